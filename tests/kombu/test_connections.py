@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import importlib.util
-import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from switchboard.kombu_transport.address import Address, read_address
 from switchboard.kombu_transport.errors import DiskFault, SpoolMissing
 from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from tests.faults.tmpfs import fill, small_disk
+from tests.helpers.descriptors import Opened
 from tests.helpers.ports import free_port
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT
@@ -137,20 +137,20 @@ def test_a_hundred_connections_leave_no_descriptor(way, limit, spool_path):
 def test_queues_that_are_declared_keep_no_descriptor(connection):
     channel = connection.default_channel
     kombu.Queue('first')(channel).declare()
-    before = len(os.listdir('/proc/self/fd'))
+    opened = Opened()
     for number in range(50):
         kombu.Queue(f'queue{number}')(channel).declare()
-    assert len(os.listdir('/proc/self/fd')) == before
+    assert opened() == []
 
 
 def test_queues_that_are_published_to_keep_few(connection):
     channel = connection.default_channel
     producer = kombu.Producer(channel)
-    before = len(os.listdir('/proc/self/fd'))
+    opened = Opened()
     for number in range(4 * KEPT_QUEUES):
         kombu.Queue(f'queue{number}')(channel).declare()
         producer.publish('x', routing_key=f'queue{number}')
-    assert len(os.listdir('/proc/self/fd')) < before + 2 * KEPT_QUEUES
+    assert len(opened()) < 2 * KEPT_QUEUES
     for number in range(4 * KEPT_QUEUES):
         producer.publish('y', routing_key=f'queue{number}')
     assert kombu.Queue('queue0')(channel).get(no_ack=True).payload == 'x'

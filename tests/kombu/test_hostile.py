@@ -22,6 +22,7 @@ from switchboard.kombu_transport.errors import DiskFault, QueueFull
 from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
+from tests.helpers.descriptors import Opened, open_files
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -339,7 +340,7 @@ def test_who_answers_many_askers_keeps_no_directory_open_for_those_that_are_gone
     answering, asking = connect(), connect()
 
     def directories() -> int:
-        return sum(str(spool_path / 'reply') in os.readlink(link) for link in descriptors())
+        return sum(str(spool_path / 'reply') in path for path in open_files().values())
 
     for number in range(3 * KEPT_QUEUES):
         reply = kombu.Queue(f'reply{number}', durable=False)(asking.default_channel)
@@ -349,25 +350,16 @@ def test_who_answers_many_askers_keeps_no_directory_open_for_those_that_are_gone
     assert directories() <= 2 * (KEPT_QUEUES + 1)  # who asks has them open, too
 
 
-def descriptors() -> list[str]:
-    links = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]
-    return [link for link in links if os.path.lexists(link)]
-
-
-def inotify_descriptors() -> int:
-    return sum(os.readlink(link) == 'anon_inode:inotify' for link in descriptors())
-
-
 def test_who_only_publishes_takes_none_of_the_few_inotify_descriptors(connect, queue):
-    before = inotify_descriptors()
+    opened = Opened()
     connection = connect()
     put(lambda: connection, 'x')
-    assert inotify_descriptors() == before
+    assert 'anon_inode:inotify' not in opened()
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[Inbox()]):
         connection.drain_events(timeout=1)
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.01)
-    assert inotify_descriptors() == before + 1
+    assert opened().count('anon_inode:inotify') == 1
 
 
 def test_an_exclusive_queue_goes_with_a_program_that_ends_without_closing(spool_path, files):

@@ -20,6 +20,7 @@ from switchboard.regular_file import open_regular
 from switchboard.runner.settings import read_secret
 from switchboard.store.layout import ACTS, RUN
 from switchboard.web.settings import read_users
+from tests.helpers.descriptors import Opened
 
 
 def configured(line: str) -> Callable[[Path], object]:
@@ -77,14 +78,14 @@ def test_a_key_of_a_certificate_is_looked_at_too(no_file: Path, tmp_path: Path) 
 def test_a_link_is_followed_and_nothing_stays_open(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('x')
     (tmp_path / 'link').symlink_to('file')
-    before = os.listdir('/proc/self/fd')
+    opened = Opened()
     with open_regular(tmp_path / 'link') as stream:
         assert stream.read() == b'x'
     with pytest.raises(OSError, match='is not a regular file'):
         open_regular(tmp_path)
     with pytest.raises(ValueError, match='null'):
         open_regular('a\0b')
-    assert os.listdir('/proc/self/fd') == before
+    assert opened() == []
 
 
 def test_flags_and_acts_that_are_no_files_keep_nobody_waiting(tmp_path: Path) -> None:

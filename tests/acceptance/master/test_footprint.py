@@ -11,6 +11,7 @@ import pytest
 
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
+from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import eventually
 
 # What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.
@@ -70,23 +71,18 @@ def title_of(pid: int) -> str:
 def test_a_runner_holds_nothing_of_its_master(site: Installation) -> None:
     site.configure({'in': {'instances': 3}})
     master = site.start()
-    held = set(links(master.pid))
+    held = set(open_files(master.pid).values())
     inherited = {link for link in held if 'master.lock' in link or 'eventpoll' in link}
     pipes_and_sockets = {link for link in held if link.startswith(('pipe:', 'socket:'))}
     stderr = os.readlink(f'/proc/{master.pid}/fd/2')
     assert any('master.lock' in link for link in inherited)
     for pid in site.pids().values():
-        assert not inherited.intersection(links(pid))
+        assert not inherited.intersection(open_files(pid).values())
         # Its ends of its lifeline and of its output are the same pipes as the master's ends; nothing else is shared, but standard error.
-        shared = pipes_and_sockets.intersection(links(pid)) - {stderr}
+        shared = pipes_and_sockets.intersection(open_files(pid).values()) - {stderr}
         assert len(shared) == 3
         assert psutil.Process(pid).terminal() is None
         assert os.getsid(pid) == os.getpgid(pid) == pid
-
-
-def links(pid: int) -> list[str]:
-    directory = Path(f'/proc/{pid}/fd')
-    return [os.readlink(each) for each in directory.iterdir()]
 
 
 @pytest.mark.figures

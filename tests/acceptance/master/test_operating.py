@@ -12,6 +12,7 @@ import pytest
 from switchboard import Spool
 from switchboard.status.scoreboard import Scoreboard, State
 from tests.acceptance.installation import Installation, ends, kill
+from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import eventually
 
 
@@ -203,7 +204,7 @@ def test_usr2_reopens_the_logs_of_the_master_and_of_its_runners(site: Installati
     site.told.wait_for('setup')
     rotated = log.rename(log.with_suffix('.1'))
     assert site.ask('reopen')['ok']
-    eventually(lambda: str(log) in links(site.record('in').pid), 'reopened')
+    eventually(lambda: str(log) in open_files(site.record('in').pid).values(), 'reopened')
     site.put('in', 'hello')
     site.told.wait_for('logged')
     send(site, signal.SIGUSR2)
@@ -212,10 +213,6 @@ def test_usr2_reopens_the_logs_of_the_master_and_of_its_runners(site: Installati
     assert 'stopped' in log.read_text()
     assert 'got hello' not in rotated.read_text()
     assert 'started' in rotated.read_text()
-
-
-def links(pid: int) -> list[str]:
-    return [os.readlink(each) for each in Path(f'/proc/{pid}/fd').iterdir()]
 
 
 def test_ttin_and_ttou_give_the_first_runner_with_a_queue_a_slice_more_or_less(site: Installation) -> None:

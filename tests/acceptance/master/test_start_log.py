@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.installation import PATIENCE_S, Installation
+from tests.helpers.descriptors import open_files
 
 MASTERS: dict[str, list[str]] = {
     'switchboard master': ['-m', 'switchboard', 'master'],
@@ -151,8 +152,8 @@ def test_a_preloaded_module_that_fails_is_told_in_json(site: Installation) -> No
 
 
 def stack_file(pid: int) -> Path:
-    [found] = [each for each in Path(f'/proc/{pid}/fd').iterdir() if 'memfd:stacks' in os.readlink(each)]
-    return found
+    [found] = [number for number, path in open_files(pid).items() if 'memfd:stacks' in path]
+    return Path(f'/proc/{pid}/fd/{found}')
 
 
 def test_where_the_master_is_comes_as_json(site: Installation) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 
 from switchboard.errors import ConfigError
 from switchboard.metrics.listener import Listener, read_address
+from tests.helpers.descriptors import Opened
 from tests.helpers.waiting import eventually
 
 
@@ -28,13 +28,13 @@ def server() -> Iterator[Listener]:
 
 
 def test_it_ends_when_it_is_told_and_keeps_nothing() -> None:
-    before = os.listdir('/proc/self/fd')
+    opened = Opened()
     listener = Listener(render, '127.0.0.1:0')
     listener.start()
     assert status(listener, 'GET', f'Host: 127.0.0.1:{listener.port}') == 200
     listener.close()
     # The thread of a request closes its connection a moment after the answer's end has arrived.
-    eventually(lambda: os.listdir('/proc/self/fd') == before, 'as many descriptors as before')
+    eventually(lambda: not opened(), 'all closed')
     listener = Listener(render, '127.0.0.1:0')
     listener.close()
     listener.serve()  # it ends at once: nobody has to look now and then whether it is to

@@ -16,6 +16,7 @@ from switchboard.message.naming import NS, Slice, format_when
 from switchboard.queue import wakeup as wakeup_module
 from switchboard.queue.wakeup import Wakeup
 from switchboard.testing import FakeClock
+from tests.helpers.descriptors import Opened
 
 LONG_S, NOT_AT_ALL_S = 30.0, 0.0
 
@@ -144,14 +145,12 @@ class TestDescriptors:
         assert poll.poll(0) == []
 
     def test_they_are_given_back(self, tmp_path: Path) -> None:
-        before = set(os.listdir('/proc/self/fd'))
+        opened = Opened()
         wakeup = Wakeup(str(tmp_path))
-        opened = set(os.listdir('/proc/self/fd')) - before
-        assert opened
+        assert opened()
         wakeup.close()
         wakeup.close()
-        # What other tests have left may be closed meanwhile, and says nothing.
-        assert not set(os.listdir('/proc/self/fd')) - before
+        assert opened() == []
         del wakeup
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from switchboard import AsyncRunner, Runner, Spool
 from switchboard.options import RunnerOptions
+from tests.helpers.descriptors import Opened
 
 
 class Plain(Runner):
@@ -39,12 +39,15 @@ def test_a_runner_that_is_let_go_of_keeps_no_descriptor(kind: type[Runner], tmp_
     spool = Spool(tmp_path, 'lazy')
     options = RunnerOptions('r', 'tests:None', queue='in')
 
-    def run() -> int:
+    def run() -> None:
         for msg in ('good', 'bad', 'good'):
             spool['in'].enqueue(msg)
         kind(spool, options).run(until_empty=True)
-        return len(os.listdir('/proc/self/fd'))
 
-    run()
-    first = run()
-    assert [run() for _ in range(5)] == [first] * 5
+    opened = Opened()
+    for _ in range(2):
+        run()
+    kept = len(opened())
+    for _ in range(5):
+        run()
+        assert len(opened()) == kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,8 @@ import pytest
 from switchboard import Spool
 from switchboard.operating.janitor import tidy
 from switchboard.spool.spool import open_at_once
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import in_child, in_new_program
-
-
-def descriptors() -> int:
-    return len(os.listdir('/proc/self/fd'))
 
 
 @pytest.fixture
@@ -53,7 +49,7 @@ def test_the_number_of_queues_costs_no_descriptors(kind: str, tmp_path: Path) ->
         spool = Spool.from_config(str(config))
     else:
         spool = Spool(tmp_path / 'spool', 'lazy')
-    before = descriptors()
+    opened = Opened()
     for name in names:
         if kind == 'declared':
             spool.declare(name)
@@ -64,7 +60,7 @@ def test_the_number_of_queues_costs_no_descriptors(kind: str, tmp_path: Path) ->
         queue.finish(taken.filebase, preserve=True)
     del queue
     # Both generations, a directory each, and what all of them share.
-    assert descriptors() - before <= 2 * open_at_once() + 20
+    assert len(opened()) <= 2 * open_at_once() + 20
 
 
 def test_one_that_is_used_stays_the_same_object(tmp_path: Path) -> None:
@@ -109,14 +105,14 @@ def test_the_janitor_works_where_few_files_may_be_open(limit: int, tmp_path: Pat
 def test_answers_to_many_short_lived_clients_pin_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool', 'lazy')
     spool.declare('first', owner=spool.declared.enter())
-    before = descriptors()
+    opened = Opened()
     for number in range(3 * open_at_once()):
         owner = spool.declared.enter()
         spool.declare(f'reply{number}', owner=owner)
         spool[f'reply{number}'].enqueue('answer')
         spool.delete(f'reply{number}')
         owner.leave()
-    assert descriptors() - before <= 20
+    assert len(opened()) <= 20
 
 
 def test_asking_for_a_queue_reads_no_directory(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from switchboard.handoff.stage import COMMIT
 from switchboard.handoff.transaction import Transaction
 from switchboard.operating.holding import hold, release
 from switchboard.store.layout import ORDER, RUN
+from tests.helpers.descriptors import open_files
 from tests.helpers.processes import Child
 
 CONFIGURATION = """
@@ -198,12 +199,7 @@ def test_a_child_does_not_keep_its_parents_key(path: Path) -> None:
 
 def keys_locked(path: Path) -> list[str]:
     """:return: what this process has open of the files that keys are locked in."""
-    links = [f'/proc/self/fd/{name}' for name in os.listdir('/proc/self/fd')]
-    return [
-        os.readlink(link)
-        for link in links
-        if os.path.exists(link) and os.readlink(link).startswith(f'{path.parent}/spool/{RUN}/{ORDER}/')
-    ]
+    return [each for each in open_files().values() if each.startswith(f'{path.parent}/spool/{RUN}/{ORDER}/')]
 
 
 @pytest.mark.parametrize(

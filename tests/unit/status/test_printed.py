@@ -12,6 +12,7 @@ import pytest
 
 from switchboard.status import log
 from switchboard.status.printed import LAST_BYTES, RawOutput
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import few_descriptors
 
 
@@ -103,8 +104,8 @@ def test_a_line_without_end_is_said_in_pieces(
 
 
 def test_without_descriptors_nothing_is_left_open(selector: selectors.BaseSelector) -> None:
-    before = len(os.listdir('/proc/self/fd'))
+    opened = Opened()
     with few_descriptors(3), pytest.raises(OSError, match='Too many open files'):
         RawOutput(selector, 'in 1/1')
-    assert len(os.listdir('/proc/self/fd')) == before
+    assert opened() == []
     assert not selector.get_map()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib
 import os
@@ -23,6 +22,7 @@ from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk
 from switchboard.store.pool import COUNT_EVERY
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.accelerator import NAME, build_or_skip, steps
+from tests.helpers.descriptors import open_files
 
 NEW, OLD = b'a new message', b'an old message, which was longer'
 PAGE = 16 * 1024
@@ -31,15 +31,6 @@ PAGE = 16 * 1024
 @pytest.fixture(scope='module')
 def fast() -> Any:
     return steps()
-
-
-def open_files() -> list[str]:
-    """:return: the paths of what this process has open."""
-    found = []
-    for fd in os.listdir('/proc/self/fd'):
-        with contextlib.suppress(FileNotFoundError):  # that of the reading itself
-            found.append(os.readlink(f'/proc/self/fd/{fd}'))
-    return found
 
 
 class Room:
@@ -82,7 +73,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
     room = Room(tmp_path)
     yield room
     # A test closes what a step has given it, and a step what it has not given.
-    assert [name for name in open_files() if name.startswith(f'{tmp_path}/')] == []
+    assert [name for name in open_files().values() if name.startswith(f'{tmp_path}/')] == []
     os.close(room.fd)
 
 
@@ -461,12 +452,12 @@ def test_a_child_that_was_forked_holds_nothing_of_its_parents(spool: Spool) -> N
     queue.enqueue('a')
     taken = queue.take()
     assert taken is not None
-    assert any(taken.filebase in name for name in open_files())
+    assert any(taken.filebase in name for name in open_files().values())
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            code = int(any(taken.filebase in name for name in open_files()))
+            code = int(any(taken.filebase in name for name in open_files().values()))
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

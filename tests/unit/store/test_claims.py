@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import NOBODY, Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
@@ -98,15 +98,14 @@ class TestTaking:
         queue.enqueue('warms up')
         while (one := queue.take()) is not None:
             queue.finish(one.filebase)
-        gc.collect()  # what earlier tests left in circles must not go just now
-        before = len(os.listdir('/proc/self/fd'))
+        opened = Opened()
         queue.enqueue_many(range(100))
         taken = [queue.take() for _ in range(100)]
-        assert len(os.listdir('/proc/self/fd')) == before + 100
+        assert len(opened()) == 100
         for one in taken:
             assert one is not None
             queue.finish(one.filebase)
-        assert len(os.listdir('/proc/self/fd')) == before
+        assert opened() == []
 
 
 class TestOtherProcesses:

@@ -14,6 +14,7 @@ import pytest
 
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import DIRECTORY_MODE, Folder
+from tests.helpers.descriptors import Opened
 
 
 @pytest.fixture
@@ -87,9 +88,9 @@ class TestLocks:
                 fcntl.flock(fd, operation)
 
         (Path(folder.path) / 'file').write_text('the first one')
-        before = sorted(os.listdir('/proc/self/fd'))
+        opened = Opened()
         assert RenamingDisk().open_locked('file', folder.fd) is None
-        assert sorted(os.listdir('/proc/self/fd')) == before
+        assert opened() == []
 
     def test_a_name_that_is_not_there_is_not_opened(self, folder: Folder) -> None:
         assert folder.disk.open_locked('nothing', folder.fd) is None

@@ -12,6 +12,7 @@ import pytest
 from switchboard.errors import DurabilityError
 from switchboard.filestore import FileStore
 from switchboard.store.disk import Disk
+from tests.helpers.descriptors import Opened
 from tests.unit.store.filestores import put
 
 
@@ -160,9 +161,9 @@ def test_of_two_readers_exactly_one_gets_a_file(store: FileStore) -> None:
 
 
 def test_no_descriptor_is_left_open(store: FileStore) -> None:
-    before = len(os.listdir('/proc/self/fd'))
+    opened = Opened()
     for number in range(5):
         put(store, f'{number}')
         store.copy(f'{number}', 'new', 'cur')
         store.remove(f'{number}', 'new')
-    assert len(os.listdir('/proc/self/fd')) == before
+    assert opened() == []

@@ -33,6 +33,7 @@ from switchboard.store.pool import (
     delete_unfinished,
 )
 from switchboard.testing.faults import FaultyDisk
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import NOBODY, Child, in_child
 from tests.large_directories import GrowingDisk, Grown
 
@@ -206,14 +207,17 @@ class TestModes:
 
 class TestPool:
     def test_it_keeps_a_bounded_number_of_files_open(self, spares: FilePool) -> None:
+        spares.abandon(spares.acquire())
+        spares.close()
+        opened = Opened()
         drafts = [spares.acquire() for _ in range(KEPT_OPEN + 10)]
-        before = len(os.listdir('/proc/self/fd'))
+        assert len(opened()) == KEPT_OPEN + 10
         for draft in drafts:
             spares.abandon(draft)
-        assert len(os.listdir('/proc/self/fd')) == before - 10
+        assert len(opened()) == KEPT_OPEN
         assert spares.count() == KEPT_OPEN + 10
         spares.close()
-        assert len(os.listdir('/proc/self/fd')) == before - 10 - KEPT_OPEN
+        assert opened() == []
 
     def test_after_a_burst_the_next_one_is_written_into_the_same_files(self, spool: Spool) -> None:
         for _ in range(3):

@@ -11,6 +11,7 @@ import pytest
 from switchboard.store.disk import Disk
 from switchboard.store.folder import MOST_AT_ONCE, NAME_BYTES, Folder
 from switchboard.testing.faults import FaultyDisk
+from tests.helpers.descriptors import Opened
 
 HERE = [
     '0000000001.5+' + 'a' * 40 + '.pck',
@@ -85,7 +86,7 @@ def test_a_disk_that_refuses_is_told_of_and_leaves_nothing_open(tmp_path: Path, 
     folder_with(tmp_path, HERE)
     folder = Folder(tmp_path, disk := FaultyDisk(calls=(call,)))
     folder.open()
-    opened = sorted(os.listdir('/proc/self/fd'))
+    opened = Opened()
     disk.fail_at, disk.error = disk.count + 1, errno.EIO
     if call == 'close':  # which says nothing of what was read
         assert folder.read_at_once(4096) is not None
@@ -93,7 +94,7 @@ def test_a_disk_that_refuses_is_told_of_and_leaves_nothing_open(tmp_path: Path, 
         with pytest.raises(OSError, match='Input/output'):
             folder.read_at_once(4096)
     assert disk.struck
-    assert sorted(os.listdir('/proc/self/fd')) == opened
+    assert opened() == []
 
 
 def test_where_too_many_files_are_open_it_is_left_to_a_walk(

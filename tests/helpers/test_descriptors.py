@@ -1,0 +1,28 @@
+"""Descriptors are told apart by what they lead to, and not counted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.helpers.descriptors import Opened, open_files
+
+
+def test_what_was_open_before_may_be_closed_meanwhile(tmp_path: Path) -> None:
+    earlier = os.open(tmp_path, os.O_RDONLY)
+    opened = Opened()
+    assert opened() == []
+    os.close(earlier)
+    assert opened() == []
+    later = os.open(os.devnull, os.O_RDONLY)
+    assert later == earlier
+    assert opened() == [os.devnull]
+    os.close(later)
+    assert opened() == []
+
+
+def test_the_listing_itself_is_left_out(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    assert open_files()[descriptor] == str(tmp_path)
+    assert open_files() == open_files(os.getpid())
+    os.close(descriptor)
