@@ -28,6 +28,8 @@ log = logging.getLogger('switchboard.queue')
 COMMIT = 'commit'
 # Commit records that are dealt with together: each is open and locked.
 ROLLED_AT_ONCE = 200
+# How often a committed transaction is looked at again before the disk is said to refuse it.
+SETTLE_TRIES = 5
 # Order keys whose last outputs are remembered, at least: about 200 bytes each.
 MAX_LAST_OUTPUTS = 10_000
 
@@ -183,12 +185,13 @@ class Stage:
         for transaction in {
             name.partition(':')[0] for name in names if tuple(name.split(':')[2:]) in outputs
         }:
-            if self._wait_for(transaction):
+            # Another process that waits for the record holds it for a moment, and it is not recovered then.
+            for _ in range(SETTLE_TRIES):
+                if not self._wait_for(transaction):
+                    break
                 self.recover()
-                if self._wait_for(transaction):
-                    raise DurabilityError(
-                        'it is committed, and the disk refuses to publish it', step='rename'
-                    )
+            else:
+                raise DurabilityError('it is committed, and the disk refuses to publish it', step='rename')
 
     def _wait_for(self, transaction: str, within_s: float | None = None) -> bool:
         """Wait until nobody works on a commit record.

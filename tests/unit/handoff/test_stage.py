@@ -73,6 +73,30 @@ def test_many_may_recover_at_the_same_time(spool: Spool) -> None:
     assert messages == list(range(0, 20, 2))
 
 
+class LookedAt(Disk):
+    """Somebody else, who waits for it, too, holds a record each time when it is to be recovered."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def open_locked(self, name: str, dir_fd: int, **options: Any) -> Any:
+        if name.endswith(COMMIT) and not options.get('waits_for') and self.left:
+            self.left -= 1
+            return None
+        return super().open_locked(name, dir_fd, **options)
+
+
+def test_a_hand_off_is_settled_though_others_look_at_its_record(spool: Spool) -> None:
+    leave(spool, 'a', committed=True)
+    (output,) = (name for name in staged(spool) if not name.endswith(COMMIT))
+    disk = LookedAt(3)
+    mine = Spool(spool.path(), durability='lazy', disk=disk)
+    mine.stage.settle([('out', output.rpartition(':')[2])])
+    assert disk.left == 0
+    assert staged(spool) == []
+    assert len(spool['out'].get_files()) == 1
+
+
 class Waited(Disk):
     """Does something when a hand-off is about to be waited for."""
 
