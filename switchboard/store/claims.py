@@ -357,13 +357,24 @@ def _keep_one_name(folder: Folder, filebase: str, suffix: str, disk: Disk, statu
 
 
 def _copy(disk: Disk, source: int, target: int, size: int) -> None:
-    """Copy a file's bytes; a hole, or a block of zeros that could be one, stays one."""
-    offset = 0
-    while part := disk.read_all(source, min(COPIED_AT_ONCE, size - offset), offset):
-        if part.strip(b'\0'):
-            disk.write_all(target, part, offset)
-        offset += len(part)
-    disk.ftruncate(target, offset)
+    """Copy a file's bytes: where it has holes the copy has some, and nowhere else, for a body that was never written counts as damaged."""
+    at = 0
+    while at < size and (at := _content_from(disk, source, at, size)) < size:
+        ends = min(disk.seek(source, at, os.SEEK_HOLE), size)
+        while at < ends and (part := disk.read_all(source, min(COPIED_AT_ONCE, ends - at), at)):
+            disk.write_all(target, part, at)
+            at += len(part)
+    disk.ftruncate(target, size)
+
+
+def _content_from(disk: Disk, fd: int, at: int, size: int) -> int:
+    """:return: where the next part begins that is no hole; `size` if there is none."""
+    try:
+        return disk.seek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return size
 
 
 def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:

@@ -115,6 +115,16 @@ class TestLinks:
         assert status.st_blocks * 512 < 4 << 20
         claim.close()
 
+    def test_a_copy_of_zeros_that_were_written_is_no_hollow_one(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path / 'spool', 'lazy')
+        content = b'begin' + bytes(40 << 20) + b'end'
+        filebase = spool['in'].enqueue(content)
+        backed_up(spool, filebase)
+        spool['in'].dequeue(filebase)
+        spool['in'].annotate(filebase, {'event': 'failed'})
+        spool['in'].release(filebase)
+        assert spool['in'].take().msg == content
+
 
 class NoRoom(Disk):
     is_full = False
