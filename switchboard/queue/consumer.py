@@ -52,9 +52,11 @@ log = logging.getLogger('switchboard.queue')
 # A hundred years: a name has room for a time up to the year 2286.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
-# How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.
+# How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.  Those that it has
+# refused before say nothing about the others, which get their turn.
 REFUSED_S = 30.0
 MAX_REFUSED = 8
+MAX_KNOWN_REFUSED = 1000
 
 # Oldest entries that are looked for at once when a full queue is to make room, and how many times more if those are not enough.
 OLDEST_KEPT, OLDEST_GROWTH = 100, 16
@@ -124,6 +126,8 @@ class Consumer:
         self._max_body_bytes = options.max_body_bytes
         # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
         self._kept_waits: dict[str, int] = {}
+        # Entries that the disk did not give when they were tried last.
+        self._refused: set[str] = set()
         # The next ones to go where the queue is full and the oldest is to make room.
         self._oldest: list[str] = []
         self._oldest_lock = threading.Lock()
@@ -144,6 +148,8 @@ class Consumer:
                 msg, msgdata = self.open(claim)
                 if self._options.strict_order and self._waits(claim):
                     continue
+                if self._refused:
+                    self._refused.discard(filebase)
                 return Taken(filebase, msg, msgdata, claim)
             except ClockDoubtedError:
                 self.defer(filebase, LOOK_AGAIN_S)
@@ -155,7 +161,10 @@ class Consumer:
                 # It may be this file's fault alone: the others are to be had all the same.
                 self.defer(filebase, REFUSED_S)
                 event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
-                refused += 1
+                refused += filebase not in self._refused
+                if len(self._refused) >= MAX_KNOWN_REFUSED:
+                    self._refused.clear()
+                self._refused.add(filebase)
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
 

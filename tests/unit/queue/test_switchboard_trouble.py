@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,21 @@ class TestTroubleWithTheDisk:
         assert len(troubled.files) == MAX_REFUSED + 5
         disk.rename_error = 0
         assert troubled.take() is not None
+
+    def test_entries_that_are_refused_again_and_again_do_not_hold_the_others_back(
+        self, troubled: Switchboard, disk: TroubledDisk, clock: FakeClock
+    ) -> None:
+        number = 10 * MAX_REFUSED
+        for filebase in troubled.enqueue_many(range(number)):
+            disk.unreadable.add((Path(troubled.queue_directory) / f'{filebase}.pck').stat().st_ino)
+        troubled.enqueue('good')
+        taken = None
+        for _ in range(number // MAX_REFUSED + 1):
+            with suppress(DurabilityError):
+                taken = troubled.take()
+            clock.advance(REFUSED_S + 1)  # as long as a runner waits between two tries
+        assert taken is not None
+        assert taken.msg == 'good'
 
     def test_a_process_with_too_many_open_files_hears_of_it_at_once(
         self, troubled: Switchboard, disk: TroubledDisk
