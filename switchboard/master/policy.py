@@ -6,7 +6,8 @@ tested without any of them, and the loop in `master` holds no policy.
 The rules, in this order:
 
 1. Somebody asked it to go: EXITED.
-2. It exited 78 (EX_CONFIG): FATAL at once, for it says itself that another start would end the same way.
+2. It exited 78 (EX_CONFIG): FATAL at once, for it says itself that another start would end the same way.  Once its loop has begun, the
+   scoreboard has to say so too: a library that ends the process in the middle of a message may do that with any status.
 3. It exited 0 after it had begun its loop: it has recycled itself (messages, age, memory, a ``kill`` by hand) and is
    started again at once, at no cost.  Only when it does so several times within a second of its start is it held to one
    start a second, so that a limit below what a fresh process needs does not burn a processor.
@@ -39,13 +40,15 @@ QUICK_RECYCLES = 3
 class End:
     """The end of one process.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
-    ``looped`` says that it had begun its loop, ``asked`` that it was asked to go, ``hung`` why it had to be killed.
+    ``looped`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``asked`` that it was asked to
+    go, ``hung`` why it had to be killed.
     """
 
     code: int
     started_s: float
     ended_s: float
     looped: bool = True
+    gave_up: bool = False
     asked: bool = False
     hung: str = ''
 
@@ -96,7 +99,7 @@ def decide(end: End, history: History, options: RestartOptions, rng: random.Rand
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.asked:
         return Decision(State.EXITED, History())
-    if end.code == EXIT_CONFIG:
+    if end.code == EXIT_CONFIG and (end.gave_up or not end.looped):
         return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
     if end.ran_s >= options.stable_s:
         history = History()

@@ -414,6 +414,7 @@ class RunnerSlice:
             self._started_s,
             now_s,
             looped=self.phase is Phase.LOOPING,
+            gave_up=bool(self._last_word()),
             asked=self.phase is Phase.STOPPING,
             hung=self._hung,
         )
@@ -451,12 +452,16 @@ class RunnerSlice:
 
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
-        record = self.record()
-        if decision.state is not State.FATAL or record is None:
-            return decision
-        if record.fatal and record.last_error_ns >= self._post.started_ns:
-            decision = replace(decision, reason=record.last_error)
+        if decision.state is State.FATAL and (reason := self._last_word()):
+            decision = replace(decision, reason=reason)
         return decision
+
+    def _last_word(self) -> str:
+        """:return: why its process cannot work, in its own words; empty if it has not said so."""
+        record = self.record()
+        if record is None or not record.fatal or record.last_error_ns < self._post.started_ns:
+            return ''
+        return record.last_error
 
     def _apply(self, decision: Decision, now_s: float) -> None:
         self._history = decision.history

@@ -34,9 +34,16 @@ def test_a_runner_that_was_asked_to_go_stays_away_whatever_its_status() -> None:
 
 
 def test_exit_78_is_fatal_at_once() -> None:
-    [decision] = after(End(78, 0, 5000))
+    [decision] = after(End(78, 0, 5000, looped=False))
     assert (decision.state, decision.starts_again) == (State.FATAL, False)
     assert '78' in decision.reason
+
+
+def test_exit_78_in_the_middle_of_the_work_is_fatal_only_if_the_runner_has_said_so() -> None:
+    [decision] = after(End(78, 0, 5, looped=True, gave_up=True))
+    assert decision.state is State.FATAL
+    [decision] = after(End(78, 0, 5, looped=True))
+    assert (decision.state, decision.reason) == (State.BACKOFF, 'exited with status 78')
 
 
 def test_waits_double_up_to_the_cap() -> None:

@@ -292,6 +292,24 @@ def test_what_gave_up_stays_fatal_when_the_master_stops(start: Start) -> None:
     assert made.state is State.FATAL
 
 
+def test_a_message_that_ends_its_process_with_78_does_not_stop_the_slice_for_ever(
+    bench: Bench, start: Start
+) -> None:
+    made = start(PREPARED, READY)
+    made.ended(78, 1)
+    assert made.state is State.BACKOFF
+    assert (made.state, made.reason) == (State.BACKOFF, 'exited with status 78')
+
+
+def test_one_that_says_in_the_middle_of_its_work_that_it_cannot_go_on_is_not_started_again(
+    bench: Bench, start: Start
+) -> None:
+    made = start(PREPARED, READY)
+    Slot(bench.scoreboard, 0, pid=NOBODY).fatal('the password is gone')
+    made.ended(78, 2)
+    assert (made.state, made.reason) == (State.FATAL, 'the password is gone')
+
+
 @pytest.mark.parametrize(
     ('one', 'other', 'overlap'),
     [
