@@ -81,10 +81,6 @@ class UnknownQueueError(QueueError):
     """No such queue is declared, or the name is not one that a queue may have."""
 
 
-class LockTimeoutError(QueueError):
-    """Another process has held a lock for longer than any healthy one does: it is stopped, or its disk is.  Try again later."""
-
-
 class EntryTakenError(QueueError):
     """Not now: another process holds the entry, or it is gone.  Never a sign of damage."""
 
@@ -155,7 +151,21 @@ class ReplyTimeoutError(QueueError, TimeoutError):
 
 
 class QueueFullError(QueueError):
-    """A limit of the queue or the disk's reserve is reached; nothing was stored."""
+    """A limit of the queue or the disk's reserve is reached; nothing was stored.
+
+    ``is_disk_full`` says that it is the disk, or whatever else holds all queues: another queue would not have fared better.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        queue: str | None = None,
+        filebase: str | None = None,
+        is_disk_full: bool = False,
+    ) -> None:
+        self.is_disk_full = is_disk_full
+        super().__init__(reason, queue=queue, filebase=filebase)
 
 
 class MessageTooLargeError(QueueError):
@@ -190,6 +200,13 @@ class DurabilityError(QueueError):
     ) -> None:
         self.step = step
         super().__init__(f'{step}: {reason}', queue=queue, filebase=filebase)
+
+
+class LockTimeoutError(DurabilityError):
+    """Another process has held a lock for longer than any healthy one does: it is stopped, or its disk is.  Try again later."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, step='lock')
 
 
 class BrokerDownError(DurabilityError):

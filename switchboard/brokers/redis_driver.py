@@ -498,7 +498,7 @@ def _room(queue: str) -> Iterator[None]:
     except exceptions.ResponseError as error:
         if 'OOM command not allowed' not in str(error) and not isinstance(error, exceptions.OutOfMemoryError):
             raise
-        raise QueueFullError('Redis has no more memory', queue=queue) from error
+        raise QueueFullError('Redis has no more memory', queue=queue, is_disk_full=True) from error
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,7 @@ from switchboard.errors import (
     EntryTakenError,
     QueueError,
     QueueFullError,
+    QueuePausedError,
     ResultError,
 )
 from switchboard.events import AT_WORK, event
@@ -40,8 +41,14 @@ log = logging.getLogger('switchboard.runner')
 TROUBLE_WAIT_S = (0.5, 30.0)
 # After so many waits of the whole runner the trouble may be one message's: the others get their turn.
 PATIENCE = 2
-# Of so many messages in a row that meet trouble, it is not theirs.
+# Of so many messages in a row that meet trouble, it is not theirs: the whole runner waits.
 MAX_PASSED_OVER = 8
+# For so long only, where it is a target that takes nothing: others may take something.
+TARGET_WAIT_S = 1.0
+# After so many waits of the whole runner, some minutes, the disk may be well for others all the same.
+LONG_PATIENCE = 20
+# Those that wait alone, each for its own trouble, are tried so often together, or as often as the longest wait has it.
+TRIES_ALONE_PER_S = 4.0
 # How long a message that `dispose` kept queued is left alone: it doubles, up to the longest wait of the queue's retry policy.
 KEPT_WAIT_S = 1.0
 # A message that was kept so often is shown in the status.
@@ -57,21 +64,21 @@ class Trouble:
     """The waits of a runner whose disk or destination is in trouble.
 
     First the whole runner waits, which keeps the order of messages.  When that has not helped, a message waits alone and the next ones
-    are tried: a target that is full, or one message that is too much for it, does not hold back what goes elsewhere.
+    are tried: a target that is full, or one message that is too much for it, does not hold back what goes elsewhere.  However many messages
+    meet such trouble, those that are known to do so say nothing about the rest, and what comes behind them gets its turn.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._backoff = Backoff(*TROUBLE_WAIT_S)
         self._until_ns = 0
+        # The wait of the whole runner this time; 0 if it does not wait.
+        self.wait_s = 0.0
         self._waits = 0
         self._passed_over = 0
+        # How often each message has met trouble, and which of them have trouble of their own.
         self._times: dict[str, int] = {}
-
-    @property
-    def wait_s(self) -> float:
-        """The wait of the whole runner this time; 0 if it does not wait."""
-        return self._backoff.wait_s
+        self._alone: set[str] = set()
 
     def still_s(self) -> float:
         """:return: for how much longer the whole runner waits."""
@@ -81,36 +88,55 @@ class Trouble:
         """Does the whole runner wait?"""
         return self._until_ns > self._clock.monotonic_ns()
 
-    def met(self) -> None:
+    def met(self, longest_s: float = TROUBLE_WAIT_S[1]) -> None:
         """Have the whole runner wait, longer than before; all messages of a batch meet the same trouble."""
         if self.is_on():
             return
         self._waits += 1
         self._passed_over = 0
-        self._until_ns = self._clock.monotonic_ns() + int(self._backoff.next() * NS)
+        self.wait_s = min(longest_s, self._backoff.next())
+        self._until_ns = self._clock.monotonic_ns() + int(self.wait_s * NS)
 
     def met_with(self, filebase: str, error: BaseException | None) -> float:
         """:return: how long this message waits alone; 0 if the whole runner waits."""
-        digest = digest_of(filebase)
+        digest, is_of_target = digest_of(filebase), _is_of_target(error)
         if len(self._times) > MAX_COUNTED:
             self._times.clear()
+            self._alone.clear()
         times = self._times[digest] = self._times.get(digest, 0) + 1
         is_impatient = max(times - 1, self._waits) >= PATIENCE
-        if isinstance(error, DestinationDown) or not is_impatient or self._passed_over >= MAX_PASSED_OVER:
+        is_known = digest in self._alone
+        if isinstance(error, DestinationDown) or not is_impatient:
             self.met()
             return 0.0
-        self._passed_over += 1
-        return self._backoff.after(times)
+        if is_of_target or self._waits >= LONG_PATIENCE:
+            self._alone.add(digest)
+        if not is_known:
+            if self._passed_over >= MAX_PASSED_OVER:
+                self.met(TARGET_WAIT_S if is_of_target else TROUBLE_WAIT_S[1])
+                return 0.0
+            self._passed_over += 1
+        return max(self._backoff.after(times), len(self._alone) / TRIES_ALONE_PER_S)
 
     def ended(self, filebase: str) -> None:
         """Forget a message that was handled."""
         if self._times:
-            self._times.pop(digest_of(filebase), None)
+            digest = digest_of(filebase)
+            self._times.pop(digest, None)
+            self._alone.discard(digest)
 
     def over(self) -> None:
         """Something was handled, or there is nothing to handle: the place is well."""
         self._backoff.reset()
+        self.wait_s = 0.0
         self._until_ns = self._waits = self._passed_over = 0
+
+
+def _is_of_target(error: BaseException | None) -> bool:
+    """Is it one queue that takes nothing, and not the disk?"""
+    return isinstance(error, QueuePausedError) or (
+        isinstance(error, QueueFullError) and not error.is_disk_full
+    )
 
 
 class Work:

@@ -38,6 +38,10 @@ MAX_TRACEBACK_CHARACTERS = 8192
 MAX_TEXT_CHARACTERS = 1000
 # A hundred years: longer than anybody waits, and names have room for that time.
 LONGEST_WAIT_S = 100 * 365 * 86400.0
+# So often a message may ask to be tried again at once.  After that a second goes by each time, or what the queue's policy begins with if that is
+# less: or it would keep a processor busy for days, and its history would grow with each round.
+TRIES_AT_ONCE = 10
+SHORTEST_WAIT_S = 1.0
 
 Outcome = Literal['kept', 'retried', 'failed', 'requeued']
 
@@ -85,7 +89,11 @@ def judge(
                 'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
             )
         asked_s = _asked_s(error)
-        delay_s = options.retry.delay_s(attempt) if asked_s is None else asked_s
+        if asked_s is None:
+            delay_s = options.retry.delay_s(attempt)
+        else:
+            least_s = 0.0 if attempt <= TRIES_AT_ONCE else min(SHORTEST_WAIT_S, options.retry.first_s)
+            delay_s = max(asked_s, least_s)
         return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = _traceback(error)

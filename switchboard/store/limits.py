@@ -308,9 +308,8 @@ class Limits:
         if free - size < least and self._free_space():
             free = self._free()
         if free - size < least:
-            raise QueueFullError(
-                f'{free} bytes are free on the disk, and min_free_space keeps {least}', queue=self.queue
-            )
+            reason = f'{free} bytes are free on the disk, and min_free_space keeps {least}'
+            raise QueueFullError(reason, queue=self.queue, is_disk_full=True)
 
     def _free(self) -> int:
         status = self.disk.statvfs(self.folder.path)

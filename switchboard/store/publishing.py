@@ -92,7 +92,8 @@ def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
         return error
     refused: QueueError
     if error.errno in _NO_ROOM:
-        refused = QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue)
+        reason = f'{step}: {error.strerror}; nothing was stored'
+        refused = QueueFullError(reason, queue=queue, is_disk_full=True)
     else:
         refused = DurabilityError(str(error), step=step, queue=queue)
     refused.__cause__ = error

@@ -17,12 +17,15 @@ import pytest
 from switchboard.errors import (
     DestinationDown,
     DurabilityError,
+    LockTimeoutError,
     PermanentFailure,
+    QueueFullError,
     RunnerError,
     TemporaryFailure,
 )
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy
+from switchboard.runner.settling import TRIES_ALONE_PER_S
 from switchboard.testing import FakeClock, Signal, run_until_empty
 from tests.helpers.processes import Child
 from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
@@ -359,6 +362,64 @@ class TestTroubleOfOneMessage:
         assert len(spool['out'].files) == 8
         (waiting,) = spool['in'].get_files()
         assert spool['in'].history(waiting) == []
+
+    @pytest.mark.parametrize('batch_size', [1, 10])
+    def test_however_many_wait_for_a_full_target_the_others_have_their_turn(
+        self, tmp_path: Path, clock: FakeClock, batch_size: int
+    ) -> None:
+        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_messages=200))
+        spool['full'].enqueue_many(range(200))
+        for number in range(100):
+            spool['in'].enqueue(number, to='full')
+        spool['in'].enqueue('good', to='out')
+        tries: list[Any] = []
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            tries.append(msg)
+            runner.emit(msgdata['to'], msg)
+
+        runner = make_runner(spool, dispose, poll_interval_s=3600, batch_size=batch_size)
+        for _ in range(30):
+            runner._pass()
+            clock.advance(1)
+        assert [spool['out'].take().msg] == ['good']
+        before, minutes = len(tries), 5
+        for _ in range(60 * minutes):
+            runner._pass()
+            clock.advance(1)
+        assert len(tries) - before <= 60 * minutes * TRIES_ALONE_PER_S
+        # What comes later does not wait for them either.
+        spool['in'].enqueue('late', to='out')
+        runner._pass()
+        assert [spool['out'].take().msg] == ['late']
+
+    def test_however_many_the_disk_has_no_room_for_the_others_have_their_turn(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        spool = make_spool(tmp_path, clock=clock)
+        spool['in'].enqueue_many(range(50))
+        spool['in'].enqueue('small')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            if msg != 'small':
+                raise QueueFullError('no space left', is_disk_full=True)
+            runner.emit('out', msg)
+
+        runner = make_runner(spool, dispose, poll_interval_s=3600)
+        for _ in range(1800):
+            runner._pass()
+            clock.advance(1)
+        assert [spool['out'].take().msg] == ['small']
+
+    def test_a_lock_that_another_process_keeps_is_no_failure_of_the_message(self, spool: Any) -> None:
+        filebase = spool['in'].enqueue('x')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            raise LockTimeoutError('the count of out: locked by another process')
+
+        make_runner(spool, dispose).run(once=True)
+        assert spool['in'].files == [filebase]
+        assert spool['in'].history(filebase) == []
 
     def test_the_trouble_of_all_makes_the_runner_wait_and_keeps_their_order(
         self, tmp_path: Path, clock: FakeClock

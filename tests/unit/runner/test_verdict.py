@@ -24,6 +24,8 @@ from switchboard.runner.verdict import (
     LONGEST_WAIT_S,
     MAX_TEXT_CHARACTERS,
     MAX_TRACEBACK_CHARACTERS,
+    SHORTEST_WAIT_S,
+    TRIES_AT_ONCE,
     Verdict,
     judge,
 )
@@ -123,6 +125,12 @@ class TestTemporaryFailure:
         assert say(TemporaryFailure(retry_after_s=7.5)).delay_s == 7.5
         assert say(TemporaryFailure(retry_after_s=0)).delay_s == 0
         assert say(TemporaryFailure(retry_after_s=-5)).delay_s == 0
+
+    def test_who_wants_to_be_tried_at_once_again_and_again_keeps_no_processor_busy(self) -> None:
+        hasty = TemporaryFailure(retry_after_s=0)
+        assert say(hasty, times(TRIES_AT_ONCE - 1, 'deferred')).delay_s == 0
+        assert say(hasty, times(TRIES_AT_ONCE, 'deferred')).delay_s == SHORTEST_WAIT_S
+        assert say(TemporaryFailure(retry_after_s=2), times(TRIES_AT_ONCE, 'deferred')).delay_s == 2
 
     @pytest.mark.parametrize('asked', [float('nan'), float('inf'), 'soon', [5]])
     def test_a_time_that_is_none_is_the_policys(self, asked: Any) -> None:
