@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from switchboard import AsyncRunner, Runner
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
+from switchboard.runner import hooks
 from tests.helpers.runs import make_runner, make_spool, preserved
 
 
@@ -36,6 +39,10 @@ async def async_generator(self: Any, *args: Any) -> Any:
     yield
 
 
+def usual(self: Any, msg: Any, msgdata: Any) -> None:
+    pass
+
+
 def too_few(self: Any, msg: Any) -> None:
     pass
 
@@ -49,7 +56,7 @@ def needs_more(self: Any, msg: Any, msgdata: Any, *, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ('base', 'hooks', 'said'),
+    ('base', 'written', 'said'),
     [
         (Runner, {}, r'does not say what to do .* write dispose\(self, msg, msgdata\)'),
         (AsyncRunner, {}, 'does not say what to do'),
@@ -65,6 +72,10 @@ def needs_more(self: Any, msg: Any, msgdata: Any, *, key: str) -> None:
         (Runner, {'dispose': None}, 'not a method'),
         (Runner, {'dispose': staticmethod(too_few)}, ''),
         (Runner, {'dispose': staticmethod(lambda msg: None)}, 'too many positional'),
+        (Runner, {'dispose': staticmethod(usual)}, 'missing a required'),
+        (Runner, {'dispose': usual, 'snooze': usual}, 'snooze: it is called with'),
+        (AsyncRunner, {'dispose': usual}, 'an AsyncRunner awaits it'),
+        (Runner, {'dispose': usual}, ''),
         (Runner, {'dispose': plain, 'setup': coroutine}, r'setup: a coroutine'),
         (AsyncRunner, {'dispose': coroutine, 'cleanup': plain}, 'cleanup: an AsyncRunner awaits'),
         (Runner, {'dispose': plain, 'on_error': too_few}, 'on_error: it is called with'),
@@ -77,9 +88,9 @@ def needs_more(self: Any, msg: Any, msgdata: Any, *, key: str) -> None:
     ],
 )
 def test_a_class_that_cannot_work_is_refused_with_the_reason(
-    spool: Any, base: Any, hooks: dict[str, Any], said: str
+    spool: Any, base: Any, written: dict[str, Any], said: str
 ) -> None:
-    cls = type('Mine', (base,), hooks)
+    cls = type('Mine', (base,), written)
     options = RunnerOptions('r', '', queue='in')
     if not said:
         cls(spool, options)
@@ -87,6 +98,25 @@ def test_a_class_that_cannot_work_is_refused_with_the_reason(
     with pytest.raises(ConfigError, match=said) as caught:
         cls(spool, options)
     assert (caught.value.section, caught.value.key) == ('runner.r', 'class')
+
+
+def test_a_usual_class_is_found_right_without_a_function_of_the_inspect_module(spool: Any) -> None:
+    # A forked runner shares its master's memory for as long as it does not write to it, and each function that is called is a write.
+    called = set()
+
+    def note(frame: Any, event: str, _arg: Any) -> None:
+        if event == 'call':
+            called.add(frame.f_code.co_filename)
+
+    cls = type('Mine', (Runner,), {'dispose': usual, 'setup': lambda self: None})
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        cls.check_class(RunnerOptions('r', '', queue='in'))
+    finally:
+        sys.setprofile(before)
+    assert hooks.__file__ in called
+    assert inspect.__file__ not in called
 
 
 @pytest.mark.parametrize('hook', ['check', 'setup'])
@@ -100,11 +130,11 @@ def test_a_mistake_that_a_runner_finds_names_the_section(
     async def refuse_later(*_args: Any) -> None:
         refuse()
 
-    hooks = {
+    written = {
         'check': classmethod(refuse),
         'setup': refuse_later if base is AsyncRunner else refuse,
     }
-    cls = type('Mine', (base,), {'dispose': dispose, hook: hooks[hook]})
+    cls = type('Mine', (base,), {'dispose': dispose, hook: written[hook]})
     with pytest.raises(ConfigError) as caught:
         cls(spool, RunnerOptions('r', '', queue='in')).run(once=True)
     assert str(caught.value) == '[runner.r] to: there is no such place'
