@@ -73,7 +73,8 @@ def test_an_idle_worker_takes_a_task_at_once(tasks, worker):
         return time.perf_counter() - started
 
     tasks.add.delay(1, 1).get(timeout=90)
-    assert sorted(seconds() for _ in range(20))[10] < 0.7  # and not the second that kombu's loop sleeps
+    # And not the second that kombu's loop sleeps, which none of them would be quicker than, however busy the machine is.
+    assert min(seconds() for _ in range(20)) < 0.7
 
 
 def test_workers_answer_and_their_answers_queues_do_not_stay(shop, tasks, worker):

@@ -22,6 +22,7 @@ from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from tests.faults.tmpfs import fill, small_disk
 from tests.helpers.descriptors import Opened
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE_S
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT
 
@@ -97,7 +98,7 @@ def test_the_name_is_known_without_an_import_of_ours(spool_path):
         'assert connection.connect()\n'
         'assert kombu.serialization.loads(*reversed(kombu.serialization.dumps([1], "switchboard"))) or True\n'
     )
-    subprocess.run([sys.executable, '-c', program], check=True, timeout=30)
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=PATIENCE_S)
 
 
 def test_fail_over_keeps_the_options_of_each(tmp_path, spool_path):
@@ -129,7 +130,7 @@ def test_a_hundred_connections_leave_no_descriptor(way, limit, spool_path):
         pytest.skip(f'{way} is not installed')
     command = [sys.executable, '-W', 'ignore', '-m', 'tests.kombu.frugal', way, str(spool_path)]
     command += [limit] if limit else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     before, after = done.stdout.split()
     assert before == after
 
@@ -219,7 +220,7 @@ def test_who_waits_is_told_when_another_thread_has_closed_before_he_sleeps(conne
     transport = connection.transport
     monkeypatch.setattr(Transport, '_deliver_all', deliver_and_close)
     with pytest.raises(DiskFault, match='closed'):
-        transport.drain_events(transport, timeout=5)
+        transport.drain_events(transport, timeout=PATIENCE_S)
 
 
 def test_errors_of_the_disk_are_errors_of_the_connection(spool_path):
@@ -325,4 +326,4 @@ for _ in range(200):
 def test_under_gevent_a_directory_is_closed_at_once(tmp_path):
     pytest.importorskip('gevent')
     command = [sys.executable, '-W', 'ignore', '-c', DIRECTORIES, str(tmp_path)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    assert subprocess.run(command, check=False, timeout=PATIENCE_S).returncode == 0

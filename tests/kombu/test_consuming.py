@@ -68,7 +68,7 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, qu
     pid = in_child(lambda: threading.Thread(target=publish).start())
     try:
         with kombu.Consumer(connection, queue, callbacks=[inbox]):
-            connection.drain_events(timeout=20)
+            connection.drain_events(timeout=PATIENCE_S)
     finally:
         kill(pid)
     assert inbox.bodies == [{'a': 1}]
@@ -88,7 +88,7 @@ def test_a_consumer_that_waits_follows_a_directory_that_is_renewed(connect, queu
     thread = threading.Thread(target=renew_and_publish)
     thread.start()
     with kombu.Consumer(connection, queue, callbacks=[inbox]):
-        connection.drain_events(timeout=20)
+        connection.drain_events(timeout=PATIENCE_S)
     thread.join()
     assert inbox.bodies == [{'a': 1}]
 
@@ -99,16 +99,16 @@ def test_prefetch_is_the_most_that_is_delivered_and_unacknowledged(
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(channel, queue, callbacks=[inbox], prefetch_count=2) as consumer:
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert inbox.bodies == [0, 1]
         assert sum(name.endswith('.bak') for name in files('work')) == 2
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.01)
         inbox.messages[0].ack()
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert inbox.bodies == [0, 1, 2]
         consumer.qos(prefetch_count=4)
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert inbox.bodies == [0, 1, 2, 3, 4]
 
 
@@ -119,7 +119,7 @@ def test_without_prefetch_there_is_a_limit_all_the_same(connect):
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(connection.default_channel, queue, callbacks=[inbox]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == [0, 1, 2]
 
 
@@ -134,7 +134,7 @@ def test_consumers_of_one_connection_take_turns(connection, connect, channel):
         kombu.Consumer(channel, kombu.Queue('one'), callbacks=[one]),
         kombu.Consumer(channel, kombu.Queue('two'), callbacks=[two]),
     ):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert 0 < len(one.bodies) < 50
         assert 0 < len(two.bodies) < 50
 
@@ -147,7 +147,7 @@ def test_two_channels_may_consume_from_one_queue(connection, connect, queue):
         kombu.Consumer(second, kombu.Queue('work'), callbacks=[two], prefetch_count=1),
     ):
         put(connect, 'a', 'b')
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     assert sorted(one.bodies + two.bodies) == ['a', 'b']
     assert len(one.bodies) == len(two.bodies) == 1
 
@@ -157,7 +157,7 @@ def test_a_callback_may_cancel_its_consumer(connection, connect, channel, queue)
     inbox = Inbox()
     consumer = kombu.Consumer(channel, queue, callbacks=[inbox, lambda *_: consumer.cancel()])
     consumer.consume()
-    connection.drain_events(timeout=1)
+    connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == [0]
 
 
@@ -168,7 +168,7 @@ def test_a_callback_that_raises_loses_nothing(connection, connect, channel, queu
         raise LookupError(body)
 
     with kombu.Consumer(channel, queue, callbacks=[fail]), pytest.raises(LookupError):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     channel.close()
     assert kombu.Queue('work')(connection.channel()).get().payload == 'x'
 
@@ -185,7 +185,7 @@ def test_a_consumer_hears_that_its_queue_was_deleted(connection, connect, channe
     assert cancelled == ['tag']
     kombu.Queue('work')(connect().default_channel).delete()
     with pytest.raises(ConsumerCancelled):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
 
 
 # Death.
@@ -196,7 +196,7 @@ def consume_and_keep(connect, count):
     inbox = Inbox(acks=False)
     kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox]).consume()
     while len(inbox.bodies) < count:
-        connection.drain_events(timeout=10)
+        connection.drain_events(timeout=PATIENCE_S)
     return connection
 
 
@@ -212,7 +212,7 @@ def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connect, qu
             connection.drain_events(timeout=0.1)  # nothing is taken from one that lives
         threading.Timer(0.05, kill, [pid]).start()
         while len(inbox.bodies) < 3:
-            connection.drain_events(timeout=20)
+            connection.drain_events(timeout=PATIENCE_S)
     assert sorted(inbox.bodies) == [0, 1, 2]  # the kernel drops one lock after the other
     assert all(message.delivery_info['redelivered'] for message in inbox.messages)
 
@@ -223,7 +223,7 @@ def test_a_new_consumer_gets_what_a_dead_one_held(connection, connect, channel, 
     assert queue.get() is None
     inbox = Inbox()
     with kombu.Consumer(channel, queue, callbacks=[inbox]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.messages[0].delivery_info['attempts'] == 2
 
 

@@ -23,6 +23,7 @@ from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
 from tests.helpers.descriptors import Opened, open_files
+from tests.helpers.waiting import PATIENCE_S
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -87,7 +88,7 @@ def test_a_body_that_cannot_be_read_goes_to_bad_and_kills_nobody(
     put(connect, 'good')
     inbox = Inbox()
     with kombu.Consumer(channel, queue, callbacks=[inbox]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['good']
     [name] = files('bad')
     [*_, record] = channel.broker.spool['bad'].history(name.removesuffix('.psv'))
@@ -159,10 +160,10 @@ def test_a_consumer_that_is_never_idle_finds_what_the_dead_have_left(connect, qu
 
     put(connect, 'more')
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox, again]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         kill(pid)
         while 'left' not in inbox.bodies:
-            connection.drain_events(timeout=1)
+            connection.drain_events(timeout=PATIENCE_S)
             assert len(inbox.bodies) < 10_000
 
 
@@ -175,10 +176,10 @@ def test_channels_share_the_files_that_a_process_may_have_open(connection, conne
         kombu.Consumer(one, kombu.Queue('work'), callbacks=[inbox], prefetch_count=2),
         kombu.Consumer(two, kombu.Queue('work'), callbacks=[inbox], prefetch_count=2),
     ):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert len(inbox.bodies) == 3
         inbox.messages[0].ack()
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert len(inbox.bodies) == 4
 
 
@@ -190,7 +191,7 @@ def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, qu
     with kombu.Consumer(
         connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=10
     ):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.01)
     assert len(inbox.bodies) == 3
@@ -211,10 +212,10 @@ def test_tasks_that_wait_for_their_time_leave_files_for_others(connection, conne
         connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=100
     ):
         while 'now' not in inbox.bodies:
-            connection.drain_events(timeout=60)
+            connection.drain_events(timeout=PATIENCE_S)
         assert sum(str(body).startswith('later') for body in inbox.bodies) == 6
         while 'soon' not in inbox.bodies:
-            connection.drain_events(timeout=60)  # its time has come
+            connection.drain_events(timeout=PATIENCE_S)  # its time has come
         assert len(inbox.bodies) == 8
 
 
@@ -263,7 +264,7 @@ def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(
         kombu.Producer(channel).publish('y', routing_key='work')
     inbox = Inbox()
     with kombu.Consumer(channel, kombu.Queue('work'), callbacks=[inbox], auto_declare=False):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['x']
 
 
@@ -297,10 +298,10 @@ def test_what_the_disk_refused_to_acknowledge_is_done_when_it_obeys(connect, que
         connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=1
     )
     with consumer:
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         with refusing(connection), pytest.raises(DiskFault):
             inbox.messages[0].ack()
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['first', 'second']
     assert len(files('work')) == 1
 
@@ -310,7 +311,7 @@ def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, 
     connection = connect()
     inbox = Inbox(acks=False)
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
     with refusing(connection):
         with pytest.raises(DiskFault):
             inbox.messages[0].ack()
@@ -318,7 +319,7 @@ def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, 
     assert [name[-4:] for name in files('work')] == ['.bak', '.bak']
     other = connect(recovery=0.01)
     with kombu.Consumer(other.default_channel, kombu.Queue('work'), callbacks=[inbox]):
-        other.drain_events(timeout=5)
+        other.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['done', 'not done', 'not done']
     assert len(files('work')) == 1
 
@@ -330,7 +331,7 @@ def test_what_could_not_be_taken_away_before_anybody_saw_it_is_delivered(connect
     with refusing(connection), pytest.raises(DiskFault):
         kombu.Queue('work')(connection.default_channel).get(no_ack=True)
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox], no_ack=True):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['x']
     assert files('work') == []
 
@@ -356,7 +357,7 @@ def test_who_only_publishes_takes_none_of_the_few_inotify_descriptors(connect, q
     put(lambda: connection, 'x')
     assert 'anon_inode:inotify' not in opened()
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[Inbox()]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.01)
     assert opened().count('anon_inode:inotify') == 1
@@ -368,7 +369,7 @@ def test_an_exclusive_queue_goes_with_a_program_that_ends_without_closing(spool_
         f'connection = kombu.Connection("switchboard://{spool_path}?durability=lazy")\n'
         'kombu.Queue("mine", exclusive=True)(connection.default_channel).declare()\n'
     )
-    subprocess.run([sys.executable, '-c', program], check=True, timeout=30)
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=PATIENCE_S)
     assert files('.run/declared') == ['.lock']
     assert files('.run/owners') == []
     assert 'mine' not in files('.')

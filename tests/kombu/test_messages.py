@@ -12,6 +12,7 @@ from amqp.exceptions import ContentTooLarge, PreconditionFailed
 
 from switchboard import Spool
 from switchboard.kombu_transport.errors import QueueFull
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -240,16 +241,18 @@ def test_an_eta_is_the_brokers_if_the_connection_says_so(connect):
     channel = connection.default_channel
     queue = kombu.Queue('work')(channel)
     queue.declare()
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.3)
-    put(channel, 'later', headers={'eta': soon.isoformat()})
+    now = datetime.datetime.now(datetime.UTC)
+    put(channel, 'in an hour', headers={'eta': (now + datetime.timedelta(hours=1)).isoformat()})
     put(channel, 'now', headers={'eta': None})
     got = []
     with kombu.Consumer(channel, queue, callbacks=[lambda body, message: got.append(body) or message.ack()]):
-        connection.drain_events(timeout=1)
+        connection.drain_events(timeout=PATIENCE_S)
         assert got == ['now']
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.05)
-        connection.drain_events(timeout=5)
+        soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.3)
+        put(channel, 'later', headers={'eta': soon.isoformat()})
+        connection.drain_events(timeout=PATIENCE_S)
     assert got == ['now', 'later']
     assert datetime.datetime.now(datetime.UTC) >= soon
 
