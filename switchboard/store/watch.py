@@ -43,6 +43,9 @@ _ARRIVAL_HEAD = r'[\s\S]{4}[\x08\x80]\0{3}[\s\S]{4}[\s\S]\0{3}'
 
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
+# A sleep without an end is made of such sleeps: Ctrl-C that comes in the instant before one, when Python has last looked for signals and the
+# kernel has not begun to wait, does not end it, and is heard when it is over.
+HEARS_S = 1.0
 # The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
 LONGEST_S = 1_000_000.0
 # As many bytes as a pipe holds: one read empties it.
@@ -77,15 +80,19 @@ def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
     :return: the descriptors that can be read; none if the time is over.
     """
     if timeout_s is not None:
-        timeout_s = min(timeout_s, LONGEST_S)
+        return _readable(descriptors, min(timeout_s, LONGEST_S))
+    while not (ready := _readable(descriptors, HEARS_S)):
+        pass
+    return ready
+
+
+def _readable(descriptors: Sequence[int], timeout_s: float) -> list[int]:
     if hasattr(select, 'poll'):
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
         # Rounded up: waking a moment too early would mean a round for nothing.
-        return [
-            fd for fd, _ in poll.poll(None if timeout_s is None else int(timeout_s * 1000) + (timeout_s > 0))
-        ]
+        return [fd for fd, _ in poll.poll(int(timeout_s * 1000) + (timeout_s > 0))]
     # eventlet takes `poll` and `epoll` away; its `select` lets other green threads run, and knows no limit of descriptors.
     return select.select(descriptors, (), (), timeout_s)[0]
 

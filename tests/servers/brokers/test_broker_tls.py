@@ -183,20 +183,19 @@ def test_an_operator_sees_why_nothing_goes_on(secure: Secure, tmp_path: Path) ->
     try:
         site.start()
         site.spool['out'].enqueue('x')
-        eventually(
-            lambda: all('certificate verify failed' in record.last_error for record in site.records()),
-            'seen by both runners',
-        )
-        log = (tmp_path / 'log').read_text()
-        for name in ('work', 'up'):
-            assert any(
-                f'runner={name}' in line and 'certificate verify failed' in line for line in log.splitlines()
-            )
-        status = switchboard('-C', site.config, 'status', '--json')
-        told = [json.loads(line) for line in status.out.splitlines()]
-        assert sum('certificate verify failed' in str(one) for one in told) == 2
-        queues = switchboard('-C', site.config, 'queues')
-        assert 'certificate verify failed' in queues.err
+        # Each tries again and again, and a busy broker may once be too slow to show its certificate.
+        why = 'certificate verify failed'
+
+        def logged(name: str) -> bool:
+            return any(f'runner={name}' in line and why in line for line in site.told().splitlines())
+
+        def shown() -> int:
+            status = switchboard('-C', site.config, 'status', '--json')
+            return [why in str(json.loads(line)) for line in status.out.splitlines()].count(True)
+
+        site.wait_for(lambda: logged('work') and logged('up'), 'logged by both runners')
+        site.wait_for(lambda: shown() == 2, 'shown of both runners')
+        site.wait_for(lambda: why in switchboard('-C', site.config, 'queues').err, 'told beside the queues')
     finally:
         site.close()
 

@@ -1,6 +1,8 @@
 """What sleeps: a pipe to oneself, and a watch on directories."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from switchboard.store.watch import (
     arrivals,
     readable,
 )
+from tests.helpers.processes import in_child
+from tests.helpers.waiting import eventually
 
 LONG_S = 60
 NUMBERS = 'CLOSE_WRITE MOVED_FROM MOVED_TO CREATE DELETE MOVE_SELF UNMOUNT Q_OVERFLOW IGNORED ONLYDIR'.split()
@@ -52,6 +56,29 @@ class TestSelfPipe:
         pipe.close()
         pipe.close()
         assert pipe.fileno() == -1
+
+
+def test_a_signal_that_interrupts_no_sleep_is_heard_in_one_without_an_end():
+    def sleep() -> bool:
+        pipe, main, is_deaf = SelfPipe(), threading.get_native_id(), threading.Event()
+
+        def interrupt() -> None:
+            is_deaf.wait()
+            # Its handler runs in this thread, as it runs before a sleep: the kernel wakes nobody.
+            eventually(lambda: Path(f'/proc/self/task/{main}/stat').read_text().split()[2] == 'S', 'asleep')
+            os.kill(os.getpid(), signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=interrupt).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            is_deaf.set()
+            readable([pipe.fileno()], None)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    assert in_child(sleep)
 
 
 def test_the_numbers_are_those_of_the_kernel():
