@@ -72,7 +72,7 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
 def edited(text: str) -> str:
     """:return: the text after the user's editor."""
     command = os.environ.get('VISUAL') or os.environ.get('EDITOR') or 'vi'
-    with tempfile.TemporaryDirectory(prefix='switchboard-') as directory:
+    with tempfile.TemporaryDirectory(prefix='switchboard-edit-') as directory:
         path = Path(directory, 'message.txt')
         path.write_bytes(text.encode('utf-8', 'surrogateescape'))
         try:

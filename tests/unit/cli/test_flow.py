@@ -127,8 +127,6 @@ class TestEdit:
         script.write_text('#!/bin/sh\necho "}}" >> "$1"\n')
         script.chmod(0o755)
         monkeypatch.setenv('VISUAL', str(script))
-        monkeypatch.setenv('TMPDIR', str(tmp_path))
-        monkeypatch.setattr('tempfile.tempdir', None)
         ran = switchboard('-s', spool.directory, 'edit', filebase)
         assert (ran.status, ran.err.count('no json any more')) == (Exit.DATA, 1)
         assert 'Rex' in Path(ran.err.rpartition(' ')[2].strip()).read_text()
@@ -228,8 +226,6 @@ class TestEdit:
         script.write_text('#!/bin/sh\nsed -i -e \'s/Rex"/Ada/\' "$1"\n')
         script.chmod(0o755)
         monkeypatch.setenv('VISUAL', str(script))
-        monkeypatch.setenv('TMPDIR', str(tmp_path))
-        monkeypatch.setattr('tempfile.tempdir', None)
         ran = switchboard('-s', spool.directory, 'edit', filebase)
         assert ran.status == Exit.DATA
         assert ran.err.count('cannot be stored so') == 1
