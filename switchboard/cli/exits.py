@@ -73,7 +73,11 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
         "name the kind in `accept` of the queue's section, if you trust it",
     ),
     (errors.UnserializableError, Exit.DATA, ''),
-    (errors.MessageTooLargeError, Exit.DATA, "`max_body` of the queue's section is the limit"),
+    (
+        errors.MessageTooLargeError,
+        Exit.DATA,
+        "sending it again is of no use; the limit stands in the queue's section",
+    ),
     (
         errors.QueueFullError,
         Exit.TEMPORARY,

@@ -75,6 +75,14 @@ def has_our_title(pid: int) -> bool:
         return False
 
 
+def is_stopped_by_a_signal(pid: int) -> bool:
+    """:return: whether a process of ours is in the state T; False also where that cannot be seen."""
+    try:
+        return has_our_title(pid) and stat_of(pid)[0] in (b'T', b't')
+    except (OSError, IndexError):
+        return False
+
+
 def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
     """:return: how long a process of ours has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
 

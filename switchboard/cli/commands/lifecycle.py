@@ -229,8 +229,7 @@ def reload(
     installation.warns = False
     started_s = time.monotonic()
     directory = installation.existing_directory()
-    plan_timeout_s = PLAN_TIMEOUT_S if timeout_s is None else timeout_s
-    plan = ask_and_show(directory, {'do': 'plan'}, 'reading', plan_timeout_s).get('plan', [])
+    plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
     plan = plan if isinstance(plan, list) else []
     for each in plan if not is_json() else ():
         write_line(f'will {each["act"]} {escape_terminal(each["runner"])}: {escape_terminal(each["reason"])}')
@@ -266,7 +265,8 @@ def reopen(context: click.Context, installation: Installation) -> None:
             switchboard -C /etc/switchboard/switchboard.cfg reopen
         endscript
     """
-    context.exit(report_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
+    answer = ask_and_show(installation.existing_directory(), {'do': 'reopen'}, 'reopening')
+    context.exit(report_failure(answer, Exit.IO))
 
 
 def _count_of(
@@ -323,8 +323,6 @@ def scale(
 
 
 ANSWER_TIMEOUT_S = 2.0
-# A master reads its configuration in milliseconds; one that does not is stopped, or hangs.
-PLAN_TIMEOUT_S = 30.0
 # A refusal comes sooner.
 ASKED_S = 0.5
 # A master answers in milliseconds, whatever it is doing, also while it stops.  One that has left so many questions in a row without an answer is

@@ -15,7 +15,7 @@ from switchboard.cli.output import as_called, print_note, write_json, write_line
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
-from switchboard.status.alive import lived_s
+from switchboard.status.alive import is_stopped_by_a_signal, lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import (
     Snapshot,
@@ -118,6 +118,9 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
         return f'master: {text}', 'yellow'
     since = f'since {moment(master.started_ns / 1e9)}, {duration(lived_s(master.pid, now_s - master.started_ns / 1e9))}'
+    if snapshot.alive and is_stopped_by_a_signal(master.pid):
+        text = f'{master.state.value}, and stopped by a signal: `kill -CONT {master.pid}` lets it go on'
+        return f'master: {text}', 'red'
     if snapshot.alive:
         return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
     if master.state is State.EXITED:

@@ -277,13 +277,27 @@ def test_who_waits_without_a_limit_is_told_that_the_master_does_not_answer(site:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for words in (['restart'], ['restart', '--master'], ['reload', '--timeout', '1s'], ['stop'])
+            for words in (
+                ['restart'],
+                ['restart', '--master'],
+                ['reload', '--timeout', '1s'],
+                ['stop'],
+                ['reload'],
+                ['reopen'],
+            )
         ]
+        status = subprocess.run(
+            [sys.executable, '-m', 'switchboard', '-C', str(site.config), 'status'],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
         said = [program.communicate(timeout=120)[1] for program in programs]
     finally:
         master.send_signal(signal.SIGCONT)
-    assert [program.returncode for program in programs] == [75] * 4
-    for text in (said[0], said[1], said[3]):
+    assert f'`kill -CONT {master.pid}` lets it go on' in status
+    assert [program.returncode for program in programs] == [75] * len(programs)
+    for text in (said[0], said[1], *said[3:]):
         assert f'the master (pid {master.pid}) does not answer: it is stopped, or hangs' in text
         assert 'kill -CONT' in text
     # It does what it was asked for as soon as it can.
