@@ -245,10 +245,9 @@ class FilePool:
         blocks = scan.size_bytes // BLOCK_BYTES
         self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks // 4)
         self._paid_from = max(PAID_FILES, (blocks + len(seen)) // PAID_SHARE)
-        if not seen:
-            from switchboard.store.renewal import (
-                renew,  # here, because the mail servers' door seldom needs it
-            )
+        if not seen and blocks > 1:
+            # Here, because the mail servers' door seldom needs it.
+            from switchboard.store.renewal import renew
 
             renew(self.folder)
         # Each process starts elsewhere in the list, or all would try the same files one after the other.

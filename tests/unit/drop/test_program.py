@@ -398,6 +398,23 @@ def test_what_must_not_be_is_taken_back_at_the_last_moment(spool: Spool, tmp_pat
     assert spool['in'].get_files() == []
 
 
+def test_a_mail_for_a_spool_without_spares_loads_nothing_more(tmp_path: Path) -> None:
+    assert Spool(tmp_path / 'spool')['in'].files == []
+    code = (
+        'import os, sys; from switchboard.drop.program import main; before = set(sys.modules); '
+        'line = main(sys.argv[1:], root="", shell=os.getppid()); print([line, *sorted(set(sys.modules) - before)])'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', code, 'in', '-s', str(tmp_path / 'spool')],
+        input='x',
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert run.stdout.strip() == "['']"
+
+
 def test_it_loads_nothing_that_is_slow_to_load() -> None:
     code = 'import sys; before = set(sys.modules); import switchboard.drop.program; print(*sorted(set(sys.modules) - before))'
     run = subprocess.run(
