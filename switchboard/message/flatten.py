@@ -426,6 +426,14 @@ def _field(name: str, value: Any, policy: Policy[Any], eol: bytes) -> bytes:
     """Write a field anew; no part of its value becomes another."""
     if not _NAME.fullmatch(name):
         raise ValueError(f'{name[:100]!r} cannot be the name of a header field')
+    # Nearly all: a printable value has no line end in it.
+    if (
+        type(value) is str
+        and value.isascii()
+        and value.isprintable()
+        and len(name) + len(value) <= MAX_LINE_CHARACTERS
+    ):
+        return f'{name}: {value}'.encode('ascii') + eol
     if isinstance(value, str) and not hasattr(value, 'fold'):
         text: str | None = value
     elif isinstance(value, Header):
@@ -498,6 +506,8 @@ def _encoded_words(text: str) -> str:
 def _body(mail: Message, eol: bytes) -> bytes:
     """Write the content of a mail anew."""
     payload = mail._payload  # type: ignore[attr-defined]
+    if isinstance(payload, str) and eol == b'\n' and '\r' not in payload:
+        return payload.encode('ascii', 'surrogateescape')  # of whatever kind it is
     main = mail.get_content_maintype()
     if payload is None:
         payload = [] if main == 'multipart' else ''
