@@ -49,6 +49,7 @@ class Terminal:
 
     def __init__(self, *words: str | Path, columns: int = 100) -> None:
         self.shown = ''
+        self._raw = b''
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 40, columns, 0, 0))
         self.process = subprocess.Popen(
@@ -93,7 +94,9 @@ class Terminal:
             chunk = os.read(self._master, 65536)
         except OSError:  # the last process has closed the terminal
             return False
-        self.shown += ESCAPES.sub('', chunk.decode()).replace('\r\n', '\n')
+        # All of it anew: a read may end in the middle of a letter, a line's end or an escape.
+        self._raw += chunk
+        self.shown = ESCAPES.sub('', self._raw.decode(errors='ignore')).replace('\r\n', '\n')
         return bool(chunk)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
+from tests.helpers.waiting import eventually
 
 BACKGROUND = """
     import sys
@@ -46,7 +47,8 @@ def test_a_start_in_the_background_returns_when_the_runners_are_ready(site: Inst
     site.put('in', 'print')
     site.told.wait_for('end in .* print')
     # What a runner prints is not lost.
-    assert 'printed by a runner' in (site.run / 'master.log').read_text()
+    log = site.run / 'master.log'
+    eventually(lambda: 'printed by a runner' in log.read_text(), 'logged')
     daemon.terminate()
     assert ends(daemon.pid)
     assert 'stopped' in (site.run / 'master.log').read_text()

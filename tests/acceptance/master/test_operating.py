@@ -11,7 +11,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.status.scoreboard import Scoreboard, State
-from tests.acceptance.installation import Installation, ends, kill
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import eventually
 
@@ -366,7 +366,7 @@ def test_a_second_interrupt_that_kills_is_noted_and_not_counted(site: Installati
         site.log.wait_for('stop requested')
         master.send_signal(signal.SIGINT)
         site.log.wait_for('ended .*SIGKILL')
-        master.wait(30)
+        master.wait(PATIENCE_S)
     [entry] = [*(site.spool_directory / 'in').glob('*.bak'), *(site.spool_directory / 'in').glob('*.pck')]
     events = [record['event'] for record in Spool.from_config(site.config)['in'].history(entry.stem)]
     assert events == ['interrupted'] * 4
