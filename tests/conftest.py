@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import gc
+import itertools
 import os
 import random
+import re
 import signal
 import zlib
 from collections import Counter
@@ -38,6 +40,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile('searching', settings.get_profile('steady'), derandomize=False)
+# The first of those that `steady` tries: by `bin/test --quick`.
+settings.register_profile('quick', settings.get_profile('steady'), max_examples=25)
 settings.load_profile('steady')
 
 # What Python itself does not hear, and what nobody can choose not to hear.
@@ -76,16 +80,21 @@ GROUPS = {
 # All of these start programs, or try every call: together they take longer than all others.
 SLOW = (
     'tests/acceptance/',
+    'tests/browser/',
     'tests/faults/test_every_call.py',
     'tests/faults/test_full_disk.py::test_a_master_needs_a_few_pages',
     'tests/kombu/test_connections.py::test_a_hundred_connections',
     'tests/kombu/test_connections.py::test_queues_that_are_published_to',
+    'tests/mailman/',
+    'tests/power/',
     'tests/properties/test_patterns.py::test_one_that_is_worse',
     'tests/servers/',
     'tests/unit/metrics/test_listener.py',
     'tests/unit/spool/test_open_queues.py::test_the_janitor_works_where',
     'tests/unit/spool/test_open_queues.py::test_the_number_of_queues',
 )
+# Nothing below these is for `-m 'not slow'`, so it need not be read then.
+SLOW_DIRECTORIES = tuple(each for each in SLOW if each.endswith('/'))
 # Each test of these stands alone, and there are many: they fill what the others leave.
 ALONE = (
     'tests/faults/test_death_and_power.py',
@@ -145,6 +154,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a text that is too long for a name by its length."""
     return f'{argname} of {len(val)}' if isinstance(val, str | bytes) and len(val) > NAME_MAX_CHARS else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over what would be deselected as a whole: each process would read it first."""
+    if 'not slow' not in config.option.markexpr.split(' and ') or not collection_path.is_dir():
+        return None
+    place = f'{os.path.relpath(collection_path, config.rootpath)}/'
+    return True if place.startswith(SLOW_DIRECTORIES) else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -270,6 +287,24 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(autouse=True)
 def _chance_can_be_found_again(seed: int) -> None:
     random.seed(seed)
+
+
+@pytest.fixture(scope='session')
+def _numbers() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def tmp_path(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _numbers: Iterator[int]
+) -> Path:
+    """A directory for one test, below that of the session, as by pytest.
+
+    It is numbered by counting, and its name is no longer than pytest's.  To number each by those that are there, as pytest does, is to look at
+    thousands of names thousands of times, a twentieth of all that the tests in a process take.
+    """
+    name = re.sub(r'\W', '_', request.node.name)[:26]
+    return tmp_path_factory.mktemp(f'{name}-{next(_numbers)}', numbered=False)
 
 
 @pytest.fixture

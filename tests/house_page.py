@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def first_sentence(docstring: str) -> str:
     return re.split(r'(?<=[.?!])\s+(?=[A-Z`*])', paragraph)[0]
 
 
+@functools.cache
 def storeys() -> list[list[str]]:
     """:return: the rooms of each storey, from the top of the house to the ground."""
     config = configparser.ConfigParser()
@@ -77,6 +79,7 @@ def imported_by(tree: ast.AST, own: str) -> Iterator[str]:
                 yield rest[0]
 
 
+@functools.cache
 def room(name: str) -> Room:
     """:return: what its files say of it."""
     paths = [PACKAGE / f'{name}.py'] if is_module(name) else sorted((PACKAGE / name).glob('*.py'))

@@ -195,7 +195,15 @@ def run_page(text: str, name: str, directory: Path, monkeypatch: pytest.MonkeyPa
     assert left == [], f'{name} has left processes running'
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'path',
+    [
+        # Programs that a page starts take seconds.
+        pytest.param(path, id=str(path.relative_to(ROOT)), marks=[pytest.mark.slow] if runs_programs else [])
+        for path in PAGES
+        for runs_programs in ['<!-- run -->' in path.read_text()]
+    ],
+)
 def test_every_example_of_a_page_does_what_it_shows(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

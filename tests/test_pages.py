@@ -77,7 +77,7 @@ def loud_words() -> set[str]:
     found = set()
     for path in (*(ROOT / 'switchboard').rglob('*.py'), *(ROOT / 'runners').glob('*.py')):
         for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == 'event':
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == 'event':
                 word = call.args[3]
                 assert isinstance(word, ast.Constant)
                 if ast.unparse(call.args[1]) not in QUIET:

@@ -21,6 +21,9 @@ from switchboard.store.reading import peek
 from tests.helpers.processes import in_new_program
 from tests.unit.queue.test_recovery import die_with
 
+# Each of them writes, reads and compares tens of megabytes.
+pytestmark = pytest.mark.slow
+
 LAZY = QueueOptions(durability='lazy')
 MIB = 1024 * 1024
 

@@ -76,10 +76,12 @@ def test_the_end_of_the_process_ends_its_last_line(
 def test_what_is_still_there_when_the_process_is_gone_is_said_and_no_more_is_waited_for(
     path: Path, output: RawOutput
 ) -> None:
-    os.write(output.ends()[0], b'x\n' * (LAST_BYTES // 2))
+    line = 'x' * 31
+    lines = LAST_BYTES // len(f'{line}\n')
+    os.write(output.ends()[0], f'{line}\n'.encode() * lines)
     os.write(output.ends()[1], b'no end')  # a program that it has started may have it open for ever
     output.close()
-    assert said(path) == [*['x'] * (LAST_BYTES // 2), 'no end']
+    assert said(path) == [*[line] * lines, 'no end']
     assert output.descriptors() == []
 
 
