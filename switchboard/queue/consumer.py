@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from switchboard.clock import Clock
@@ -507,32 +507,36 @@ class Consumer:
 
         :return: how many went, and their bytes, which may be less where others were faster; None if nothing went, for there are not enough.
         """
-        with self._oldest_lock:
-            chosen = self._choose(messages, size)
-            if chosen:
-                del self._oldest[: self._oldest.index(chosen[-1]) + 1]
+        passed = set[str]()  # entries that cannot be had, which says nothing about the others
         gone = gone_bytes = 0
-        for filebase in chosen:
-            try:
-                gone_bytes += self._evict(filebase)
-                gone += 1
-            except QueueError as error:
-                event(log, logging.DEBUG, filebase, 'not evicted', error=error)
-        return (gone, gone_bytes) if gone else None
+        while not gone:
+            with self._oldest_lock:
+                chosen = self._choose(messages, size, passed)
+                if not chosen:
+                    return None
+                del self._oldest[: self._oldest.index(chosen[-1]) + 1]
+            for filebase in chosen:
+                try:
+                    gone_bytes += self._evict(filebase)
+                    gone += 1
+                except QueueError as error:
+                    event(log, logging.DEBUG, filebase, 'not evicted', error=error)
+                    passed.add(filebase)
+        return gone, gone_bytes
 
     def can_evict(self, messages: int, size: int) -> bool:
         """Would :meth:`evict` find enough?"""
         with self._oldest_lock:
             return bool(self._choose(messages, size))
 
-    def _choose(self, messages: int, size: int) -> list[str]:
-        """:return: the oldest entries that are enough together; none if all of them are not."""
+    def _choose(self, messages: int, size: int, passed: Collection[str] = ()) -> list[str]:
+        """:return: the oldest entries that are enough together, but for those that were passed over; none if all of them are not."""
         try:
-            chosen, number = self._enough(messages, size), OLDEST_KEPT
+            chosen, number = self._enough(messages, size, passed), OLDEST_KEPT
             while not chosen:
                 # In groups, because each look reads the directory.
                 self._oldest = self._ready.oldest(number)
-                chosen = self._enough(messages, size)
+                chosen = self._enough(messages, size, passed)
                 if len(self._oldest) < number:
                     break
                 number *= OLDEST_GROWTH
@@ -540,10 +544,12 @@ class Consumer:
             refuse(error, 'read', self.queue)
         return chosen
 
-    def _enough(self, messages: int, size: int) -> list[str]:
+    def _enough(self, messages: int, size: int, passed: Collection[str]) -> list[str]:
         chosen: list[str] = []
         found_bytes = 0
         for filebase in self._oldest:
+            if filebase in passed:
+                continue
             if len(chosen) >= messages and found_bytes >= size:
                 break
             try:

@@ -13,6 +13,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.errors import MessageTooLargeError, QueueError, QueueFullError
 from switchboard.options import QueueOptions
+from switchboard.queue.admission import ROOM_TRIES
 from switchboard.store.publishing import BATCH_LIMIT
 
 LAZY = QueueOptions(durability='lazy')
@@ -176,6 +177,18 @@ class TestThreads:
             thread.join()
         assert len(queue.files) + len(refused) == 200
         assert 50 <= len(queue.files) <= 54
+
+
+@pytest.mark.parametrize('overflow', ['drop-oldest', 'dead-letter'])
+def test_what_cannot_be_had_among_the_oldest_does_not_refuse_what_comes(
+    tmp_path: Path, overflow: Any
+) -> None:
+    options = QueueOptions(durability='lazy', max_messages=10, overflow=overflow)
+    queue = Switchboard('in', tmp_path / 'in', options=options)
+    for number in range(ROOM_TRIES + 1):  # no entries, but they have the names of some
+        Path(queue.queue_directory, f'{1700000000 + number}.000000000+{number:040x}.pck').mkdir()
+    kept = [queue.enqueue(number) for number in range(20)]
+    assert [name for name in queue.files if name in kept] == kept[-(10 - ROOM_TRIES - 1) :]
 
 
 @pytest.mark.parametrize('overflow', ['reject', 'drop-oldest', 'dead-letter'])
