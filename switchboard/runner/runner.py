@@ -250,7 +250,8 @@ class Runner:
 
         For work that is best done for many at once: send the requests in `dispose`, and wait for all the answers here.
 
-        :return: errors, by filebase: judged as if `dispose` had raised them.  An error raised here is about all of them.
+        :return: errors, by filebase: judged as if `dispose` had raised them.  None: there are none.  An error raised here, or a result of
+            another kind, is about all of them.
         """
         return {}
 
@@ -481,11 +482,12 @@ class Runner:
         """Ask the hook, and judge the messages that have failed by its word."""
         if not works:
             return
+        filebases = [work.taken.filebase for work in works]
         failed: Mapping[str, BaseException]
         try:
-            failed = self.confirm()
+            failed = self._failed_of(filebases)
         except BaseException as error:
-            failed = dict.fromkeys((work.taken.filebase for work in works), error)
+            failed = dict.fromkeys(filebases, error)
             if self._settler.is_ending(error):  # what came of them, nobody knows
                 for work in works:
                     work.failed(error)
@@ -494,3 +496,14 @@ class Runner:
         for work in works:
             if work.taken.filebase in failed:
                 work.failed(failed[work.taken.filebase])
+
+    def _failed_of(self, filebases: list[str]) -> Mapping[str, BaseException]:
+        """:raises RunnerError: the hook has returned what means nothing."""
+        failed: object = self.confirm()
+        if failed is None:  # as `dispose` returns it
+            return {}
+        if not isinstance(failed, Mapping):
+            raise RunnerError(
+                f'confirm returned an object of type {type(failed).__name__}: return a mapping of the errors, by filebase'
+            )
+        return {one: failed[one] for one in filebases if one in failed}

@@ -57,6 +57,34 @@ def contents(spool: Any, queue: str) -> list[Any]:
     return [taken.msg for taken in iter(spool[queue].take, None)]
 
 
+class Unmapped(dict[str, Exception]):
+    def __contains__(self, key: object) -> bool:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize('result', [5, True, [], 'filebase', iter(()), object(), Unmapped()])
+def test_a_result_that_means_nothing_is_a_failure_of_the_whole_batch(spool: Any, result: Any) -> None:
+    class Wrong(Batches):
+        def confirm(self) -> Any:
+            return result
+
+    spool['in'].enqueue_many(['a', 'b'])
+    Wrong(spool, RunnerOptions('r', '', 'in', batch_size=10)).run(once=True)
+    assert contents(spool, 'out') == []
+    assert len(preserved(spool)) == 2
+    assert spool['in'].get_files('.bak') == []
+
+
+def test_none_means_that_none_has_failed(spool: Any) -> None:
+    class Silent(Batches):
+        def confirm(self) -> Any:
+            return None
+
+    spool['in'].enqueue_many(['a', 'b'])
+    Silent(spool, RunnerOptions('r', '', 'in', batch_size=10)).run(once=True)
+    assert contents(spool, 'out') == ['a', 'b']
+
+
 def test_it_is_asked_once_for_a_batch_and_not_for_those_that_failed_before(spool: Any) -> None:
     runner = work(spool, ['a', 'bad', 'b'])
     assert runner.batches == [['a', 'b']]
