@@ -26,12 +26,8 @@ ENTRY = '1700000000.000000001+' + 'ab' * 20
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / 'switchboard.log'
-    log.configure(None, level='WARNING')
-    root = logging.getLogger(log.ROOT)
-    root.handlers.clear()
-    root.propagate = True
+def path(tmp_path: Path) -> Path:
+    return tmp_path / 'switchboard.log'
 
 
 def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pty
 import re
@@ -146,9 +145,7 @@ def test_the_note_is_a_line_as_the_others_are(*, as_json: bool) -> None:
         assert log_file.fileno() != 2
     finally:
         os.dup2(standard_error, 2)
-        log.configure(level='WARNING')
-        logging.getLogger(log.ROOT).handlers.clear()
-        logging.getLogger(log.ROOT).propagate = True
+        log.configure()
         for each in (standard_error, reading, writing):
             os.close(each)
     last = content.splitlines()[-1]

@@ -17,10 +17,9 @@ from tests.helpers.processes import few_descriptors
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def path(tmp_path: Path) -> Path:
     log.configure(tmp_path / 'log', as_json=True)
-    yield tmp_path / 'log'
-    log.configure(None, level='WARNING')
+    return tmp_path / 'log'
 
 
 @pytest.fixture
