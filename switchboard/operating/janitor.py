@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 
-from switchboard.errors import EntryExpiredError, QueueError
+from switchboard.errors import EntryExpiredError, QueueError, UnknownQueueError
 from switchboard.events import event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, parse
 from switchboard.operating.actions import remove
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import time_ns
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, TRASH
 
 log = logging.getLogger('switchboard.queue')
@@ -97,6 +98,11 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = _nobody_
             done.recovered += len(queue.recover(own=False))
             done.expired += expire(queue)
             done.forgotten += spool.dedupe(queue).forget()
+        except UnknownQueueError as error:
+            # Its section was removed, and its directory stays.  An empty one needs nothing.
+            if any(walk(Folder(spool.path(name), spool.disk), (READY, CLAIMED))):
+                event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
+                on_failure(name, error)
         except (QueueError, OSError) as error:
             event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
             on_failure(name, error)
@@ -111,7 +117,10 @@ def count_bad(spool: Spool) -> int:
 def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
     """Yield the queues whose ``min_free_space`` is reached, each with a line about it."""
     for name in spool.queue_names():
-        queue = spool[name]
+        try:
+            queue = spool[name]
+        except UnknownQueueError:  # a directory whose section was removed
+            continue
         if queue.is_remote or not queue.options.min_free_space_bytes:
             continue
         status = spool.disk.statvfs(queue.folder.path)

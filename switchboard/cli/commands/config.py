@@ -18,9 +18,11 @@ from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import print_note, report, write_bytes, write_json, write_line
+from switchboard.cli.output import as_called, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
+from switchboard.message.naming import CLAIMED, READY
 from switchboard.operating.text import escape_terminal, number
+from switchboard.store.layout import BAD, DECLARED, RUN, TRASH
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -205,11 +207,30 @@ def url_problems(config: Config) -> Iterator[Problem]:
 
 
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
-    """Look for directories of the spool in which one user may make what another one cannot use."""
+    """Look for directories of the spool in which one user may make what another one cannot use, and for those that no section names any more."""
     root = Path(config.spool)
     if root.is_dir():  # `init` makes it as it should be
-        for reason in _troubles_of(root):
+        for reason in (*_troubles_of(root), *_left_over(root, config)):
             yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+
+
+def _left_over(root: Path, config: Config) -> Iterator[str]:
+    records = root / RUN / DECLARED
+    declared = os.listdir(records) if records.is_dir() else []
+    for name in sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != '.'):
+        if name in declared or name in (BAD, TRASH) or config.declares(name):
+            continue
+        try:
+            count = sum(each.endswith((READY, CLAIMED)) for each in os.listdir(root / name))
+        except OSError:  # another user's
+            continue
+        if count:
+            yield (
+                f'{number(count, "entry", "entries")} in the queue {name}, which this configuration does not declare any more: nobody takes them; '
+                f'give it a section again, or `switchboard mv --queue {name} --all QUEUE`'
+            )
+        else:
+            yield f'an empty queue {name}, which this configuration does not declare any more: `switchboard delete {name}`'
 
 
 def _troubles_of(root: Path) -> Iterator[str]:
@@ -299,7 +320,7 @@ def check(
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour)
         for line in str(each).splitlines():
-            write_line(f'{word}: {escape_terminal(line)}')
+            write_line(f'{word}: {as_called(escape_terminal(line))}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:

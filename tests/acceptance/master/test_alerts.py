@@ -78,6 +78,8 @@ def test_what_goes_to_bad_is_told_of_with_its_number(site: Installation, teller:
 
 def test_a_reserve_of_the_disk_that_is_reached_is_told_of(site: Installation, teller: Path) -> None:
     configure(site, {'in': {}}, teller, maintenance_interval='50ms')
+    # A queue whose section was removed is in nobody's way.
+    site.spool_directory.joinpath('a-removed-one').mkdir(parents=True)
     with site.config.open('a') as configuration:
         configuration.write('[queue.in]\nmin_free_space = 1000000T\n')
     site.start()

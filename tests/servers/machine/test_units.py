@@ -210,8 +210,14 @@ def test_the_rotation_reaches_the_master_and_nobody_else(tmp_path: Path) -> None
     text = (ETC / 'logrotate.d' / 'switchboard').read_text()
     script = re.search(r'postrotate\n(.*?)endscript', text, re.DOTALL)
     assert script is not None
-    systemctl = tmp_path / 'systemctl'
+    systemctl, asked = tmp_path / 'systemctl', tmp_path / 'asked'
     environment = {'PATH': f'{tmp_path}:/usr/bin:/bin'}
+    # What no unit has started is asked by the command.
+    command = tmp_path / 'switchboard'
+    command.write_text(f'#!/bin/sh\n[ "$*" = reopen ] && touch {asked}\nexit 69\n')
+    command.chmod(0o755)
+    words = script[1].replace('/opt/switchboard/bin/switchboard', str(command))
+    assert words != script[1]
     waiting = subprocess.Popen(
         ['sh', '-c', 'trap "echo reopened; exit 0" USR2; echo ready; while :; do sleep 600 & wait; done'],
         stdout=subprocess.PIPE,
@@ -224,8 +230,10 @@ def test_the_rotation_reaches_the_master_and_nobody_else(tmp_path: Path) -> None
         for pid in (0, waiting.pid):
             systemctl.write_text(f'#!/bin/sh\necho MainPID={pid}\n')
             systemctl.chmod(0o755)
-            rotated = subprocess.run(['sh', '-ec', script[1]], env=environment, timeout=60, check=False)
+            rotated = subprocess.run(['sh', '-ec', words], env=environment, timeout=60, check=False)
             assert rotated.returncode == 0
+            assert asked.exists() == (pid == 0)
+            asked.unlink(missing_ok=True)
         assert waiting.stdout.readline() == 'reopened\n'
     finally:
         os.killpg(waiting.pid, signal.SIGKILL)

@@ -83,6 +83,30 @@ def test_a_spool_that_the_first_start_has_made_is_as_good_as_one_of_init(tmp_pat
     assert 'no mistakes' in succeed('-C', config, 'check').out
 
 
+def test_check_warns_of_queues_whose_section_was_removed(config: Path) -> None:
+    spool = Config.load(config).spool
+    succeed('-C', config, 'init')
+    spool_of_all = Spool(spool)
+    for name in ('renamed', 'removed'):
+        _ = spool_of_all[name].files
+    spool_of_all['renamed'].enqueue('waits')
+    spool_of_all.declare('program')
+    with_options = succeed('-C', config, 'check').out
+    assert '1 entry in the queue renamed, which this configuration does not declare any more' in with_options
+    assert f'`switchboard -C {config} mv --queue renamed --all QUEUE`' in with_options
+    assert (
+        f'an empty queue removed, which this configuration does not declare any more: `switchboard -C {config} delete removed`'
+        in with_options
+    )
+    assert 'program' not in with_options
+    assert 'not declared' not in switchboard('-C', config, 'tidy').err
+    succeed('-C', config, 'mv', '--queue', 'renamed', '--all', 'in', '--yes')
+    succeed('-C', config, 'tidy')
+    for name in ('renamed', 'removed'):
+        succeed('-C', config, 'delete', name)
+    assert 'no mistakes' in succeed('-C', config, 'check').out
+
+
 def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path) -> None:
     succeed('-C', config, 'init')
     assert 'no mistakes' in succeed('-C', config, 'check').out
