@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeErr
 def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
     """:return: an entry for programs; of one whose history makes nonsense, what its name says and that it is damaged.
 
-    :param owners: the holder of each lock; see :func:`holders`.
+    :param owners: the holder of each lock: `LockHolders`.
     """
     fields = {
         'filebase': entry.filebase,
@@ -64,20 +65,39 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         return fields | {'damage': entry.damage or f'its history cannot be shown: {type(error).__name__}'}
 
 
-def holders(path: Path = LOCKS) -> dict[tuple[int, int], int]:
-    """:return: the process by device and inode number, for each ``flock``; a process of another container has the number 0."""
-    found: dict[tuple[int, int], int] = {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
+class LockHolders(Mapping[tuple[int, int], int]):
+    """The process by device and inode number, for each ``flock``; a process of another container has the number 0.
+
+    The list is read when something is looked up for the first time: while the kernel makes it, which takes some milliseconds, nobody on the machine
+    can take or drop a lock.
+    """
+
+    def __init__(self, path: Path = LOCKS) -> None:
+        self._path = path
+
+    def __getitem__(self, inode: tuple[int, int]) -> int:
+        return self._found[inode]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, int], int]:
+        found: dict[tuple[int, int], int] = {}
+        try:
+            lines = self._path.read_text().splitlines()
+        except OSError:
+            return found
+        for line in lines:
+            fields = line.split()
+            # 1: FLOCK  ADVISORY  WRITE 18789 fe:00:2148713 0 EOF
+            if len(fields) == 8 and fields[1] == 'FLOCK' and fields[3] == 'WRITE':
+                major, minor, inode = fields[5].split(':')
+                found[os.makedev(int(major, 16), int(minor, 16)), int(inode)] = max(0, int(fields[4]))
         return found
-    for line in lines:
-        fields = line.split()
-        # 1: FLOCK  ADVISORY  WRITE 18789 fe:00:2148713 0 EOF
-        if len(fields) == 8 and fields[1] == 'FLOCK' and fields[3] == 'WRITE':
-            major, minor, inode = fields[5].split(':')
-            found[os.makedev(int(major, 16), int(minor, 16)), int(inode)] = max(0, int(fields[4]))
-    return found
 
 
 def body_fields(body: bytes) -> dict[str, str]:

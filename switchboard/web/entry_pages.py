@@ -13,10 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
-from switchboard.message.naming import CLAIMED, is_filebase, order
+from switchboard.message.naming import is_filebase, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.editing import differences
-from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
+from switchboard.operating.entry_fields import (
+    UNTELLABLE,
+    LockHolders,
+    body_fields,
+    describe_body,
+    entry_fields,
+)
 from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import stamp_of
 from switchboard.operating.selection import Budget, Criteria, select
@@ -137,7 +143,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         raise BadRequestError('after names no entry')
     look = _look(desk, criteria, limit, after)
     now_ns = time.time_ns()
-    owners = holders() if any(found.suffix == CLAIMED for found in look.found) else {}
+    owners = LockHolders()
     rows = [
         _entry(seen, now_ns, owners) | {'title': title_of(found, seen.kind)}
         for found in look.found
@@ -195,7 +201,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     found = locate(desk, name, filebase)
     seen = found.look()
     assert seen is not None
-    now_ns, owners = time.time_ns(), holders()
+    now_ns, owners = time.time_ns(), LockHolders()
     fields = _entry(seen, now_ns, owners)
     patterns = desk.settings.redact
     metadata = redacted(seen.metadata(), patterns)
@@ -294,6 +300,6 @@ def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     criteria = criteria_of(form)
     limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
     look = ListQuery(desk, criteria, limit, seconds=EXPORT_S)
-    now_ns, owners = time.time_ns(), holders()
+    now_ns, owners = time.time_ns(), LockHolders()
     rows = [_entry(seen, now_ns, owners) for found in look.found if (seen := found.look()) is not None]
     return rows, not look.has_more and not look.budget.is_spent

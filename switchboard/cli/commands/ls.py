@@ -24,7 +24,7 @@ from switchboard.cli.output import (
 )
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields, holders
+from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import METADATA, Criteria, select
 from switchboard.operating.summary import EntrySummary
@@ -320,7 +320,7 @@ def _list(
 
 
 def _write_objects(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> None:
-    owners = holders()
+    owners = LockHolders()
     for found in chosen:
         entry = found.look()
         if entry is None:
@@ -343,7 +343,7 @@ def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> b
     """:return: whether there was anything to write."""
     width = line_width()
     whole = width is None or width >= WHOLE_NAMES_COLUMNS
-    owners = holders()
+    owners = LockHolders()
     empty = set(names) - COLUMNS.keys() - CONTENT
 
     def rows() -> Iterator[list[Cell]]:

@@ -25,7 +25,13 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, is_on_hold
 from switchboard.message.typed_json import parse_json, tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
+from switchboard.operating.entry_fields import (
+    UNTELLABLE,
+    LockHolders,
+    body_fields,
+    describe_body,
+    entry_fields,
+)
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.operating.text import (
@@ -141,7 +147,7 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
 
 
 def _whole_fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
-    fields = entry_fields(seen, time.time_ns(), holders())
+    fields = entry_fields(seen, time.time_ns(), LockHolders())
     fields['damage'] = entry.damage.reason if entry.damage else None
     fields['metadata'] = tagged_or_text(_metadata(entry))
     fields['history'] = tagged_or_text(list(entry.records))
@@ -161,7 +167,7 @@ def _lines(
     seen: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
 ) -> Iterator[str]:
     now_ns = time.time_ns()
-    state = click.style(state_text(seen, now_ns, holders()), fg=STYLES[seen.state(now_ns)])
+    state = click.style(state_text(seen, now_ns, LockHolders()), fg=STYLES[seen.state(now_ns)])
     yield _bold(f'{seen.queue}/{seen.filebase}')
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):

@@ -15,7 +15,7 @@ from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
 from switchboard.cli.commands.tail import Arrivals
 from switchboard.operating import text as wording
-from switchboard.operating.entry_fields import LOCKS, holders
+from switchboard.operating.entry_fields import LOCKS, LockHolders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
 from switchboard.store import watch
@@ -34,13 +34,13 @@ def test_the_holder_of_a_lock_is_read_from_the_kernels_list(tmp_path: Path) -> N
         pytest.skip('the kernel has no list of locks')
     with (tmp_path / 'file').open('w') as stream:
         status = os.fstat(stream.fileno())
-        assert (status.st_dev, status.st_ino) not in holders()
+        assert (status.st_dev, status.st_ino) not in LockHolders()
         fcntl.flock(stream, fcntl.LOCK_EX)
-        assert holders()[status.st_dev, status.st_ino] == os.getpid()
+        assert LockHolders()[status.st_dev, status.st_ino] == os.getpid()
 
 
 def test_other_lines_and_a_missing_list_name_nobody(tmp_path: Path) -> None:
-    assert holders(tmp_path / 'none') == {}
+    assert LockHolders(tmp_path / 'none') == {}
     (tmp_path / 'locks').write_text(
         '1: POSIX  ADVISORY  WRITE 7 fe:00:1 0 EOF\n'
         '2: FLOCK  ADVISORY  READ 8 fe:00:2 0 EOF\n'
@@ -48,7 +48,7 @@ def test_other_lines_and_a_missing_list_name_nobody(tmp_path: Path) -> None:
         '3: FLOCK  ADVISORY  WRITE -1 fe:00:3 0 EOF\n'
         '4: FLOCK  ADVISORY  WRITE 10 fe:01:4 0 EOF\n'
     )
-    assert holders(tmp_path / 'locks') == {(os.makedev(0xFE, 0), 3): 0, (os.makedev(0xFE, 1), 4): 10}
+    assert LockHolders(tmp_path / 'locks') == {(os.makedev(0xFE, 0), 3): 0, (os.makedev(0xFE, 1), 4): 10}
 
 
 def test_without_events_arrivals_are_found_by_looking(

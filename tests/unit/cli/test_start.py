@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
+from switchboard.operating.entry_fields import LOCKS
 
 # Needed by other verbs, each at the price of milliseconds.
 NEVER = {
@@ -76,9 +77,35 @@ def test_a_list_of_a_spool_loads_no_configuration(tmp_path: Path) -> None:
     assert loaded_by('-s', str(tmp_path / 'spool'), 'ls', 'in') & (NEVER | BARE) == set()
 
 
+@pytest.mark.skipif(not LOCKS.exists(), reason='the kernel has no list of locks')
+@pytest.mark.parametrize('line', ['ls in', 'ls in --json', 'show ENTRY --json'])
+def test_the_list_of_locks_which_stops_all_who_lock_is_read_for_claimed_entries_alone(
+    tmp_path: Path, line: str
+) -> None:
+    queue = Spool(tmp_path / 'spool')['in']
+    entry = queue.enqueue('x')
+    words = ('-s', str(tmp_path / 'spool'), *line.replace('ENTRY', entry).split())
+    assert str(LOCKS) not in opened_by(*words)
+    queue.dequeue(entry)
+    assert str(LOCKS) in opened_by(*words)
+
+
+def opened_by(*words: str) -> set[str]:
+    code = (
+        'import sys; from switchboard.cli import call; opened = []; '
+        'sys.addaudithook(lambda event, about: event == "open" and opened.append(str(about[0]))); '
+        'call(sys.argv[1:]); print(*opened)'
+    )
+    return set(printed(code, *words))
+
+
 def loaded_by(*words: str) -> set[str]:
     code = 'import sys; from switchboard.cli import call; call(sys.argv[1:]); print(*sys.modules)'
+    return set(printed(code, *words))
+
+
+def printed(code: str, *words: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=120, check=True
     )
-    return set(done.stdout.splitlines()[-1].split())
+    return done.stdout.splitlines()[-1].split()
