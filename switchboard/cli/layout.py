@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # A cell is its text, or the text and a style of rich's.
 Cell = str | tuple[str, str]
 GAP = '  '
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column.
 
     :param right: numbers stand at the right.

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.regular_file import open_regular
@@ -29,8 +29,7 @@ _COMMENT = re.compile(r'(?<=\s);(?=\s|$)')
 _HASH_BINDING = re.compile(r'#\S*\s*->')
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One key with its value, which may go over many lines."""
 
     file: str
@@ -49,8 +48,7 @@ class Entry:
         return ConfigError(reason, file=self.file, line=line or self.line, section=self.section, key=self.key)
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """One section: its entries by key, in the order of the file."""
 
     file: str

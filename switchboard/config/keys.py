@@ -10,9 +10,8 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.config.inifile import Entry, Problems, Section
 from switchboard.config.units import (
@@ -59,8 +58,7 @@ _CLASS = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 _MODULE = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """The reading of one key.
 
     ``is_path`` values are joined to the directory of the configuration file; ``is_list`` values may go over many lines.
@@ -255,7 +253,7 @@ def with_new_spellings(section: Section, problems: Problems) -> Section:
             problems.error(entry.error(f'is the old name of `{known}`, which is set in this section, too'))
         else:
             entries[known] = entry
-    return dataclasses.replace(section, entries=entries)
+    return section._replace(entries=entries)
 
 
 def read_values(section: Section, keys: Mapping[str, Key], base: Path, problems: Problems) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
@@ -52,8 +52,7 @@ _TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1
 _SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(NamedTuple):
     """A text with ``*`` in it: the pieces between the stars."""
 
     pieces: tuple[str, ...]
@@ -95,8 +94,7 @@ class Pattern:
         return f'"{escaped}"' if not escaped or re.search(r'[\s,:]', escaped) or '"' in escaped else escaped
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """A number to compare with; durations are whole milliseconds."""
 
     comparison: str
@@ -116,8 +114,7 @@ class Amount:
         return found == self.number
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One of the fields that are known: how its values are read and written, and what of an entry they are compared with.
 
     :param kind: ``text``, ``number``, ``size`` or ``duration``.
@@ -179,8 +176,7 @@ ALIASES = {
 _AGES = frozenset(('older', 'younger', 'age'))
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One word of a selection: a field, the alternatives, and whether none of them may fit.
 
     :param field: a name in `FIELDS`, or a key of the metadata behind ``metadata.``.
