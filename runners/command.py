@@ -71,6 +71,7 @@ from switchboard.runner.api import (
     has_ended,
     name_of,
     optional,
+    signal_name,
     stat_of,
     tagged_or_text,
 )
@@ -518,7 +519,7 @@ class Program:
         if self.is_late:
             raise CommandError(self._because(f'has not ended within {self.timeout_s:g} s'))
         if status < 0:
-            raise TemporaryFailure(self._because(f'killed by {signal.Signals(-status).name}'))
+            raise TemporaryFailure(self._because(f'killed by {signal_name(-status)}'))
         if status:
             reason = self._because(
                 ' '.join(filter(None, (f'exit status {status}', _STATUS_NAMES.get(status))))

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from dataclasses import dataclass, replace
 
 from switchboard.options import RestartOptions
+from switchboard.status.processes import signal_name
 from switchboard.status.record import State
 
 EXIT_OK = os.EX_OK
@@ -62,10 +62,7 @@ class End:
         if self.hung:
             return self.hung
         if self.code < 0:
-            try:
-                return f'killed by {signal.Signals(-self.code).name}'
-            except ValueError:
-                return f'killed by signal {-self.code}'
+            return f'killed by {signal_name(-self.code)}'
         if self.code == EXIT_OK and not (self.looped or self.asked):
             return 'exited before it began to work'
         return f'exited with status {self.code}'

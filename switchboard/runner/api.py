@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
-    from switchboard.status.processes import children_of, environment_of, has_ended, name_of, stat_of
+    from switchboard.status.processes import (
+        children_of,
+        environment_of,
+        has_ended,
+        name_of,
+        signal_name,
+        stat_of,
+    )
     from switchboard.store.layout import BAD
 
 __all__ = [
@@ -70,6 +77,7 @@ __all__ = [
     'optional',
     'read_secret',
     'retry_policy',
+    'signal_name',
     'size_bytes',
     'split_from_line',
     'stat_of',
@@ -97,7 +105,7 @@ __getattr__ = lazy(
         'switchboard.runner.control_group': 'ControlGroup clear_groups delegated_group',
         'switchboard.runner.settings': 'Setting read_secret',
         'switchboard.runner.template': 'Template',
-        'switchboard.status.processes': 'children_of environment_of has_ended name_of stat_of',
+        'switchboard.status.processes': 'children_of environment_of has_ended name_of signal_name stat_of',
         'switchboard.store.layout': 'BAD',
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 PROC = '/proc'
 # Of an environment, which its process may have made what it likes.
@@ -37,6 +38,14 @@ def environment_of(pid: int) -> bytes:
 def name_of(pid: int) -> str:
     """:return: the name that it goes by."""
     return _read(pid, 'comm').decode('utf-8', 'replace').strip()
+
+
+def signal_name(number: int) -> str:
+    """:return: the name of a signal; of a real-time signal that Python has no name for, its number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'
 
 
 def _read(pid: int, name: str, most: int = -1) -> bytes:

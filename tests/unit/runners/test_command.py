@@ -107,9 +107,18 @@ def test_any_other_status_is_tried_as_often_as_the_queue_says(bench: Bench, stat
     assert f'exit status {status}' in case.reason()
 
 
-def test_a_program_that_is_killed_is_tried_again(bench: Bench) -> None:
-    case = bench.run('os.kill(os.getpid(), signal.SIGKILL)')
-    assert 'killed by SIGKILL' in case.history('in')[-1]['message']
+@pytest.mark.parametrize(
+    ('number', 'name'),
+    [
+        (signal.SIGKILL, 'SIGKILL'),
+        (signal.SIGRTMIN, 'SIGRTMIN'),
+        (signal.SIGRTMIN + 1, f'signal {signal.SIGRTMIN + 1}'),
+    ],
+)
+def test_a_program_that_is_killed_is_tried_again(bench: Bench, number: int, name: str) -> None:
+    case = bench.run(f'os.kill(os.getpid(), {number:d})')
+    assert case.history('in')[-1]['error'] == 'TemporaryFailure'
+    assert f'killed by {name}' in case.history('in')[-1]['message']
 
 
 @pytest.mark.slow
