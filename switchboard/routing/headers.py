@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, time, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from switchboard.message.typed_json import type_name
 
 Condition = tuple[str, str | None]
 
 
-class HeaderMatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
     """The conditions of a binding on the metadata: `all` of its conditions, or `any` one.
 
     ``all`` without conditions matches every message, ``any`` without conditions none, as in AMQP.
