@@ -288,7 +288,7 @@ def installation_options(command: Callable[P, R], *, short: bool = False) -> Cal
     config = click.option(
         '-C',
         '--config',
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=click.Path(path_type=Path, dir_okay=False, readable=False),
         expose_value=False,
         callback=_remember('named_config'),
         help=f'The configuration file.{"" if short else searched}',
@@ -296,7 +296,7 @@ def installation_options(command: Callable[P, R], *, short: bool = False) -> Cal
     spool = click.option(
         '-s',
         '--spool',
-        type=click.Path(path_type=Path, file_okay=False),
+        type=click.Path(path_type=Path, file_okay=False, readable=False),
         metavar='DIR',
         expose_value=False,
         callback=_remember('named_spool'),

@@ -151,15 +151,25 @@ def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, pro
         hint = did_you_mean(exchange, parts.exchanges.exchanges)
         problems.warn(section.entries['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
     if runner.queue:
-        others = [one.name for one in parts.runners.values() if one.queue == runner.queue]
-        if others[0] != runner.name:
-            reason = f'is also the queue of runner {others[0]}: each message goes to one of them only'
+        same = [one for one in parts.runners.values() if one.queue == runner.queue]
+        if same[0] is not runner:
+            reason = f'is also the queue of runner {same[0].name}: each message goes to one of them only'
             problems.warn(section.entries['queue'].error(reason))
+        # A queue with a section of its own has the warning there.
+        elif not any(one.instances for one in same) and not (
+            runner.queue in parts.queues.named or _needs_no_consumer(parts.queues.options(runner.queue))
+        ):
+            problems.warn(section.entries['instances'].error(f'nobody consumes the queue {runner.queue}'))
 
 
 def _only_waits(options: QueueOptions) -> bool:
     """Is the queue for what waits until its time is over, and then goes on as a dead letter?"""
     return options.ttl_s is not None and options.dead_letter != BAD
+
+
+def _needs_no_consumer(options: QueueOptions) -> bool:
+    # Of a queue on a broker, the consumers may be on other machines.
+    return options.consumed_externally or options.url is not None or _only_waits(options)
 
 
 def _advise_on_queues(parts: Parts, problems: Problems) -> None:
@@ -168,9 +178,7 @@ def _advise_on_queues(parts: Parts, problems: Problems) -> None:
         consumers.setdefault(runner.queue, []).append(runner)
     for name, rule in parts.queues.named.items():
         options = parts.queues.options(name)
-        # Of a queue on a broker, the consumers may be on other machines.
-        elsewhere = options.consumed_externally or options.url is not None
-        if name == BAD or elsewhere or _only_waits(options):
+        if name == BAD or _needs_no_consumer(options):
             continue
         if name not in consumers:
             reason = (

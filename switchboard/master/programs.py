@@ -152,7 +152,7 @@ config_option = click.option(
     '-C',
     '--config',
     'path',
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     envvar='SWITCHBOARD_CONFIG',
     default='etc/switchboard.cfg',
     show_default=True,

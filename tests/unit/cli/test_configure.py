@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -368,6 +369,23 @@ def test_a_working_directory_that_the_user_may_not_read_hides_no_installed_confi
     monkeypatch.setattr('switchboard.cli.context.SEARCHED', ('switchboard.cfg', closed))
     with pytest.raises(AssertionError, match='Permission denied'):
         in_child(lambda: str(Installation().config_path), NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='needs a second user')
+@pytest.mark.parametrize(('option', 'status'), [('-C', Exit.CONFIG), ('-s', Exit.NO_PERMISSION)])
+def test_what_this_user_may_not_read_is_no_wrong_use(option: str, status: Exit) -> None:
+    with tempfile.TemporaryDirectory(
+        dir='/tmp'
+    ) as name:  # pytest's own directories are closed to other users
+        os.chmod(name, 0o755)
+        closed = Path(name, 'closed')
+        if option == '-C':
+            closed.write_text('[switchboard]\nspool = spool\n')
+            closed.chmod(0o600)
+        else:
+            closed.mkdir(0o700)
+        ran = in_child(lambda: switchboard(option, closed, 'queues'), NOBODY)
+    assert (ran.status, 'Permission denied' in ran.err) == (status, True)
 
 
 def test_configuration_or_spool_are_named_and_not_both(config: Path, tmp_path: Path) -> None:

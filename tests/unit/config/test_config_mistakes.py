@@ -120,6 +120,13 @@ def test_queues_that_nobody_consumes_are_told(tmp_path: Path) -> None:
 def test_a_queue_whose_only_runner_is_not_started_is_told(tmp_path: Path) -> None:
     config = load(tmp_path, '[queue.a]\n[runner.r]\nclass = m:C\nqueue = a\ninstances = 0\n')
     assert warnings(config) == ['3 [queue.a]: nobody consumes this queue: runner r has instances = 0']
+    lone = '[runner.r]\nclass = m:C\nqueue = a\ninstances = 0\n'
+    assert warnings(load(tmp_path, lone)) == ['6 [runner.r] instances: nobody consumes the queue a']
+    assert warnings(load(tmp_path, f'{lone}[queue.*]\nexternal = yes\n')) == []
+    both = warnings(load(tmp_path, f'{lone}[runner.s]\nclass = m:C\nqueue = a\n'))
+    assert both == [
+        '9 [runner.s] queue: is also the queue of runner r: each message goes to one of them only'
+    ]
 
 
 def test_a_queue_in_which_messages_wait_for_their_time_needs_no_consumer(tmp_path: Path) -> None:
