@@ -9,7 +9,7 @@ Each process that takes from the queue also takes in, before it lists the ready 
 entry in one step: the hand-off does it, with the file in the input's place and the entry made from it as the output.  So
 the entry appears if and only if the file is gone from where it was dropped, whatever dies when (see
 ``docs/explanation/states.md``).  A file that cannot become one goes to the bad queue with the reason; one that is no
-regular file, or may not be read, is reported once and left alone.
+regular file, or may not be read, is reported once and left alone.  One that the disk refuses is tried again behind all others.
 
 Rejected: renaming the file itself to an entry's name (it has no header, so nothing would tell a whole mail from half of
 one, and it may be linked, readable only or another user's), and publishing first and removing after (a process that dies in
@@ -113,6 +113,8 @@ class Pickup:
         self._waiting: deque[tuple[Folder, str]] = deque()
         # Files that may still be written: what they looked like, and since when.
         self._unsettled: dict[str, tuple[tuple[int, int, int], int]] = {}
+        # Files that the disk does not give: they come last.
+        self._refused: set[str] = set()
         self._sweep_at_ns = 0
         self._complaint = ('', 0)
 
@@ -167,7 +169,8 @@ class Pickup:
                 self._queue.report(name, 'not a regular file')
         seen = {name for _, name, _ in found}
         self._unsettled = {name: state for name, state in self._unsettled.items() if name in seen}
-        found.sort(key=lambda each: each[:2])
+        self._refused &= seen
+        found.sort(key=lambda each: (each[1] in self._refused, *each[:2]))
         return [(folder, name) for _, name, folder in found]
 
     def _prepare_group(self) -> list[tuple[Dropped, Handoff]]:
@@ -183,6 +186,13 @@ class Pickup:
                     continue
                 try:
                     handoff = self._prepare(dropped)
+                except OSError as error:
+                    dropped.claim.close()
+                    if dropped.name in self._refused:
+                        raise  # all others have had their turn
+                    self._refused.add(dropped.name)
+                    self._complain(f'{dropped.name}: not taken in: {error}')
+                    continue
                 except BaseException:
                     dropped.claim.close()
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -337,3 +338,35 @@ def test_a_group_that_takes_long_is_committed_before_it_is_whole(tmp_path: Path)
         deliver(queue, f'{number}.host', MAIL % b'slow')
     assert queue.pickup is not None
     assert [queue.pickup.collect([]) for _ in range(4)] == [1, 1, 1, 0]
+
+
+class BadSectors(Disk):
+    """Refuses to read some files."""
+
+    def __init__(self) -> None:
+        self.unreadable: set[int] = set()
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino in self.unreadable:
+            raise OSError(errno.EIO, 'bad sector')
+        return os.pread(fd, size, offset)
+
+
+@pytest.mark.parametrize('door', ['maildir', 'eml'])
+def test_files_that_the_disk_does_not_give_hold_no_others_back(tmp_path: Path, door: str) -> None:
+    disk = BadSectors()
+    queue = spool_with(tmp_path, disk=disk)['in']
+    for number in range(10):
+        subject = b'%d' % number
+        if door == 'maildir':
+            path = deliver(queue, f'{number}.host', MAIL % subject)
+        else:
+            path = Path(queue.queue_directory) / f'{number}.eml'
+            path.write_bytes(MAIL % subject)
+        os.utime(path, (1000 + number, 1000 + number))
+        if number < 8:
+            disk.unreadable.add(path.stat().st_ino)
+    assert subjects(queue) == ['8', '9']
+    disk.unreadable.clear()
+    queue.ready()
+    assert subjects(queue) == [str(number) for number in range(8)]
