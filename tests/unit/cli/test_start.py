@@ -77,6 +77,33 @@ def test_a_list_of_a_spool_loads_no_configuration(tmp_path: Path) -> None:
     assert loaded_by('-s', str(tmp_path / 'spool'), 'ls', 'in') & (NEVER | BARE) == set()
 
 
+# Of this package: modules, and classes whose methods `dataclasses` compiles at each start.  More of them is a slower start of each call.
+MOST = {
+    '-s {spool} ls in': (41, 7),
+    '-C {config} ls in': (56, 21),
+    '-C {config} queues': (61, 22),
+    '-C {config} status': (68, 29),
+    '--version': (13, 0),
+}
+
+
+@pytest.mark.parametrize('line', MOST)
+def test_a_start_loads_no_more_than_it_did(tmp_path: Path, line: str) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.archive]\nclass = null\nqueue = in\n')
+    Spool.from_config(config)['in'].enqueue('x')
+    code = (
+        'import sys; from switchboard.cli import call; call(sys.argv[1:]); '
+        'ours = [module for name, module in sys.modules.items() if name.startswith("switchboard")]; '
+        'made = {one for module in ours for one in vars(module).values() if isinstance(one, type)}; '
+        'print(len(ours), sum("__dataclass_fields__" in vars(one) for one in made))'
+    )
+    modules, dataclasses = map(
+        int, printed(code, *line.format(spool=tmp_path / 'spool', config=config).split())
+    )
+    assert (modules <= MOST[line][0], dataclasses <= MOST[line][1]) == (True, True), (modules, dataclasses)
+
+
 @pytest.mark.skipif(not LOCKS.exists(), reason='the kernel has no list of locks')
 @pytest.mark.parametrize('line', ['ls in', 'ls in --json', 'show ENTRY --json'])
 def test_the_list_of_locks_which_stops_all_who_lock_is_read_for_claimed_entries_alone(
