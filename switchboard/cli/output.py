@@ -203,6 +203,8 @@ def report(text: str, **fields: Any) -> None:
 def print_note(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
     with contextlib.suppress(OSError):
+        sys.stdout.flush()  # where both go into one file, the note stands behind earlier results
+    with contextlib.suppress(OSError):
         click.echo(f'switchboard: {as_called(text)}', err=True)
 
 
