@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from switchboard.declared.declarations import Declaration, Declarations
@@ -286,13 +286,25 @@ class QueueRemoval:
         )
         return True
 
-    def reap(self) -> list[str]:
+    def reap(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
         """Delete all queues that are due, and finish what dead processes began.
 
+        :param on_failure: see `Spool.reap`.
         :return: the queues that went.
         """
         names = self._declarations.names()
-        gone = [name for name in names if self.delete_if_unused(name)]
+        gone: list[str] = []
+        failed: dict[str, Exception] = {}
+        for name in names:
+            try:
+                if self.delete_if_unused(name):
+                    gone.append(name)
+            except (QueueError, OSError) as error:
+                failed[name] = error
+        for name, failure in failed.items():
+            if on_failure is None:
+                raise failure
+            on_failure(name, failure)
         self._presence.clear(CONSUMERS)
         self.clear_gone()
         if not names:

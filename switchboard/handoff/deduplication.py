@@ -19,12 +19,14 @@ damaged does not count, so that the producer's next try is stored.  A message go
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from switchboard.errors import QueueError
+from switchboard.errors import LockTimeoutError, QueueError
+from switchboard.events import event
 from switchboard.handoff.commit import H, commit_all
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
@@ -35,6 +37,8 @@ from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refusal, write
 from switchboard.store.reading import peek
+
+log = logging.getLogger('switchboard.queue')
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
@@ -158,23 +162,34 @@ class Dedupe:
             names = self._folder.names()
         except FileNotFoundError:
             return 0
-        removed = 0
+        removed, locked = 0, set[str]()
         for name in names:
             marker = name.removesuffix(READY)
-            if marker == name:
+            if marker == name or _bucket(marker) in locked:
                 continue
-            lock = self._lock(_bucket(marker))
             try:
-                if self.known(marker) is None:
-                    self._stage.settle(self.outputs((marker,)))
-                    if self.known(marker) is None:
-                        self._queue.disk.unlink(name, dir_fd=self._folder.fd)
-                        removed += 1
-            except FileNotFoundError:
-                pass  # another janitor was faster
-            finally:
-                self._queue.disk.unlock_and_close(lock)
+                removed += self._forget(marker)
+            except LockTimeoutError as error:
+                locked.add(_bucket(marker))  # to wait for it once is enough
+                event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
+            except (QueueError, OSError) as error:
+                event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
         return removed
+
+    def _forget(self, marker: str) -> bool:
+        """:return: whether the marker of a key that is free was removed."""
+        lock = self._lock(_bucket(marker))
+        try:
+            if self.known(marker) is None:
+                self._stage.settle(self.outputs((marker,)))
+                if self.known(marker) is None:
+                    self._queue.disk.unlink(marker + READY, dir_fd=self._folder.fd)
+                    return True
+        except FileNotFoundError:
+            pass  # another janitor was faster
+        finally:
+            self._queue.disk.unlock_and_close(lock)
+        return False
 
 
 def commit_deduplicated(spool: Keys, handoffs: Sequence[H]) -> dict[H, QueueError]:

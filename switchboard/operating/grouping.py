@@ -56,19 +56,24 @@ def ages(
     by: str = 'queue',
     domain: bool = False,
 ) -> Iterator[tuple[str, float]]:
-    """Walk over the entries of some queues.
+    """Walk over the entries of some queues; those that the disk does not give are left out, with a line in the log.
 
     :return: the name of a group and an age in seconds, for each entry and each of its groups.  By queue nothing is opened, but for what
         was put aside, whose age its history says.
     """
     groups = group_of(by, domain=domain)
     for queue, folder in places:
-        if by == 'queue' and queue != 'bad':
-            for filebase, suffix in walk(folder, (READY, CLAIMED)):
-                yield queue, age_s(folder, filebase, suffix, now_ns)
-            continue
-        for found in select([(queue, folder)], Criteria(), now_ns):
-            yield from _ages_of(found, groups, now_ns)
+        try:
+            if by == 'queue' and queue != 'bad':
+                for filebase, suffix in walk(folder, (READY, CLAIMED)):
+                    yield queue, age_s(folder, filebase, suffix, now_ns)
+                continue
+            for found in select([(queue, folder)], Criteria(), now_ns):
+                yield from _ages_of(found, groups, now_ns)
+        except PermissionError:
+            raise
+        except OSError as error:
+            event(log, logging.WARNING, None, 'not read', queue=queue, error=error)
 
 
 def _ages_of(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nsmallest
 
@@ -63,23 +64,28 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = _nobody_
     """
     done = Tidied()
 
+    @contextmanager
+    def chore() -> Iterator[None]:
+        """Keep the failure of a chore from the others."""
+        try:
+            yield
+        except (QueueError, OSError) as error:
+            event(log, logging.ERROR, None, 'not tidied', error=error)
+            on_failure(spool.directory, error)
+
+    def not_reaped(name: str, error: Exception) -> None:
+        event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
+        on_failure(name, error)
+
     spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
-    try:
+    with chore():
         done.handoffs = spool.recover()
-    except OSError as error:
-        event(log, logging.ERROR, None, 'not recovered', error=error)
-        on_failure(spool.directory, error)
-    try:
-        done.reaped = len(spool.reap())
-    except (QueueError, OSError) as error:
-        event(log, logging.ERROR, None, 'not read', error=error)
-        on_failure(spool.directory, error)
-    try:
+    with chore():
+        done.reaped = len(spool.reap(not_reaped))
+    with chore():
         spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
+    with chore():
         spool.renew_directories()
-    except OSError as error:
-        event(log, logging.ERROR, None, 'not tidied', error=error)
-        on_failure(spool.directory, error)
     for name in spool.queue_names():
         try:
             if name == BAD:
@@ -123,7 +129,11 @@ def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
             continue
         if queue.is_remote or not queue.options.min_free_space_bytes:
             continue
-        status = spool.disk.statvfs(queue.folder.path)
+        try:
+            status = spool.disk.statvfs(queue.folder.path)
+        except OSError as error:
+            event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
+            continue
         free = status.f_bavail * status.f_frsize
         if free < queue.options.min_free_space_bytes:
             yield (

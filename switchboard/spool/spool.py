@@ -515,9 +515,11 @@ class Spool:
         """:return: how many living consumers said so of a queue."""
         return self.declared.removal.consumers(name)
 
-    def reap(self) -> list[str]:
+    def reap(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
         """Delete declared queues whose owner or last consumer is gone, or whose time is over.
 
+        :param on_failure: called for each queue that should go and cannot, with its name and the error; by default the first error is raised, when
+            all others were looked at.
         :return: which.
         """
-        return self.declared.removal.reap()
+        return self.declared.removal.reap(on_failure)

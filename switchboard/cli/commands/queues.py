@@ -73,11 +73,17 @@ def count_one(installation: Installation, name: str, *, sizes: bool = True) -> Q
 
 
 def count_all(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[QueueCounts]:
-    """:return: the count of each queue; that of the bad queue has ``origins``."""
+    """:return: the count of each queue; that of the bad queue has ``origins``.  A queue that the disk does not give is named on standard error, unless it was asked for."""
     counts = []
-    view = installation.view
-    for name in view.known(names):
-        found = count_one(installation, name, sizes=sizes)
+    view, wanted = installation.view, tuple(names)
+    for name in view.known(wanted):
+        try:
+            found = count_one(installation, name, sizes=sizes)
+        except OSError as error:
+            if wanted or isinstance(error, PermissionError):
+                raise
+            print_note(f'{name}: {error.strerror}')
+            found = QueueCounts(name, waiting=UNKNOWN)
         if found.preserved and name != TRASH:
             found.origins = origins_of(view.folder(name), name)
         counts.append(found)

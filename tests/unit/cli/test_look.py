@@ -13,6 +13,7 @@ import pytest
 from switchboard import Spool
 from switchboard.cli.exits import Exit
 from tests.helpers.commands import Ran, fail, succeed, switchboard
+from tests.helpers.configurations import load
 
 Look = Callable[..., Ran]
 
@@ -91,6 +92,19 @@ def test_foreign_files_are_told_of_and_not_counted(spool: Spool, look: Look) -> 
     ran = look('queues')
     assert ran.lines[1].split()[:2] == ['in', '1']
     assert 'in: 2 names that are no entries' in ran.err
+
+
+def test_a_queue_that_the_disk_does_not_give_hides_no_other(tmp_path: Path) -> None:
+    config = load(tmp_path, '[queue.broken]\n[queue.in]\n')
+    spool = Spool.from_config(config)
+    spool['in'].enqueue('x')
+    Path(spool.directory, 'broken').symlink_to('broken')
+    ran = succeed('-C', config.path, 'queues', '--json')
+    counted = {one['queue']: one['waiting'] for one in ran.objects}
+    assert (counted['broken'], counted['in']) == (None, 1)
+    assert 'broken: Too many levels' in ran.err
+    assert 'in' in names(succeed('-C', config.path, 'shape'))
+    assert switchboard('-C', config.path, 'queues', 'broken').status != 0
 
 
 def test_a_queue_that_is_not_there_is_no_input(spool: Spool) -> None:

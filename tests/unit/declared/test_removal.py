@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
 from switchboard.errors import (
+    QueueError,
     QueueInUseError,
     UnknownQueueError,
 )
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
+
+
+def test_one_that_cannot_go_keeps_no_other(spool, clock):
+    for name in ('a', 'b', 'c'):
+        spool.declare(name, expires_s=10)
+    record = Path(spool.directory, '.run', 'declared', 'a')
+    record.unlink()
+    record.mkdir()
+    clock.advance(1000)
+    failed = {}
+    spool.reap(failed.__setitem__)
+    clock.advance(1000)
+    spool.reap(failed.__setitem__)
+    assert list(failed) == ['a']
+    assert {'a', 'b', 'c'} & set(os.listdir(spool.directory)) == {'a'}
+    with pytest.raises((QueueError, OSError)):
+        spool.reap()
+
 
 # Deleting.
 

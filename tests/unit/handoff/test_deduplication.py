@@ -11,6 +11,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import DurabilityError, LockTimeoutError, QueueError, QueueFullError
+from switchboard.handoff.deduplication import BUCKETS
 from switchboard.message.naming import key_digest
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
@@ -160,6 +161,39 @@ def test_the_janitor_forgets_no_key_that_another_process_stores_anew(tmp_path, c
         spool.dedupe(spool['in']).forget()
         spool['in'].enqueue('third', dedupe_key='key')
         assert len(spool['in'].files) == 2, f'died at rename {number}'
+
+
+def markers(spool):
+    return sorted(Path(spool.directory, '.dedupe@in').glob('*.pck'))
+
+
+def test_a_marker_that_cannot_be_removed_keeps_no_other(spool, clock):
+    for number in range(5):
+        spool['in'].enqueue(number, dedupe_key=number)
+    first = markers(spool)[0]
+    first.unlink()
+    first.mkdir()
+    clock.advance(90_000)
+    assert spool.dedupe(spool['in']).forget() == 4
+    assert markers(spool) == [first]
+
+
+class CountsWaits(Disk):
+    waits = 0
+
+    def lock_when_free(self, fd, what, **keys):
+        self.waits += 1
+        raise LockTimeoutError(f'{what}: locked by another process')
+
+
+def test_a_bucket_that_another_process_keeps_is_waited_for_once(tmp_path, clock):
+    disk = CountsWaits()
+    spool, same = Spool(tmp_path, 'lazy', clock=clock), Spool(tmp_path, 'lazy', clock=clock, disk=disk)
+    for number in range(300):
+        spool['in'].enqueue(number, dedupe_key=number)
+    clock.advance(90_000)
+    assert same.dedupe(same['in']).forget() == 0
+    assert disk.waits <= BUCKETS < len(markers(spool))
 
 
 class RefusesToPublish(Disk):
