@@ -103,6 +103,15 @@ class Broker:
         if not self.is_running:
             raise ServerError(f'{self._arguments!r} has ended: {log.read_text(errors="replace")[-1000:]}')
 
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(('127.0.0.1', self.port), timeout=5).close()
+        except ConnectionError:
+            return False
+        except OSError:
+            pass
+        return True
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(('127.0.0.1', self.port), timeout=5) as probe:
@@ -130,6 +139,8 @@ class Broker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        # What it has started ends after it, and is taken for the next one as long as it listens.
+        eventually(lambda: not self._listens(), lambda: f'port {self.port} free')
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
