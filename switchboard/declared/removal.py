@@ -54,6 +54,10 @@ DELETED = 'its queue was deleted'
 MAX_ROUNDS = 8
 
 
+def _logged(name: str, error: Exception) -> None:
+    event(log, logging.WARNING, None, 'not dropped', name=name, error=error)
+
+
 class QueueRemoval:
     """Deletes queues.
 
@@ -210,10 +214,12 @@ class QueueRemoval:
             name for name in names if name.endswith((READY, CLAIMED)) and is_filebase(name[: -len(READY)])
         )
 
-    def _drop_all(self, folder: Folder, names: Iterable[str]) -> int:
-        return sum(self._drop(folder, name) for name in names)
+    def _drop_all(
+        self, folder: Folder, names: Iterable[str], on_failure: Callable[[str, Exception], object] = _logged
+    ) -> int:
+        return sum(self._drop(folder, name, on_failure) for name in names)
 
-    def _drop(self, folder: Folder, name: str) -> bool:
+    def _drop(self, folder: Folder, name: str, on_failure: Callable[[str, Exception], object]) -> bool:
         claim = None
         try:
             claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
@@ -221,19 +227,21 @@ class QueueRemoval:
                 return False
             claim.finish(self._pool)
         except (QueueError, OSError) as error:
-            event(log, logging.WARNING, None, 'not dropped', name=name, error=error)
+            on_failure(name, error)
             if claim is not None:
                 claim.close()
             return False
         return True
 
-    def purge(self, name: str) -> int:
+    def purge(self, name: str, on_failure: Callable[[str, Exception], object] | None = None) -> int:
         """Drop the ready messages of a queue: not those that are being worked on.
 
+        :param on_failure: see `Spool.purge`.
         :return: how many.
         """
         folder = self.folder(name)
-        return self._drop_all(folder, [one for one in self._entries(folder) if one.endswith(READY)])
+        ready = [one for one in self._entries(folder) if one.endswith(READY)]
+        return self._drop_all(folder, ready, on_failure or _logged)
 
     # When.
 

@@ -19,7 +19,7 @@ from switchboard.queue.recovery import note, note_safely
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
-from switchboard.store.limits import make_room
+from switchboard.store.limits import Room, make_room
 from switchboard.store.publishing import refuse
 
 
@@ -85,6 +85,21 @@ def move(
         )
     claim.close()
     return filebase
+
+
+@contextmanager
+def filling(room: Room | None) -> Iterator[None]:
+    """An entry comes into a room that was made for it; if it does not, the room is free again.
+
+    Not only when the object goes: an error that somebody keeps keeps it, too.
+    """
+    is_filled = False
+    try:
+        yield
+        is_filled = True
+    finally:
+        if room is not None:
+            room.end(is_filled=is_filled)
 
 
 @contextmanager
@@ -188,4 +203,5 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
         if isinstance(error, OSError):
             refuse(error, 'read', queue.name)
         raise
-    return move(claim, queue, target, event='retried', now=True, before=times, **fields)
+    with filling(room):
+        return move(claim, queue, target, event='retried', now=True, before=times, **fields)

@@ -25,7 +25,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.handoff.moving import claim_any, move, released_on_failure, send_back
+from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
@@ -204,9 +204,10 @@ class Move:
         source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_any(source, target.filebase)
         with released_on_failure(claim, source):
-            if self.to != BAD:
-                make_room((to.check_room(claim.read()),))
-        return Where(self.to, move(claim, source, to, **session.operator.fields()))
+            room = to.check_room(claim.read()) if self.to != BAD else None
+            make_room((room,))
+        with filling(room):
+            return Where(self.to, move(claim, source, to, **session.operator.fields()))
 
 
 def remove(queue: Switchboard, filebase: str) -> None:

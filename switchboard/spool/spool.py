@@ -492,14 +492,15 @@ class Spool:
         self._open_queues.pop(name)
         return dropped
 
-    def purge(self, name: str) -> int:
+    def purge(self, name: str, on_failure: Callable[[str, Exception], object] | None = None) -> int:
         """Drop the messages that wait in a queue.
 
+        :param on_failure: called for each entry that could not be dropped, with its file's name and the error; by default they are in the log.
         :return: how many.
-        :raises QueueError: it cannot be looked into; entries that could not be dropped are in the log.
+        :raises QueueError: it cannot be looked into.
         """
         try:
-            return self.declared.removal.purge(self[name].name)
+            return self.declared.removal.purge(self[name].name, on_failure)
         except OSError as error:
             refuse(error, 'purge', name)
 

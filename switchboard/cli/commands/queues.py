@@ -22,7 +22,7 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
-from switchboard.errors import SwitchboardError, UnknownQueueError
+from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
 from switchboard.operating.option_words import option_words, read_options
 from switchboard.operating.queue_counts import AGE_TITLES, QueueCounts, Shape, count, shapes
@@ -515,11 +515,17 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
     spool = installation.spool()
 
     def drop(name: str) -> int:
+        failed: dict[str, Exception] = {}
         try:
-            return spool.purge(name)
+            dropped = spool.purge(name, failed.__setitem__)
         except UnknownQueueError:  # its section was removed
             from switchboard.spool.spool import Spool
 
-            return Spool(installation.directory).purge(name)
+            dropped = Spool(installation.directory).purge(name, failed.__setitem__)
+        for error in failed.values():
+            _note(installation, 'purge', name)
+            reason = f'{number(dropped, *ENTRIES)} dropped, {len(failed)} not: {error}'
+            raise DurabilityError(reason, step='purge', queue=name)
+        return dropped
 
     context.exit(_each(installation, names, drop, 'purge'))

@@ -123,6 +123,15 @@ class TestPurge:
         config.write_text('[switchboard]\nspool = spool\n[queue.other]\n')
         assert succeed('-C', config, 'purge', 'in', '--yes').out == 'in: purged, 1 entry dropped\n'
 
+    def test_a_purge_tells_of_what_it_could_not_drop(self, config: Path, spool: Spool) -> None:
+        spool['in'].enqueue_many('ab')
+        # No entry, but it has the name of one.
+        Path(spool.directory, 'in', f'1700000000.000000000+{1:040x}.pck').mkdir()
+        ran = switchboard('-C', config, 'purge', 'in', '--yes')
+        assert ran.status != 0
+        assert '2 entries dropped, 1 not' in ran.err
+        assert len(spool['in'].get_files()) == 1
+
 
 class TestShowingAQueue:
     def test_options_are_shown_with_who_set_them_and_how_much_is_used(

@@ -17,9 +17,13 @@ from switchboard.errors import (
 )
 from switchboard.handoff.moving import claim_any, move, origin, send_back
 from switchboard.message.naming import after, digest_of
+from switchboard.operating.actions import Move, OperatorSession, Retry, Target
+from switchboard.operating.audit import Operator
+from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk
+from tests.helpers.configurations import load
 from tests.helpers.processes import held_elsewhere
 
 
@@ -101,6 +105,31 @@ class TestMoving:
         assert spool['in'].dequeue(ready)[0] == 'ready'
         spool['in'].finish(at_work)
         assert disk.misuse == []
+
+
+@pytest.mark.parametrize('act', ['mv', 'retry'])
+def test_the_room_of_one_that_could_not_be_moved_is_free_though_its_error_is_kept(
+    tmp_path: Path, act: str
+) -> None:
+    disk = FaultyDisk(0, errno.EIO, calls=('renameat2',))
+    config = load(tmp_path, '[queue.in]\n[queue.small]\nmax_messages = 1\n')
+    spool = Spool.from_config(config, disk=disk)
+    source = spool['bad'] if act == 'retry' else spool['in']
+    filebases = [fail(spool) if act == 'retry' else spool['in'].enqueue('x') for _ in range(2)]
+    session = OperatorSession(SpoolView(Path(spool.directory), config), spool, Operator('ann', 'desk'))
+    action = Retry(to='small') if act == 'retry' else Move('small')
+    spool['small'].finish(
+        spool['small'].enqueue('first')
+    )  # so that nothing has to be made when the disk refuses
+    disk.arm(1)
+    kept = []
+    for filebase in filebases:
+        try:
+            action(session, Target(source.name, filebase, '.psv' if act == 'retry' else '.pck'))
+        except QueueError as error:
+            kept.append(error)
+    assert [type(error) for error in kept] == [DurabilityError]
+    assert len(spool['small'].files) == 1
 
 
 class TestSendingBack:
