@@ -177,6 +177,25 @@ def test_no_page_scrolls_sideways_and_no_target_is_tiny(
     context.close()
 
 
+@pytest.mark.parametrize('width', [500, 1024, 1280])
+def test_a_name_of_a_dozen_letters_stays_in_one_line(site: Site, chromium: Any, width: int) -> None:
+    site.spool.declare('reclamation')
+    for number in range(3):
+        fail(site.spool, 'reclamation', number, 'KeyError', "'count'")
+    context = chromium.new_context(viewport={'width': width, 'height': 800})
+    tab = context.new_page()
+    tab.goto(site.url)
+    eventually(lambda: (tab.reload(), tab.locator('.why td a').count())[1], 'counted')
+    for path in PAGES:
+        tab.goto(site.url + path)
+        broken = tab.evaluate(
+            "[...document.querySelectorAll('td a, tbody th a')].filter((one) => /^\\S{1,12}$/.test(one.textContent.trim()))"
+            '.filter((one) => one.checkVisibility() && one.getClientRects().length > 1).map((one) => one.outerHTML)'
+        )
+        assert broken == [], path
+    context.close()
+
+
 def test_at_400_percent_no_page_scrolls_sideways_and_nothing_covers_it(site: Site, chromium: Any) -> None:
     # What a window of 1280 x 1024 is to a page at that zoom: 320 x 256 of its pixels, each sixteen of the screen.
     for number in range(60):
