@@ -110,6 +110,8 @@ class CommandError(RunnerError):
 class LeftRunningError(DestinationDown):
     """Something that was begun for a message cannot be ended; ``processes`` are ids and times of start."""
 
+    concerns_all = False
+
     def __init__(self, reason: str, processes: list[list[int]]) -> None:
         self.processes = processes
         super().__init__(reason)

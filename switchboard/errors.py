@@ -275,7 +275,12 @@ class PermanentFailure(RunnerError):
 
 
 class DestinationDown(RunnerError):
-    """Not this message is at fault: no message can be handled now.  It stays as it is, and the runner waits before the next."""
+    """Not this message is at fault: no message can be handled now.  It stays as it is, and the runner waits before the next.
+
+    ``concerns_all`` is False in a class of errors about one message alone: it waits, and the others get their turn.
+    """
+
+    concerns_all = True
 
 
 class ResultError(RunnerError):

@@ -100,13 +100,14 @@ class Trouble:
     def met_with(self, filebase: str, error: BaseException | None) -> float:
         """:return: how long this message waits alone; 0 if the whole runner waits."""
         digest, is_of_target = digest_of(filebase), _is_of_target(error)
+        is_down = isinstance(error, DestinationDown) and error.concerns_all
         if len(self._times) > MAX_COUNTED:
             self._times.clear()
             self._alone.clear()
         times = self._times[digest] = self._times.get(digest, 0) + 1
         is_impatient = max(times - 1, self._waits) >= PATIENCE
         is_known = digest in self._alone
-        if isinstance(error, DestinationDown) or not is_impatient:
+        if is_down or not is_impatient:
             self.met()
             return 0.0
         if is_of_target or self._waits >= LONG_PATIENCE:
@@ -133,10 +134,12 @@ class Trouble:
 
 
 def _is_of_target(error: BaseException | None) -> bool:
-    """Is it one queue that takes nothing, and not the disk?"""
-    return isinstance(error, QueuePausedError) or (
-        isinstance(error, QueueFullError) and not error.is_disk_full
-    )
+    """Is it one queue that takes nothing, or something that this message alone waits for, and not the disk?"""
+    if isinstance(error, QueueFullError):
+        return not error.is_disk_full
+    if isinstance(error, DestinationDown):
+        return not error.concerns_all
+    return isinstance(error, QueuePausedError)
 
 
 class Work:

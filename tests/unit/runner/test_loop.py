@@ -26,6 +26,7 @@ from switchboard.errors import (
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.runner.settling import TRIES_ALONE_PER_S
+from switchboard.runners.command import LeftRunningError
 from switchboard.testing import FakeClock, Signal, run_until_empty
 from tests.helpers.processes import Child
 from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
@@ -452,6 +453,24 @@ class TestTroubleOfOneMessage:
         for _ in range(5):
             runner.run(until_empty=True)
         assert len(runner.seen) == 5
+
+    def test_what_one_message_waits_for_does_not_hold_the_others_back(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        spool = make_spool(tmp_path, clock=clock)
+        filebases = spool['in'].enqueue_many(range(20))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            if msg < 12:
+                raise LeftRunningError('waits for a process', [])
+            runner.emit('out', msg)
+
+        runner = make_runner(spool, dispose, poll_interval_s=3600)
+        for _ in range(20):
+            runner._pass()
+            clock.advance(1)
+        assert [taken.msg for taken in iter(spool['out'].take, None)] == list(range(12, 20))
+        assert spool['in'].get_files() == filebases[:12]
 
     def test_more_outputs_than_a_target_ever_holds_fail_their_message(self, tmp_path: Path) -> None:
         spool = make_spool(tmp_path, options=QueueOptions(max_messages=2))
