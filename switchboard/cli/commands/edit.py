@@ -6,13 +6,18 @@ changed; ``--body`` takes one from a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -29,6 +34,8 @@ from switchboard.operating.text import escape_terminal
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'
+# An editor has this long to end by itself, and to keep its text.
+EDITOR_ENDS_S = 10.0
 
 
 class EditorError(click.ClickException):
@@ -72,17 +79,75 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
 def edited(text: str) -> str:
     """:return: the text after the user's editor."""
     command = os.environ.get('VISUAL') or os.environ.get('EDITOR') or 'vi'
-    with tempfile.TemporaryDirectory(prefix='switchboard-edit-') as directory:
-        path = Path(directory, 'message.txt')
-        path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+    directory = Path(tempfile.mkdtemp(prefix='switchboard-edit-'))
+    path, given = directory / 'message.txt', text.encode('utf-8', 'surrogateescape')
+    is_kept = False
+    try:
+        path.write_bytes(given)
         try:
-            status = subprocess.call([*shlex.split(command), str(path)])
+            status = _run([*shlex.split(command), str(path)])
         except (OSError, ValueError) as error:
             reason = getattr(error, 'strerror', None) or error
             raise EditorError(f'{command} cannot be run: {reason}: nothing was changed') from error
         if status:
             raise EditorError(f'{command} ended with status {status}: nothing was changed')
         return path.read_bytes().decode('utf-8', 'surrogateescape')
+    except _Terminated as by:
+        # The terminal is gone, say.  Something was written, or the editor has left a file to recover it from.
+        if list(directory.iterdir()) != [path] or path.read_bytes() != given:
+            is_kept = True
+            print_note(f'ended by {by.signal.name}; the text that you wrote is kept in {directory}')
+        raise SystemExit(128 + by.signal) from None
+    finally:
+        if not is_kept:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Terminated(BaseException):
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run an editor, and end it with this process.
+
+    :return: its exit status.
+    """
+    early: list[int] = []
+    waits = False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if waits:
+            raise _Terminated(number)
+        early.append(number)  # no editor yet that could be ended
+
+    with _caught(end), subprocess.Popen(words) as editor:
+        try:
+            waits = True
+            if early:
+                raise _Terminated(early[0])
+            return editor.wait()
+        except BaseException as error:
+            waits = False
+            if isinstance(error, _Terminated):
+                editor.send_signal(error.signal)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    editor.wait(EDITOR_ENDS_S)
+            editor.kill()
+            raise
+
+
+@contextlib.contextmanager
+def _caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    # One that is ignored, by nohup say, stays so.
+    numbers = [each for each in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(each) is signal.SIG_DFL]
+    for each in numbers:
+        signal.signal(each, handler)
+    try:
+        yield
+    finally:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import Any
 
 import pytest
 
+from switchboard import Spool
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.cli.terminal import program
+from tests.acceptance.cli.terminal import PROGRAM, environment, program
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 
 
@@ -316,3 +318,38 @@ def test_a_start_in_the_foreground_ends_with_the_master(site: Installation) -> N
     assert {each.state for each in site.records()} == {State.RUNNING}
     assert cli(site, 'stop').returncode == 0
     assert site.masters[-1].wait(PATIENCE_S) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize('has_written', [True, False])
+def test_an_editor_that_loses_its_terminal_keeps_what_was_written_and_nothing_else(
+    site: Installation, number: signal.Signals, *, has_written: bool
+) -> None:
+    site.configure({'in': {}})
+    cli(site, 'init')
+    site.put('in', 'as it was')
+    editor, places = site.home / 'editor', site.home / 'places'
+    places.mkdir()
+    writes = 'echo more >> "$1"' if has_written else ':'
+    editor.write_text(f'#!/bin/sh\n{writes}\necho begun > {site.home}/told\nexec sleep 600\n')
+    editor.chmod(0o755)
+    entry = Spool.from_config(site.config)['in'].files[0]
+    program = subprocess.Popen(
+        [*PROGRAM, '-C', str(site.config), 'edit', entry],
+        env=environment(VISUAL=str(editor), TMPDIR=str(places)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    site.told.wait_for('begun')
+    program.send_signal(number)
+    said = program.communicate(timeout=PATIENCE_S)[1]
+    assert program.returncode == 128 + number
+    if has_written:
+        [kept] = places.iterdir()
+        assert f'ended by {number.name}; the text that you wrote is kept in {kept}' in said
+        assert (kept / 'message.txt').read_text().endswith('more\n')
+    else:
+        assert (list(places.iterdir()), said) == ([], '')
+    # Nobody holds it any more.
+    assert Spool.from_config(site.config)['in'].take() is not None
