@@ -147,7 +147,8 @@ def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, pro
             reason = f"goes to the runner's own class; if that does not know it: did you mean {close}?"
             problems.warn(section.entries[key].error(reason))
     exchange = runner.settings.get('exchange')
-    if exchange and exchange not in parts.exchanges:
+    # After an error nobody knows what there would be: the exchange file is not read then.
+    if exchange and exchange not in parts.exchanges and not problems.errors:
         hint = did_you_mean(exchange, parts.exchanges.exchanges)
         problems.warn(section.entries['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
     if runner.queue:

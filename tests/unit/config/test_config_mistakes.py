@@ -117,6 +117,16 @@ def test_queues_that_nobody_consumes_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mistake_elsewhere_makes_no_exchange_unknown(tmp_path: Path) -> None:
+    text = '[runner.r]\nclass = m:C\nqueue = a\nexchange = x\n'
+    exchanges = '[exchange.x]\ntype = fanout\nbindings =\n    -> a\n'
+    (tmp_path / 'exchange.cfg').write_text(exchanges)
+    assert warnings(load(tmp_path, text)) == []
+    with pytest.raises(ConfigErrors) as raised:
+        load(tmp_path, text + '[queue.a]\n[queue.a]\n')
+    assert [str(each) for each in raised.value.warnings] == []
+
+
 def test_a_queue_whose_only_runner_is_not_started_is_told(tmp_path: Path) -> None:
     config = load(tmp_path, '[queue.a]\n[runner.r]\nclass = m:C\nqueue = a\ninstances = 0\n')
     assert warnings(config) == ['3 [queue.a]: nobody consumes this queue: runner r has instances = 0']
