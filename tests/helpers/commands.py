@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,8 +41,10 @@ class Ran:
 
 def switchboard(*words: str | Path, input: bytes = b'') -> Ran:
     """Run one verb, in a pipe."""
+    module_path = list(sys.path)
     with CliRunner().isolation(input=input) as (out, err, _both):
         status = call([str(word) for word in words])
+    sys.path[:] = module_path  # `check --imports` is at its end when it has added to it
     return Ran(int(status), out.getvalue(), err.getvalue().decode())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import psutil
+import pytest
 
 from tests.helpers.waiting import eventually
 from tests.kombu.suites import ROOT
@@ -40,10 +41,11 @@ class Shop:
 
     def tasks(self) -> ModuleType:
         """:return: the module of the application, in this process."""
-        os.environ.update(self.environment)
-        sys.modules.pop('tests.kombu.shop', None)
-        import tests.kombu.shop as shop
-
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            sys.modules.pop('tests.kombu.shop', None)
+            import tests.kombu.shop as shop
         return shop
 
     def worker(self, *arguments: str, name: str = 'w') -> Worker:
