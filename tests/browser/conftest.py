@@ -15,6 +15,7 @@ import pytest
 from switchboard import Spool
 from tests.helpers.desk_installation import install
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE_S
 
 CHROMIUM = shutil.which('chromium')
 
@@ -49,10 +50,22 @@ class Site:
     def close(self) -> None:
         """End it."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
         assert self.process.stderr is not None
         self.process.stderr.close()
         self.spool.close()
+
+
+class Browser:
+    """Opens tabs that wait as long as all tests do, on a machine that is busy with something else."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+
+    def new_context(self, **keys: Any) -> Any:
+        context = self._browser.new_context(**keys)
+        context.set_default_timeout(PATIENCE_S * 1000)
+        return context
 
 
 @pytest.fixture
@@ -74,8 +87,10 @@ def chromium() -> Iterator[Any]:
         pytest.skip('chromium is not installed')
     api = pytest.importorskip('playwright.sync_api')
     with api.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
+        browser = running.chromium.launch(
+            executable_path=CHROMIUM, args=['--no-sandbox'], timeout=PATIENCE_S * 1000
+        )
+        yield Browser(browser)
         browser.close()
 
 

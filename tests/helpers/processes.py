@@ -23,7 +23,7 @@ from switchboard.testing import Signal
 # An account without rights of its own, as on every Linux.
 NOBODY = 65534
 # Who has been told to go has gone by then.
-GOING_S = 5.0
+GOING_S = 60.0
 
 
 def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
