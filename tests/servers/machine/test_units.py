@@ -15,8 +15,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.helpers.waiting import eventually
 from tests.servers.place import ROOT, Place, missing, place
 
 ETC = ROOT / 'etc'
@@ -145,7 +147,12 @@ def user() -> Iterator[str]:
         missing('to be root, because a user is made')
     name = f'swb{os.getpid()}'
     subprocess.run(['useradd', '--system', '--no-create-home', '--user-group', name], check=True, timeout=60)
+    uid = pwd.getpwnam(name).pw_uid
     yield name
+    # Who was killed together with its master may have a moment to go, and no user is deleted who has a process.
+    eventually(
+        lambda: all(uid not in (each.info['uids'] or ()) for each in psutil.process_iter(['uids'])), 'gone'
+    )
     subprocess.run(['userdel', name], check=True, timeout=60)
 
 
