@@ -20,7 +20,7 @@ from switchboard.store.folder import Folder
 NAME = '1732242000.5+0123456789abcdef0123456789abcdef01234567'
 OUTSIDE = b'not yours'
 
-pytestmark = pytest.mark.timeout(120)  # what blocks, blocks for ever
+pytestmark = pytest.mark.timeout(300)  # what blocks, blocks for ever
 
 
 def symbolic_link(path: Path) -> None:

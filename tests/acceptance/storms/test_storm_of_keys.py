@@ -125,7 +125,7 @@ def keys(spool: Spool, *queues: str) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 def test_every_key_arrives_once_in_each_queue_that_it_is_for(tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text(SETTINGS)
