@@ -47,6 +47,12 @@ def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
     return [found[pid] for pid in left]
 
 
+def is_asleep(thread: int) -> bool:
+    """:return: whether a thread of this process, by its native number, waits in the kernel."""
+    about = Path(f'/proc/self/task/{thread}/stat').read_text()
+    return about.rpartition(')')[2].split()[0] == 'S'  # the name before it may hold anything
+
+
 def watches(pid: int, directory: str | Path) -> bool:
     """:return: whether a process has the kernel tell of what comes into a directory, as one does before it goes to sleep."""
     number = f' ino:{os.stat(directory).st_ino:x} '

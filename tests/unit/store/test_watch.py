@@ -19,7 +19,7 @@ from switchboard.store.watch import (
     arrivals,
     readable,
 )
-from tests.helpers.processes import in_child
+from tests.helpers.processes import in_child, is_asleep
 from tests.helpers.waiting import eventually
 
 LONG_S = 60
@@ -65,7 +65,7 @@ def test_a_signal_that_interrupts_no_sleep_is_heard_in_one_without_an_end():
         def interrupt() -> None:
             is_deaf.wait()
             # Its handler runs in this thread, as it runs before a sleep: the kernel wakes nobody.
-            eventually(lambda: Path(f'/proc/self/task/{main}/stat').read_text().split()[2] == 'S', 'asleep')
+            eventually(lambda: is_asleep(main), 'asleep')
             os.kill(os.getpid(), signal.SIGINT)
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
