@@ -57,6 +57,10 @@ LOOKS = 8
 # Of a reason; mail servers log it and send it back.
 MAX_LINE_CHARACTERS = 300
 
+# A signal that comes in the instant before a read, when Python has last looked for one and the kernel has not begun to wait, does not end that
+# read: it is heard so much later.  Python reads on after a timer's signal that nobody has asked for.
+HEARS_S = 1.0
+
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
@@ -86,7 +90,9 @@ def main(
         request = Request(arguments)
         drop = Drop(request, find_spool(request, environment, root, disk), disk)
         drop.check()
+        _wake_each(HEARS_S)
         drop.read(stdin)
+        _wake_each(0.0)
         drop.seal(environment)
         drop.store(lambda: _hold_signals(shell))
     except Stopped:
@@ -115,6 +121,12 @@ def _stop_on_signals() -> None:
         # Who starts a program with `nohup` means it.
         if signum == _signal.SIGTERM or _signal.getsignal(signum) != _signal.SIG_IGN:
             _signal.signal(signum, stop)
+
+
+def _wake_each(seconds: float) -> None:
+    """Have a read that waits look for signals so often; 0 is never."""
+    _signal.signal(_signal.SIGALRM, lambda _signum, _frame: None)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds, seconds)
 
 
 def _hold_signals(shell: int) -> None:

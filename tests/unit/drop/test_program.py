@@ -6,8 +6,10 @@ import errno
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 
 from switchboard import Spool
 from switchboard.config import inifile
-from switchboard.drop.program import Drop
+from switchboard.drop.program import Drop, main
 from switchboard.drop.request import Request, find_spool, spool_value
 from switchboard.errors import (
     ConfigError,
@@ -37,6 +39,8 @@ from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.configurations import load
+from tests.helpers.processes import in_child, is_asleep
+from tests.helpers.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 RAW = b'Subject: x\r\n\r\nbinary \0\xff\rno end'
@@ -430,3 +434,26 @@ def test_it_loads_nothing_that_is_slow_to_load() -> None:
         *('os', 'os.path', 'posixpath', 'resource', 'stat', 'zlib', '_signal'),
         *('_abc', 'abc'),  # of `os`, which Python 3.14 has not loaded by itself
     }
+
+
+def test_a_signal_that_interrupts_no_read_is_heard_in_it(tmp_path: Path) -> None:
+    def drop_and_wait() -> str:
+        reading, _writing = os.pipe()
+        program, is_deaf = threading.get_native_id(), threading.Event()
+
+        def is_reading() -> bool:
+            return is_asleep(program) and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+
+        def end() -> None:
+            is_deaf.wait()
+            # It is taken in this thread, as one that comes before the read is taken before it: the kernel wakes nobody.
+            eventually(is_reading, 'reading')
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end).start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        is_deaf.set()
+        return main(['in'], stdin=reading, environment={b'SWITCHBOARD_SPOOL': os.fsencode(tmp_path)})
+
+    (tmp_path / 'in').mkdir()
+    assert in_child(drop_and_wait) == 'stopped before the message was stored'
