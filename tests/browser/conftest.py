@@ -78,7 +78,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         made.close()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='package')
 def chromium() -> Iterator[Any]:
     """A browser.  Not for longer than its tests: playwright leaves an event loop running in this thread, and others start their own."""
     if CHROMIUM is None:
