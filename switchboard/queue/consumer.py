@@ -158,15 +158,26 @@ class Consumer:
             except (*UNREADABLE, ForeignFileError) as error:
                 event(log, logging.DEBUG, filebase, 'skipped', error=error)
             except QueueError as error:
-                # It may be this file's fault alone: the others are to be had all the same.
-                self.defer(filebase, REFUSED_S)
                 event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
-                refused += filebase not in self._refused
-                if len(self._refused) >= MAX_KNOWN_REFUSED:
-                    self._refused.clear()
-                self._refused.add(filebase)
+                refused += self._put_off(filebase, error)
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
+
+    def _put_off(self, filebase: str, error: QueueError) -> bool:
+        """Do not try an entry for a while that the disk did not give.
+
+        :return: whether that may be the disk's fault: it is not known of this entry.
+        """
+        if is_out_of_files(error):
+            self._ready.defer_contended(filebase)  # or later ones of its key would pass it
+            return False
+        # It may be this file's fault alone: the others are to be had all the same.
+        self.defer(filebase, REFUSED_S)
+        is_new = filebase not in self._refused
+        if len(self._refused) >= MAX_KNOWN_REFUSED:
+            self._refused.clear()
+        self._refused.add(filebase)
+        return is_new
 
     def _is_first(self, claim: Claim, mark: Mark | None) -> bool:
         """Give an entry back if another one of its key is being handed on, or comes before it and was not seen when the directory was read.

@@ -171,8 +171,12 @@ class Loop:
         self._next_recovery_ns = max(self._next_recovery_ns, rested_ns)
 
     def ready(self) -> bool:
-        """Look anew: is there anything to take?"""
-        return self.queue is not None and self.queue.ready()
+        """Look anew: is there anything to take?  A queue that cannot be read has nothing, for now."""
+        try:
+            return self.queue is not None and self.queue.ready()
+        except (QueueError, OSError) as error:
+            self.settler.nothing_to_be_had(error)
+            return False
 
     def sleep(self) -> None:
         """Wait for a message, a timer or a signal; on trouble, for the time it is given."""

@@ -131,6 +131,20 @@ class TestTroubleWithTheDisk:
         assert taken is not None
         assert taken.msg == 1  # the first is left alone for a while
 
+    def test_too_many_open_files_do_not_change_the_order_of_a_key(
+        self, troubled: Switchboard, disk: TroubledDisk, clock: FakeClock
+    ) -> None:
+        for number in range(3):
+            troubled.enqueue(number, order_key='k')
+        disk.open_error = errno.EMFILE
+        with pytest.raises(DurabilityError, match='open files'):
+            troubled.take()
+        disk.open_error = 0
+        assert troubled.take() is None  # the first one waits for a moment, and the others for it
+        clock.advance(1)
+        taken = [troubled.take() for _ in range(3)]
+        assert [one and one.msg for one in taken] == [0, 1, 2]
+
     def test_a_directory_that_is_gone_is_an_error_of_the_tree(self, troubled: Switchboard) -> None:
         Path(troubled.queue_directory).rmdir()
         for call in (troubled.take, troubled.ready, troubled.get_files, lambda: troubled.files):

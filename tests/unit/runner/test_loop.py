@@ -209,6 +209,12 @@ class TestTroubleWithTheDisk:
         spool.queue = lambda *_slice: failing
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
 
+    def test_one_that_cannot_be_read_before_the_sleep_ends_nobody(self, runner: Any, waits: Waits) -> None:
+        runner.queue.failing['ready'] = DurabilityError('too many open files', step='list')
+        runner._loop.sleep()
+        assert len(waits.waits) == 1
+        assert runner._loop.trouble.is_on()
+
     def test_a_queue_that_cannot_be_read_is_waited_for_and_longer_each_time(
         self, runner: Any, spool: Any, waits: Waits
     ) -> None:
