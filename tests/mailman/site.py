@@ -43,6 +43,8 @@ TITLE = 'mailman: '
 # A master that is started over another, and the other's runners: never more of them at once.
 GENERATIONS = 2
 
+# After so many looks in a row that find no process of a site, there is none.
+LOOKS_IN_VAIN = 5
 # How many of those that are killed are masters, and how often a master is started over one that lives.
 MASTERS_SHARE, FORCED_SHARE = 0.2, 0.1
 
@@ -240,16 +242,19 @@ class Site:
     def stop(self) -> None:
         """End every process of the site."""
 
-        def all_gone() -> bool:
-            # Those that a master was about to start are seen a moment later.
+        looks = 0
+
+        def are_gone() -> bool:
+            nonlocal looks
             found = self.processes()
             for process in found:
                 with suppress(psutil.Error):
                     process.kill()
-            return not found
+            looks = 0 if found else looks + 1
+            # Those that a master was about to start are seen a moment later.
+            return looks == LOOKS_IN_VAIN
 
-        for _ in range(3):
-            eventually(all_gone, 'all processes are gone', every=0.3, within_s=60)
+        eventually(are_gone, 'all processes are gone', every=0.3, within_s=120)
 
     def close(self) -> None:
         self.stop()
