@@ -109,22 +109,37 @@ def make_streams_safe() -> None:
         stream.reconfigure(errors='surrogateescape' if descriptor == 0 else 'backslashreplace')
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(1, 'wb', closefd=False)),
+            _Output(io.FileIO(1, 'wb', closefd=False)),
             encoding=sys.stdout.encoding,
             errors=sys.stdout.errors,
             line_buffering=sys.stdout.line_buffering,
         )
 
 
-class _Output(io.FileIO):
-    """Standard output, whose errors name it, whatever has written to it."""
+class _Output(io.BufferedWriter):
+    """Standard output, whose errors name it, whatever has written to it.
+
+    The file itself is Python's own: a Ctrl-C that came after a line was written, and before its buffer heard of that, had it written twice.
+    """
 
     def write(self, content: ReadableBuffer) -> int:
-        try:
+        with _Named():
             return super().write(content)
-        except OSError as error:
+
+    def flush(self) -> None:
+        with _Named():
+            super().flush()
+
+
+class _Named:
+    """Have an error name standard output."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
             error.filename = STANDARD_OUTPUT
-            raise
 
 
 def write_line(text: object = '', *, nl: bool = True) -> None:

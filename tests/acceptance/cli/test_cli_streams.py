@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -302,3 +303,28 @@ def test_a_stream_that_takes_nothing_is_told_of_once_and_does_not_change_what_wa
         assert 'a mistake in this program' not in said, said
     for look in (streams.without_errors, streams.with_full_errors):
         assert look()[0] == status
+
+
+# Ctrl-C in the worst instant: when a line was written, before anybody who waits for that has heard of it.
+INTERRUPTED = """
+import sys
+from switchboard.cli.output import make_streams_safe
+
+def interrupt(frame, what, _result):
+    if what == 'return' and frame.f_code.co_name in ('write', 'flush'):
+        raise KeyboardInterrupt
+    return interrupt
+
+make_streams_safe()
+sys.settrace(interrupt)
+try:
+    print('one line', flush=True)
+except KeyboardInterrupt:
+    pass
+sys.settrace(None)
+"""
+
+
+def test_a_line_is_written_once_though_its_writer_is_interrupted() -> None:
+    ran = subprocess.run([sys.executable, '-c', INTERRUPTED], capture_output=True, text=True, check=True)
+    assert ran.stdout == 'one line\n'
