@@ -23,6 +23,7 @@ from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import FakeClock
 from tests.helpers.busy import Busy
+from tests.helpers.process_state import changes, process_state
 from tests.helpers.second_try import SecondTry
 from tests.helpers.turns import DAY, ORDERS, has_its_day
 
@@ -277,6 +278,15 @@ def _claims_end_with_their_test(request: pytest.FixtureRequest, _descriptors: _D
     for value in callspec.params.values() if callspec else ():
         if isinstance(value, BaseException):
             value.__traceback__ = value.__context__ = None
+
+
+@pytest.fixture(autouse=True)
+def _process_is_left_as_it_was() -> Iterator[None]:
+    """A test that changes what all tests of its process share is named, and not another one that fails by it on some other day."""
+    before = process_state()
+    yield
+    if changed := changes(before, process_state()):
+        pytest.fail('left to the tests after this one: ' + '; '.join(changed))
 
 
 @pytest.fixture
