@@ -154,6 +154,7 @@ class DirectoryWatch:
         self._watched: dict[str, int] = {}
         self._directories: dict[int, str] = {}
         self._inotify: Any = None  # the library has no types
+        self._number = -1
         # Another thread may close it, and a descriptor's number is somebody else's then.
         self._lock = threading.RLock()
         self.pipe = SelfPipe()
@@ -163,7 +164,9 @@ class DirectoryWatch:
         inotify = load_inotify()
         if self._inotify is None and inotify is not None and self.pipe.read_end >= 0:
             try:
-                self._inotify = inotify(nonblocking=True)
+                # Its descriptor is closed by the watch: where both are rubbish, either may go first.
+                self._inotify = inotify(nonblocking=True, closefd=False)
+                self._number = self._inotify.fileno()
             except OSError:
                 return False
         return self._inotify is not None
@@ -291,16 +294,20 @@ class DirectoryWatch:
     def close(self) -> None:
         """Give the descriptors back.  In a forked child that ends nothing for its parent."""
         with self._locked_if_possible():
-            if self._inotify is not None:
-                self._inotify.close()
-                self._inotify = None
+            self._close_inotify()
             self.pipe.close()
             self._watched.clear()
             self._directories.clear()
 
+    def _close_inotify(self, close: Callable[[int], None] = os.close) -> None:
+        if self._inotify is None:
+            return
+        self._inotify.close()
+        self._inotify = None
+        close(self._number)
+
     def __del__(self) -> None:
-        if self._inotify is not None:
-            self._inotify.close()
+        self._close_inotify()
 
     @contextmanager
     def _locked_if_possible(self) -> Iterator[None]:

@@ -4,8 +4,10 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from inotify_simple import INotify
 
 from switchboard.store import watch as watch_module
 from switchboard.store.watch import (
@@ -19,6 +21,7 @@ from switchboard.store.watch import (
     arrivals,
     readable,
 )
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import in_child, is_asleep
 from tests.helpers.waiting import eventually
 
@@ -159,3 +162,28 @@ class TestDirectoryWatch:
         watch.clear()
         assert watch.wait(LONG_S)
         assert not watch.watch(str(tmp_path), RENAMES)
+
+
+def test_its_descriptor_is_closed_by_the_watch_and_not_by_the_librarys_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a circle of rubbish any object may go first, and a file that goes without having been closed is a warning.
+    made = []
+
+    class Made(INotify):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    monkeypatch.setattr(watch_module, 'load_inotify', lambda: Made)
+    for library_goes_first in (False, True):
+        opened = Opened()
+        watch = DirectoryWatch()
+        watch.watch(str(tmp_path), RENAMES)
+        assert not made[-1].closefd
+        assert opened().count('anon_inode:inotify') == 1
+        if library_goes_first:
+            made[-1].close()
+        watch.__del__()
+        assert made[-1].closed
+        assert 'anon_inode:inotify' not in opened()
