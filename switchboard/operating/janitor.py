@@ -64,55 +64,55 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = _nobody_
     """
     done = Tidied()
 
+    def failed(queue: str, error: Exception) -> None:
+        event(log, logging.ERROR, None, 'not tidied', **({'queue': queue} if queue else {}), error=error)
+        on_failure(queue or spool.directory, error)
+
     @contextmanager
-    def chore() -> Iterator[None]:
+    def chore(queue: str = '') -> Iterator[None]:
         """Keep the failure of a chore from the others."""
         try:
             yield
         except (QueueError, OSError) as error:
-            event(log, logging.ERROR, None, 'not tidied', error=error)
-            on_failure(spool.directory, error)
-
-    def not_reaped(name: str, error: Exception) -> None:
-        event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
-        on_failure(name, error)
+            failed(queue, error)
 
     spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
     with chore():
         done.handoffs = spool.recover()
     with chore():
-        done.reaped = len(spool.reap(not_reaped))
+        done.reaped = len(spool.reap(failed))
     with chore():
         spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
     with chore():
         spool.renew_directories()
     for name in spool.queue_names():
-        try:
-            if name == BAD:
-                done.removed += remove_old(spool[BAD], spool[BAD].options.ttl_s)
-                continue
-            if name == TRASH:
-                done.removed += _empty_trash(spool)
-                if not _is_declared(spool, TRASH):
-                    continue
-            queue = spool[name]
-            if queue.is_remote:
-                # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
-                queue.recover(own=False)
-                done.forgotten += spool.dedupe(queue).forget()
-                continue
-            done.recovered += len(queue.recover(own=False))
-            done.expired += expire(queue)
-            done.forgotten += spool.dedupe(queue).forget()
-        except UnknownQueueError as error:
-            # Its section was removed, and its directory stays.  An empty one needs nothing.
-            if any(walk(Folder(spool.path(name), spool.disk), (READY, CLAIMED))):
-                event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
-                on_failure(name, error)
-        except (QueueError, OSError) as error:
-            event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
-            on_failure(name, error)
+        with chore(name):
+            _tidy_queue(spool, name, done)
     return done
+
+
+def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:
+    if name == BAD:
+        done.removed += remove_old(spool[BAD], spool[BAD].options.ttl_s)
+        return
+    if name == TRASH:
+        done.removed += _empty_trash(spool)
+        if not _is_declared(spool, TRASH):
+            return
+    try:
+        queue = spool[name]
+    except UnknownQueueError:
+        # Its section was removed, and its directory stays.  An empty one needs nothing.
+        if any(walk(Folder(spool.path(name), spool.disk), (READY, CLAIMED))):
+            raise
+        return
+    if queue.is_remote:
+        # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
+        queue.recover(own=False)
+    else:
+        done.recovered += len(queue.recover(own=False))
+        done.expired += expire(queue)
+    done.forgotten += spool.dedupe(queue).forget()
 
 
 def count_bad(spool: Spool) -> int:
