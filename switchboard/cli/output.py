@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
@@ -123,23 +123,22 @@ class _Output(io.BufferedWriter):
     """
 
     def write(self, content: ReadableBuffer) -> int:
-        with _Named():
+        with _named():
             return super().write(content)
 
     def flush(self) -> None:
-        with _Named():
+        with _named():
             super().flush()
 
 
-class _Named:
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
     """Have an error name standard output."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            error.filename = STANDARD_OUTPUT
+    try:
+        yield
+    except OSError as error:
+        error.filename = STANDARD_OUTPUT
+        raise
 
 
 def write_line(text: object = '', *, nl: bool = True) -> None:
