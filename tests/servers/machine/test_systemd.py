@@ -188,13 +188,13 @@ def test_a_member_of_the_group_puts_messages_in_and_nobody_else_does(machine: Ma
 def test_a_reload_takes_a_change_over_and_refuses_a_mistake(machine: Machine) -> None:
     before = machine.main_pid()
     machine.do('systemctl reload switchboard')
-    machine.do(f'cp {CONFIG} /root/good.cfg; echo nonsense >> {CONFIG}')
+    machine.do(f'cp {CONFIG} /srv/good.cfg; echo nonsense >> {CONFIG}')
     try:
         assert machine.ask('systemctl reload switchboard; echo $?').split()[-1] != '0'
         assert machine.shown('ActiveState') == 'active'
         assert 'reload failed' in machine.shown('StatusText')
     finally:
-        machine.do(f'cat /root/good.cfg > {CONFIG}; systemctl reload switchboard')
+        machine.do(f'cat /srv/good.cfg > {CONFIG}; systemctl reload switchboard')
     assert machine.main_pid() == before
 
 
@@ -225,13 +225,13 @@ def test_a_master_that_is_killed_or_hangs_is_started_again(machine: Machine) -> 
 
 @kept_to_himself
 def test_a_wrong_configuration_is_not_tried_again_and_another_master_is(machine: Machine) -> None:
-    machine.do(f'systemctl stop switchboard; cp {CONFIG} /root/good.cfg; echo nonsense >> {CONFIG}')
+    machine.do(f'systemctl stop switchboard; cp {CONFIG} /srv/good.cfg; echo nonsense >> {CONFIG}')
     machine.ask('systemctl start switchboard')
     eventually(
         lambda: machine.shown('ActiveState') == 'failed', lambda: machine.ask('systemctl status switchboard')
     )
     assert machine.shown('ExecMainStatus') == str(os.EX_CONFIG)
-    machine.do(f'cat /root/good.cfg > {CONFIG}; systemctl reset-failed switchboard')
+    machine.do(f'cat /srv/good.cfg > {CONFIG}; systemctl reset-failed switchboard')
     other = f'{CONFIG.replace("switchboard.cfg", "other.cfg")}'
     machine.do(f'sed s,^log_file.*,, {CONFIG} > {other}; chgrp switchboard {other}; chmod 640 {other}')
     machine.do(f'runuser -u switchboard -- switchboard -C {other} start')
@@ -247,11 +247,11 @@ def test_a_wrong_configuration_is_not_tried_again_and_another_master_is(machine:
 @kept_to_himself
 def test_the_check_is_green_and_has_been_seen_red(machine: Machine) -> None:
     [script] = [block.text for block in blocks_of(PAGE) if block.mark == 'file: check-switchboard.sh']
-    machine.do('cat > /root/check.sh', input=script)
+    machine.do('cat > /srv/check.sh', input=script)
     machine.do('[ "$(systemctl is-active switchboard)" = active ] || systemctl start switchboard')
-    assert machine.do('sh /root/check.sh') == 'well\n'
+    assert machine.do('sh /srv/check.sh') == 'well\n'
     machine.do('systemctl stop switchboard')
-    assert 'not running' in machine.do('sh /root/check.sh', status=2)
+    assert 'not running' in machine.do('sh /srv/check.sh', status=2)
     machine.do('systemctl start switchboard')
 
 
