@@ -14,15 +14,13 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 # How often the waiting caller is shown the progress.
 SHOW_EVERY_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The daemon's report: ``ready`` is None if there was none in time.
 
     :param pid: the daemon.

@@ -6,8 +6,7 @@ It stands below the configuration, so that a program without a configuration fil
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from switchboard.queue_defaults import QueueDefaults as Defaults
 
@@ -23,8 +22,7 @@ LogLevel = Literal['debug', 'info', 'warning', 'error']
 MAX_RECOVERIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """The waits of a failed message: ``first_s`` seconds, growing by ``factor`` up to ``cap_s``, each wait
     shortened or lengthened at random by up to ``jitter`` (a share of the wait), so that a herd spreads out.
     """
@@ -46,8 +44,7 @@ class RetryPolicy:
         return wait_s * (1 + spread)
 
 
-@dataclass(frozen=True, slots=True)
-class QueueOptions:
+class QueueOptions(NamedTuple):
     """The options of one queue.  See the configuration reference for what each one means to an operator."""
 
     durability: Durability = Defaults.durability
@@ -61,7 +58,7 @@ class QueueOptions:
     max_recoveries: int = MAX_RECOVERIES
     max_attempts: int = 1
     max_retry_time_s: float | None = 5 * 86400.0
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = RetryPolicy()
     dead_letter: str = Defaults.dead_letter
     max_messages: int | None = Defaults.max_messages
     max_bytes: int | None = Defaults.max_bytes
@@ -108,8 +105,7 @@ def shown_url(url: str | None) -> str | None:
     return ';'.join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class RestartOptions:
+class RestartOptions(NamedTuple):
     """The restarts of a runner that ended.
 
     Waits grow as ``retry`` says; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
@@ -122,8 +118,7 @@ class RestartOptions:
     stable_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerOptions:
+class RunnerOptions(NamedTuple):
     """The options of one ``[runner.NAME]`` section.  ``settings`` holds the keys that the runner's own class declares."""
 
     name: str
@@ -141,12 +136,11 @@ class RunnerOptions:
     max_memory_bytes: int | None = None
     # Whether a message at work is a span, and how that belongs to the context that the message was put in with.
     tracing: Literal['off', 'link', 'parent'] = 'off'
-    restart: RestartOptions = field(default_factory=RestartOptions)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    restart: RestartOptions = RestartOptions()
+    settings: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class MasterOptions:
+class MasterOptions(NamedTuple):
     """The options of the master: the ``[master]`` section.
 
     ``log_file`` None means standard error in the foreground and ``.run/master/master.log`` in the spool for a daemon;
@@ -172,4 +166,4 @@ class MasterOptions:
     maintenance_timeout_s: float = 300.0
     # The runner that the signals TTIN and TTOU give a slice more or less.  Empty: the first that has a queue.
     scale_runner: str = ''
-    restart: RestartOptions = field(default_factory=RestartOptions)
+    restart: RestartOptions = RestartOptions()

@@ -6,8 +6,7 @@ A driver knows nothing of its connection: it works under the connection's lock, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from switchboard.brokers.message import Delivery, OutgoingMessage
 
@@ -17,8 +16,7 @@ Publish = tuple[OutgoingMessage, str, str]
 UNSETTLED: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
+class QueueLimits(NamedTuple):
     """The most that a queue of the broker may hold; ``overflow`` is ``reject`` or ``drop-oldest``."""
 
     max_messages: int | None = None

@@ -20,8 +20,8 @@ import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
 
 from zope.interface import implementer
 
@@ -172,8 +172,7 @@ class Markers(Protocol):
     def known(self, marker: str) -> str | None: ...
 
 
-@dataclass(frozen=True)
-class BrokerServices:
+class BrokerServices(NamedTuple):
     """The services of a spool for its queues on brokers; a queue that is made alone has none of them.
 
     :param is_draining: has an operator closed the queue to new messages?

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.config.units import choice, count, is_loopback
@@ -36,8 +36,7 @@ TLS_SCHEMES = ('amqps', 'rediss')
 TLS_PREFIX = 'ssl'
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """The encryption of a connection.
 
     :ivar ca_certs: a file of certificates: of the authorities that may sign the broker's.

@@ -13,12 +13,11 @@ them, in the process that runs it.  The master imports no class to check a confi
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
 from switchboard.config.examine import Parts, advise_on_values, examine
@@ -59,8 +58,7 @@ SECTIONS = ('switchboard', 'master', 'runner.NAME', 'queue.NAME')
 T = TypeVar('T')
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """Names, in the order of the new file; removed ones come last.
 
     ``added``, ``removed``, ``changed`` and ``scaled`` are runners and exclude each other.  ``queues`` and ``exchanges``
@@ -77,7 +75,7 @@ class Changes:
     master: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) for field in dataclasses.fields(self))
+        return any(tuple(self))
 
     def __str__(self) -> str:
         parts = [
@@ -135,7 +133,7 @@ class Config:
         problems = Problems()
         config = _Loader(Path(path).absolute(), problems).load()
         problems.raise_errors()
-        return dataclasses.replace(config, warnings=tuple(in_order(problems.warnings)))
+        return replace(config, warnings=tuple(in_order(problems.warnings)))
 
     def queue_names(self) -> tuple[str, ...]:
         """:return: the queues that are declared, in the order of the file, and the bad queue as the last."""
@@ -188,7 +186,7 @@ def _changes(old: Config, new: Config) -> Changes:
     changed, scaled = [], []
     for name in stayed:
         before, after = old.runners[name], new.runners[name]
-        if before.queue in queues or dataclasses.replace(before, instances=after.instances) != after:
+        if before.queue in queues or before._replace(instances=after.instances) != after:
             changed.append(name)
         elif before.instances != after.instances:
             scaled.append(name)
@@ -205,8 +203,8 @@ def _changes(old: Config, new: Config) -> Changes:
 
 def _master(old: Config, new: Config) -> tuple[str, ...]:
     # Runners inherit `restart`, so a change of it is theirs and holds at once; the rest is the process's own.
-    fields = [field.name for field in dataclasses.fields(old.master) if field.name != 'restart']
-    found = [name for name in fields if getattr(old.master, name) != getattr(new.master, name)]
+    fields = zip(old.master._fields, old.master, new.master, strict=True)
+    found = [name for name, before, after in fields if name != 'restart' and before != after]
     return ('spool', *found) if old.spool != new.spool else tuple(found)
 
 

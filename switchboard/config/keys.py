@@ -6,7 +6,6 @@ reference and a test.  Keys name no unit, because values do (``ttl = 15m``); fie
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -285,7 +284,7 @@ def restart_options(base: RestartOptions, values: dict[str, Any]) -> RestartOpti
     changes: dict[str, Any] = {
         key.field: values.pop(key.field) for key in RESTART_KEYS.values() if key.field in values
     }
-    return dataclasses.replace(base, **changes)
+    return base._replace(**changes)
 
 
 def _value(entry: Entry, key: Key, base: Path) -> object:

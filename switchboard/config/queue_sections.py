@@ -12,12 +12,11 @@ Rejected: the whole of the most specific section, nothing of the others (each ex
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.config.inifile import Section
 from switchboard.options import QueueOptions
@@ -47,16 +46,15 @@ class QueueRule:
         return name != BAD and fnmatch.fnmatchcase(name, self.pattern)
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRules:
+class QueueRules(NamedTuple):
     """All queue sections: globs, the least specific first, and those of one name.
 
     :param default: the options where no section says anything.
     """
 
-    default: QueueOptions = field(default_factory=QueueOptions)
+    default: QueueOptions = QueueOptions()
     globs: tuple[QueueRule, ...] = ()
-    named: Mapping[str, QueueRule] = field(default_factory=dict)
+    named: Mapping[str, QueueRule] = {}
 
     @classmethod
     def of(cls, default: QueueOptions, rules: Iterable[QueueRule]) -> QueueRules:
@@ -75,8 +73,8 @@ class QueueRules:
         values: dict[str, Any] = {}
         for rule in self.rules_for(name):
             values |= rule.values
-        default = dataclasses.replace(self.default, durability='full') if name == BAD else self.default
-        return dataclasses.replace(default, **values) if values else default
+        default = self.default._replace(durability='full') if name == BAD else self.default
+        return default._replace(**values) if values else default
 
     def deciding(self, name: str, option: str) -> QueueRule | None:
         """:return: the section that decides one field of a queue, or None where the default does."""

@@ -17,14 +17,12 @@ others use it is described in `switchboard.declared.removal`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.clock import Clock
 from switchboard.errors import CorruptEntryError, QueueMismatchError
@@ -42,11 +40,10 @@ log = logging.getLogger('switchboard.queue')
 # A record holds options and a program's arguments, not messages.
 MAX_RECORD_BYTES = 1 << 20
 
-_FIELDS = {one.name for one in dataclasses.fields(QueueOptions)}
+_FIELDS = frozenset(QueueOptions._fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(NamedTuple):
     """The declaration of a queue by a program.
 
     :param owner: the ticket of the one who has the queue for himself.
@@ -61,8 +58,8 @@ class Declaration:
     owner: str | None = None
     auto_delete: bool = False
     expires_s: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
+    arguments: Mapping[str, Any] = {}
     discard: tuple[str, ...] = ()
     dead_letter_key: str | None = None
     deleted: bool = False
@@ -84,15 +81,14 @@ class Declaration:
         }
         if isinstance(values.get('retry'), dict):
             values['retry'] = RetryPolicy(**values['retry'])
-        return dataclasses.replace(options, **values)
+        return options._replace(**values)
 
 
 def mismatch(known: Any, asked: Any) -> str:
     """:return: the first difference of two declarations, in words; empty if they are the same."""
-    for one in dataclasses.fields(known):
-        mine, theirs = getattr(known, one.name), getattr(asked, one.name)
+    for name, mine, theirs in zip(known._fields, known, asked, strict=True):
         if mine != theirs:
-            return f'is declared with {one.name} = {mine!r}, not {theirs!r}'
+            return f'is declared with {name} = {mine!r}, not {theirs!r}'
     return ''
 
 
@@ -107,9 +103,7 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
         raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
     if options.get('url') is not None:
         raise QueueMismatchError('only the configuration can say that a queue is on a broker', queue=queue)
-    values = {
-        key: dataclasses.asdict(one) if isinstance(one, RetryPolicy) else one for key, one in options.items()
-    }
+    values = {key: one._asdict() if isinstance(one, RetryPolicy) else one for key, one in options.items()}
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
 
@@ -207,7 +201,7 @@ class Declarations:
         :return: its descriptor, which holds the lock on it: close it when nobody need know any more that this process
             works on it.
         """
-        fields = dataclasses.asdict(declaration)
+        fields = declaration._asdict()
         del fields['name']
         content = json.dumps(fields, separators=(',', ':')).encode()
         return self.store(declaration.name, content, sync=declaration.is_lasting)

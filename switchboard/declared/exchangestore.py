@@ -9,12 +9,11 @@ Where AMQP leaves a choice, RabbitMQ decides, but for circles of exchanges, whic
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, get_args
 
 from switchboard.declared.declarations import Declarations, mismatch
 from switchboard.errors import (
@@ -39,8 +38,7 @@ log = logging.getLogger('switchboard.exchange')
 _Mark = tuple[int, int, int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredExchange:
+class DeclaredExchange(NamedTuple):
     """The declaration of an exchange by a program.
 
     :param alternate: the exchange that takes what this one delivers nowhere; it need not be there.
@@ -52,11 +50,10 @@ class DeclaredExchange:
     type: ExchangeType = 'direct'
     alternate: str | None = None
     auto_delete: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredBinding:
+class DeclaredBinding(NamedTuple):
     """A way from an exchange to a queue or a further exchange.
 
     :param match: the routing key or pattern, or for a headers exchange what it asks of them.
@@ -67,7 +64,7 @@ class DeclaredBinding:
     target: Target
     match: str | HeaderMatch = ''
     routing_key: str = ''
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -79,8 +76,8 @@ class Definitions:
 
     def dump(self) -> bytes:
         """Write it as JSON."""
-        exchanges = [dataclasses.asdict(one) for one in self.exchanges.values()]
-        bindings = [dataclasses.asdict(one) for one in self.bindings]
+        exchanges = [one._asdict() for one in self.exchanges.values()]
+        bindings = [_fields(one) for one in self.bindings]
         return json.dumps({'exchanges': exchanges, 'bindings': bindings}, separators=(',', ':')).encode()
 
     @classmethod
@@ -104,10 +101,7 @@ class Definitions:
         for one in self.bindings:
             if one.source in known and (not one.target.is_exchange or one.target.name in known):
                 ways[one.source].append(Binding(one.match, (one.target,)))
-        table = [
-            dataclasses.replace(one, bindings=(*one.bindings, *ways[one.name]))
-            for one in base.exchanges.values()
-        ]
+        table = [replace(one, bindings=(*one.bindings, *ways[one.name])) for one in base.exchanges.values()]
         for new in self.exchanges.values():
             alternate = Target(new.alternate, is_exchange=True) if new.alternate in known else None
             if new.name not in base.exchanges:
@@ -135,6 +129,11 @@ class Definitions:
     def from_(self, name: str) -> list[DeclaredBinding]:
         """:return: the bindings that begin at an exchange."""
         return [one for one in self.bindings if one.source == name]
+
+
+def _fields(binding: DeclaredBinding) -> dict[str, Any]:
+    match = binding.match if isinstance(binding.match, str) else binding.match._asdict()
+    return binding._asdict() | {'target': binding.target._asdict(), 'match': match}
 
 
 def _binding(fields: dict[str, Any]) -> DeclaredBinding:

@@ -21,7 +21,6 @@ they are stored), a lock that producers share (each message would pay for what h
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -116,7 +115,7 @@ class QueueRemoval:
                     self._forget(name)
                     return 0
                 self._exchanges.forget_queue(name)
-                mark = dataclasses.replace(declaration or Declaration(name), deleted=True)
+                mark = (declaration or Declaration(name))._replace(deleted=True)
                 held.callback(self._disk.unlock_and_close, self._declarations.write(mark))
                 self._close(folder)
                 listed = self._entries(folder)

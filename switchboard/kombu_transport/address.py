@@ -7,8 +7,7 @@ over to one of a list (see ``alias``): of ``redis://a/0;switchboard:///x?create=
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
@@ -24,8 +23,7 @@ SCHEME = 'switchboard'
 _LOCAL_HOSTS = ('', 'localhost')
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A spool, and how a connection uses it.  ``docs/reference/kombu.md`` says what each field means to a user."""
 
     directory: str = ''

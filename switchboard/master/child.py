@@ -36,9 +36,8 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import setproctitle
 
@@ -68,8 +67,7 @@ _F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
 DUMP_SIGNAL = signal.SIGQUIT
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The objects that a master has made for the children that it forks soon: a later one is to see the disk as it is by then.
 
     :param spool: None if a runner's queue is at a broker: processes do not share what may be connected.
@@ -81,8 +79,7 @@ class Prepared:
     classes: Mapping[str, type[Runner]]
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """All that a runner's process is given.
 
     :param title: ``in 1/2``

@@ -25,8 +25,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.errors import CorruptEntryError, MasterError, NotRunningError
 from switchboard.events import event
@@ -60,8 +59,7 @@ PAUSE_S = 1.0
 Reply = Callable[[Mapping[str, object]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A caller's request.  ``runner``, ``instances`` and ``slice`` are None where the request has no such member."""
 
     do: str

@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -89,7 +88,7 @@ def warm_up(config: Config) -> Prepared:
     is_shared = not any(config.queue_options(queue).url for queue in queues)
     classes = {}
     for options in config.runners.values():
-        _Nothing(spool, replace(options, settings={}))
+        _Nothing(spool, options._replace(settings={}))
         if options.queue and is_shared:
             for part in range(options.instances):
                 spool.prepare_queue(options.queue, part, options.instances)

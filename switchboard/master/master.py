@@ -32,7 +32,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 import setproctitle
@@ -221,7 +220,7 @@ class Master:
         return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
 
     def _post(self, **fields: Any) -> None:
-        self._record = replace(self._record, **fields)
+        self._record = self._record._replace(**fields)
         self._scoreboard.post_master(self._record)
 
     def _describe(self) -> str:

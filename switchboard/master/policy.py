@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from switchboard.options import RestartOptions
 from switchboard.status.processes import signal_name
@@ -36,8 +36,7 @@ QUICK_RECYCLE_S = 1.0
 QUICK_RECYCLES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """The end of one process.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
     ``looped`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``asked`` that it was asked to
@@ -68,8 +67,7 @@ class End:
         return f'exited with status {self.code}'
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """The failures of a slice that are not forgiven yet."""
 
     failures_s: tuple[float, ...] = ()
@@ -77,8 +75,7 @@ class History:
     recycles: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The fate of a slice: its state, the wait before the next start (if any), and why."""
 
     state: State
@@ -107,7 +104,7 @@ def decide(end: End, history: History, options: RestartOptions, rng: random.Rand
 
 def _recycled(end: End, history: History) -> Decision:
     quick = end.ran_s < QUICK_RECYCLE_S
-    history = replace(history, recycles=history.recycles + 1 if quick else 0)
+    history = history._replace(recycles=history.recycles + 1 if quick else 0)
     if history.recycles < QUICK_RECYCLES:
         return Decision(State.STARTING, history)
     wait_s = QUICK_RECYCLE_S - end.ran_s

@@ -16,8 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
@@ -36,8 +35,7 @@ logger = log.logger('master')
 MAX_INSTANCES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """The effect of a reload on one runner, and why."""
 
     runner: str

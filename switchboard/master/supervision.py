@@ -24,8 +24,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
 from switchboard.events import event
@@ -51,8 +50,7 @@ LATE_MASTER_S = 5.0
 MAX_LOST = 100
 
 
-@dataclass(frozen=True, slots=True)
-class ChildEnds:
+class ChildEnds(NamedTuple):
     """The descriptors that a process to be takes over: its ends of the channel, of the pipe that ends it with the master, and of its output."""
 
     channel: socket.socket
@@ -107,8 +105,7 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
             each.watch(born, forked_ns, now_s)
 
 
-@dataclass(frozen=True, slots=True)
-class PastCounters:
+class PastCounters(NamedTuple):
     """The counters of slices that are gone: messages by outcome, restarts, and what they measured."""
 
     counters: tuple[int, int, int, int]
@@ -245,7 +242,7 @@ class RunnerSlice:
 
     def post(self, **fields: Any) -> None:
         """Change what the scoreboard says."""
-        self._post = replace(self._post, **fields)
+        self._post = self._post._replace(**fields)
         self.scoreboard.post(self.index, self._post)
 
     def write_anew(self) -> None:
@@ -453,7 +450,7 @@ class RunnerSlice:
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
         if decision.state is State.FATAL and (reason := self._last_word()):
-            decision = replace(decision, reason=reason)
+            decision = decision._replace(reason=reason)
         return decision
 
     def _last_word(self) -> str:

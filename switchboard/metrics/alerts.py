@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _BY_QUEUE = 'on (job, instance, queue)'
 _UNLESS_PAUSED = f'unless {_BY_QUEUE} switchboard_queue_paused == 1'
 _ENDED = 'increase(switchboard_entries_done_total[10m]) + increase(switchboard_entries_failed_total[10m])'
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """One rule.
 
     :ivar holds: how long it has to be so before it is sent.

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from switchboard.events import event
 from switchboard.message.naming import NS
@@ -32,8 +32,7 @@ ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """All queues at one moment.
 
     :param at_ns: when; 0 for never.
@@ -42,8 +41,8 @@ class Count:
     """
 
     at_ns: int = 0
-    queues: Mapping[str, QueueCounts] = field(default_factory=dict)
-    errors: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, QueueCounts] = {}
+    errors: Mapping[str, int] = {}
     failures: int = 0
 
 

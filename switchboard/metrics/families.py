@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 PREFIX = 'switchboard_'
 Type = Literal['gauge', 'counter', 'histogram']
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """One metric, under its name without the prefix; that of a counter lacks ``_total``."""
 
     name: str

@@ -13,9 +13,8 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.events import event
 from switchboard.message.journal import load_record
@@ -33,8 +32,7 @@ MAX_ACTS_BYTES = 2 << 20
 MAX_REASON = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(NamedTuple):
     """The operator of an act: who, by which way, and why, for the history of an entry.
 
     :param by: a user's name.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from switchboard.events import event
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
@@ -91,8 +91,7 @@ def _ages_of(
         yield name, age
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """The reason for which one entry was put aside, as far as a table of many tells it; `NONE` and empty where its history does not say."""
 
     since_ns: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,8 +63,6 @@ def word(field: str, value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RetryPolicy):
-        return dataclasses.astuple(value)
     return tuple(value) if isinstance(value, list) else value
 
 

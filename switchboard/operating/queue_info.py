@@ -7,12 +7,10 @@ two of these and the time between make rates.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.config.keys import QUEUE_KEYS
@@ -78,8 +76,7 @@ def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str,
     return dict(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Throughput:
+class Throughput(NamedTuple):
     """The counters of a queue's runners since the master started."""
 
     done: int = 0
@@ -125,8 +122,7 @@ def count_fields(
 _COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'foreign', 'size_bytes')
 
 
-@dataclass(frozen=True)
-class QueueInfo:
+class QueueInfo(NamedTuple):
     """One queue.
 
     :param consumers: living consumers, runners among them; None if this user may not look.
@@ -145,7 +141,7 @@ class QueueInfo:
         """The options that differ from the built-in defaults, in words."""
         default = QueueOptions()
         if self.name == BAD or self.options.consumed_externally:
-            default = dataclasses.replace(default, consumed_externally=self.options.consumed_externally)
+            default = default._replace(consumed_externally=self.options.consumed_externally)
         return option_words(self.options, default)
 
     @property
@@ -178,7 +174,7 @@ class QueueInfo:
 
     def fields(self) -> dict[str, Any]:
         """:return: the queue for programs."""
-        declared = dataclasses.asdict(self.declaration) if self.declaration is not None else None
+        declared = self.declaration._asdict() if self.declaration is not None else None
         return {
             'type': 'queue',
             'queue': self.name,
@@ -198,7 +194,8 @@ class QueueInfo:
                 for key, value in counted.items()
                 if key not in ('queue', 'flags', 'origins', 'in_bad')
             },
-            'options': dataclasses.asdict(self.options) | {'url': shown_url(self.options.url)},
+            'options': self.options._asdict()
+            | {'retry': self.options.retry._asdict(), 'url': shown_url(self.options.url)},
             'set': {key: self.set_by(key) for key in self.set_options},
         }
 

@@ -21,7 +21,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, get_args
 
 from switchboard.config.units import duration_s, size_bytes
@@ -353,8 +352,7 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'([\\*"])', r'\\\1', text) + '"'
 
 
-@dataclass(frozen=True, slots=True)
-class Criteria:
+class Criteria(NamedTuple):
     """A selection of entries: all of its words must fit.  Without any, every entry does."""
 
     terms: tuple[Term, ...] = ()

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
@@ -65,8 +64,7 @@ def time_ns(value: object) -> int | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class EntrySummary:
+class EntrySummary(NamedTuple):
     """One entry as a list shows it.  ``damage`` says which damage can be seen.
 
     ``inode`` is the device and number of its file, by which the kernel's list of locks knows it.

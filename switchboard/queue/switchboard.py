@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from zope.interface import implementer
 
@@ -52,8 +51,7 @@ from switchboard.store.publishing import PreparedEntry, refuse
 from switchboard.store.renewal import renew
 
 
-@dataclass(frozen=True)
-class Services:
+class Services(NamedTuple):
     """The services of a spool for its queues; a queue that is made alone has none of them.
 
     :param is_draining: has an operator closed the queue to new messages?
@@ -125,7 +123,7 @@ class Switchboard:
         self.queue_directory = os.path.abspath(queue_directory)
         options = options or QueueOptions()
         if message_class is not None:
-            options = replace(options, message_class=message_class)
+            options = options._replace(message_class=message_class)
         self.options = options
         self.disk = disk = disk or Disk.of_system()
         self.clock = clock

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from switchboard.errors import RouteError, RouteLoopError, UnknownExchangeError
 from switchboard.routing.headers import HeaderMatch
@@ -21,8 +21,7 @@ EXCHANGE_PREFIX = 'exchange:'
 ExchangeType = Literal['direct', 'fanout', 'topic', 'headers']
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The target of a binding: a queue, or a further exchange."""
 
     name: str

@@ -18,9 +18,8 @@ AMQP's users know.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from switchboard.errors import NoRouteError, RouteError, UnknownExchangeError
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_ways
@@ -207,8 +206,7 @@ class _Matcher:
         return self._direct.get(key, self._always)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of a decision: a binding that was looked at, an alternate that was taken, or the end of the road."""
 
     exchange: str

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date, time, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from switchboard.message.typed_json import type_name
 
 Condition = tuple[str, str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderMatch:
+class HeaderMatch(NamedTuple):
     """The conditions of a binding on the metadata: `all` of its conditions, or `any` one.
 
     ``all`` without conditions matches every message, ``any`` without conditions none, as in AMQP.

@@ -7,8 +7,7 @@ adds nodes and edges to it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 NodeKind = Literal['exchange', 'queue', 'runner']
 EdgeKind = Literal['binding', 'alternate', 'consumes', 'publishes', 'dead-letter']
@@ -17,8 +16,7 @@ _SHAPES = {'exchange': 'diamond', 'queue': 'box', 'runner': 'ellipse'}
 _STYLES = {'alternate': 'dashed', 'dead-letter': 'dotted', 'publishes': 'dashed'}
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An exchange, a queue or a runner; `note` is a word about it, such as the exchange's type."""
 
     kind: NodeKind
@@ -33,8 +31,7 @@ class Node:
         return f'{self.kind} {self.name}' + (f' ({self.note})' if self.note else '')
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A way that messages go; `label` is the pattern of a binding."""
 
     source: tuple[NodeKind, str]
@@ -47,8 +44,7 @@ class Edge:
         return {'edge': self.kind, 'from': [*self.source], 'to': [*self.target], 'label': self.label}
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(NamedTuple):
     """Nodes and edges, in the order in which the configuration names them."""
 
     nodes: tuple[Node, ...] = ()

@@ -7,9 +7,8 @@ which ends with EX_CONFIG when one is wrong, so that the master does not start i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
@@ -20,8 +19,7 @@ from switchboard.suggestions import did_you_mean
 MAX_SECRET_CHARACTERS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A key that a runner's class declares for its section: how it is read, and the value without it.
 
     :param old: an earlier name of the key, which is read as before.

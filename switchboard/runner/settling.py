@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -338,7 +337,7 @@ class Settler:
         if self.tracing is not None and verdict.record:
             span: dict[str, Any] = {}
             carry(span)  # the next attempt is linked to this one
-            verdict = replace(verdict, record={**verdict.record, **span})
+            verdict = verdict._replace(record={**verdict.record, **span})
         try:
             self._on_error(taken.msg, taken.msgdata, error)
         except BaseException as another:
@@ -349,7 +348,7 @@ class Settler:
             changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
         except QueueError:
             changed = {}  # it is not ours any more
-        return replace(verdict, record={**verdict.record, **changed})
+        return verdict._replace(record={**verdict.record, **changed})
 
     def _verdict(self, filebase: str, error: BaseException) -> Verdict:
         try:

@@ -18,8 +18,7 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from switchboard.errors import (
     DestinationDown,
@@ -46,8 +45,7 @@ SHORTEST_WAIT_S = 1.0
 Outcome = Literal['kept', 'retried', 'failed', 'requeued']
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The fate of a message.
 
     ``requeued`` is for an error about the disk or the destination, not about the message: it stays where it is, as if it never was claimed.
@@ -56,9 +54,9 @@ class Verdict:
     outcome: Outcome
     text: str = ''
     delay_s: float = 0.0
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = {}
     cause: str = 'rejected'
-    error: BaseException | None = field(default=None, compare=False)
+    error: BaseException | None = None
 
 
 def judge(

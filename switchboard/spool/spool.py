@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import proxy
@@ -256,7 +255,7 @@ class Spool:
             return prepared
         check_queue_name(name)
         with self.declared.opening(name) as declaration:
-            options = replace(self._options(name, declaration), **changed_options)
+            options = self._options(name, declaration)._replace(**changed_options)
             return self._open(name, slice, numslices, options, declaration)
 
     board = queue  # the old name
@@ -349,14 +348,14 @@ class Spool:
     def _options(self, name: str, declaration: Declaration | None) -> QueueOptions:
         config = self.config
         if config is None:
-            options = replace(self._defaults, durability='full') if name == BAD else self._defaults
+            options = self._defaults._replace(durability='full') if name == BAD else self._defaults
         elif declaration is None and not config.declares(name):
             known = ', '.join(sorted(config.queue_names()))
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
         else:
             options = config.queue_options(name)
         # What programs declare is a directory, whatever a section for many queues says.
-        return options if declaration is None else replace(declaration.applied_to(options), url=None)
+        return options if declaration is None else declaration.applied_to(options)._replace(url=None)
 
     @property
     def exchanges(self) -> ExchangeTable:

@@ -21,8 +21,9 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from switchboard.clock import Allowance
 from switchboard.events import event
@@ -46,8 +47,7 @@ MAX_REASON_CHARACTERS = 1000
 PROBLEM, RESOLVED = 'problem', 'resolved'
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(NamedTuple):
     """One notice for the command.
 
     :param name: ``runner-fatal``, ``bad-grew``, ``disk-reserve`` or ``reload-failed``.
@@ -61,7 +61,7 @@ class Alert:
     state: str
     reason: str
     number: int | None = None
-    place: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, str] = {}
 
     def facts(self) -> dict[str, object]:
         """:return: the JSON that the command gets."""

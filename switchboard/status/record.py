@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class State(enum.StrEnum):
@@ -17,8 +18,7 @@ class State(enum.StrEnum):
     FATAL = 'FATAL'  # it will not be started again unless somebody asks; `reason` says why
 
 
-@dataclass(frozen=True, slots=True)
-class MasterRecord:
+class MasterRecord(NamedTuple):
     """The master's record of itself.  Times are wall clock nanoseconds, 0 for never."""
 
     pid: int = 0
@@ -29,8 +29,7 @@ class MasterRecord:
     reload_error: str = ''
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisorRecord:
+class SupervisorRecord(NamedTuple):
     """The master's record of one slice.  Times are wall clock nanoseconds, 0 for never.
 
     ``carried`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.

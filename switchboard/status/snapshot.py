@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
 from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
 from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One moment.  Without a scoreboard, there never was a master here."""
 
     directory: Path

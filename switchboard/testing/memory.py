@@ -122,7 +122,7 @@ def _without_brokers(config: Config) -> Config:
     named = {name: near(rule) for name, rule in rules.named.items()}
     return replace(
         config,
-        queues=replace(
-            rules, default=replace(rules.default, url=None), globs=tuple(map(near, rules.globs)), named=named
+        queues=rules._replace(
+            default=rules.default._replace(url=None), globs=tuple(map(near, rules.globs)), named=named
         ),
     )

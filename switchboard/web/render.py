@@ -6,7 +6,6 @@ messages go is drawn by Graphviz, where that is installed.  Both have colours th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -153,11 +152,11 @@ def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
         return None
     ends = {end for edge in graph.edges for end in (edge.source, edge.target)}
     nodes = tuple(
-        dataclasses.replace(node, note=grouped(many) if node.kind == 'queue' and many else '')
+        node._replace(note=grouped(many) if node.kind == 'queue' and many else '')
         for node, many in ((node, waiting.get(node.name)) for node in graph.nodes)
         if (node.kind, node.name) in ends
     )
-    return _drawn(dataclasses.replace(graph, nodes=nodes).to_dot())
+    return _drawn(graph._replace(nodes=nodes).to_dot())
 
 
 @lru_cache(maxsize=4)

@@ -6,10 +6,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
@@ -26,8 +25,7 @@ _HOST = re.compile(r'[a-z0-9](?:[a-z0-9.-]{0,252})?(?::[0-9]{1,5})?|\[[0-9a-f:.]
 _HEADER = re.compile(r'[a-z0-9][a-z0-9-]{0,63}')
 
 
-@dataclass(frozen=True)
-class DeskSettings:
+class DeskSettings(NamedTuple):
     """The settings of one desk.
 
     :param listen: ``host:port``, or the path of a Unix socket.
@@ -43,7 +41,7 @@ class DeskSettings:
     hosts: tuple[str, ...] = ()
     read_only: bool = False
     edit: bool = False
-    users: Mapping[str, str] = field(default_factory=dict)
+    users: Mapping[str, str] = {}
     user_header: str = ''
     environment: str = ''
     colour: str = 'grey'

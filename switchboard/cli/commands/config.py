@@ -348,8 +348,7 @@ def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
-    fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-    return {**fields, 'binding': str(step.binding) if step.binding is not None else None}
+    return {**step._asdict(), 'binding': str(step.binding) if step.binding is not None else None}
 
 
 @verb()

@@ -209,5 +209,5 @@ def test_options_in_words_are_read_back_as_they_were(options: QueueOptions) -> N
     for field, value in values.items():
         assert value == getattr(options, field)
     default = QueueOptions()
-    for field in set(QueueOptions.__dataclass_fields__) - set(values) - {'rate'}:
+    for field in set(QueueOptions._fields) - set(values) - {'rate'}:
         assert getattr(options, field) == getattr(default, field)

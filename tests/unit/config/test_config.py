@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,8 +49,8 @@ def test_the_sample_shows_each_key_and_its_true_default(tmp_path: Path) -> None:
 
 
 def test_each_option_has_a_key() -> None:
-    def names(options: type) -> set[str]:
-        return {field.name for field in dataclasses.fields(options)}
+    def names(options: type[Any]) -> set[str]:
+        return set(options._fields)
 
     restart = {'retry', 'max_restarts', 'window_s', 'stable_s'}
     assert {key.field for key in QUEUE_KEYS.values()} == names(QueueOptions)
