@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,7 +24,7 @@ log = logging.getLogger('switchboard.web')
 
 LISTEN = '127.0.0.1:9736'
 PATH = '/metrics'
-# Who is slower, or who is one too many, is let go.
+# Who is slower is let go.  For one too many, the connection gives way that has said nothing for longest: a byte now and then keeps nobody out.
 TIMEOUT_S = 10.0
 MAX_AT_ONCE = 16
 # By these a loopback address is asked for.
@@ -108,6 +109,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *arguments: Any) -> None:
         self._free = threading.BoundedSemaphore(MAX_AT_ONCE)
+        # The connections whose request is not there yet, in the order of their arrival.
+        self.unheard: OrderedDict[Any, None] = OrderedDict()
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
@@ -118,15 +121,27 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._has_room():
+            self.unheard[request] = None
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
+
+    def _has_room(self) -> bool:
+        if self._free.acquire(blocking=False):
+            return True
+        try:
+            oldest, _ = self.unheard.popitem(last=False)
+            oldest.shutdown(socket.SHUT_RDWR)
+        except (KeyError, OSError):
+            return False  # all are being answered, or this one has just hung up
+        return self._free.acquire(timeout=TIMEOUT_S)  # its thread reads the end, and ends
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self.unheard.pop(request, None)
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -141,7 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """Read the first line and the headers, and refuse a request for another host, before anything else is looked at."""
-        if not super().parse_request():
+        is_read = super().parse_request()
+        self.server.unheard.pop(self.connection, None)
+        if not is_read:
             return False
         hosts = self.headers.get_all('host') or []
         if len(hosts) != 1:

@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Iterator, MutableMapping
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,7 +21,7 @@ from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.identity import PEER
 
-# People, and their tabs.
+# People, and their tabs.  For one more, that which has waited longest for its browser gives way: nobody keeps others out by saying nothing.
 MAX_CONNECTIONS = 200
 STOP_S = 5
 # The first descriptor that a service manager hands over.
@@ -28,15 +29,38 @@ FIRST_PASSED = 3
 
 
 class PeerProtocol(H11Protocol):
-    """HTTP, where the other end of a Unix socket is known by the kernel's word."""
+    """HTTP, where the other end of a Unix socket is known by the kernel's word, and a browser that is waited for gives way."""
+
+    since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        self.since_s = self.loop.time()
+        if len(self.connections) > MAX_CONNECTIONS:
+            waiting = [one for one in self.connections if isinstance(one, PeerProtocol) and one.is_waiting]
+            min(waiting, key=lambda one: one.since_s).transport.abort()
         connection = transport.get_extra_info('socket')
         if connection is not None and connection.family == socket.AF_UNIX:
             _, uid, _ = struct.unpack('3i', connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             self.client = (PEER, uid)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Is it the turn of the browser: to send the rest of a request, or to take more of an answer?"""
+        if self.transport.is_closing():
+            return False
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) or self.flow.write_paused
+
+    def on_response_complete(self) -> None:
+        """See `H11Protocol`."""
+        self.since_s = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self.since_s = self.loop.time()
+        super().pause_writing()
 
 
 class Server(uvicorn.Server):
@@ -60,7 +84,8 @@ def make_server(desk: Desk) -> Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=2
+        * MAX_CONNECTIONS,  # it counts requests as well, whose connections may have given way
         timeout_keep_alive=15,
         timeout_graceful_shutdown=STOP_S,
         h11_max_incomplete_event_size=64 << 10,

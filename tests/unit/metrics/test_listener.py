@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from switchboard.errors import ConfigError
-from switchboard.metrics.listener import Listener, read_address
+from switchboard.metrics.listener import MAX_AT_ONCE, Listener, read_address
 from tests.helpers.descriptors import Opened
 from tests.helpers.waiting import eventually
 
@@ -38,6 +39,17 @@ def test_it_ends_when_it_is_told_and_keeps_nothing() -> None:
     listener = Listener(render, '127.0.0.1:0')
     listener.close()
     listener.serve()  # it ends at once: nobody has to look now and then whether it is to
+
+
+def test_those_who_say_nothing_keep_nobody_out(server: Listener) -> None:
+    silent = [socket.create_connection(('127.0.0.1', server.port), 60) for _ in range(3 * MAX_AT_ONCE)]
+    for each in silent[::2]:
+        with contextlib.suppress(OSError):  # it is let go already
+            each.sendall(b'GET /met')
+    for _ in range(3):
+        assert status(server, 'GET', f'Host: 127.0.0.1:{server.port}') == 200
+    for each in silent:
+        each.close()
 
 
 def ask(server: Listener, request: str) -> str:
