@@ -47,18 +47,27 @@ MAX_QUEUE_NAME = 100
 _FIRST = frozenset('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+,~%')
 _REST = _FIRST | frozenset('.-')
 _HEX = frozenset('0123456789abcdef')
+# The file system's own, in the directory where it is mounted, which may be a spool: root's, and no queue.
+LOST_AND_FOUND = 'lost+found'
+
+
+def is_queue_name(name: str) -> bool:
+    """:return: whether a queue may be called so; a directory in a spool that may not is somebody else's."""
+    if not name or len(name) > MAX_QUEUE_NAME or name[0] not in _FIRST or name == LOST_AND_FOUND:
+        return False
+    return _REST.issuperset(name)
 
 
 def check_queue_name(name: str) -> str:
     """Return `name` if a queue may be called so.
 
-    :raises UnknownQueueError: it is empty, longer than 100 characters, starts with a point or a hyphen, or holds a
-        character other than letters, digits and ``. _ - @ + , ~ %``.
+    :raises UnknownQueueError: it is empty, longer than 100 characters, starts with a point or a hyphen, holds a
+        character other than letters, digits and ``. _ - @ + , ~ %``, or is the file system's ``lost+found``.
     """
-    if not name or len(name) > MAX_QUEUE_NAME or name[0] not in _FIRST or not _REST.issuperset(name):
+    if not is_queue_name(name):
         raise UnknownQueueError(
             f'{name!r} cannot be a queue name: use 1 to {MAX_QUEUE_NAME} letters, digits and . _ - @ + , ~ %, '
-            'not starting with a point or a hyphen'
+            f'not starting with a point or a hyphen, and not {LOST_AND_FOUND}'
         )
     return name
 

@@ -255,7 +255,10 @@ def render(
     :param accept: the header of that name of the request.
     :return: the text, and its ``Content-Type``.
     """
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder('')
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector(directory, count, config, errors))
     return encode(registry), content_type

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
-from switchboard.message.naming import check_queue_name
+from switchboard.message.naming import check_queue_name, is_queue_name
 from switchboard.operating.finding import Found, find
 from switchboard.regular_file import open_regular
 from switchboard.store.disk import Disk
@@ -58,7 +58,9 @@ class SpoolView:
         names = set(self.config.queue_names()) if self.config is not None else set()
         with os.scandir(self.directory) as entries:
             names |= {
-                each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != '.'
+                each.name
+                for each in entries
+                if is_queue_name(each.name) and each.is_dir(follow_symlinks=False)
             }
         return [*sorted(names - {BAD, TRASH}), BAD, *({TRASH} & names)]
 

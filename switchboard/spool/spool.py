@@ -33,6 +33,7 @@ from switchboard.message.naming import (
     Finder,
     Namer,
     check_queue_name,
+    is_queue_name,
     make_slice,
 )
 from switchboard.options import QueueOptions
@@ -217,9 +218,7 @@ class Spool:
         names = {*config.queue_names()} if (config := self.config) else set()
         names.update(self.declared.records.names())
         with Folder(self.directory, self.disk).scan() as entries:
-            names.update(
-                e.name for e in entries if not e.name.startswith('.') and e.is_dir(follow_symlinks=False)
-            )
+            names.update(e.name for e in entries if is_queue_name(e.name) and e.is_dir(follow_symlinks=False))
         return sorted(names | {BAD})
 
     def __getitem__(self, name: str) -> Switchboard:

@@ -194,14 +194,20 @@ class Routes:
             user=user.name,
             token='' if settings.read_only else self.desk.identity.token(user),
             version=self._version,
-            queue_names=self.desk.view.queue_names(),
+            queue_names=self._queue_names(),
             since_ns=surveyor.started_ns,
         )
         return Response(text, status, headers, media_type='text/html')
 
+    def _queue_names(self) -> list[str]:
+        try:
+            return self.desk.view.queue_names()
+        except OSError:
+            return []  # the page that says so must not fail by it
+
     def _wrong(self, request: Request, error: BaseException, *, is_api: bool) -> Response:
         status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
-        text = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+        text = (_os_error(error) if isinstance(error, OSError) else str(error)) or type(error).__name__
         return self._say_wrong(request, status, text, is_api=is_api)
 
     def _say_wrong(self, request: Request, status: int, text: str, *, is_api: bool) -> Response:
@@ -376,6 +382,12 @@ class Routes:
                 '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303
             )
         return self._html(request, template, shown)
+
+
+def _os_error(error: OSError) -> str:
+    """:return: the words of the system, and the path that they are about."""
+    where = f'{error.filename}: ' if isinstance(error.filename, str) else ''
+    return f'{where}{error.strerror}' if error.strerror else ''
 
 
 def _query(request: Request) -> Form:

@@ -42,6 +42,8 @@ def got(*queues):
         ('celery', 'celery'),
         ('w1@host.celery.pidbox', 'w1@host.celery.pidbox'),
         ('bad', '%62ad'),
+        ('trash', '%74rash'),
+        ('lost+found', '%6Cost+found'),
         ('.hidden', '%2Ehidden'),
         ('-x', '%2Dx'),
         ('a/b c%', 'a%2Fb%20c%25'),

@@ -20,7 +20,7 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import as_called, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.message.naming import CLAIMED, READY
+from switchboard.message.naming import CLAIMED, LOST_AND_FOUND, READY, is_queue_name
 from switchboard.operating.text import escape_terminal, number
 from switchboard.store.layout import BAD, DECLARED, RUN, TRASH
 from switchboard.suggestions import did_you_mean
@@ -218,7 +218,10 @@ def _left_over(root: Path, config: Config) -> Iterator[str]:
     records = root / RUN / DECLARED
     declared = os.listdir(records) if records.is_dir() else []
     for name in sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != '.'):
-        if name in declared or name in (BAD, TRASH) or config.declares(name):
+        if name in declared or name in (BAD, TRASH, LOST_AND_FOUND) or config.declares(name):
+            continue
+        if not is_queue_name(name):
+            yield f'a directory {name!r}, which can be no queue: lists leave it out'
             continue
         try:
             count = sum(each.endswith((READY, CLAIMED)) for each in os.listdir(root / name))

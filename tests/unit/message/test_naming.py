@@ -104,7 +104,8 @@ class TestQueueNames:
         assert check_queue_name(name) == name
 
     @pytest.mark.parametrize(
-        'name', ['', '.', '..', '.run', '-x', 'a/b', 'a:b', 'a b', 'h\u00e4', 'a\n', 'a\0', 'x' * 101]
+        'name',
+        ['', '.', '..', '.run', '-x', 'a/b', 'a:b', 'a b', 'h\u00e4', 'a\n', 'a\0', 'x' * 101, 'lost+found'],
     )
     def test_and_not_so(self, name: str) -> None:
         with pytest.raises(UnknownQueueError, match='cannot be a queue name'):

@@ -229,3 +229,18 @@ def test_the_verb_writes_to_its_output_or_replaces_a_file(tmp_path: Path) -> Non
     assert failed.status != 0
     assert switchboard('-s', str(spool), 'metrics', '--textfile', str(place), '--listen').status == 2
     assert switchboard('-s', str(spool), 'metrics', '--listen', '0.0.0.0:0').status != 0
+
+
+@pytest.mark.parametrize(
+    'accept',
+    [
+        'text/plain;version=abc',
+        'application/openmetrics-text; version=1.0.0-rc1',
+        'application/openmetrics-text;version=;escaping=\xff',
+        ',;;q=x,*/*;q=99e999',
+    ],
+)
+def test_whatever_a_client_accepts_it_gets_the_numbers(tmp_path: Path, accept: str) -> None:
+    text, kind = render(tmp_path, Count(), accept=accept)
+    assert b'switchboard_build_info' in text
+    assert kind.startswith(('text/plain', 'application/openmetrics-text'))

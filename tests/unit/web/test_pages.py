@@ -107,6 +107,33 @@ def test_hostile_content_is_text_on_every_page_that_a_link_leads_to(here: Browse
     assert '\\x1b[31m' in everything
 
 
+def test_directories_that_can_be_no_queues_keep_no_page_from_the_others(here: Browser) -> None:
+    here.count()
+    before = [row['queue'] for row in here.json('/')['queues']]
+    for name in (b'lost+found', b'a b', b'<b>', b'new\nline', b'\xff', b'x' * 250, b'-'):
+        os.mkdir(os.fsencode(here.desk.directory) + b'/' + name)
+    here.count()
+    assert [row['queue'] for row in here.json('/')['queues']] == before
+    assert here.json('/entries?q=queue:*')['trouble'] == []
+    assert 'queue="in"' in here.get('/metrics').text
+    assert [one['queue'] for one in switchboard('-C', here.config, 'queues', '--json').objects] == before
+    assert here.spool.queue_names() == sorted(before)
+    for verb in (('shape',), ('ls', '--all-queues'), ('tidy',), ('metrics',)):
+        assert switchboard('-C', here.config, *verb).status == 0, verb
+    assert "a directory 'a b', which can be no queue" in switchboard('-C', here.config, 'check').out
+
+
+def test_a_spool_that_is_gone_is_named_on_every_page(here: Browser) -> None:
+    here.count()
+    here.desk.directory.rename(here.desk.directory.with_name('away'))
+    for path, _, _, _ in app.PAGES:
+        if '{' not in path:
+            answer = here.get(path)
+            assert '<!doctype html>' in answer.text.lower(), path
+    assert f'{here.desk.directory}: No such file or directory' in here.get('/').text
+    here.desk.directory.with_name('away').rename(here.desk.directory)
+
+
 def test_looking_changes_nothing(here: Browser) -> None:
     fill(here)
     here.count()
