@@ -426,8 +426,10 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
             write_json(edge.fields())
     elif svg:
         write_line(_drawn(picture.to_dot()), nl=False)
-    else:
+    elif dot or picture.nodes:
         write_line(picture.to_dot() if dot else picture.to_text(), nl=False)
+    else:
+        print_note('no exchanges, and no runners')
 
 
 def _drawn(dot: str) -> str:

@@ -143,6 +143,8 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     if fast:
         rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
+    if not shown:
+        print_note('no queues but bad')
     _print_flags(flagged)
     _print_bad(counts, origin)
 

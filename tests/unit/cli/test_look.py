@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from zlib import crc32
 
+import click
 import pytest
 
 from switchboard import Spool
+from switchboard.cli import switchboard as group
 from switchboard.cli.exits import Exit
 from tests.helpers.commands import Ran, fail, succeed, switchboard
 from tests.helpers.configurations import load
@@ -317,3 +319,35 @@ def test_where_nothing_has_failed_ls_says_how_to_see_the_rest(spool: Spool) -> N
         f'switchboard: no entries in bad; `switchboard -s {spool.directory} ls --all-queues` lists those of all queues\n',
     )
     assert len(succeed('-s', spool.directory, 'ls', '--all-queues', '--json').lines) == 1
+
+
+# They wait, or read what there is to enqueue.
+NOT_ASKED = {'enqueue', 'tail', 'top'}
+
+
+def listing_verbs(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield each verb that shows things as JSON on request, and needs no name of any."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from listing_verbs(below, *path, name)
+    elif not any(each.required for each in command.params):
+        names = {each.name for each in command.params}
+        if {'as_json', 'spool'} <= names and 'dry_run' not in names:
+            yield path
+
+
+LISTING = [path for path in listing_verbs(group) if not NOT_ASKED & set(path)]
+
+
+@pytest.mark.parametrize('verb', LISTING, ids=' '.join)
+def test_a_verb_that_has_nothing_to_show_says_so(verb: tuple[str, ...], tmp_path: Path) -> None:
+    Spool(tmp_path / 'spool')
+    ran = switchboard(*verb, '-s', tmp_path / 'spool')
+    assert (ran.out + ran.err).strip()
+
+
+def test_the_verbs_that_show_things_are_found() -> None:
+    assert {('queues',), ('graph',), ('ls',), ('trash',), ('spares', 'show')} <= set(LISTING)
