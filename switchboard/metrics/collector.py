@@ -135,6 +135,7 @@ class Collector(LibraryCollector):
                 continue
             for state in STATES:
                 samples.gauge('queue_entries', getattr(counts, state), queue, state)
+            samples.gauge('queue_dropped_files', counts.dropped, queue)
             samples.gauge('queue_foreign_files', counts.foreign, queue)
             samples.gauge('queue_bytes', counts.size_bytes, queue)
             age_s = max(0.0, (now_ns - counts.oldest_ns) / NS) if counts.oldest_ns else 0.0

@@ -23,6 +23,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'queue_entries': 'Entries by state: waiting, delayed, held, claimed, preserved.',
     },
     ('gauge', 'queue'): {
+        'queue_dropped_files': 'Mails in its maildir and plain files that no consumer has taken in yet.',
         'queue_foreign_files': 'Files in the directory that are no entries.',
         'queue_bytes': 'Size of all entries.',
         'queue_oldest_claimable_timestamp_seconds': 'Since when the oldest entry that could be taken is waiting; absent when there is none.',

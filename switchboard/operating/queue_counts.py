@@ -26,7 +26,7 @@ from switchboard.message.naming import (
     parse,
 )
 from switchboard.store.folder import Folder
-from switchboard.store.layout import DIRECTORIES
+from switchboard.store.layout import BAD, DIRECTORIES, MAILDIR_NEW, PLAIN_SUFFIX
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256
@@ -53,6 +53,8 @@ class QueueCounts:
     held: int = 0
     claimed: int = 0
     preserved: int = 0
+    # Files that other programs have dropped, and nobody has taken in yet.
+    dropped: int = 0
     foreign: int = 0
     size_bytes: int = 0
     oldest_ns: int = 0
@@ -112,11 +114,7 @@ def count(
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
                 if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
-                    counts.foreign += (
-                        not entry.name.startswith('.')
-                        and suffix != UNFINISHED
-                        and not (entry.name in DIRECTORIES and entry.is_dir(follow_symlinks=False))
-                    )
+                    _add_no_entry(counts, folder, entry)
                     continue
                 if suffix == CLAIMED:
                     counts.claimed += 1
@@ -144,6 +142,28 @@ def count(
     return counts
 
 
+def _add_no_entry(counts: QueueCounts, folder: Folder, entry: os.DirEntry[str]) -> None:
+    if entry.name in DIRECTORIES and entry.is_dir(follow_symlinks=False):
+        counts.dropped += _count_mails(folder) if entry.name == MAILDIR_NEW else 0
+    elif not entry.name.startswith('.'):
+        is_dropped = entry.name.endswith(PLAIN_SUFFIX) and counts.queue != BAD
+        counts.dropped += is_dropped
+        counts.foreign += not is_dropped and not entry.name.endswith(UNFINISHED)
+
+
+def _maildir_new(folder: Folder) -> Folder:
+    return Folder(os.path.join(folder.path, MAILDIR_NEW), folder.disk)
+
+
+def _count_mails(folder: Folder) -> int:
+    """:return: the number of mails in a queue's maildir that nobody has taken in; none where this process may not look."""
+    try:
+        with _maildir_new(folder).scan() as entries:
+            return sum(not entry.name.startswith('.') for entry in entries)
+    except OSError:
+        return 0
+
+
 def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
     """:return: a mark, which is another one after a file in the directory has come, gone or got another name; None where that would not be sure."""
     try:
@@ -166,7 +186,7 @@ class CountCache:
     ) -> QueueCounts:
         """Count as `count` does, or give the last count once more."""
         now_ns = time.time_ns()
-        stamp = stamp_of(folder, now_ns)
+        stamp = self._stamp(folder, now_ns)
         if stamp is not None and queue in self._kept:
             kept, at_ns, counts = self._kept[queue]
             is_due = 0 < counts.next_ns <= now_ns
@@ -177,6 +197,14 @@ class CountCache:
         if stamp is not None and not counts.is_truncated:
             self._kept[queue] = stamp, now_ns, counts
         return counts
+
+    @staticmethod
+    def _stamp(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
+        stamp, mails = stamp_of(folder, now_ns), _maildir_new(folder)
+        if stamp is None or not mails.exists():
+            return stamp
+        of_mails = stamp_of(mails, now_ns)
+        return None if of_mails is None else (*stamp, *of_mails)
 
 
 def _due_ns(entry: os.DirEntry[str], filebase: str, now_ns: int) -> int:

@@ -119,7 +119,7 @@ def count_fields(
     return {'queue': counts.queue, **fields}
 
 
-_COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'foreign', 'size_bytes')
+_COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'dropped', 'foreign', 'size_bytes')
 
 
 class QueueInfo(NamedTuple):

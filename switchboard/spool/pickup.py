@@ -40,12 +40,10 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import DIRECTORIES
+from switchboard.store.layout import DIRECTORIES, MAILDIR_NEW, PLAIN_SUFFIX
 from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')
-
-PLAIN_SUFFIX = '.eml'
 
 # Files that share the flushes of one commit; each keeps two descriptors open.
 GROUP = 64
@@ -109,7 +107,7 @@ class Pickup:
         if queue.options.maildir:
             self._store.prepare()
             self.directories = frozenset(DIRECTORIES)
-            self.maildir_new = os.path.join(queue.queue_directory, 'new')
+            self.maildir_new = os.path.join(queue.queue_directory, MAILDIR_NEW)
         self._waiting: deque[tuple[Folder, str]] = deque()
         # Files that may still be written: what they looked like, and since when.
         self._unsettled: dict[str, tuple[tuple[int, int, int], int]] = {}

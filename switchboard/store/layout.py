@@ -41,6 +41,10 @@ HELD_PREFIX, HELD = '.held@', '.held'
 DRAFT_PREFIX = '.new-'
 # In a queue: the directories of its maildir, and of each `FileStore`.
 DIRECTORIES = ('tmp', 'new', 'cur')
+# That one of them into which others move a mail when it is whole.
+MAILDIR_NEW = 'new'
+# In a queue: a mail that another program has put there.
+PLAIN_SUFFIX = '.eml'
 # In a queue: made and removed at once, to wake watchers.
 WAKE = '.wake'
 

@@ -49,6 +49,7 @@ from switchboard.operating.text import (
 from switchboard.store.layout import BAD, TRASH
 
 FOREIGN = ('name that is no entry', 'names that are no entries')
+DROPPED = ('dropped file', 'dropped files')
 COLUMNS = (
     Column('QUEUE', shrink_to=12),
     Column('WAITING', right=True),
@@ -164,6 +165,10 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
         came = f' (from {where})' if where else ''
         write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {bytes_text(bad.size_bytes)}{came}')
     for one in counts:
+        if one.dropped:
+            print_note(
+                f'{one.queue}: {number(one.dropped, *DROPPED)} not taken in yet: a consumer of the queue does that'
+            )
         if one.foreign:
             print_note(f'{one.queue}: {number(one.foreign, *FOREIGN)}: left alone')
 
@@ -221,6 +226,8 @@ def _entries(counts: QueueCounts) -> str:
         text += f'; the oldest has waited for {duration(now_s - counts.oldest_ns / NS)}'
     if counts.next_ns:
         text += f'; the next is due {age(now_s - counts.next_ns / NS)}'
+    if counts.dropped:
+        text += f'; {number(counts.dropped, *DROPPED)} not taken in yet'
     if counts.foreign:
         text += f'; {number(counts.foreign, *FOREIGN)}'
     return text

@@ -55,6 +55,13 @@ def test_the_oldest_entry_is_the_oldest_that_could_be_taken(spool: Spool, look: 
     assert one['oldest_age_s'] is None
 
 
+def test_dropped_files_that_nobody_has_taken_in_are_named(spool: Spool, look: Look) -> None:
+    Path(spool['in'].queue_directory, 'hello.eml').write_text('Subject: hello\n\n')
+    assert 'in: 1 dropped file not taken in yet' in look('queues').err
+    assert '1 dropped file not taken in yet' in look('show', 'in').out
+    assert look('queues', 'in', '--json').objects[0]['dropped'] == 1
+
+
 def test_queues_for_people_ends_with_the_bad_queue_and_where_it_came_from(spool: Spool, look: Look) -> None:
     fail(spool, 'in', 'a')
     fail(spool, 'in', 'b')

@@ -92,6 +92,35 @@ def test_a_delayed_entry_that_is_due_is_counted_anew(spool: Spool, monkeypatch: 
     assert counts.count(folder_of(spool, 'in'), 'in').waiting == 1
 
 
+def test_files_that_nobody_has_taken_in_are_counted_though_the_directory_stands_still(spool: Spool) -> None:
+    queue, counts = spool.declare('dropped', options={'maildir': True}), CountCache()
+    queue.enqueue('an entry')
+    mails = Path(spool.path('dropped'), 'new')
+    mails.joinpath('1.a').write_text('Subject: hello\n\n')
+    mails.joinpath('.hidden').touch()
+    Path(spool.path('dropped'), 'plain.eml').write_text('Subject: hello\n\n')
+
+    def look() -> QueueCounts:
+        for place in ('dropped', 'dropped/new'):
+            then_ns = time.time_ns() - 10 * 10**9 + len(os.listdir(mails)) * 10**8
+            os.utime(Path(spool.directory, place), ns=(then_ns, then_ns))
+        return counts.count(folder_of(spool, 'dropped'), 'dropped')
+
+    assert (look().waiting, look().dropped, look().foreign) == (1, 2, 0)
+    mails.joinpath('2.b').write_text('Subject: hello\n\n')
+    assert look().dropped == 3
+    while queue.take() is not None:
+        pass
+    assert (look().claimed, look().dropped) == (4, 0)
+
+
+def test_a_plain_file_in_bad_is_a_name_that_is_no_entry(spool: Spool) -> None:
+    bad = spool['bad'].queue_directory
+    Path(bad, 'plain.eml').touch()
+    counts = queue_counts.count(Folder(bad, Disk()), 'bad')
+    assert (counts.dropped, counts.foreign) == (0, 1)
+
+
 def test_a_count_that_had_no_time_is_not_kept(spool: Spool) -> None:
     for number in range(3):
         spool['in'].enqueue(number)
