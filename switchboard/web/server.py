@@ -38,8 +38,9 @@ class PeerProtocol(H11Protocol):
         super().connection_made(transport)
         self.since_s = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [one for one in self.connections if isinstance(one, PeerProtocol) and one.is_waiting]
-            min(waiting, key=lambda one: one.since_s).transport.abort()
+            others = [one for one in self.connections if isinstance(one, PeerProtocol) and one is not self]
+            if waiting := [one for one in others if one.is_waiting]:
+                min(waiting, key=lambda one: one.since_s).transport.abort()
         connection = transport.get_extra_info('socket')
         if connection is not None and connection.family == socket.AF_UNIX:
             _, uid, _ = struct.unpack('3i', connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
