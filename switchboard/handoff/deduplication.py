@@ -146,8 +146,7 @@ class Dedupe:
         ):
             try:
                 entry = peek(folder, filebase, suffix, 0)
-                # A file without its name was finished meanwhile, and may be another message by now.
-                if entry is not None and entry.damage is not None and folder.has(filebase + suffix):
+                if entry is not None and entry.damage is not None:
                     return True
             except OSError:
                 continue  # there is nothing, or it is not to be read: that says nothing against it

@@ -262,6 +262,10 @@ def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySumm
     try:
         status = disk.fstat(fd)
         entry, body_bytes, damage = _read(disk, fd, status.st_size, filebase)
+        # As in `peek`; of a large file, parts were read one after the other.
+        is_checked = damage or status.st_size > FIRST_READ_BYTES
+        if is_checked and not disk.leads_to(name, folder.fd, status):
+            return None
     except OSError as error:
         return _unreadable(folder, queue, filebase, suffix, f'cannot be read: {error.strerror}')
     finally:

@@ -176,7 +176,7 @@ def peek(folder: Folder, filebase: str, suffix: str, kept_bytes: int | None = No
     """Read an entry's file without claiming it.
 
     :param kept_bytes: how much of a large body is wanted; None is all of it.
-    :return: None if there is no such file.
+    :return: None if there is no such file, or was none any more when it had been read.
     :raises OSError: it cannot be read.
     """
     disk = folder.disk
@@ -185,7 +185,10 @@ def peek(folder: Folder, filebase: str, suffix: str, kept_bytes: int | None = No
     except FileNotFoundError:
         return peek(folder, filebase, suffix, kept_bytes) if folder.follow() else None
     try:
-        entry = read_file(filebase, fd, disk.fstat(fd).st_size, disk, kept_bytes=kept_bytes)
+        status = disk.fstat(fd)
+        entry = read_file(filebase, fd, status.st_size, disk, kept_bytes=kept_bytes)
+        if entry.damage is not None and not disk.leads_to(filebase + suffix, folder.fd, status):
+            return None  # it was finished meanwhile, and its file may be another message by now
         entry.queue = folder.place
         return entry
     finally:

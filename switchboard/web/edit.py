@@ -23,7 +23,7 @@ from switchboard.store.layout import TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.entry_pages import locate
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import MAX_WHOLE_BYTES, is_hidden, redacted, whole
+from switchboard.web.message_body import MAX_WHOLE_BYTES, damage_of, is_hidden, redacted, whole
 
 # A form with a body of that size, written out.
 MAX_FIELD = 4 * MAX_WHOLE_BYTES
@@ -51,11 +51,10 @@ def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]
         'is_edited': False,
         'command': desk.command('edit', f'{name}/{filebase}'),
     }
-    if name == TRASH or entry is None or seen.damage or seen.suffix == '.bak':
+    damage = damage_of(seen, entry)
+    if name == TRASH or entry is None or damage or seen.suffix == '.bak':
         reason = (
-            'it is in the trash'
-            if name == TRASH
-            else seen.damage or 'a process is working on it, or it is long'
+            'it is in the trash' if name == TRASH else damage or 'a process is working on it, or it is long'
         )
         return fields | {'why_not': f'It cannot be changed here: {reason}.'}
     try:
@@ -166,8 +165,8 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     """:return: the changes that an edit, or its undoing, would make."""
     found = locate(desk, name, filebase)
     seen = found.look()
-    entry = None if seen is None or seen.damage else whole(found, seen)
-    if entry is None:
+    entry = None if seen is None else whole(found, seen)
+    if seen is None or entry is None or damage_of(seen, entry):
         raise QueueError('it cannot be changed here', queue=name, filebase=filebase)
     wanted = RequestedEdit(desk, form, found.filebase, entry)
     to = form.text('to', limit=200)

@@ -31,7 +31,7 @@ from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import describe, redacted, title_of, whole
+from switchboard.web.message_body import damage_of, describe, redacted, title_of, whole
 
 # A page is there within a second, on a machine that is busy too.
 BUDGET_S = 0.4
@@ -207,6 +207,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     metadata = redacted(seen.metadata(), patterns)
     entire = whole(found, seen)
     return fields | {
+        'damage': damage_of(seen, entire) or None,
         **({'body': None} if entire is None else body_fields(entire.body)),
         'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from switchboard.operating.finding import Found
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import size
 from switchboard.store.disk import OPEN_FLAGS
+from switchboard.store.reading import peek
 
 SHOWN_BYTES = 64 << 10
 CHUNK_BYTES = 256 << 10
@@ -34,6 +35,8 @@ HIDDEN = '(not shown)'
 class Body:
     """The bytes of one entry's body, open to be read; `close` it.
 
+    Nobody waits for a reader: the entry may be finished at any time, and its file be written again.  Its header tells.
+
     :raises FileNotFoundError: the entry is gone.
     :raises OSError: it cannot be read.
     """
@@ -42,19 +45,30 @@ class Body:
         folder = found.folder
         self._disk = folder.disk
         self._fd = self._disk.open(found.filebase + found.suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
-        self._start = 0
+        self._start, self._line = 0, b''
         whole = self._disk.fstat(self._fd).st_size
         self.length = whole
         try:
-            header = parse_header(self._disk.read_all(self._fd, min(whole, MAX_HEADER_BYTES)))
+            first = self._disk.read_all(self._fd, min(whole, MAX_HEADER_BYTES))
+            header = parse_header(first)
         except CorruptEntryError:
             return  # all that there is
+        self._line = first[: header.length]
         self._start = min(header.body_start, whole)
         self.length = min(header.body_length, whole - self._start)
 
     def read(self, limit: int, offset: int = 0) -> bytes:
-        """:return: so many bytes, or what there is."""
-        return self._disk.read_all(self._fd, max(0, min(limit, self.length - offset)), self._start + offset)
+        """:return: so many bytes, or what there is.
+
+        :raises FileNotFoundError: they may be those of another message by now.
+        """
+        content = self._disk.read_all(
+            self._fd, max(0, min(limit, self.length - offset)), self._start + offset
+        )
+        # A file is written from its header on.
+        if self._disk.read_all(self._fd, len(self._line)) != self._line:
+            raise FileNotFoundError(errno.ENOENT, 'it was done or removed meanwhile')
+        return content
 
     def chunks(self) -> Iterator[bytes]:
         """Read all of it, a part at a time, and close it."""
@@ -72,13 +86,18 @@ class Body:
 
 
 def whole(found: Found, seen: EntrySummary) -> Entry | None:
-    """:return: the entry with all of its body; None if that is long, or cannot be read."""
+    """:return: the entry with all of its body, checked; None if that is long, or cannot be read."""
+    if seen.body_bytes > MAX_WHOLE_BYTES:
+        return None
     try:
-        with closing(Body(found)) as body:
-            is_short = body.length <= MAX_WHOLE_BYTES
-            return dataclasses.replace(seen.entry, body=body.read(body.length)) if is_short else None
+        return peek(found.folder, found.filebase, seen.suffix)
     except OSError:
         return None
+
+
+def damage_of(seen: EntrySummary, entire: Entry | None) -> str:
+    """:return: the reason why an entry cannot be believed, by its header and, if it was read, its body; empty if there is none."""
+    return entire.damage.reason if entire is not None and entire.damage is not None else seen.damage
 
 
 def title_of(found: Found, kind: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.kernel import WITH_FILE
+from switchboard.store.reading import peek
 from switchboard.testing import FakeClock
 from tests.helpers.commands import at_work, fail
 
@@ -224,3 +225,34 @@ def test_an_entry_that_one_listing_misses_is_found_and_makes_a_beginning_ambiguo
     disk.missed = first
     with pytest.raises(AmbiguousEntryError):
         find(place, first[:6])
+
+
+class Overtaken(Disk):
+    """A disk on which others go on between the opening of a file and each reading of it."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = [meanwhile]
+
+    def read_all(self, fd: int, size: int, offset: int = 0) -> bytes:
+        while self._meanwhile:
+            self._meanwhile.pop()()
+        return super().read_all(fd, size, offset)
+
+
+@pytest.mark.parametrize('look', [summarize, lambda *entry: peek(entry[0], entry[2], '.pck')])
+def test_a_file_that_is_another_message_by_now_is_not_shown_as_a_damaged_one(
+    spool: Spool, look: Callable[..., object]
+) -> None:
+    queue = spool['in']
+    filebase = queue.enqueue('mine')
+
+    def goes_on() -> None:
+        before = {os.stat(spool.path('in', filebase + '.pck')).st_ino}
+        queue.dequeue(filebase)
+        queue.finish(filebase)
+        other = queue.enqueue('not mine')
+        assert {os.stat(spool.path('in', other + '.pck')).st_ino} == before
+
+    folder = Folder(spool.path('in'), Overtaken(goes_on))
+    assert look(folder, 'in', filebase) is None

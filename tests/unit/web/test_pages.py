@@ -18,7 +18,8 @@ import pytest
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
-from switchboard.web.message_body import HIDDEN
+from switchboard.web.entry_pages import locate
+from switchboard.web.message_body import CHUNK_BYTES, HIDDEN, Body
 from switchboard.web.render import environment
 from tests.helpers.commands import at_work, fail, succeed, switchboard
 from tests.unit.web.desks import Browser, browser
@@ -579,3 +580,30 @@ def test_what_no_encoding_takes_is_written_out_everywhere(tmp_path: Path) -> Non
             answer = here.get(path)
             assert answer.status_code in (200, 404), (path, answer.text)
             assert answer.status_code == 200 or '%' in path, path
+
+
+def test_a_download_ends_where_its_file_becomes_another_message(here: Browser) -> None:
+    queue = here.spool['in']
+    size = 3 * CHUNK_BYTES
+    body = Body(locate(here.desk, 'in', queue.enqueue(b'a' * size)))
+    chunks = body.chunks()
+    assert next(chunks) == b'a' * CHUNK_BYTES
+    taken = queue.take()
+    assert taken is not None
+    assert next(chunks) == b'a' * CHUNK_BYTES  # a claim changes its name, and nothing else
+    queue.finish(taken.filebase)
+    queue.enqueue(b'b' * size)
+    with pytest.raises(FileNotFoundError):
+        next(chunks)
+
+
+def test_a_torn_body_is_told_as_the_command_line_tells_it(tmp_path: Path) -> None:
+    with browser(tmp_path, edit=True) as here:
+        filebase = here.spool['in'].enqueue('as it was')
+        path = here.desk.directory / 'in' / f'{filebase}.pck'
+        path.write_bytes(path.read_bytes().replace(b'was', b'is.'))
+        page = f'/entries/in/{filebase}'
+        shown = switchboard('-C', here.config, 'show', filebase, '--json').objects[0]
+        assert here.json(page)['damage'] == shown['damage'] == 'torn: the checksum does not match'
+        assert shown['damage'] in here.get(page).text
+        assert shown['damage'] in here.json(f'{page}/edit')['why_not']
