@@ -10,6 +10,8 @@ T = TypeVar('T')
 
 # Longer than anything takes on a machine that is busy with something else: a test that waits so long has failed.
 PATIENCE_S = 120.0
+# Between two looks lies so many times what the first took, but not more than some time: what is waited for needs the processor, too.
+RESTS, REST_S = 3, 1.0
 
 
 def eventually(
@@ -24,13 +26,16 @@ def eventually(
     Where something gives an event (a process that ends, a pipe, a directory), wait for the event instead.
 
     :param what: ends the sentence "still not ..."; a function is asked when it is too late, to show a log.
-    :param every: seconds between two looks.
+    :param every: seconds between two looks; more where a look takes long.
     :return: the first true value of the condition.
     :raises AssertionError: it has not come to hold in time.
     """
-    give_up_s = time.monotonic() + within_s
+    began_s = looked_s = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() >= give_up_s:
+        now_s = time.monotonic()
+        if now_s - began_s >= within_s:
             raise AssertionError(f'still not {what if isinstance(what, str) else what()}')
-        time.sleep(every)
+        # The one place where tests look again and again: what is waited for here sends no event.
+        time.sleep(max(every, min(REST_S, RESTS * (now_s - looked_s))))
+        looked_s = time.monotonic()
     return value

@@ -31,7 +31,7 @@ from aiosmtpd.controller import Controller
 
 from switchboard import Spool
 from tests.helpers.ports import free_port
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree, beside_ours
 
 LIST = 'list@example.com'
@@ -324,8 +324,8 @@ def _settle(site: Site, taken: list[int], patience_s: float = 240) -> None:
     while site.reached(taken) < len(taken) and time.monotonic() - since < patience_s:
         now = sum(site.sink.reached.values())
         if now != last:
-            last, since, patience_s = now, time.monotonic(), 45
-        time.sleep(0.5)
+            last, since, patience_s = now, time.monotonic(), PATIENCE_S
+        time.sleep(0.5)  # deliveries of other processes, until none has come for long
 
 
 def main() -> int:
