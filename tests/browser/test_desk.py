@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import re
 import signal
 import threading
@@ -22,7 +23,6 @@ from switchboard.queue.steady_time import SETTLES_S
 from switchboard.testing import FakeClock
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard
-from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -78,8 +78,8 @@ def follow(tab: Any, site: Site) -> Iterator[str]:
     tab.click('.confirm form button')
     tab.wait_for_load_state()
     yield 'a result'
+    site.wait_until_counted()
     tab.goto(f'{site.url}/groups')
-    eventually(lambda: (tab.reload(), tab.locator('button[name=canary]').count())[1], 'counted')
     tab.locator('button[name=canary]').first.click()
     tab.wait_for_load_state()
     yield 'a confirmation of a few'
@@ -120,7 +120,7 @@ def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None
         assert 'javascript:' not in hrefs, what
         assert not re.search('[\0-\x08\x0b-\x1f\u202a-\u202e]', tab.content()), what
 
-    eventually(lambda: (tab.goto(f'{site.url}/groups'), tab.locator('table.heat').count())[1], 'counted')
+    site.wait_until_counted()
     filters = ['/entries?' + urlencode({'q': f'match:{quoted(text)}'}) for text in HOSTILE]
     for path in (*PAGES, '/entries?q=queue:in', *filters):
         tab.goto(site.url + path)
@@ -155,44 +155,49 @@ def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None
             assert literal in seen[what], (what, literal)
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-@pytest.mark.parametrize('width', [320, 768, 1440])
-def test_no_page_scrolls_sideways_and_no_target_is_tiny(
-    site: Site, chromium: Any, width: int, scheme: str
-) -> None:
+def test_no_page_scrolls_sideways_and_no_target_is_tiny(site: Site, chromium: Any) -> None:
     for number in range(8):
         fail(site.spool, 'out', number, 'AVeryLongNameOfAnErrorWithoutAnyBreakInIt' * 2, 'x' * 400)
-    context = chromium.new_context(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+    context = chromium.new_context()
     tab = context.new_page()
+
+    def look(what: str) -> None:
+        # What is clicked on after it is clicked on in a narrow window.
+        for width, scheme in itertools.product((1440, 768, 320), ('dark', 'light')):
+            tab.set_viewport_size({'width': width, 'height': 800})
+            tab.emulate_media(color_scheme=scheme)
+            assert not is_too_wide(tab), (what, width, scheme)
+            small = tab.evaluate(
+                "[...document.querySelectorAll('button, select, input:not([type=hidden]):not([type=checkbox]):not([type=radio])')]"
+                '.filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24).map((one) => one.outerHTML)'
+            )
+            assert small == [], (what, width, scheme)
+
     for path in PAGES:
         tab.goto(site.url + path)
-        assert not is_too_wide(tab), path
-        small = tab.evaluate(
-            "[...document.querySelectorAll('button, select, input:not([type=hidden]):not([type=checkbox]):not([type=radio])')]"
-            '.filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24).map((one) => one.outerHTML)'
-        )
-        assert small == [], path
+        look(path)
     for what in follow(tab, site):
-        assert not is_too_wide(tab), what
+        look(what)
     context.close()
 
 
-@pytest.mark.parametrize('width', [500, 1024, 1280])
-def test_a_name_of_a_dozen_letters_stays_in_one_line(site: Site, chromium: Any, width: int) -> None:
+def test_a_name_of_a_dozen_letters_stays_in_one_line(site: Site, chromium: Any) -> None:
     site.spool.declare('reclamation')
     for number in range(3):
         fail(site.spool, 'reclamation', number, 'KeyError', "'count'")
-    context = chromium.new_context(viewport={'width': width, 'height': 800})
+    context = chromium.new_context()
     tab = context.new_page()
-    tab.goto(site.url)
-    eventually(lambda: (tab.reload(), tab.locator('.why td a').count())[1], 'counted')
+    site.wait_until_counted()
     for path in PAGES:
         tab.goto(site.url + path)
-        broken = tab.evaluate(
-            "[...document.querySelectorAll('td a, tbody th a')].filter((one) => /^\\S{1,12}$/.test(one.textContent.trim()))"
-            '.filter((one) => one.checkVisibility() && one.getClientRects().length > 1).map((one) => one.outerHTML)'
-        )
-        assert broken == [], path
+        assert path != '/' or tab.locator('.why td a').count()
+        for width in (1280, 1024, 500):
+            tab.set_viewport_size({'width': width, 'height': 800})
+            broken = tab.evaluate(
+                "[...document.querySelectorAll('td a, tbody th a')].filter((one) => /^\\S{1,12}$/.test(one.textContent.trim()))"
+                '.filter((one) => one.checkVisibility() && one.getClientRects().length > 1).map((one) => one.outerHTML)'
+            )
+            assert broken == [], (path, width)
     context.close()
 
 
@@ -511,35 +516,47 @@ def test_two_installations_are_told_apart_and_no_act_crosses_them(
         context.close()
 
 
-@pytest.mark.parametrize('look', ['light', 'dark', 'forced', 'narrow'])
-def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: str) -> None:
+# Buttons change their colours slowly, where nobody wants less motion.
+SETTLED = 'Promise.all(document.getAnimations().map((one) => one.finished))'
+# Each with the medium and the width that it is; the last is the one in which pages are clicked through.
+LOOKS = {
+    'light': ({'color_scheme': 'light', 'forced_colors': 'none'}, 1280),
+    'dark': ({'color_scheme': 'dark', 'forced_colors': 'none'}, 1280),
+    'forced': ({'color_scheme': 'light', 'forced_colors': 'active'}, 1280),
+    'narrow': ({'color_scheme': 'light', 'forced_colors': 'none'}, 360),
+}
+
+
+def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any) -> None:
     axe = pytest.importorskip('axe_playwright_python')
     source = (Path(axe.__file__).parent / 'axe.min.js').read_text()
     for number in range(4):
         fail(site.spool, 'out', number, 'TimeoutError')
     site.spool.pause('orders', 'the shop is closed', 'ann')
-    context = chromium.new_context(
-        color_scheme='dark' if look == 'dark' else 'light',
-        forced_colors='active' if look == 'forced' else 'none',
-        viewport={'width': 360 if look == 'narrow' else 1280, 'height': 800},
-    )
+    context = chromium.new_context()
     tab = context.new_page()
 
     def look_at(path: str) -> None:
         tab.evaluate(source)
-        found = tab.evaluate('axe.run().then((found) => found.violations)')
-        wrong = [
-            (path, one['id'], [node['html'][:200] for node in one['nodes']])
-            for one in found
-            if one['impact'] in ('serious', 'critical')
-        ]
-        assert wrong == []
-        # A state is a word, and what speaks up by itself is polite, and there is nothing to say.
-        assert all(
-            tab.eval_on_selector_all('.state, .alarm', 'all => all.map((one) => one.innerText.trim() !== "")')
-        )
-        assert tab.locator('[aria-live=assertive], [role=alert]').count() == 0
-        assert tab.locator('[role=status]').all_inner_texts() == ['']
+        for look, (medium, width) in LOOKS.items():
+            tab.emulate_media(**medium)
+            tab.set_viewport_size({'width': width, 'height': 800})
+            tab.evaluate(SETTLED)
+            found = tab.evaluate('axe.run().then((found) => found.violations)')
+            wrong = [
+                (path, look, one['id'], [node['html'][:200] for node in one['nodes']])
+                for one in found
+                if one['impact'] in ('serious', 'critical')
+            ]
+            assert wrong == []
+            # A state is a word, and what speaks up by itself is polite, and there is nothing to say.
+            assert all(
+                tab.eval_on_selector_all(
+                    '.state, .alarm', 'all => all.map((one) => one.innerText.trim() !== "")'
+                )
+            )
+            assert tab.locator('[aria-live=assertive], [role=alert]').count() == 0
+            assert tab.locator('[role=status]').all_inner_texts() == ['']
 
     for path in (*PAGES, '/queues/orders', '/nothing', '/entries?q=error:None'):
         tab.goto(site.url + path)
@@ -588,15 +605,8 @@ def test_the_cells_of_the_groups_add_up_and_lead_to_exactly_their_entries(site: 
             if (column, error) != ('older', 'TimeoutError'):
                 made[error, column] = {fail(spool, 'out', number, error) for number in range(many)}
         spool.close()
+    site.wait_until_counted()
     tab.goto(site.url + '/groups')
-    everything = sum(map(len, made.values()))
-    eventually(
-        lambda: (
-            tab.reload(),
-            sum(int(one) for one in tab.locator('[data-label=all]').all_inner_texts()) == everything,
-        )[1],
-        'counted',
-    )
     assert tab.locator('table.heat tbody tr').count() == 3
     found: dict[tuple[str, str], str] = {}
     for row in tab.locator('table.heat tbody tr').all():
