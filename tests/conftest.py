@@ -25,6 +25,7 @@ from switchboard.testing import FakeClock
 from tests.helpers.busy import Busy
 from tests.helpers.process_state import changes, process_state
 from tests.helpers.second_try import SecondTry
+from tests.helpers.skips import Skips
 from tests.helpers.turns import DAY, ORDERS, has_its_day
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if 'PYTEST_XDIST_WORKER' not in os.environ:
         config.pluginmanager.register(Busy())
         config.pluginmanager.register(SecondTry())
+    config.pluginmanager.register(Skips())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:

