@@ -340,7 +340,7 @@ class Smtp(Runner):
         hostname = setting['hostname'] or socket.gethostname()
         self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
-        smtp._host = setting['host']  # type: ignore[union-attr]
+        smtp._host = setting['host']  # type: ignore[union-attr]  # not in the stubs
         code, text = smtp.connect(setting['host'], self._port)
         if code // 100 != 2:
             raise smtplib.SMTPConnectError(code, text)
@@ -398,7 +398,7 @@ class BoundedReplies:
 
     def close(self) -> None:
         """See `smtplib.SMTP`."""
-        super().close()  # type: ignore[misc]
+        super().close()  # type: ignore[misc]  # not in the stubs
 
     def _reply(self, sock: socket.socket, file: io.BufferedReader, ends_s: float | None) -> tuple[int, bytes]:
         """:raises OSError: it cannot be read to its end."""

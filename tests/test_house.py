@@ -303,8 +303,10 @@ def test_a_sentence_that_names_what_it_is_about_is_let_be() -> None:
 
 
 # A rule that is broken says which and why; nothing is left out of a measure of what was tested.
-EXCEPTION = re.compile(r'#\s*(noqa|pragma: no cover)')
-WITH_A_REASON = re.compile(r'# noqa: [A-Z]+\d+(, ?[A-Z]+\d+)*\W+(?![A-Z]+\d)[a-zA-Z]')
+EXCEPTION = re.compile(r'#\s*(noqa|pragma: no cover|type: ignore)')
+WITH_A_REASON = re.compile(
+    r'# (noqa: [A-Z]+\d+(, ?[A-Z]+\d+)*|type: ignore\[[a-z, -]+\])\W+(?![A-Z]+\d)(?!noqa|type:)[a-zA-Z]'
+)
 
 
 def exceptions_without_a_reason(source: str) -> Iterator[str]:
@@ -329,7 +331,51 @@ def test_each_exception_from_a_rule_has_its_reason_beside_it() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize('comment', ['# noqa', '# noqa: N802', '# noqa: N802, B018', '# pragma: no cover'])
+@pytest.mark.parametrize(
+    'comment',
+    [
+        '# noqa',
+        '# noqa: N802',
+        '# noqa: N802, B018',
+        '# pragma: no cover',
+        '# type: ignore[misc]',
+        '# type: ignore',
+    ],
+)
 def test_an_exception_without_a_reason_is_noticed(comment: str) -> None:
     assert list(exceptions_without_a_reason(f'x = 1  {comment}\n'))
-    assert not list(exceptions_without_a_reason("x = 1  # noqa: N802, B018 - another one's name\n"))
+    for why in ("noqa: N802, B018 - another one's name", 'type: ignore[misc, arg-type]  # no stubs for it'):
+        assert not list(exceptions_without_a_reason(f'x = 1  # {why}\n'))
+
+
+def sleeps_without_a_reason(source: str) -> Iterator[str]:
+    """Yield the calls that wait for a time and do not say why no event can be waited for, on their lines or above."""
+    comments = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            # A turn of a loop is no time, and an hour is never waited for.
+            case ast.Call(func=ast.Attribute(attr='sleep'), args=[ast.Constant(value=0 | 600 | 3600)]):
+                pass
+            case ast.Call(func=ast.Attribute(value=ast.Name(id='time' | 'asyncio'), attr='sleep')):
+                if comments.isdisjoint(range(node.lineno - 1, (node.end_lineno or node.lineno) + 1)):
+                    yield f'line {node.lineno}: {ast.unparse(node)}'
+
+
+def test_each_sleep_of_a_test_has_its_reason_beside_it() -> None:
+    found = {
+        str(path.relative_to(ROOT)): sleeps
+        for path in ROOT.glob('tests/**/*.py')
+        if '.sleep(' in (source := path.read_text()) and (sleeps := list(sleeps_without_a_reason(source)))
+    }
+    assert found == {}
+
+
+def test_a_sleep_without_a_reason_is_noticed() -> None:
+    assert list(sleeps_without_a_reason('import time\n# Before.\n\ntime.sleep(0.1)\n'))
+    assert list(sleeps_without_a_reason('async def wait():\n    await asyncio.sleep(0.1)\n'))
+    assert not list(sleeps_without_a_reason('time.sleep(0.1)  # any moment\n'))
+    assert not list(sleeps_without_a_reason('async def turn():\n    await asyncio.sleep(0)\n'))

@@ -36,7 +36,7 @@ def register() -> None:
     for module in (kombu.utils.url, sys.modules.get('kombu.connection')):
         parse_url = getattr(module, 'parse_url', None)
         if parse_url is not None and not hasattr(parse_url, 'leaves_whole'):
-            module.parse_url = _leaving_ours_whole(parse_url)  # type: ignore[union-attr]
+            module.parse_url = _leaving_ours_whole(parse_url)  # type: ignore[union-attr]  # a module of kombu
 
 
 def _leaving_ours_whole(parse_url: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
@@ -51,7 +51,7 @@ def _leaving_ours_whole(parse_url: Callable[[str], dict[str, Any]]) -> Callable[
             port = None
         return {'transport': NAME, 'hostname': url, 'port': port}
 
-    parse.leaves_whole = NAME  # type: ignore[attr-defined]
+    parse.leaves_whole = NAME  # type: ignore[attr-defined]  # a function keeps what it is asked for
     return parse
 
 

@@ -84,7 +84,7 @@ class Entry:
             raise ContentDisallowedError(kind)
         try:
             if kind == MAILMAN:
-                msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]
+                msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]  # the serializer of this one kind has it
                 metadata.update(ALWAYS)
             else:
                 metadata = load_metadata(self.metadata)

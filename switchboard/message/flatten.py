@@ -83,9 +83,9 @@ class _Source:
         self.from_line: str | None = None
 
     def snapshot(self, mail: Message) -> None:
-        self.headers = mail._headers.copy()  # type: ignore[attr-defined]
-        self.from_line = mail._unixfrom  # type: ignore[attr-defined]
-        payload = mail._payload  # type: ignore[attr-defined]
+        self.headers = mail._headers.copy()  # type: ignore[attr-defined]  # not in the stubs
+        self.from_line = mail._unixfrom  # type: ignore[attr-defined]  # not in the stubs
+        payload = mail._payload  # type: ignore[attr-defined]  # not in the stubs
         self.payload = tuple(payload) if type(payload) is list else payload
         self.rest = _rest(_plain(mail))
 
@@ -113,7 +113,7 @@ class _Source:
 
 
 def _rest(mail: Message) -> tuple[Any, ...]:
-    if type(mail._payload) is not list:  # type: ignore[attr-defined]
+    if type(mail._payload) is not list:  # type: ignore[attr-defined]  # not in the stubs
         return ()
     kind = mail.get_content_type()
     return kind, mail.get_boundary(), mail.preamble, mail.epilogue
@@ -129,7 +129,7 @@ class _FieldLine(str):
         return arguments != ('From ',) and super().startswith(*arguments)
 
 
-class _Counted(BufferedSubFile):  # type: ignore[misc]
+class _Counted(BufferedSubFile):  # type: ignore[misc]  # its stub is Any
     """Counts the characters that were read; each is one byte of the mail."""
 
     position = 0
@@ -164,7 +164,7 @@ class _Parser(FeedParser):
         is_part = above is not None and (
             above.__dict__[SOURCE].is_part or _plain(above).get_content_maintype() == 'multipart'
         )
-        super()._new_message()  # type: ignore[misc]
+        super()._new_message()  # type: ignore[misc]  # not in the stubs
         mail = self._cur
         assert mail is not None
         kept = self._input.read_before
@@ -175,7 +175,7 @@ class _Parser(FeedParser):
     def _parse_headers(self, lines: list[str]) -> None:
         position = self._input.position
         lines = [_FieldLine(line) if _FROM_FIELD.match(line) else line for line in lines]
-        super()._parse_headers(lines)  # type: ignore[misc]
+        super()._parse_headers(lines)  # type: ignore[misc]  # not in the stubs
         assert self._cur is not None
         source: _Source = self._cur.__dict__[SOURCE]
         # The parser may give a last line that begins with "From " back, to the content, behind an empty line that it keeps.
@@ -186,7 +186,7 @@ class _Parser(FeedParser):
             self._input.read_before = position - source.body_start - len(lines[-1])
 
     def _pop_message(self) -> Message:
-        mail: Message = super()._pop_message()  # type: ignore[misc]
+        mail: Message = super()._pop_message()  # type: ignore[misc]  # not in the stubs
         mail.__dict__[SOURCE].end = self._input.position
         return mail
 
@@ -292,22 +292,22 @@ def _tail(source: _Source, eol: bytes) -> bytes:
 
 def _head(mail: Message, eol: bytes, *, unixfrom: bool) -> bytes:
     lines = [_from_line(mail, eol)] if unixfrom else []
-    lines += (_field(name, value, mail.policy, eol) for name, value in mail._headers)  # type: ignore[attr-defined]
+    lines += (_field(name, value, mail.policy, eol) for name, value in mail._headers)  # type: ignore[attr-defined]  # not in the stubs
     return b''.join(lines) + eol
 
 
 def _from_line(mail: Message, eol: bytes) -> bytes:
-    line = mail._unixfrom or f'From nobody {time.ctime()}'  # type: ignore[attr-defined]
+    line = mail._unixfrom or f'From nobody {time.ctime()}'  # type: ignore[attr-defined]  # not in the stubs
     return ' '.join(_LINE_END.split(line)).rstrip().encode('ascii', 'surrogateescape') + eol
 
 
 def _head_of_source(mail: Message, source: _Source, eol: bytes, body: bytes, *, unixfrom: bool) -> bytes:
     block = source.raw[source.start : source.body_start]
-    line = mail._unixfrom  # type: ignore[attr-defined]
+    line = mail._unixfrom  # type: ignore[attr-defined]  # not in the stubs
     is_ended = not body or _ends_header_as_before(body, source)
     if (
         (is_ended or (block.endswith(_EMPTY_LINES) and not source.kept_bytes))
-        and mail._headers == source.headers  # type: ignore[attr-defined]
+        and mail._headers == source.headers  # type: ignore[attr-defined]  # not in the stubs
         and line == source.from_line
         and unixfrom == (line is not None)
     ):
@@ -321,7 +321,7 @@ def _head_of_source(mail: Message, source: _Source, eol: bytes, body: bytes, *, 
     ):
         if before.startswith(b'From '):
             # An empty line that was behind it ends the header above.
-            before = before[len(_LINE.match(before)[0]) :]  # type: ignore[index]
+            before = before[len(_LINE.match(before)[0]) :]  # type: ignore[index]  # it matches any text
         if unixfrom:
             before = _from_line(mail, eol) + before
     pieces = [before, *_fields_of_source(mail, fields, eol)]
@@ -355,7 +355,7 @@ def _ends_header_as_before(body: bytes, source: _Source) -> bool:
 
 def _fields_of_source(mail: Message, fields: list[tuple[tuple[str, str], bytes]], eol: bytes) -> list[bytes]:
     """Write the fields of a part: those that were there as they were, each of several equal ones by its place."""
-    headers = mail._headers  # type: ignore[attr-defined]
+    headers = mail._headers  # type: ignore[attr-defined]  # not in the stubs
     same_before = _number_equal(headers, fields)
     same_behind = _number_equal(headers[same_before:][::-1], fields[same_before:][::-1])
     changed = headers[same_before : len(headers) - same_behind]
@@ -505,7 +505,7 @@ def _encoded_words(text: str) -> str:
 
 def _body(mail: Message, eol: bytes) -> bytes:
     """Write the content of a mail anew."""
-    payload = mail._payload  # type: ignore[attr-defined]
+    payload = mail._payload  # type: ignore[attr-defined]  # not in the stubs
     if isinstance(payload, str) and eol == b'\n' and '\r' not in payload:
         return payload.encode('ascii', 'surrogateescape')  # of whatever kind it is
     main = mail.get_content_maintype()
@@ -548,7 +548,7 @@ def _whole(part: Message, eol: bytes) -> bytes:
     source = part.__dict__.get(SOURCE)
     if not isinstance(source, _Source):
         return _written(part, eol)
-    written = _written(part, eol, unixfrom=part._unixfrom is not None)  # type: ignore[attr-defined]
+    written = _written(part, eol, unixfrom=part._unixfrom is not None)  # type: ignore[attr-defined]  # not in the stubs
     return _without_end(written) if source.is_part else written
 
 

@@ -100,14 +100,14 @@ class _LazyText(_Lazy):
         if policy is None:
             return flatten(cast(Message, self), unixfrom=unixfrom)
         touched = self._touched
-        flat = cast(bytes, super().as_bytes(unixfrom, policy))  # type: ignore[misc]
+        flat = cast(bytes, super().as_bytes(unixfrom, policy))  # type: ignore[misc]  # the class is made of another one at run time
         self.__dict__['_touched'] = touched
         return flat
 
     def as_string(self, *args: Any, **keys: Any) -> str:
         # Writing goes through the methods that count as changes, and is none.
         touched = self._touched
-        text = cast(str, super().as_string(*args, **keys))  # type: ignore[misc]
+        text = cast(str, super().as_string(*args, **keys))  # type: ignore[misc]  # the class is made of another one at run time
         self.__dict__['_touched'] = touched
         return text
 
@@ -237,5 +237,5 @@ def mail_bytes(mail: Message) -> bytes:
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
     # Some programs keep an address there, which is no line of a mail.
-    line = mail._unixfrom or ''  # type: ignore[attr-defined]
+    line = mail._unixfrom or ''  # type: ignore[attr-defined]  # not in the stubs
     return flatten(mail, unixfrom=line.startswith('From '))

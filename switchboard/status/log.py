@@ -192,7 +192,7 @@ class LogFile(logging.Handler):
         """:return: a line of the log about the log: it cannot be logged while a line is being written."""
         lines: list[bytes] = []
         own = logging.Logger(f'{ROOT}.master')
-        own.handle = lambda record: lines.append(self._line(record))  # type: ignore[method-assign]
+        own.handle = lambda record: lines.append(self._line(record))  # type: ignore[method-assign]  # of one object, and for one line
         say(own)
         return b''.join(lines)
 

@@ -264,7 +264,7 @@ class Folder:
             try:
                 status = self.disk.fstat(fd)
                 if status.st_nlink:
-                    entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]
+                    entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]  # a descriptor will do
                     return Scan(self.disk, fd, entries, status.st_size)
             except BaseException:
                 self.disk.let_go(fd)
@@ -366,7 +366,7 @@ class Folder:
             status = disk.fstat(fd)
             if not status.st_nlink or status.st_size > most * NAME_BYTES:
                 return None
-            with disk.scandir(fd) as entries:  # type: ignore[arg-type]
+            with disk.scandir(fd) as entries:  # type: ignore[arg-type]  # a descriptor will do
                 names = [entry.name for entry in islice(entries, most)]
         except OSError as error:
             if not disk.makes_room(error):

@@ -52,7 +52,7 @@ def accelerator() -> Accelerator | None:
     if os.environ.get('SWITCHBOARD_ACCELERATOR') == '0':
         return None
     try:
-        import switchboard_accelerator  # type: ignore[import-not-found]
+        import switchboard_accelerator  # type: ignore[import-not-found]  # not installed beside the checks
     except ImportError:
         return None
     steps: Accelerator = switchboard_accelerator

@@ -142,7 +142,7 @@ def _read_text(
     except UnicodeDecodeError:
         return None, 0
     # The parameter is a body, which this class takes as text, too.
-    return TextEntry(filebase, TEXT, metadata, text, end=header.end), checksum  # type: ignore[arg-type]
+    return TextEntry(filebase, TEXT, metadata, text, end=header.end), checksum  # type: ignore[arg-type]  # see above
 
 
 def _read_body(

@@ -57,7 +57,7 @@ LOCK_WAITS_S = 1.0
 def load_inotify() -> Any:
     """:return: the library's class; None where there is no inotify."""
     try:
-        from inotify_simple import INotify  # type: ignore[import-untyped]
+        from inotify_simple import INotify  # type: ignore[import-untyped]  # it has no types
     except ImportError:  # not Linux
         return None
     return INotify

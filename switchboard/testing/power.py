@@ -168,7 +168,7 @@ class PowerLossDisk(Disk):
         """:return: the file of a descriptor, by number, or its directory, by path."""
         return self._opened[fd]
 
-    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         slot = self._slot(path, dir_fd)
         if flags & os.O_DIRECTORY:
@@ -196,7 +196,7 @@ class PowerLossDisk(Disk):
         self._opened[fd2] = self._opened[fd]
         return os.dup2(fd, fd2, inheritable)
 
-    def pwrite(self, fd: int, content: bytes | memoryview, offset: int) -> int:  # type: ignore[override]
+    def pwrite(self, fd: int, content: bytes | memoryview, offset: int) -> int:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         written = os.pwrite(fd, content, offset)
         self._record('write', self._opened[fd], offset, bytes(content[:written]))
@@ -211,11 +211,11 @@ class PowerLossDisk(Disk):
         """See `Disk`."""
         return self.order
 
-    def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+    def fdatasync(self, fd: int) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         self._record('sync_data', self._opened[fd])
 
-    def fsync(self, fd: int) -> None:  # type: ignore[override]
+    def fsync(self, fd: int) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         node = self._opened[fd]
         self._record('sync_file' if isinstance(node, int) else 'sync_directory', node)
@@ -225,7 +225,7 @@ class PowerLossDisk(Disk):
         self.settle()
         return True
 
-    def rename(  # type: ignore[override]
+    def rename(  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
         """See `Disk`."""
@@ -255,7 +255,7 @@ class PowerLossDisk(Disk):
 
         return call
 
-    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         slot = self._slot(name, dir_fd)
         node = self._node(slot)
@@ -263,13 +263,13 @@ class PowerLossDisk(Disk):
         assert node is not None
         self._change(node, (slot, None))
 
-    def mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+    def mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         slot = self._slot(path, dir_fd)
         os.mkdir(path, mode, dir_fd=dir_fd)
         self._change(os.path.join(*slot), (slot, os.path.join(*slot)))
 
-    def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+    def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
         slot = self._slot(path, dir_fd)
         os.rmdir(path, dir_fd=dir_fd)

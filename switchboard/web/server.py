@@ -33,7 +33,7 @@ class PeerProtocol(H11Protocol):
 
     since_s = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # the stubs of uvicorn and asyncio differ
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self.since_s = self.loop.time()

@@ -46,7 +46,7 @@ def total(numbers: list[int]) -> int:
 @app.task
 def work(name: object, seconds: float = 0.0) -> None:
     note('start', name, os.getpid())
-    time.sleep(seconds)
+    time.sleep(seconds)  # a task that takes its time
     note('end', name)
 
 

@@ -64,7 +64,7 @@ def put(spool: Spool, number: int) -> None:
             spool['in'].enqueue(f'{number}:{"x" * (number % 7000)}', dedupe_key=str(number))
             return
         except QueuePausedError:
-            time.sleep(0.01)
+            time.sleep(0.01)  # a producer is not told when the queue goes on
 
 
 def produce(directory: Path, begun: Signal) -> None:
@@ -74,7 +74,7 @@ def produce(directory: Path, begun: Signal) -> None:
         if number == KEPT:
             begun.set()
         while len(spool['in'].get_files()) > KEPT:
-            time.sleep(0.01)
+            time.sleep(0.01)  # a producer is not told when an entry is taken
 
 
 def hand_on(directory: Path) -> None:

@@ -129,10 +129,11 @@ def produce(spool: Path, ledger: Path, pace_s: float) -> None:
                 queue.enqueue_many([f'{text} {body}' for text in texts])
             except QueueError as error:
                 file.write(f'refused {" ".join(texts)}\n')
+                # A producer is not told when there is room again.
                 time.sleep(0.05 if isinstance(error, QueueFullError) else 0.2)
             else:
                 file.write(f'accepted {" ".join(texts)}\n')
-                time.sleep(pace_s * len(texts))
+                time.sleep(pace_s * len(texts))  # messages are to come as long as processes are killed
 
 
 class LargeDisk(GrowingDisk):
@@ -154,7 +155,7 @@ def renew_all(spool: Path, count: Path) -> None:
             for folder in folders:
                 if renew(folder):
                     file.write(b'.')
-            time.sleep(RENEW_EVERY_S)
+            time.sleep(RENEW_EVERY_S)  # others work there, at any moment
 
 
 # Who lets them.
@@ -268,7 +269,7 @@ class Storm:
         ballast = fill(self.spool.parent)
         until_s = time.monotonic() + FULL_S
         while time.monotonic() < until_s:
-            time.sleep(self.random.expovariate(1 / KILL_EVERY_S))
+            time.sleep(self.random.expovariate(1 / KILL_EVERY_S))  # any moment, as above
             self.kill()
         ballast.unlink()
         self.result.disk_full_times += 1

@@ -70,7 +70,7 @@ class Ours(Contender):
         queue = self._queues.get(name)
         if queue is None:
             # An older checkout, measured instead of this one, may call it a board.
-            open_queue = getattr(self.spool, 'queue', None) or self.spool.board  # type: ignore[attr-defined]
+            open_queue = getattr(self.spool, 'queue', None) or self.spool.board
             queue = self._queues[name] = open_queue(name, self.slice, self.numslices)
         return queue
 

@@ -84,7 +84,7 @@ class Crowd:
 
     def turn(self, count: int) -> Turn:
         """Send one message after the other, each when the last has been worked on."""
-        time.sleep(REST_S)
+        time.sleep(REST_S)  # who is still awake from the last turn goes to sleep
         before_s = sum(_cpu_s(each.pid) for each in self._runners)
         begun_s = time.perf_counter()
         for _ in range(count):
@@ -93,7 +93,7 @@ class Crowd:
             while any(not name.startswith('.') for name in os.listdir(self._directory)):
                 if time.perf_counter() > last_s:
                     raise ContenderError('a message was not worked on')
-                time.sleep(0.0002)
+                time.sleep(0.0002)  # a watch would be one more that is woken
         took_s = time.perf_counter() - begun_s
         cpu_s = sum(_cpu_s(each.pid) for each in self._runners) - before_s
         return Turn(took_s / count, count, cpu_s / count)
@@ -120,7 +120,7 @@ def run(place: Path, effort: Effort) -> Iterator[Figure]:
             crowds.append(crowd)
         rounds = alternate(
             place, [lambda crowd=crowd: crowd.turn(count) for crowd in crowds], 2 * effort.pairs
-        )  # type: ignore[misc]
+        )
     yield figure(CASE, 'ours', 'ours', rounds)
 
 

@@ -144,13 +144,13 @@ def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) 
     url = f'http://127.0.0.1:{port}'
 
     def done() -> int:
-        worker.stdin.write('\n')  # type: ignore[union-attr]
-        worker.stdin.flush()  # type: ignore[union-attr]
-        return int(worker.stdout.readline())  # type: ignore[union-attr]
+        worker.stdin.write('\n')
+        worker.stdin.flush()
+        return int(worker.stdout.readline())
 
     def turn() -> float:
         before, began_s = done(), time.perf_counter()
-        time.sleep(turn_s)
+        time.sleep(turn_s)  # so long a turn is
         return (done() - before) / (time.perf_counter() - began_s)
 
     try:
@@ -159,7 +159,7 @@ def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) 
             raise RuntimeError(f'the desk does not start: {line}{desk.stderr.read()}')
         first = {path: ask(url + path)[0] for path in PAGES}
         while not is_counted(url):
-            time.sleep(0.5)
+            time.sleep(0.5)  # each question costs the desk what is measured
         counted = {path: max(ask(url + path)[0] for _ in range(3)) for path in PAGES}
         closed, opened, slowest = [], [], list[float]()
         for _ in range(pairs):

@@ -86,7 +86,7 @@ class Tasks(Contender):
             self._stamps.seek(self._taken * self._stamp_bytes)
             if time.monotonic() > ends_s or self._worker.poll() is not None:
                 raise TimeoutError(f'task {self._taken + 1} has not begun')
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # a watch would cost what is measured
         self._taken += 1
         return int.from_bytes(stamp, 'little')
 
@@ -139,6 +139,6 @@ def _idle(pair: list[Worker], times: int) -> dict[str, Any]:
     waits_us: dict[str, list[float]] = {worker.entrant.name: [] for worker in pair}
     for _ in range(times):
         for worker in pair:
-            time.sleep(rng.uniform(*PAUSE_S))
+            time.sleep(rng.uniform(*PAUSE_S))  # a worker is to be idle, and for any time
             waits_us[worker.entrant.name].append(worker.turn('idle', '-', 1, 0)[0] * 1e6)
     return {name: percentiles(waits) for name, waits in waits_us.items()}

@@ -126,11 +126,13 @@ def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
         sleepers.append(_Sleeper('runner', spool_directory, source))
         sleepers.append(_Sleeper('bare', bare_directory))
         for number in range(times + 5):
+            # Both are to be asleep, and for any time.
             time.sleep(rng.uniform(*PAUSE_S))
             begun_ns = time.monotonic_ns()
             stamps.clear()
             queue.enqueue(b'x' * 1024)
             runner_us = (sleepers[0].answer_ns() - (stamps[-1] if stamps else begun_ns)) / 1000
+            # As above.
             time.sleep(rng.uniform(*PAUSE_S))
             begun_ns = time.monotonic_ns()
             os.rename(place / 'one', bare_directory / 'one')

@@ -250,7 +250,7 @@ class TestMovedEntries:
         with pytest.raises(error):
             send_back(spool['in'], filebase, spool[to])
         assert spool['in'].files == [filebase]
-        transaction = spool.transaction(spool['in'], spool['in'].take().filebase)  # type: ignore[union-attr]
+        transaction = spool.transaction(spool['in'], spool['in'].take().filebase)
         with pytest.raises(error):
             transaction.forward(spool[to])
         with pytest.raises(error):

@@ -211,7 +211,7 @@ class MissesOnce(Disk):
     rename_order = staticmethod(lambda fd: WITH_FILE)
     missed = ''
 
-    def scandir(self, path):  # type: ignore[no-untyped-def]
+    def scandir(self, path):
         found, self.missed, missed = list(os.scandir(path)), '', self.missed
         return nullcontext(entry for entry in found if not missed or not entry.name.startswith(missed))
 

@@ -187,7 +187,7 @@ class EndsTheLoop(AsyncRunner):
         elif msg == 'cancel':
             for task in asyncio.all_tasks():
                 task.cancel()
-        await asyncio.sleep(0 if msg in ('stop', 'cancel') else 0.001)
+        await asyncio.sleep(0 if msg in ('stop', 'cancel') else 0.001)  # others begin meanwhile
 
 
 def run_as_a_child_does(runner):
@@ -294,7 +294,7 @@ class Deadly(Count):
         await super().dispose(msg, msgdata)
         if msg == 'deadly':
             os._exit(9)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # others begin meanwhile
 
 
 def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool):

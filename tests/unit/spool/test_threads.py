@@ -119,7 +119,7 @@ def first_uses(spool: Spool, number: int) -> None:
 def test_what_is_made_at_its_first_use_serves_all_threads(tmp_path: Path) -> None:
     for turn in range(TURNS):
         spool = Spool(tmp_path / str(turn), 'lazy')
-        together(lambda number, spool=spool: first_uses(spool, number))  # type: ignore[misc]
+        together(lambda number, spool=spool: first_uses(spool, number))
         assert len(spool['in'].files) == 2 * THREADS
         spool.close()
 
@@ -153,7 +153,7 @@ def test_threads_that_hold_a_brokers_messages_note_them_in_one_file(tmp_path: Pa
         together(hold)
         [file] = Path(folder.path).iterdir()
         assert sorted(file.read_text().split()) == [f'{number:040x}' for number in range(THREADS)]
-        together(lambda number, held=held: held.end(f'{number:040x}'))  # type: ignore[misc]
+        together(lambda number, held=held: held.end(f'{number:040x}'))
         held.close()
         assert not list(Path(folder.path).iterdir())
     spool.close()

@@ -206,7 +206,7 @@ def test_what_could_not_be_renewed_is_tried_again_the_seldomer_the_longer(tmp_pa
         tries.append(clock.monotonic_ns())
         return False
 
-    queue.folder.disk.copy_attributes = refuse  # type: ignore[method-assign]
+    queue.folder.disk.copy_attributes = refuse
     before = grow(spool, queue.folder)
     for _ in range(200):
         queue.enqueue('a')
@@ -217,7 +217,7 @@ def test_what_could_not_be_renewed_is_tried_again_the_seldomer_the_longer(tmp_pa
     waits = [later - sooner for sooner, later in pairwise(tries)]
     assert waits == sorted(waits)
     assert len(tries) < 20
-    queue.folder.disk.copy_attributes = scan  # type: ignore[method-assign]
+    queue.folder.disk.copy_attributes = scan
     clock.advance(120.0)
     assert queue.take() is None
     assert os.stat(queue.folder.path).st_ino != before
