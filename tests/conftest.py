@@ -108,13 +108,13 @@ ALONE = (
 # The longest chains of tests that cannot be divided: `bin/test` ends with how long each has taken.  After the two longest come those that
 # mostly wait, and then those that compute: side by side with few of the former, the latter would wait for each other.
 FIRST = (
-    'browser',
     'brokers',
+    'mailman',
     'other-peoples-suites',
     'celery',
+    'browser',
     'power',
     'tests/servers/machine/test_systemd.py',
-    'mailman',
     'tests/acceptance/released/test_accelerator.py',
     'tests/acceptance/released/test_wheel.py',
     'tests/servers/machine/test_engine.py',
