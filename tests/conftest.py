@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -191,9 +192,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is there by now, ten thousand tests and all modules, to itself: each later collection need not look at it again."""
-    gc.collect()
-    gc.freeze()
+    """Leave what is there by now, ten thousand tests and all modules, to itself: each later collection need not look at it again.
+
+    Python 3.14 would then keep what the frames of tests hold, open files too, and Hypothesis would not find its own source of numbers.
+    """
+    if sys.version_info < (3, 14):
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
