@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from switchboard.spool.spool import Spool
 from tests.helpers.ports import free_port
 from tests.servers.mail.arrivals import arrive, subjects
 from tests.servers.mail.postfix import Postfix, need_postfix, postfix
-from tests.servers.place import Place, place, small_disk
+from tests.servers.place import USER, Place, place, small_disk
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -177,6 +178,16 @@ def test_the_configuration_files_are_ones_that_postfix_accepts(somewhere: Place)
             check=True,
         )
         assert 'unused parameter' not in warnings.stderr
+
+
+def test_a_command_of_an_alias_file_runs_as_the_files_owner(somewhere: Place) -> None:
+    spool = somewhere.configure(QUEUES)
+    with postfix(somewhere) as server:
+        server.command('postconf', '-e', 'default_privs = mail')  # who may not write there
+        shutil.chown(server.home / 'conf' / 'aliases', USER)
+        server.command('postfix', 'reload')
+        server.send(ANN, ALIAS, content=mail('owner'))
+        assert subjects(arrive(spool['in'], 1, server.told)) == ['owner']
 
 
 def test_a_spool_without_a_configuration_takes_plain_files(somewhere: Place) -> None:
