@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
+# No entry yet: a mail that another program has put into a queue.
+PLAIN_SUFFIX = '.eml'
 
 NS = 1_000_000_000
 DIGEST_DIGITS = 40

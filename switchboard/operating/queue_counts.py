@@ -17,6 +17,7 @@ from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
     NS,
+    PLAIN_SUFFIX,
     PRESERVED,
     READY,
     UNFINISHED,
@@ -26,7 +27,7 @@ from switchboard.message.naming import (
     parse,
 )
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD, DIRECTORIES, MAILDIR_NEW, PLAIN_SUFFIX
+from switchboard.store.layout import BAD, DIRECTORIES, MAILDIR_NEW
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256

@@ -35,12 +35,12 @@ from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import lazy_mail
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
-from switchboard.message.naming import CLAIMED, NS, SLICE_DIGITS, Name
+from switchboard.message.naming import CLAIMED, NS, PLAIN_SUFFIX, SLICE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import DIRECTORIES, MAILDIR_NEW, PLAIN_SUFFIX
+from switchboard.store.layout import DIRECTORIES, MAILDIR_NEW
 from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')

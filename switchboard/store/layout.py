@@ -43,8 +43,6 @@ DRAFT_PREFIX = '.new-'
 DIRECTORIES = ('tmp', 'new', 'cur')
 # That one of them into which others move a mail when it is whole.
 MAILDIR_NEW = 'new'
-# In a queue: a mail that another program has put there.
-PLAIN_SUFFIX = '.eml'
 # In a queue: made and removed at once, to wake watchers.
 WAKE = '.wake'
 
