@@ -291,9 +291,22 @@ def _tail(source: _Source, eol: bytes) -> bytes:
 
 
 def _head(mail: Message, eol: bytes, *, unixfrom: bool) -> bytes:
-    lines = [_from_line(mail, eol)] if unixfrom else []
-    lines += (_field(name, value, mail.policy, eol) for name, value in mail._headers)  # type: ignore[attr-defined]  # not in the stubs
-    return b''.join(lines) + eol
+    end = eol.decode('ascii')
+    pieces = [_from_line(mail, eol).decode('latin-1')] if unixfrom else []
+    for name, value in mail._headers:  # type: ignore[attr-defined]  # not in the stubs
+        # Nearly all: a printable value has no line end in it.
+        if (
+            type(value) is str
+            and value.isascii()
+            and value.isprintable()
+            and len(name) + len(value) <= MAX_LINE_CHARACTERS
+            and _NAME.fullmatch(name)
+        ):
+            pieces.append(f'{name}: {value}{end}')
+        else:
+            pieces.append(_field(name, value, mail.policy, eol).decode('latin-1'))
+    pieces.append(end)
+    return ''.join(pieces).encode('latin-1')
 
 
 def _from_line(mail: Message, eol: bytes) -> bytes:
@@ -426,14 +439,6 @@ def _field(name: str, value: Any, policy: Policy[Any], eol: bytes) -> bytes:
     """Write a field anew; no part of its value becomes another."""
     if not _NAME.fullmatch(name):
         raise ValueError(f'{name[:100]!r} cannot be the name of a header field')
-    # Nearly all: a printable value has no line end in it.
-    if (
-        type(value) is str
-        and value.isascii()
-        and value.isprintable()
-        and len(name) + len(value) <= MAX_LINE_CHARACTERS
-    ):
-        return f'{name}: {value}'.encode('ascii') + eol
     if isinstance(value, str) and not hasattr(value, 'fold'):
         text: str | None = value
     elif isinstance(value, Header):

@@ -158,10 +158,12 @@ class ReadyQueue:
                 return None
             if not self._line or now_ns >= self._line_until_ns:
                 self._refill(now_ns)
-            while self._line:
-                filebase = self._line.pop()
-                if filebase not in self._deferred and not self._is_held_back(filebase):
-                    return filebase
+            line, may_be_held_back = self._line, self._first_of_key or self._keys is not None
+            while line:
+                filebase = line.pop()
+                if filebase in self._deferred or (may_be_held_back and self._is_held_back(filebase)):
+                    continue
+                return filebase
             return None
 
     @property

@@ -240,7 +240,7 @@ class Switchboard:
 
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
-        if self.is_paused() or not self._throttle.allows():
+        if self.options.paused or self._is_paused() or not self._throttle.allows():
             return None
         taken = self.consumer.take()
         if taken is not None:

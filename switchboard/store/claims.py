@@ -268,7 +268,8 @@ class Claim:
 
         :raises OSError: that was refused.  The file is where it was, and still claimed.
         """
-        pool.recycle(self.fd, self.folder, self.name, self.size, reusable=self.writable and self.links == 1)
+        name = self.filebase + self.suffix
+        pool.recycle(self.fd, self.folder, name, self.size, reusable=self.writable and self.links == 1)
         self._leave()
 
     def close(self) -> None:

@@ -224,11 +224,12 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
 
 
 def _make_room(items: Sequence[PreparedEntry]) -> None:
-    rooms = [item.room for item in items if item.room is not None]
-    if rooms:
-        from switchboard.store.limits import make_room  # here: few queues have limits
+    for item in items:
+        if item.room is not None:
+            from switchboard.store.limits import make_room  # here: few queues have limits
 
-        make_room(rooms)
+            make_room([each.room for each in items if each.room is not None])
+            return
 
 
 def _move(item: PreparedEntry, disk: Disk) -> bool:
