@@ -198,7 +198,8 @@ class BrokerConsumer:
             if delivery is None:
                 return None
             claim = self._decoded(delivery)
-            if not self._is_over(claim):
+            # Redelivered to the process that holds it; a duplicate, or done; or not due.
+            if not (self._is_redelivered(claim) or self._is_known(claim) or self._is_early(claim)):
                 return claim
 
     def _decoded(self, delivery: Delivery) -> BrokerClaim:
@@ -229,13 +230,6 @@ class BrokerConsumer:
             return 0
         self._delivery_counts.collect()
         return self._delivery_counts.deaths(digest)
-
-    def _is_over(self, claim: BrokerClaim) -> bool:
-        """End a message that is not to be worked on now.
-
-        It was redelivered to the process that holds it; or it is a duplicate, or done; or it is not due.
-        """
-        return self._is_redelivered(claim) or self._is_known(claim) or self._is_early(claim)
 
     def _own(self, claim: BrokerClaim) -> BrokerClaim | None:
         return OWN_CLAIMS.get(self._key(claim.filebase)) or self._waiting.get(claim.filebase)

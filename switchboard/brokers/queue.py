@@ -342,22 +342,15 @@ class BrokerQueue:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
                 if not is_expired(msgdata, self.steady):
-                    self._look_again(claim)
+                    self.release(claim.filebase)
+                    self.defer(claim.filebase, LOOK_AGAIN_S)
+                    raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)
                 raise EntryExpiredError('its time to live is over')
         except UNREADABLE as error:
             error.queue, error.filebase = self.name, claim.filebase
             self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
             raise
         return msg, msgdata
-
-    def _look_again(self, claim: BrokerClaim) -> None:
-        """Keep a message whose time is over only if the clock is right, which was set forward.
-
-        :raises EntryTakenError: always.
-        """
-        self.release(claim.filebase)
-        self.defer(claim.filebase, LOOK_AGAIN_S)
-        raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)
 
     def count_deaths(self, claim: BrokerClaim) -> None:
         """Put the deaths of processes that had the message before into its history.

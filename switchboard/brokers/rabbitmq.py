@@ -117,12 +117,9 @@ def _why_unreadable(content: bytes) -> str | None:
     try:
         Message().inbound_header(content)
     except Exception as error:  # what a stranger has sent may raise anything
-        return f'its properties cannot be read: {_ascii_text(error)}'
+        text = f'{type(error).__name__}: {error}'.encode('ascii', 'backslashreplace').decode()
+        return f'its properties cannot be read: {text[:200]}'
     return None
-
-
-def _ascii_text(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.encode('ascii', 'backslashreplace').decode()[:200]
 
 
 def _with_readable_texts(content: bytes, form: str) -> bytes:
@@ -156,14 +153,6 @@ _CALLS = frozenset(
         spec.Basic.Publish,
     )
 )
-
-
-def open_channel(connection: Any) -> Any:
-    """:return: a new channel."""
-    channel = connection.channel()
-    channel.auto_decode = False
-    channel._callbacks[spec.Channel.Close] = partial(_closed, channel)
-    return channel
 
 
 def _closed(channel: Any, code: int, text: str, class_id: int, method_id: int) -> None:
@@ -210,7 +199,10 @@ class RabbitDriver(Driver):
         self._notifier: SelfPipe | None = None
 
     def _channel(self) -> Any:
-        return open_channel(self.connection)
+        channel = self.connection.channel()
+        channel.auto_decode = False
+        channel._callbacks[spec.Channel.Close] = partial(_closed, channel)
+        return channel
 
     # Out.
 

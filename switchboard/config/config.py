@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from switchboard.config.examine import Parts, advise_on_values, examine
+from switchboard.config.examine import Parts, advise_on_value, examine
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import (
     Problems,
@@ -286,7 +286,8 @@ class _Loader:
         except UnknownQueueError as error:
             self.problems.error(section.error(str(error).replace('queue name', f'{kind} name')))
             return
-        advise_on_values(section, self.problems)
+        for entry in section.entries.values():
+            advise_on_value(entry, self.problems)
         self.sections[kind].append(with_new_spellings(section, self.problems))
 
     def _core_values(self) -> dict[str, Any]:

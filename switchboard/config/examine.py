@@ -64,12 +64,6 @@ def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Prob
     _advise_on_queues(parts, problems)
 
 
-def advise_on_values(section: Section, problems: Problems) -> None:
-    """Note what means something in a shell or in other configurations, and is a plain part of the value here."""
-    for entry in section.entries.values():
-        advise_on_value(entry, problems)
-
-
 def advise_on_value(entry: Entry, problems: Problems) -> None:
     """Note it of one value."""
     for line, text in entry.lines:
@@ -163,14 +157,11 @@ def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, pro
             problems.warn(section.entries['instances'].error(f'nobody consumes the queue {runner.queue}'))
 
 
-def _only_waits(options: QueueOptions) -> bool:
-    """Is the queue for what waits until its time is over, and then goes on as a dead letter?"""
-    return options.ttl_s is not None and options.dead_letter != BAD
-
-
 def _needs_no_consumer(options: QueueOptions) -> bool:
+    # What waits there until its time is over goes on as a dead letter.
+    only_waits = options.ttl_s is not None and options.dead_letter != BAD
     # Of a queue on a broker, the consumers may be on other machines.
-    return options.consumed_externally or options.url is not None or _only_waits(options)
+    return options.consumed_externally or options.url is not None or only_waits
 
 
 def _advise_on_queues(parts: Parts, problems: Problems) -> None:

@@ -133,10 +133,6 @@ def _runner_class(text: str) -> str:
     return _class_path(text)
 
 
-def _classes(text: str) -> tuple[str, ...]:
-    return tuple(_class_path(one) for one in words(text))
-
-
 def _modules(text: str) -> tuple[str, ...]:
     for one in words(text):
         if not _MODULE.fullmatch(one):
@@ -199,7 +195,7 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'durability': Key('durability', choice('full', 'lazy')),
     'flush': Key('flush', choice('one', 'two')),
     'accept': Key('accept', words, is_list=True),
-    'pickle_classes': Key('pickle_classes', _classes, is_list=True),
+    'pickle_classes': Key('pickle_classes', lambda text: tuple(map(_class_path, words(text))), is_list=True),
     'serializer': Key('serializer', choice('json', 'msgpack', 'yaml')),
     'message_class': Key('message_class', optional(_class_path)),
     'max_recoveries': Key('max_recoveries', count(1)),

@@ -60,7 +60,8 @@ class QueueRules(NamedTuple):
     def of(cls, default: QueueOptions, rules: Iterable[QueueRule]) -> QueueRules:
         """Put sections, given in the order of the file, into the order in which they are laid over each other."""
         rules = list(rules)
-        globs = sorted((rule for rule in rules if rule.is_glob), key=_literal_characters)
+        globs = [rule for rule in rules if rule.is_glob]
+        globs.sort(key=lambda rule: sum(char not in _WILD for char in rule.pattern))
         return cls(default, tuple(globs), {rule.pattern: rule for rule in rules if not rule.is_glob})
 
     def rules_for(self, name: str) -> list[QueueRule]:
@@ -87,10 +88,6 @@ class QueueRules(NamedTuple):
             deciding = {option: rule for rule in self.rules_for(name) for option in rule.values}
             busy.update(rule.pattern for rule in deciding.values())
         return [rule for rule in self.globs if rule.values and rule.pattern not in busy]
-
-
-def _literal_characters(rule: QueueRule) -> int:
-    return sum(char not in _WILD for char in rule.pattern)
 
 
 def is_pattern(text: str) -> bool:

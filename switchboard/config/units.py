@@ -169,9 +169,8 @@ def retry_policy(text: str) -> RetryPolicy:
 
     :raises ValueError: it is not of that form.
     """
-    from switchboard.options import (
-        RetryPolicy,  # here, because a list of entries needs durations, and no options
-    )
+    # Here, because a list of entries needs durations, and no options.
+    from switchboard.options import RetryPolicy
 
     waits, *rest = text.split() or ['']
     first, _, cap = waits.partition('..')

@@ -198,15 +198,11 @@ def _make_lazy_class(cls: type[Message]) -> type[_Lazy]:
         '__module__': cls.__module__,
         '__qualname__': cls.__qualname__,
         '__doc__': cls.__doc__,
-        '__reduce_ex__': _reduce,
+        '__reduce_ex__': lambda self, _protocol: (_remake, (self._named, self.__dict__)),
         '_parse': staticmethod(parsed),
         '_named': cls,
     }
     return type(cls.__name__, (_Lazy, cls), members)
-
-
-def _reduce(self: Any, protocol: int) -> Any:
-    return _remake, (self._named, self.__dict__)
 
 
 def _remake(cls: type[Message], state: dict[str, Any]) -> Any:

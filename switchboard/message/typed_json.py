@@ -321,10 +321,6 @@ def _read_time(value: Any) -> Any:
 _PARTS_OF_TIMEDELTA = ('days', 'seconds', 'microseconds')
 
 
-def _write_timedelta(value: Any) -> dict[str, int]:
-    return {part: getattr(value, part) for part in _PARTS_OF_TIMEDELTA}
-
-
 def _read_timedelta(value: Any) -> Any:
     from datetime import timedelta
 
@@ -367,7 +363,7 @@ _NAMES = {
 }
 _WRITERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(('datetime', 'date', 'time'), lambda value: value.isoformat()),
-    'timedelta': _write_timedelta,
+    'timedelta': lambda value: {part: getattr(value, part) for part in _PARTS_OF_TIMEDELTA},
     'decimal': str,
     'uuid': lambda value: {'hex': value.hex},
     'tuple': lambda value: list(map(_tagged, value)),

@@ -301,9 +301,8 @@ class Hold:
 
     def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
-        return Where(
-            target.queue, hold(session.queue(target.queue), target.filebase, **session.operator.fields())
-        )
+        queue = session.queue(target.queue)
+        return Where(target.queue, hold(queue, target.filebase, **session.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,9 +320,8 @@ class Release:
 
     def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
-        return Where(
-            target.queue, release(session.queue(target.queue), target.filebase, **session.operator.fields())
-        )
+        queue = session.queue(target.queue)
+        return Where(target.queue, release(queue, target.filebase, **session.operator.fields()))
 
 
 # By the verb; each is given the name of a queue, which may be empty.

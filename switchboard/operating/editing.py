@@ -144,7 +144,9 @@ class Editing:
                 **self._says,
             }
         ]
-        is_delayed, room = self._is_wished(), None
+        # Beside a name in the future, a file's date in the future tells of a turned clock, and not of a delay.
+        is_delayed = self._claim.modified_ns <= self._queue.clock.time_ns() + CLOCK_SLACK_NS
+        room = None
         if target is not source:
             room = target.check_room(entry)
             records.append(self._move(after))
@@ -167,10 +169,6 @@ class Editing:
             del metadata[EXPIRES]  # or it would come back at once
         event = 'retried' if is_retry else 'moved'
         return {'event': event, 'time': timestamp(queue.clock), 'queue': queue.name, 'to': self._target.name}
-
-    def _is_wished(self) -> bool:
-        # Beside a name in the future, a file's date in the future tells of a turned clock, and not of a delay.
-        return self._claim.modified_ns <= self._queue.clock.time_ns() + CLOCK_SLACK_NS
 
     def _give_back(self) -> None:
         if not self._claim.is_own() or self._claim.folder is not self._queue.folder:

@@ -52,11 +52,7 @@ class Tidied:
     removed: int = 0
 
 
-def _nobody_listens(_subject: str, _error: Exception) -> None:
-    """A failed chore is in the log."""
-
-
-def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = _nobody_listens) -> Tidied:
+def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *_: None) -> Tidied:
     """Do one round.
 
     :param on_failure: called for each failed chore with its queue, or with the spool's directory, and the error.
@@ -199,12 +195,12 @@ def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
     # No entry was preserved before it was there; of a delayed or held entry, the name does not say since when it was.
     candidates = (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before or name > now)
     old = nsmallest(LOOKED_AT, candidates)
-    return sum(_remove_if(bad, filebase, lambda since_ns: since_ns < before_ns) for filebase in old)
+    return sum(_remove_if(bad, filebase, before_ns) for filebase in old)
 
 
-def _remove_if(bad: Switchboard, filebase: str, is_old: Callable[[int], bool]) -> bool:
+def _remove_if(bad: Switchboard, filebase: str, before_ns: int) -> bool:
     try:
-        if not is_old(_preserved_ns(bad, filebase)):
+        if _preserved_ns(bad, filebase) >= before_ns:
             return False
         remove(bad, filebase)
     except QueueError as error:

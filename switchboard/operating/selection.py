@@ -127,10 +127,6 @@ class Field(NamedTuple):
     folded: bool = False
 
 
-def _contains(entry: EntrySummary, _now_ns: int) -> tuple[str, ...]:
-    return (entry.last_error[1], entry.damage)
-
-
 def _age_ms(entry: EntrySummary, now_ns: int) -> float:
     return entry.age_s(now_ns) * 1000
 
@@ -148,7 +144,7 @@ FIELDS: dict[str, Field] = {
     'cause': Field(
         'why it was put aside: rejected, attempts, expired ...', 'text', lambda e, _: (e.cause,), True
     ),
-    'match': Field('a text in its last error', 'text', _contains, True),
+    'match': Field('a text in its last error', 'text', lambda e, _: (e.last_error[1], e.damage), True),
     'origin': Field('the queue it came from', 'text', lambda e, _: (e.origin or '',)),
     'kind': Field('mail, json, text, bytes ...', 'text', lambda e, _: (e.kind.partition('+')[0],)),
     'older': Field('so long as it is now, or longer', 'duration', _age_ms),

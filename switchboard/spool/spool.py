@@ -145,9 +145,8 @@ class Spool:
         self.steady.time_ns()  # so that a clock that is turned later is known to have been turned
         self._in_force: ActiveConfig | None = None
         if config is not None:
-            from switchboard.spool.current import (
-                ActiveConfig,
-            )  # here, because a spool without a configuration needs neither
+            # Here, because a spool without a configuration needs none.
+            from switchboard.spool.current import ActiveConfig
 
             self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)

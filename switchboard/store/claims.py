@@ -201,7 +201,7 @@ class Claim:
             try:
                 folder.receive_exclusive(self.folder, self.name, name)
             except FileExistsError:
-                if self._leads_here(folder, name):
+                if folder.disk.leads_to(name, folder.fd, folder.disk.fstat(self.fd)):
                     # A rename between two names of one file does nothing.
                     self.folder.disk.unlink(self.name, dir_fd=self.folder.fd)
                 elif self._removes_copy(folder, filebase, suffix):
@@ -236,10 +236,6 @@ class Claim:
         """Give the file a name that nobody else can have meant, without asking whether it is free."""
         folder.receive(self.folder, self.name, filebase + suffix)
         self._follow(folder, filebase, suffix)
-
-    def _leads_here(self, folder: Folder, name: str) -> bool:
-        disk = folder.disk
-        return disk.leads_to(name, folder.fd, disk.fstat(self.fd))
 
     def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
         self._strike_out()

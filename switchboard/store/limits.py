@@ -38,7 +38,6 @@ from switchboard.store.folder import Folder
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
     from typing import Protocol
 
     from switchboard.options import QueueOptions
@@ -150,9 +149,7 @@ class QueueCount:
     def __enter__(self) -> QueueCount:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         pass
 
 
@@ -197,9 +194,7 @@ class SharedCount(QueueCount):
         except ValueError:  # it is new, or damaged
             self.forget()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Write, and drop the lock."""
         fd, self._fd = self._fd, -1
         numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns)

@@ -139,11 +139,7 @@ class FilePool:
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
-        while self.kept_open:
-            try:
-                file = self.kept_open.pop()
-            except IndexError:
-                break  # another thread was faster
+        while (file := _pop(self.kept_open)) is not None:
             if self._is_usable(file):
                 self._lend()
                 return file

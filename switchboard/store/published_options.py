@@ -88,7 +88,7 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
     try:
         content = Folder(f'{spool}/{RUN}', disk).read(OPTIONS_COPY, MAX_COPY_BYTES)
     except FileNotFoundError:
-        return None
+        content = None
     if content is None:
         return None
     path = f'{spool}/{RUN}/{OPTIONS_COPY}'

@@ -113,7 +113,7 @@ class Routes:
             Route('/topology.svg', self._topology),
             Route('/entries/{name}/{filebase}/download', self._download),
             Route('/export.{format}', self._export),
-            Route('/help', self._help),
+            Route('/help', partial(self._html, template='help', shown={'command': ''})),
             Route('/metrics', self._metrics),
             Route('/api/openapi.json', self._openapi),
         ]
@@ -319,9 +319,6 @@ class Routes:
             accept=request.headers.get('accept', ''),
         )
         return Response(text, headers={'content-type': kind})
-
-    def _help(self, request: Request) -> Response:
-        return self._html(request, 'help', {'command': ''})
 
     async def _openapi(self, request: Request) -> Response:
         deeds = [

@@ -33,10 +33,6 @@ def _shown(value: Any) -> Any:
     return escape_terminal(str(value))
 
 
-def _ago(seconds: float | None) -> str:
-    return '' if seconds is None else age(seconds)
-
-
 def _stamp(ns: str | int | None) -> str:
     return moment(int(ns) / 1e9) if ns else ''
 
@@ -49,10 +45,6 @@ def _when(seconds: Any) -> str:
 def _iso(seconds: Any) -> str:
     is_time = isinstance(seconds, int | float) and 0 <= seconds < 1e10
     return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(seconds)) if is_time else ''
-
-
-def _heat(count: int) -> str:
-    return f'heat{sum(count >= least for least in CELLS)}'
 
 
 def _short(filebase: str) -> str:
@@ -80,7 +72,7 @@ def environment() -> Environment:
         extensions=[],
     )
     made.filters |= {
-        'ago': _ago,
+        'ago': lambda seconds: '' if seconds is None else age(seconds),
         'stamp': _stamp,
         'when': _when,
         'iso': _iso,
@@ -88,7 +80,7 @@ def environment() -> Environment:
         'grouped': grouped,
         'number': number,
         'duration': duration,
-        'heat': _heat,
+        'heat': lambda count: f'heat{sum(count >= least for least in CELLS)}',
         'short': _short,
         'compact': _compact,
         'segment': lambda text: quote(str(text), safe='', errors=HALVES),

@@ -297,7 +297,9 @@ def _with_canary(
                 except QueueError:
                     del waiting[digest]  # it was done
                     continue
-                if there.queue != result.now.queue or _has_failed(there):
+                entry = there.look()
+                has_failed = entry is not None and bool(entry.attempts + entry.recoveries)
+                if has_failed or there.queue != result.now.queue:
                     back += 1
             progress.update(f'canary: {number(len(waiting), *ENTRIES)} not done yet')
             if time.monotonic() >= give_up_s:
@@ -318,11 +320,6 @@ def _with_canary(
         return Exit.PARTIAL
     print_note(f'canary: {many} of {many} went through; sending back the other {grouped(left)}')
     return request.act_on(chosen[many:], action, ask=ask)
-
-
-def _has_failed(found: Found) -> bool:
-    entry = found.look()
-    return entry is not None and bool(entry.attempts + entry.recoveries)
 
 
 @entries_verb(

@@ -27,7 +27,6 @@ from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.routing.exchange import Step
 
 # Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
 FIRST_SPARES = 64
@@ -350,10 +349,6 @@ def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
         write_line(', '.join(counts))
 
 
-def _step_fields(step: Step) -> dict[str, Any]:
-    return {**step._asdict(), 'binding': str(step.binding) if step.binding is not None else None}
-
-
 @verb()
 @click.argument('exchange')
 @click.argument('routing_key', metavar='KEY')
@@ -390,7 +385,8 @@ def route(
     unknown = [queue for queue in queues if not installation.takes(queue)]
     if as_json:
         for step in steps:
-            write_json(_step_fields(step))
+            binding = str(step.binding) if step.binding is not None else None
+            write_json({**step._asdict(), 'binding': binding})
     else:
         for step in steps:
             line = escape_terminal(str(step))

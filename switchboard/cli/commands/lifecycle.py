@@ -366,18 +366,11 @@ def _end_of(pid: int | None) -> Iterator[list[int]]:
 
 
 class AnswerWatch:
-    """Asks a master that is waited for without a limit whether it still answers.
+    """Asks a master that is waited for without a limit whether it still answers."""
 
-    :param answer_s: how long an answer may take.
-    """
-
-    def __init__(
-        self, directory: Path, answer_s: float = ANSWER_TIMEOUT_S, again_s: float = ASK_AGAIN_S
-    ) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._answer_s = answer_s
-        self._again_s = again_s
-        self._next_s = time.monotonic() + again_s
+        self._next_s = time.monotonic() + ASK_AGAIN_S
         self._unanswered = 0
 
     def look(self) -> None:
@@ -388,7 +381,7 @@ class AnswerWatch:
         if time.monotonic() < self._next_s:
             return
         try:
-            ask(self._directory, {'do': 'status'}, self._answer_s)
+            ask(self._directory, {'do': 'status'}, ANSWER_TIMEOUT_S)
             self._unanswered = 0
         except TimeoutError:
             self._unanswered += 1
@@ -396,7 +389,7 @@ class AnswerWatch:
             self._unanswered = 0  # it begins, or ends
         if self._unanswered >= MOST_UNANSWERED:
             raise NoAnswerError(pid_of_master(self._directory))
-        self._next_s = time.monotonic() + self._again_s
+        self._next_s = time.monotonic() + ASK_AGAIN_S
 
 
 def left(directory: Path) -> Sequence[Record]:

@@ -69,11 +69,6 @@ def columns_of(queue: str) -> tuple[str, ...]:
     return ('entry', *where, 'age', 'size', 'kind', 'tries', 'retried', 'error')
 
 
-def short_name(filebase: str) -> str:
-    """:return: the beginning of a name, which is enough to find the entry: no two are of one nanosecond, or hardly ever."""
-    return filebase.partition('+')[0]
-
-
 def age_text(entry: EntrySummary, now_ns: int) -> str:
     """:return: how long it is as it is; of a held one, since when it is held."""
     if is_on_hold(entry.filebase):
@@ -123,7 +118,7 @@ class Line:
         entry = self.entry
         match name:
             case 'entry':
-                return entry.filebase if self.whole_names else short_name(entry.filebase)
+                return entry.filebase if self.whole_names else entry.filebase.partition('+')[0]
             case 'queue':
                 return entry.queue
             case 'from':

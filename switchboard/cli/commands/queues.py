@@ -146,14 +146,10 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     write_table(columns, rows)
     if not shown:
         print_note('no queues but bad')
-    _print_flags(flagged)
-    _print_bad(counts, origin)
-
-
-def _print_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
     lines = [line for queue, said in flagged.items() for line in flag_lines(queue, said)]
     if lines:
         write_line('\n' + '\n'.join(lines))
+    _print_bad(counts, origin)
 
 
 def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
@@ -171,11 +167,6 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
             )
         if one.foreign:
             print_note(f'{one.queue}: {number(one.foreign, *FOREIGN)}: left alone')
-
-
-def show_fields(installation: Installation, name: str) -> dict[str, Any]:
-    """:return: a queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
-    return queue_info(installation.view, name).whole_fields(count_one(installation, name))
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
@@ -277,11 +268,13 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
         Column('T', right=True),
         *(Column(title, right=True) for title in AGE_TITLES),
     ]
-    write_table([*columns, Column('LATER', right=True)], map(_shape_row, [total, *rows]))
-
-
-def _shape_row(one: Shape) -> list[Cell]:
-    return [one.name, *(grouped(count) for count in (one.total, *one.counts, one.later))]
+    write_table(
+        [*columns, Column('LATER', right=True)],
+        (
+            [one.name, *(grouped(count) for count in (one.total, *one.counts, one.later))]
+            for one in (total, *rows)
+        ),
+    )
 
 
 _reason = click.option('--reason', default='', metavar='TEXT', help='The reason, for the next operator.')

@@ -129,10 +129,11 @@ def _show_entry(
 
 
 def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
-    from switchboard.cli.commands.queues import show_fields, show_lines
+    from switchboard.cli.commands.queues import count_one, show_lines
+    from switchboard.operating.queue_info import queue_info
 
     if as_json:
-        write_json(show_fields(installation, name))
+        write_json(queue_info(installation.view, name).whole_fields(count_one(installation, name)))
         return
     first, *lines = show_lines(installation, name, everything=everything)
     write_line('\n'.join([_bold(first), *lines]))
