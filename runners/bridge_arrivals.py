@@ -87,9 +87,8 @@ class Arrivals:
         deliveries = deliveries[: len(publications)]
         outcomes: list[Outcome] = []
         for _, alike in groupby(publications, key=lambda publication: publication.key is None):
-            outcomes += self._spool.publish_many(
-                list(alike)
-            )  # those without an id must not pass those with one
+            # Those without an id must not pass those with one.
+            outcomes += self._spool.publish_many(list(alike))
         hopeless = [
             number for number, outcome in enumerate(outcomes) if _is_hopeless(outcome, publications[number])
         ]

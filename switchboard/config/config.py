@@ -174,31 +174,27 @@ class Config:
         options of the queue that it works on, for it holds both for life.  Where only ``instances`` differs it is ``scaled``
         instead: its slices can be changed while they run.
         """
-        return _changes(self, new)
-
-
-def _changes(old: Config, new: Config) -> Changes:
-    queues = _different(
-        {name: old.queue_options(name) for name in old.queue_names()},
-        {name: new.queue_options(name) for name in new.queue_names()},
-    )
-    stayed = [name for name in new.runners if name in old.runners]
-    changed, scaled = [], []
-    for name in stayed:
-        before, after = old.runners[name], new.runners[name]
-        if before.queue in queues or before._replace(instances=after.instances) != after:
-            changed.append(name)
-        elif before.instances != after.instances:
-            scaled.append(name)
-    return Changes(
-        added=_without(new.runners, old.runners),
-        removed=_without(old.runners, new.runners),
-        changed=tuple(changed),
-        scaled=tuple(scaled),
-        queues=queues,
-        exchanges=_different(old.exchanges.exchanges, new.exchanges.exchanges),
-        master=_master(old, new),
-    )
+        queues = _different(
+            {name: self.queue_options(name) for name in self.declared},
+            {name: new.queue_options(name) for name in new.declared},
+        )
+        changed, scaled = [], []
+        for name, after in new.runners.items():
+            if (before := self.runners.get(name)) is None:
+                continue
+            if before.queue in queues or before._replace(instances=after.instances) != after:
+                changed.append(name)
+            elif before.instances != after.instances:
+                scaled.append(name)
+        return Changes(
+            added=_without(new.runners, self.runners),
+            removed=_without(self.runners, new.runners),
+            changed=tuple(changed),
+            scaled=tuple(scaled),
+            queues=queues,
+            exchanges=_different(self.exchanges.exchanges, new.exchanges.exchanges),
+            master=_master(self, new),
+        )
 
 
 def _master(old: Config, new: Config) -> tuple[str, ...]:
@@ -315,8 +311,7 @@ class _Loader:
             self.problems.error(
                 section.entries['scale_runner'].error(f'there is no runner {scale[:60]!r}{hint}')
             )
-        restart = restart_options(RestartOptions(), values)
-        return MasterOptions(restart=restart, **values)
+        return MasterOptions(restart=restart_options(RestartOptions(), values), **values)
 
     def _runner(self, section: Section, restart: RestartOptions) -> RunnerOptions:
         values = read_values(section, RUNNER_KEYS, self.base, self.problems)

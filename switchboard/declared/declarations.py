@@ -69,11 +69,6 @@ class Declaration(NamedTuple):
         """Is it to be there after a power cut?"""
         return self.owner is None and not self.auto_delete and self.expires_s is None
 
-    def check_same(self, other: Declaration) -> None:
-        """:raises QueueMismatchError: `other` asks for something else."""
-        if reason := mismatch(self, other):
-            raise QueueMismatchError(f'it {reason}', queue=self.name)
-
     def applied_to(self, options: QueueOptions) -> QueueOptions:
         """:return: `options` with the declared ones put over them."""
         values: dict[str, Any] = {

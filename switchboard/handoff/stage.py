@@ -371,17 +371,16 @@ class Stage:
             return False
         fd, status = opened
         try:
-            thrown_away = self._is_uncommitted(name, transaction, status)
-            if thrown_away:
+            if self._is_uncommitted(name, transaction, status):
                 # After a power cut the file may have another name, too (Btrfs), and is a message there.
                 reusable = status.st_nlink == 1
                 self.pool.recycle(fd, self.folder, name, status.st_size, reusable=reusable)
+                return True
         except BaseException:
             self.disk.unlock_and_close(fd)
             raise
-        if not thrown_away:
-            self.disk.unlock_and_close(fd)
-        return thrown_away
+        self.disk.unlock_and_close(fd)
+        return False
 
     def _is_uncommitted(self, name: str, transaction: str, status: os.stat_result) -> bool:
         """Assumes: the output is locked, so that its owner is dead and commits no more.

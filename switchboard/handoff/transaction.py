@@ -91,9 +91,8 @@ class Transaction(Handoff):
             queues = (before, *queues)
             self.forwarded_to = None
             if self._forwarded_room is not None:
-                self._forwarded_room.end(
-                    is_filled=False
-                )  # the copy asks for its own; should that fail, it is asked for again
+                # The copy asks for its own; should that fail, it is asked for again.
+                self._forwarded_room.end(is_filled=False)
         try:
             for queue in queues:
                 behind = now or self._is_passed_by(queue, entry.filebase)
@@ -153,18 +152,16 @@ class Transaction(Handoff):
         """See `ITransaction`."""
         self.discard()
         queue, filebase = self.queue, self.claim.filebase
-        if queue.is_changed(filebase, msg):
-            filebase = self.replace_input(msg, msgdata)
-            self.commit()
-            return filebase
-        entry = self.claim.read()
-        if is_long_kept(entry.records) and entry.kind != MAILMAN:
+        if not queue.is_changed(filebase, msg):
+            entry = self.claim.read()
+            if not is_long_kept(entry.records) or entry.kind == MAILMAN:
+                changed = queue.changes(filebase, msgdata)
+                return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
             # Each taking reads all of its history: it is stored anew, with the same bytes, and the records of its keepings as one.
-            filebase = self.replace_input(Raw(entry.kind, entry.body), msgdata)
-            self.commit()
-            return filebase
-        changed = queue.changes(filebase, msgdata)
-        return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
+            msg = Raw(entry.kind, entry.body)
+        filebase = self.replace_input(msg, msgdata)
+        self.commit()
+        return filebase
 
     def replace_input(self, msg: Any, metadata: dict[str, Any], records: Sequence[Record] = ()) -> str:
         """Put a changed message into the input's place: same queue, same time, same history.

@@ -6,8 +6,6 @@ one: a disk that refused.  A full queue is not: trying again at once, as kombu d
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from amqp.exceptions import (
     AMQPError,
     ChannelError,
@@ -77,9 +75,7 @@ class amqp_errors:  # noqa: N801  to be read as what it does
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
             return
         # A `TimeoutError` is `socket.timeout`, which says that nothing came.

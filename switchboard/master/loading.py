@@ -219,9 +219,8 @@ def _is_of_the_user(module_name: str) -> bool:
         spec = PathFinder.find_spec(f'{spec.name}.{part}', spec.submodule_search_locations)
     if spec is None or spec.origin is None:
         return False
-    shipped = (
-        Path(__file__).parent.parent / 'runners'
-    )  # in a checkout, a link to a folder that may be found as well
+    # In a checkout, a link to a folder that may be found as well.
+    shipped = Path(__file__).parent.parent / 'runners'
     return not os.path.samefile(os.path.dirname(spec.origin), shipped)
 
 

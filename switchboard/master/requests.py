@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from switchboard.config.config import Config
+from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.master.control import SHUTDOWN, Reply, Request
@@ -30,9 +31,6 @@ from switchboard.status import log
 from switchboard.status.record import State
 
 logger = log.logger('master')
-
-# More slices than this of one runner is a slip of the finger.
-MAX_INSTANCES = 256
 
 
 class Planned(NamedTuple):
@@ -117,7 +115,7 @@ class Requests:
         elif do == 'status':
             reply({'ok': True, 'errors': [], 'under_way': [each.title for each in self._rollouts]})
         elif do in ('reload', 'plan'):
-            {'reload': self.reload, 'plan': self.plan}[do](reply)
+            (self.reload if do == 'reload' else self.plan)(reply)
         elif do == 'reopen':
             errors = self._reopen()
             reply({'ok': not errors, 'errors': errors})
@@ -242,10 +240,7 @@ class Requests:
             self._refuse(reply, str(error))
             return
         old = self.slices.config
-        steps = [
-            {'runner': each.runner, 'act': each.act, 'reason': each.reason}
-            for each in self._planned(old, new)
-        ]
+        steps = [each._asdict() for each in self._planned(old, new)]
         reply({'ok': True, 'errors': [], 'changes': str(old.changes(new)), 'plan': steps})
 
     def reload(self, reply: Reply = no_reply) -> None:
@@ -267,17 +262,14 @@ class Requests:
             event(logger, logging.INFO, None, 'will do', act=each.act, runner=each.runner, reason=each.reason)
         self._on_reload('')
         self.slices.config = new
-        self._put_in_force(new)
+        try:
+            activate(new)
+        except OSError as error:
+            event(logger, logging.ERROR, None, 'not published', error=error)
         steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(Spreading())
         self._plan('reload', steps, self._noting_result(reply), changes=str(changes))
-
-    def _put_in_force(self, config: Config) -> None:
-        try:
-            activate(config)
-        except OSError as error:
-            event(logger, logging.ERROR, None, 'not published', error=error)
 
     def _noting_result(self, reply: Reply) -> Reply:
         def note_and_reply(answer: Mapping[str, Any]) -> None:

@@ -285,9 +285,8 @@ class RunnerSlice:
         :raises OSError: no descriptor is left for it, no memory, or no room on the disk.
         """
         assert not self.pid
-        self.scoreboard.reserve(
-            self.index
-        )  # a runner whose signs of life could not be written would count as one that hangs
+        # A runner whose signs of life could not be written would count as one that hangs.
+        self.scoreboard.reserve(self.index)
         self.phase, self._hung, self._is_being_killed = Phase.NONE, '', False
         self._no_beat_since_s = None
         self._start_at_s = self._kill_at_s = None

@@ -25,9 +25,8 @@ from __future__ import annotations
 import os
 
 try:
-    from _json import (
-        encode_basestring_ascii as quote,
-    )  # all of `json` takes longer to load than the door's work
+    # All of `json` takes longer to load than the door's work.
+    from _json import encode_basestring_ascii as quote
 except ImportError:  # another Python than CPython
     from json.encoder import encode_basestring_ascii as quote
 

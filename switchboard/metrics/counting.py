@@ -73,12 +73,8 @@ def count_all(
         except OSError as error:
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
-    errors = errors_of(
-        view,
-        causes or Causes(BAD, MAX_OPENED),
-        began_ns + int(budget_s * NS),
-        is_stopping=is_stopping,
-    )
+    until_ns = began_ns + int(budget_s * NS)
+    errors = errors_of(view, causes or Causes(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping)
     return Count(at_ns, queues, errors, failures)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from threading import get_ident
-from types import TracebackType
 from typing import Any, Self
 
 from switchboard.errors import QueueError
@@ -248,9 +247,7 @@ class Batch:
         _OPEN.set(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_error: object) -> None:
         _OPEN.set(self._around)
         self._thread = 0
         if self._whole is not self:

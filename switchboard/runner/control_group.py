@@ -86,9 +86,8 @@ class ControlGroup:
 
     def join(self) -> None:
         """Go into it with this process, if that is possible.  Called between a fork and the start of a program."""
-        _write(
-            f'{self.path}/{MEMBERS}', b'0'
-        )  # refused if another process has found it empty, and taken it away
+        # Refused if another process has found it empty, and taken it away.
+        _write(f'{self.path}/{MEMBERS}', b'0')
 
     def members(self) -> list[int]:
         """:return: the processes in it; none if it is not there."""

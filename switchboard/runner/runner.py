@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import proxy
 
@@ -61,9 +61,7 @@ class Hook:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, ConfigError):
             error.section = error.section or f'runner.{self._runner.name}'
         if error is None or isinstance(error, Exception) or self._runner._is_ending():

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from switchboard.clock import Backoff, Clock
@@ -179,9 +178,7 @@ class Work:
         self._began_ns = self._settler.now_ns()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         self.takes_outputs = False
         self._settler.end_forked_child(error)
         self._settler.measured(self.taken.filebase, self._began_ns)

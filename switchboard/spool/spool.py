@@ -72,6 +72,15 @@ def open_at_once() -> int:
     return max(4, min(MOST_OPEN, open_files_limit() // DESCRIPTORS_A_QUEUE))
 
 
+def loaded(config: str | os.PathLike[str] | Config) -> Config:
+    """:return: a configuration, read if only its file's path is given."""
+    if isinstance(config, str | os.PathLike):
+        from switchboard.config.config import Config
+
+        return Config.load(os.fspath(config))
+    return config
+
+
 class OpenQueues:
     """The queues that a spool has opened, in two generations: one that was not used for a whole generation is closed.
 
@@ -178,10 +187,7 @@ class Spool:
         :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
-        if isinstance(config, str | os.PathLike):
-            from switchboard.config.config import Config
-
-            config = Config.load(os.fspath(config))
+        config = loaded(config)
         return cls(config.spool, config=config, **keys)
 
     @property

@@ -24,7 +24,7 @@ from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.message.naming import Namer
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
-from switchboard.spool.spool import Spool
+from switchboard.spool.spool import Spool, loaded
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -107,11 +107,7 @@ class MemorySpool(Spool):
         :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
-        if isinstance(config, str | os.PathLike):
-            from switchboard.config.config import Config
-
-            config = Config.load(os.fspath(config))
-        return cls(config, **keys)
+        return cls(loaded(config), **keys)
 
 
 def _without_brokers(config: Config) -> Config:

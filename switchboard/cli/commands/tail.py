@@ -74,9 +74,8 @@ class Arrivals:
         if directory == self._root and name in self._places:
             path = self._places[name].path
             self._watch.unwatch(path)  # of the directory that stood there before
-            self._watch.watch(
-                path, RENAMES
-            )  # first, so that what comes while the directory is read is not missed
+            # First, so that what comes while the directory is read is not missed.
+            self._watch.watch(path, RENAMES)
             yield from (self._found(*each) for each in sorted(self._there([name])))
         elif directory in self._names and name[-4:] in ARRIVED and is_filebase(name[:-4]):
             yield self._found(self._names[directory], name)
@@ -113,9 +112,8 @@ def tail(
     """
     lines = lines if lines_too is None else lines_too
     places = installation.view.queue_folders(names + queues or ('bad',))
-    arrivals = Arrivals(
-        installation.directory, places
-    )  # before the first listing, so that nothing falls between the two
+    # Before the first listing, so that nothing falls between the two.
+    arrivals = Arrivals(installation.directory, places)
     shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
