@@ -152,7 +152,10 @@ class FromBroker(Bridge):
             return self._to_the_end and self._more_comes()
         self._looks_left = LOOKS
         stored = self.store_arrived()
-        self._acknowledge(stored)
+        done = {id(delivery) for delivery in stored}
+        self._unacked = [one for one in self._unacked if id(one) not in done]
+        self.connection.ack_later(*stored)
+        self.connection.flush_acks()
         if stored:
             self._backoff.reset()
         if self._unacked:
@@ -184,12 +187,6 @@ class FromBroker(Bridge):
             if delivery is None:
                 break
             self._unacked.append(delivery)
-
-    def _acknowledge(self, stored: list[Delivery]) -> None:
-        done = {id(delivery) for delivery in stored}
-        self._unacked = [one for one in self._unacked if id(one) not in done]
-        self.connection.ack_later(*stored)
-        self.connection.flush_acks()
 
     def store_arrived(self) -> list[Delivery]:
         """:return: the messages that may be acknowledged."""

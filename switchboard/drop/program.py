@@ -40,7 +40,7 @@ from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
-from switchboard.store.pool import FilePool, PoolFile
+from switchboard.store.pool import FilePool
 from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
 
@@ -262,7 +262,9 @@ class Drop:
         spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
         pool = FilePool(spare, disk, looks=LOOKS)
-        draft = self._write(pool)
+        is_small = len(self.body) <= JOINED_BYTES
+        parts = (self.head + bytes(self.body),) if is_small else (self.head, self.body)
+        draft = write(pool, disk, parts, self.queue)
         try:
             at_commit()
         except BaseException:
@@ -296,11 +298,6 @@ class Drop:
         self.filebase = store_once(
             self.spool, self.request.config, self.queue, door, bytes(self.body), metadata, at_commit
         )
-
-    def _write(self, pool: FilePool) -> PoolFile:
-        if len(self.body) <= JOINED_BYTES:
-            return write(pool, self.disk, (self.head + bytes(self.body),), self.queue)
-        return write(pool, self.disk, (self.head, self.body), self.queue)
 
 
 def _read_some(stdin: int) -> bytes:

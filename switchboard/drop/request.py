@@ -71,7 +71,10 @@ class Request:
         while ahead:
             word = ahead.pop()
             if plain or word[:1] != '-':
-                self._take_plain(word)
+                if self.queue:
+                    self.recipients.append(argument(word))
+                else:
+                    self.queue = argument(word)
             elif word == '--':
                 plain = True
             else:
@@ -79,12 +82,6 @@ class Request:
                 if value is None and not ahead:
                     raise UsageError(f'{option} needs a value; {USAGE}')
                 self._take(option, ahead.pop() if value is None else value)
-
-    def _take_plain(self, word: str) -> None:
-        if self.queue:
-            self.recipients.append(argument(word))
-        else:
-            self.queue = argument(word)
 
     def _split(self, word: str) -> tuple[str, str | None]:
         if word[:2] == '--':

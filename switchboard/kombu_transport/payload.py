@@ -157,11 +157,6 @@ def encoded(payload: Mapping[str, Any]) -> Raw:
     return Raw('json', text.encode('ascii'))
 
 
-def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
-    """:return: the payload as it is stored, with what JSON does not hold written as kombu writes it."""
-    return Raw('json', kombu_json.dumps(payload).encode('ascii'))
-
-
 def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
     """Make what `kombu.transport.virtual.Message` is made from.
 

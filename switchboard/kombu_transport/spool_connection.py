@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
+from kombu.utils import json as kombu_json
 
 from switchboard.declared.presence import Ticket
 from switchboard.errors import (
@@ -30,7 +31,7 @@ from switchboard.forks import after_fork
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
-from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
+from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, pack
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
@@ -316,7 +317,8 @@ class SpoolConnection:
         try:
             return encoded(routed.payload), routed.metadata
         except UnserializableError:
-            return encoded_by_kombu(routed.payload), {**routed.metadata, TYPED: True}
+            body = kombu_json.dumps(routed.payload).encode('ascii')
+            return Raw('json', body), {**routed.metadata, TYPED: True}
 
     def _transaction(
         self, queues: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]

@@ -227,7 +227,8 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
         for each in errors:
-            event(log.logger('master'), logging.ERROR, None, 'cannot start', **_error_fields(each))
+            place = each.fields() if isinstance(each, ConfigError) else {}
+            event(log.logger('master'), logging.ERROR, None, 'cannot start', **{'reason': str(each), **place})
     else:
         with contextlib.suppress(OSError):  # the status says it as well
             click.echo('\n'.join(map(str, errors)), err=True)
@@ -241,14 +242,6 @@ def note(path: Path, text: str) -> None:
         event(log.logger('master'), logging.WARNING, None, 'hidden configuration', reason=text)
     else:
         click.echo(f'switchboard: {text}', err=True)
-
-
-def _error_fields(error: Exception) -> dict[str, object]:
-    """:return: the fields of the line about an error."""
-    if isinstance(error, ConfigError):
-        place = {name: getattr(error, name) for name in ('file', 'line', 'section', 'key')}
-        return {'reason': error.reason, **place}
-    return {'reason': str(error)}
 
 
 def _asks_for_json(path: Path) -> bool:

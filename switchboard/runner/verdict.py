@@ -86,12 +86,12 @@ def judge(
             return Verdict(
                 'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
             )
-        asked_s = _asked_s(error)
+        asked_s = _finite(error.retry_after_s)  # out of a remote server's answer, perhaps
         if asked_s is None:
             delay_s = options.retry.delay_s(attempt)
         else:
             least_s = 0.0 if attempt <= TRIES_AT_ONCE else min(SHORTEST_WAIT_S, options.retry.first_s)
-            delay_s = max(asked_s, least_s)
+            delay_s = min(max(asked_s, least_s), LONGEST_WAIT_S)
         return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = _traceback(error)
@@ -102,12 +102,6 @@ def judge(
         return Verdict('failed', text, record=record, cause='attempts')
     delay_s = options.retry.delay_s(failures)
     return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
-
-
-def _asked_s(error: TemporaryFailure) -> float | None:
-    """:return: the wait that was asked for, bounded; None if there was none, or nothing that can be waited for."""
-    asked_s = _finite(error.retry_after_s)  # out of a remote server's answer, perhaps
-    return None if asked_s is None else min(max(0.0, asked_s), LONGEST_WAIT_S)
 
 
 def _finite(value: object) -> float | None:
