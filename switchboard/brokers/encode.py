@@ -50,11 +50,7 @@ _STEADY = SteadyTime(SYSTEM_NAMER.clock)
 
 
 def encode(
-    msg: Any,
-    msgdata: Mapping[str, Any],
-    *,
-    message_id: str,
-    history: Sequence[Record] = (),
+    msg: Any, msgdata: Mapping[str, Any], *, message_id: str, history: Sequence[Record] = ()
 ) -> OutgoingMessage:
     """Write a message for a broker.
 

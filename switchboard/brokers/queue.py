@@ -28,12 +28,7 @@ from zope.interface import implementer
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.consumer import BrokerClaim, BrokerConsumer, ConnectionLostError
 from switchboard.brokers.delivery_counts import DeliveryCounts
-from switchboard.brokers.producer import (
-    LONGEST_DELAY_S,
-    BrokerProducer,
-    PreparedMessage,
-    publish,
-)
+from switchboard.brokers.producer import LONGEST_DELAY_S, BrokerProducer, PreparedMessage, publish
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import (

@@ -50,12 +50,7 @@ from redis import ConnectionPool, Redis, exceptions
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
-from switchboard.errors import (
-    EntryTakenError,
-    NoRouteError,
-    QueueFullError,
-    UnknownExchangeError,
-)
+from switchboard.errors import EntryTakenError, NoRouteError, QueueFullError, UnknownExchangeError
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 

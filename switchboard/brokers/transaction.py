@@ -199,9 +199,7 @@ def commit_all(
     return failed
 
 
-def publish_outputs(
-    transactions: Sequence[BrokerTransaction],
-) -> dict[BrokerTransaction, SwitchboardError]:
+def publish_outputs(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTransaction, SwitchboardError]:
     """Publish what goes to brokers, confirmed.
 
     :return: the transactions of which something was not published, and why.

@@ -23,13 +23,7 @@ from switchboard.errors import ConfigError
 from switchboard.regular_file import open_regular
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'
-KINDS = {
-    'amqp': RABBITMQ,
-    'amqps': RABBITMQ,
-    'pyamqp': RABBITMQ,
-    'redis': REDIS,
-    'rediss': REDIS,
-}
+KINDS = {'amqp': RABBITMQ, 'amqps': RABBITMQ, 'pyamqp': RABBITMQ, 'redis': REDIS, 'rediss': REDIS}
 MAX_SLICES = 256
 TLS_SCHEMES = ('amqps', 'rediss')
 # How the names of all options of TLS begin.

@@ -84,11 +84,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
         'try again when there is room; `switchboard queues` shows how much waits',
     ),
     (errors.QueuePausedError, Exit.TEMPORARY, 'try again later'),
-    (
-        errors.QueueInUseError,
-        Exit.TEMPORARY,
-        '`switchboard show QUEUE` shows its entries and consumers',
-    ),
+    (errors.QueueInUseError, Exit.TEMPORARY, '`switchboard show QUEUE` shows its entries and consumers'),
     (errors.QueueMismatchError, Exit.DATA, '`switchboard show QUEUE` says how it is declared'),
     (errors.QueueLockedError, Exit.NO_PERMISSION, 'it goes when its owner does'),
     (errors.BrokerDownError, Exit.TEMPORARY, 'look whether the broker runs, and at its log'),

@@ -133,9 +133,7 @@ _OPTIONS = (
         help='Only entries of this state; may be given several times.',
     ),
     click.option(
-        '--error',
-        metavar='CLASS',
-        help="Only those whose last error, or cause, is CLASS; may hold '*'.",
+        '--error', metavar='CLASS', help="Only those whose last error, or cause, is CLASS; may hold '*'."
     ),
     click.option('--match', metavar='TEXT', help='Only those that have TEXT in their last error.'),
     click.option(

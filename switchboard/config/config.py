@@ -22,13 +22,7 @@ from zlib import crc32
 
 from switchboard.config.examine import Parts, advise_on_value, examine
 from switchboard.config.exchangefile import read_exchanges
-from switchboard.config.inifile import (
-    Problems,
-    Section,
-    in_order,
-    parse,
-    read_file,
-)
+from switchboard.config.inifile import Problems, Section, in_order, parse, read_file
 from switchboard.config.keys import (
     MASTER_KEYS,
     QUEUE_DEFAULTS,

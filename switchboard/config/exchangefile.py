@@ -192,8 +192,7 @@ class _FileReader:
                 return
             self.problems.warn(
                 entry.error(
-                    f'{binding.match} adds nothing for {target}: line {line} says the same',
-                    binding.line,
+                    f'{binding.match} adds nothing for {target}: line {line} says the same', binding.line
                 )
             )
         for binding in exchange.bindings:

@@ -92,12 +92,7 @@ class DeclaredQueues:
         return self.presence.enter(OWNERS)
 
     def declare(
-        self,
-        name: str,
-        *,
-        owner: Ticket | None = None,
-        options: Mapping[str, Any] | None = None,
-        **keys: Any,
+        self, name: str, *, owner: Ticket | None = None, options: Mapping[str, Any] | None = None, **keys: Any
     ) -> Declaration | None:
         """See `Spool.declare`.
 

@@ -34,15 +34,7 @@ from switchboard.message.naming import CLAIMED, READY, is_filebase
 from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
 from switchboard.store.folder import Folder
-from switchboard.store.layout import (
-    ABOUT_A_QUEUE,
-    BAD,
-    CONSUMERS,
-    DEDUPE_PREFIX,
-    GONE_PREFIX,
-    OWNERS,
-    RUN,
-)
+from switchboard.store.layout import ABOUT_A_QUEUE, BAD, CONSUMERS, DEDUPE_PREFIX, GONE_PREFIX, OWNERS, RUN
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import renew
 

@@ -28,17 +28,7 @@ from typing import Self
 
 from switchboard.errors import AlreadyRunningError, MasterError
 from switchboard.regular_file import open_or_make
-from switchboard.status.alive import (
-    FILE_MODE,
-    FOLDER,
-    LOCK,
-    NO_LINK,
-    OWN,
-    PID,
-    RUN,
-    own_directory,
-    read_pid,
-)
+from switchboard.status.alive import FILE_MODE, FOLDER, LOCK, NO_LINK, OWN, PID, RUN, own_directory, read_pid
 
 DIRECTORY_MODE = 0o750
 # A look whether a master lives holds the lock shared for an instant; a master that starts just then looks again.

@@ -242,12 +242,7 @@ def bounded(errors: Mapping[str, int]) -> dict[str, int]:
 
 
 def render(
-    directory: Path,
-    count: Count,
-    config: Config | None = None,
-    *,
-    errors: int = 0,
-    accept: str = '',
+    directory: Path, count: Count, config: Config | None = None, *, errors: int = 0, accept: str = ''
 ) -> tuple[bytes, str]:
     """Render all metrics of a spool.  The directories of its queues are not looked into.
 

@@ -79,11 +79,7 @@ def count_all(
 
 
 def errors_of(
-    view: SpoolView,
-    causes: Causes,
-    until_ns: int,
-    *,
-    is_stopping: Callable[[], bool],
+    view: SpoolView, causes: Causes, until_ns: int, *, is_stopping: Callable[[], bool]
 ) -> dict[str, int]:
     """:return: how many entries of the bad queue have which class of error; those that there was no time for are left out."""
     try:

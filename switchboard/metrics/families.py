@@ -20,7 +20,7 @@ class Family(NamedTuple):
 # By type, and by labels.
 _TABLE: dict[tuple[Type, str], dict[str, str]] = {
     ('gauge', 'queue state'): {
-        'queue_entries': 'Entries by state: waiting, delayed, held, claimed, preserved.',
+        'queue_entries': 'Entries by state: waiting, delayed, held, claimed, preserved.'
     },
     ('gauge', 'queue'): {
         'queue_dropped_files': 'Mails in its maildir and plain files that no consumer has taken in yet.',
@@ -34,7 +34,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'queue_census_truncated': 'Whether the time for the count was over before all was counted: its numbers are lower bounds.',
     },
     ('gauge', 'error'): {
-        'bad_entries': 'Entries in the bad queue by the class of their last error: the 20 most frequent, and `other`; `none` has no error.',
+        'bad_entries': 'Entries in the bad queue by the class of their last error: the 20 most frequent, and `other`; `none` has no error.'
     },
     ('counter', 'runner'): {
         'entries_done': 'Messages finished.',
@@ -45,7 +45,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'runner_restarts': 'Processes started again after they ended by themselves.',
     },
     ('counter', 'runner error'): {
-        'entries_failed_by_error': 'Messages sent to the bad queue by the class of the error: the first 20, and `other`.',
+        'entries_failed_by_error': 'Messages sent to the bad queue by the class of the error: the first 20, and `other`.'
     },
     ('histogram', 'runner'): {
         'entry_process_seconds': 'How long a message was at work, whatever became of it.',
@@ -60,7 +60,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'runner_deadline_overrun_slices': 'Slices whose message is past `max_seconds`.',
     },
     ('gauge', 'runner queue'): {
-        'runner_queue_info': '1: which queue a runner of the configuration works on.',
+        'runner_queue_info': '1: which queue a runner of the configuration works on.'
     },
     ('gauge', ''): {
         'master_up': 'Whether a master holds the spool.',
@@ -75,11 +75,9 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'spool_size_bytes': 'Size of the file system of the spool.',
         'spool_free_inodes': 'Files that can still be made on the file system of the spool.',
     },
-    ('gauge', 'version python scoreboard_version'): {
-        'build_info': '1: the versions of this exporter.',
-    },
+    ('gauge', 'version python scoreboard_version'): {'build_info': '1: the versions of this exporter.'},
     ('counter', ''): {
-        'exporter_errors': 'Times that something could not be counted or read, by this exporter.',
+        'exporter_errors': 'Times that something could not be counted or read, by this exporter.'
     },
 }
 FAMILIES = {

@@ -68,10 +68,7 @@ def _chapter(name: str, alerts: list[Alert]) -> Iterator[str]:
 
 def write(directory: Path, url: str = '') -> None:
     """Write the files that are shipped."""
-    for place, text in (
-        (RULES, rules(url)),
-        (DASHBOARD, json.dumps(dashboard(), indent=2) + '\n'),
-    ):
+    for place, text in ((RULES, rules(url)), (DASHBOARD, json.dumps(dashboard(), indent=2) + '\n')):
         path = directory / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

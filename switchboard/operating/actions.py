@@ -19,12 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from switchboard.errors import (
-    EntryTakenError,
-    QueueError,
-    SwitchboardError,
-    UnknownQueueError,
-)
+from switchboard.errors import EntryTakenError, QueueError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
 from switchboard.operating.audit import Operator, note

@@ -28,11 +28,7 @@ from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
-from switchboard.message.naming import (
-    CLOCK_SLACK_NS,
-    PRESERVED,
-    with_when,
-)
+from switchboard.message.naming import CLOCK_SLACK_NS, PRESERVED, with_when
 from switchboard.message.serializers import Raw, family
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.actions import check_is_worked_on
@@ -59,12 +55,7 @@ class Editing:
     """
 
     def __init__(
-        self,
-        spool: Spool,
-        queue: str,
-        filebase: str,
-        to: str | None = None,
-        operator: Operator | None = None,
+        self, spool: Spool, queue: str, filebase: str, to: str | None = None, operator: Operator | None = None
     ) -> None:
         self._says = operator.fields() if operator is not None else {}
         self._spool = spool

@@ -50,11 +50,7 @@ def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[
 
 
 def ages(
-    places: Iterable[tuple[str, Folder]],
-    now_ns: int,
-    *,
-    by: str = 'queue',
-    domain: bool = False,
+    places: Iterable[tuple[str, Folder]], now_ns: int, *, by: str = 'queue', domain: bool = False
 ) -> Iterator[tuple[str, float]]:
     """Walk over the entries of some queues; those that the disk does not give are left out, with a line in the log.
 

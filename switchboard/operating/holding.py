@@ -15,14 +15,7 @@ from __future__ import annotations
 
 from switchboard.errors import QueueError
 from switchboard.handoff.moving import claim_idle
-from switchboard.message.naming import (
-    PRESERVED,
-    READY,
-    format_when,
-    is_filebase,
-    is_on_hold,
-    on_hold_name,
-)
+from switchboard.message.naming import PRESERVED, READY, format_when, is_filebase, is_on_hold, on_hold_name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.publishing import refuse

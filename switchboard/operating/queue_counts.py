@@ -91,12 +91,7 @@ def walk(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def count(
-    folder: Folder,
-    queue: str,
-    *,
-    sizes: bool = True,
-    now_ns: int | None = None,
-    until_ns: int | None = None,
+    folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None = None, until_ns: int | None = None
 ) -> QueueCounts:
     """Count the entries of a queue's directory; all zeros if there is none.
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from switchboard.errors import (
-    ContentDisallowedError,
-    MessageTooLargeError,
-    QueueFullError,
-    QueuePausedError,
-)
+from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueFullError, QueuePausedError
 from switchboard.message.entry import Entry
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions

@@ -22,14 +22,7 @@ from switchboard.errors import CorruptEntryError, EntryTakenError
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
-from switchboard.message.naming import (
-    CLAIMED,
-    READY,
-    SYSTEM_NAMER,
-    Namer,
-    check_queue_name,
-    make_slice,
-)
+from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, make_slice
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission

@@ -247,12 +247,7 @@ class Scoreboard:
 
     @classmethod
     def create(
-        cls,
-        path: str | os.PathLike[str],
-        slots: int = ROOM,
-        *,
-        used: int = 0,
-        directory: int | None = None,
+        cls, path: str | os.PathLike[str], slots: int = ROOM, *, used: int = 0, directory: int | None = None
     ) -> Self:
         """Make a new, empty scoreboard in place of whatever was there; a reader of the old one keeps the old one.
 

@@ -25,12 +25,7 @@ from _thread import allocate_lock  # `threading` and `weakref` take the mail ser
 from _weakref import ref
 
 from switchboard.clock import Clock
-from switchboard.errors import (
-    DurabilityError,
-    LockTimeoutError,
-    MessageTooLargeError,
-    QueueFullError,
-)
+from switchboard.errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder

@@ -14,14 +14,7 @@ from switchboard.errors import MasterError, SelectionGrewError
 from switchboard.events import event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
-from switchboard.operating.actions import (
-    ACTIONS,
-    Result,
-    Target,
-    apply,
-    by_queue,
-    choose,
-)
+from switchboard.operating.actions import ACTIONS, Result, Target, apply, by_queue, choose
 from switchboard.operating.audit import MAX_REASON, Operator, note, recent
 from switchboard.operating.selection import Budget, Criteria
 from switchboard.operating.text import moment

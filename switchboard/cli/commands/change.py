@@ -242,10 +242,7 @@ def _sent_back_before(chosen: Sequence[Target]) -> str:
         help='Send N of them back first, and the others only if all of the N went through.',
     ),
     click.option(
-        '--timeout',
-        'timeout_s',
-        type=DURATION,
-        help='With --canary: wait no longer than this; default: 1m.',
+        '--timeout', 'timeout_s', type=DURATION, help='With --canary: wait no longer than this; default: 1m.'
     ),
     searched='bad',
 )

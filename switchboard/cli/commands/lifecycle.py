@@ -18,14 +18,7 @@ import click
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
-from switchboard.cli.output import (
-    LOOK_EVERY_S,
-    Progress,
-    is_json,
-    print_note,
-    report,
-    write_line,
-)
+from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, report, write_line
 from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number

@@ -15,25 +15,14 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column, text_of
 from switchboard.cli.options import decorated, selection_options
-from switchboard.cli.output import (
-    line_width,
-    print_note,
-    write_json,
-    write_line,
-    write_table,
-)
+from switchboard.cli.output import line_width, print_note, write_json, write_line, write_table
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import METADATA, Criteria, select
 from switchboard.operating.summary import EntrySummary
-from switchboard.operating.text import (
-    age,
-    duration,
-    number,
-    size,
-)
+from switchboard.operating.text import age, duration, number, size
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 from switchboard.store.reading import peek

@@ -13,12 +13,7 @@ import click
 from switchboard.cli.commands.ls import STYLES, age_text, state_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.output import (
-    print_error,
-    write_bytes,
-    write_json,
-    write_line,
-)
+from switchboard.cli.output import print_error, write_bytes, write_json, write_line
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record

@@ -12,22 +12,14 @@ import click
 
 from switchboard.cli.commands.ls import choose, error_text
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.output import (
-    print_error,
-    write_json,
-    write_line,
-)
+from switchboard.cli.output import print_error, write_json, write_line
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary
-from switchboard.operating.text import (
-    moment,
-    one_line,
-    size,
-)
+from switchboard.operating.text import moment, one_line, size
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
