@@ -309,13 +309,12 @@ class Routes:
         if survey is not None:
             rows = survey.bad.by.get('error', ())
             errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
-            failures = sum(bool(counts.trouble) for counts in survey.queues.values())
-            count = Count(survey.at_ns, survey.queues, errors, failures)
+            count = Count(survey.at_ns, survey.queues, errors)
         text, kind = render(
             self.desk.directory,
             count,
             self.desk.view.config,
-            errors=count.failures,
+            errors=self.desk.surveyor.failures,
             accept=request.headers.get('accept', ''),
         )
         return Response(text, headers={'content-type': kind})

@@ -160,7 +160,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         'is_whole': not look.budget.is_spent,
         'looked_at': look.budget.names,
         'counted_at_ns': str(look.at_ns),
-        'without_filter': sum(one.entries for one in counted) if counted else None,
+        'without_filter': sum(max(0, one.entries) for one in counted) if counted else None,
         'trouble': [look.trouble] if look.trouble else [one.trouble for one in counted if one.trouble],
         'next': f'{look.found[-1].queue}/{look.found[-1].filebase}' if look.has_more else None,
         'command': desk.command_for(('ls', *(() if criteria.values('queue') else (BAD,))), criteria),

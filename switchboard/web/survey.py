@@ -86,6 +86,8 @@ class Surveyor:
         thread = CountingThread(self.look, 'survey', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last: Survey | None = None
+        # How often something could not be counted, since the desk was started.
+        self.failures = 0
         self.started_ns = time.time_ns()
         self.waiting: dict[str, deque[float]] = {}
         self.done: dict[str, deque[float]] = {}
@@ -97,10 +99,18 @@ class Surveyor:
         self._counted: dict[str, int] = {}
 
     def look(self) -> Survey:
-        """Count everything now."""
+        """Count everything now.
+
+        :raises OSError: there is no spool.
+        """
         view = self._view()
         queues: dict[str, QueueCounts] = {}
-        for name in view.queue_names():
+        try:
+            names = view.queue_names()
+        except OSError:
+            self.failures += 1
+            raise
+        for name in names:
             if self._is_stopping():
                 break
             before = self.last.queues.get(name) if self.last is not None else None
@@ -108,7 +118,9 @@ class Surveyor:
                 sizes = before is None or before.entries <= SIZED
                 queues[name] = count_queue(view, name, sizes=sizes, counts=self._counts)
             except OSError as error:
-                queues[name] = QueueCounts(name, trouble=f'it cannot be read: {error.strerror}')
+                self.failures += 1
+                trouble = f'it cannot be read: {error.strerror}'
+                queues[name] = QueueCounts(name, waiting=UNKNOWN, trouble=trouble)
         bad = survey_bad(self._causes_of(view), queues[BAD].preserved if BAD in queues else 0)
         if BAD in queues:
             queues[BAD].origins = bad.origins

@@ -607,3 +607,25 @@ def test_a_torn_body_is_told_as_the_command_line_tells_it(tmp_path: Path) -> Non
         assert here.json(page)['damage'] == shown['damage'] == 'torn: the checksum does not match'
         assert shown['damage'] in here.get(page).text
         assert shown['damage'] in here.json(f'{page}/edit')['why_not']
+
+
+def test_what_cannot_be_counted_is_no_number_and_the_count_of_failures_never_falls(here: Browser) -> None:
+    here.spool['in'].enqueue('x')
+    here.count()
+    directory, away = here.desk.directory / 'in', here.desk.directory.with_name('away')
+    failures = []
+    for is_there in (True, False, False, True):
+        if not is_there and not away.exists():
+            directory.rename(away)
+            directory.write_text('')
+        elif is_there and away.exists():
+            directory.unlink()
+            away.rename(directory)
+        here.count()
+        text = here.get('/metrics').text
+        failures.append(float(re.findall(r'^switchboard_exporter_errors_total (.*)', text, re.M)[0]))
+        said = re.findall(r'queue_entries{queue="in",state="waiting"} (.*)', text)
+        assert said == (['1.0'] if is_there else [])
+        (row,) = (row for row in here.json('/')['queues'] if row['queue'] == 'in')
+        assert (row['waiting'], bool(row['trouble'])) == ((1, False) if is_there else (None, True))
+    assert failures == [0.0, 1.0, 2.0, 2.0]
