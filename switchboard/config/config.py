@@ -56,7 +56,7 @@ class Changes(NamedTuple):
     """Names, in the order of the new file; removed ones come last.
 
     ``added``, ``removed``, ``changed`` and ``scaled`` are runners and exclude each other.  ``queues`` and ``exchanges``
-    came, went, or have other options.  ``master`` are keys that hold only from the next start of the master; ``spool`` among
+    came, went, or have other options.  ``keys`` are other ones, which hold at once.  ``master`` are keys that hold only from the next start of the master; ``spool`` among
     them means another installation.
     """
 
@@ -66,6 +66,7 @@ class Changes(NamedTuple):
     scaled: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     exchanges: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     master: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -81,6 +82,7 @@ class Changes(NamedTuple):
                 ('scaled runners', self.scaled),
                 ('changed queues', self.queues),
                 ('changed exchanges', self.exchanges),
+                ('changed', self.keys),
                 ('for the next start:', self.master),
             )
             if names
@@ -187,6 +189,7 @@ class Config:
             scaled=tuple(scaled),
             queues=queues,
             exchanges=_different(self.exchanges.exchanges, new.exchanges.exchanges),
+            keys=('on_event',) if self.on_event != new.on_event else (),
             master=_master(self, new),
         )
 
@@ -194,7 +197,9 @@ class Config:
 def _master(old: Config, new: Config) -> tuple[str, ...]:
     # Runners inherit `restart`, so a change of it is theirs and holds at once; the rest is the process's own.
     fields = zip(old.master._fields, old.master, new.master, strict=True)
-    found = [name for name, before, after in fields if name != 'restart' and before != after]
+    found = [
+        name.removesuffix('_s') for name, before, after in fields if name != 'restart' and before != after
+    ]
     return ('spool', *found) if old.spool != new.spool else tuple(found)
 
 

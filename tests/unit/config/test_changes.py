@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from switchboard.config.config import Changes, Config
+from switchboard.config.keys import SWITCHBOARD_KEYS
 
 BASE = """\
 [switchboard]
@@ -71,9 +72,22 @@ def test_a_restart_policy_of_the_master_is_a_change_of_its_runners(tmp_path: Pat
 
 
 def test_what_holds_from_the_next_start_only_is_told_apart(tmp_path: Path) -> None:
-    found = compared(tmp_path, BASE.replace('= s', '= t') + '[master]\numask = 027\n')
-    assert found == Changes(master=('spool', 'umask'))
-    assert str(found) == 'for the next start: spool, umask'
+    found = compared(tmp_path, BASE.replace('= s', '= t') + '[master]\numask = 027\nready_timeout = 1s\n')
+    assert found == Changes(master=('spool', 'umask', 'ready_timeout'))
+    assert str(found) == 'for the next start: spool, umask, ready_timeout'
+
+
+def test_each_key_of_the_installation_that_changes_is_told(tmp_path: Path) -> None:
+    values = {
+        'durability': 'lazy',
+        'flush': 'two',
+        'message_class': 'email.message:Message',
+        'on_event': '/bin/true',
+    }
+    assert values.keys() == {key for key in SWITCHBOARD_KEYS if key not in ('spool', 'exchange_file')}
+    for key, value in values.items():
+        assert compared(tmp_path, BASE.replace('= s', f'= s\n{key} = {value}')), key
+    assert str(compared(tmp_path, BASE.replace('= s', '= s\non_event = /bin/true'))) == 'changed on_event'
 
 
 def test_exchanges_that_route_otherwise_have_changed(tmp_path: Path) -> None:
