@@ -24,6 +24,7 @@ wait for nobody).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -205,13 +206,18 @@ class Lmtp(AsyncRunner):
         made = os.path.join(os.path.dirname(path), f'.{os.getpid()}')
         listener = socket.socket(socket.AF_UNIX)
         try:
+            # In a container, a process that was killed here had the same number.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(made)
             listener.bind(made)
+            os.chmod(made, self.setting['socket_mode'])
+            listener.listen(128)
+            os.rename(made, path)
         except OSError as error:
             listener.close()
+            with contextlib.suppress(OSError):
+                os.unlink(made)
             raise self._wrong(f'{path}: {error.strerror or error}') from error
-        os.chmod(made, self.setting['socket_mode'])
-        listener.listen(128)
-        os.rename(made, path)
         self._paths[path] = os.stat(path).st_ino
         return listener
 

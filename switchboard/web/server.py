@@ -176,12 +176,17 @@ def _unix(path: str, mode: int) -> socket.socket:
                     pass
                 else:
                     raise OSError(errno.EADDRINUSE, 'somebody listens there')
+        # In a container, a desk that was killed here had the same number.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
         made.bind(beside)
         os.chmod(beside, mode)
         made.listen(128)
         os.rename(beside, path)
     except OSError:
         made.close()
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
         raise
     return made
 

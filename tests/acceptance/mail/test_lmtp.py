@@ -251,6 +251,20 @@ def test_a_place_that_is_none_to_listen_at_is_told(tmp_path: Path, place: str) -
         asyncio.run(Lmtp(Spool.from_config(config), config.runners['lmtp']).setup())
 
 
+def test_a_socket_that_cannot_take_its_place_leaves_nothing_and_one_that_was_left_is_no_hindrance(
+    tmp_path: Path,
+) -> None:
+    config = configure(tmp_path, runner='')
+    place = tmp_path / 'lmtp'
+    place.mkdir()
+    left = tmp_path / f'.{os.getpid()}'
+    left.write_text('')
+    for _ in range(2):
+        with pytest.raises(ConfigError, match='Is a directory'):
+            asyncio.run(Lmtp(Spool.from_config(config), config.runners['lmtp']).setup())
+        assert not left.exists()
+
+
 def talk(home: Path, *lines: bytes) -> list[bytes]:
     """Say lines, each after the answer to the one before, and return the last line of each answer."""
     answers = []
