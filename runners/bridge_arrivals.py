@@ -81,7 +81,10 @@ class Arrivals:
         publications: list[Publication] = []
         self._decoded_bytes = 0
         for delivery in deliveries:
-            publications.append(self._publication_or_bad(delivery))
+            try:
+                publications.append(self._parcel(delivery))
+            except SwitchboardError as error:
+                publications.append(self._publication_for_bad(delivery, error))
             if self._decoded_bytes >= GROUP_BYTES:
                 break
         deliveries = deliveries[: len(publications)]
@@ -110,12 +113,6 @@ class Arrivals:
                 self._begun[arrival.delivery] = arrival
                 return Arrival(arrival.delivery, error, str(error))
         return arrival
-
-    def _publication_or_bad(self, delivery: Delivery) -> Publication:
-        try:
-            return self._parcel(delivery)
-        except SwitchboardError as error:
-            return self._publication_for_bad(delivery, error)
 
     def _parcel(self, delivery: Delivery) -> Publication:
         """:raises SwitchboardError: it cannot be read, or there is no way for it."""

@@ -23,7 +23,7 @@ from switchboard.events import event
 from switchboard.forks import after_fork
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
 from switchboard.queue.steady_time import SteadyTime
-from switchboard.store.disk import OPEN_FLAGS, Disk
+from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import HELD
 
@@ -166,20 +166,15 @@ class DeliveryCounts:
             self._disk.unlock_and_close(fd)
 
     def _read(self, digest: str) -> int:
-        if self._folder is None:
-            return 0
         try:
-            fd = self._disk.open_file(digest + DEATHS, os.O_RDONLY | OPEN_FLAGS, self._folder.fd)
+            content = self._folder.read(digest + DEATHS, 40) if self._folder is not None else None
         except OSError:
+            content = None
+        if content is None:
             return 0
-        try:
-            count, _, _ = self._disk.read_all(fd, 40).partition(b' ')
-            self._deaths[digest] = number = int(count) if count.isdigit() else 1
-            return number
-        except OSError:
-            return 0
-        finally:
-            self._disk.let_go(fd)
+        count, _, _ = content.partition(b' ')
+        self._deaths[digest] = number = int(count) if count.isdigit() else 1
+        return number
 
     def _write(self, digest: str, count: int) -> None:
         assert self._folder is not None
@@ -192,11 +187,7 @@ class DeliveryCounts:
 
     def _forget_old(self, name: str) -> None:
         assert self._folder is not None
-        fd = self._disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self._folder.fd)
-        try:
-            _, _, when = self._disk.read_all(fd, 40).partition(b' ')
-        finally:
-            self._disk.let_go(fd)
+        _, _, when = (self._folder.read(name, 40) or b'').partition(b' ')
         if not when.strip().isdigit() or self._steady.time_ns() // NS - int(when) > FORGET_S:
             self._disk.unlink(name, dir_fd=self._folder.fd)
 

@@ -261,9 +261,8 @@ class BrokerQueue:
     def bad(self) -> Switchboard | BrokerQueue:
         """The queue of the entries that cannot be processed."""
         if self._bad is None:
-            self._bad = BrokerQueue(
-                'bad', self.url.without_options(), connection=self.connection, clock=self.clock
-            )
+            url = replace(self.url, queue='', slices=1)
+            self._bad = BrokerQueue('bad', url, connection=self.connection, clock=self.clock)
         return self._bad
 
     def is_paused(self, *, anew: bool = False) -> bool:

@@ -133,10 +133,6 @@ class BrokerUrl:
     allows_clear_text: bool = False
     tls: Tls | None = None
 
-    def without_options(self) -> BrokerUrl:
-        """:return: the same broker, for another queue."""
-        return replace(self, queue='', slices=1)
-
     def check_exchange_type(self, exchange: str, type: str) -> None:
         """:raises ConfigError: kombu has no exchanges of that type on Redis which keep what they are given."""
         if self.kind != REDIS or type in ('direct', 'topic'):

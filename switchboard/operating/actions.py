@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from switchboard.errors import EntryTakenError, QueueError, SwitchboardError, UnknownQueueError
@@ -82,7 +83,6 @@ class OperatorSession:
         self.view = view
         self.spool = spool
         self.operator = operator
-        self._bare: Spool | None = None
 
     def queue(self, queue: str) -> Switchboard:
         """:return: a queue; one that only has a directory, as it is after its section was removed, too.
@@ -95,12 +95,10 @@ class OperatorSession:
             self.view.queue_folders((queue,))
             return self.bare[queue]
 
-    @property
+    @cached_property
     def bare(self) -> Spool:
         """The same spool without its configuration, in which any queue can be opened; the trash, too."""
-        if self._bare is None:
-            self._bare = Spool(self.view.directory, disk=self.spool.disk)
-        return self._bare
+        return Spool(self.view.directory, disk=self.spool.disk)
 
 
 class Action(Protocol):

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,30 +95,20 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     return make_message(content, kind), metadata
 
 
+@dataclass
 class Sender:
     """Puts messages where they are to go, and keeps count of what went wrong."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        queue: str,
-        exchange: str,
-        routing_key: str,
-        keys: dict[str, Any],
-        *,
-        as_json: bool,
-        quiet: bool,
-    ) -> None:
-        self.spool = spool
-        self.queue = queue
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.keys = keys
-        self.as_json = as_json
-        self.quiet = quiet
-        self.stored = 0
-        self.failed: list[Exit] = []
-        self.stopped = False
+    spool: Spool
+    queue: str
+    exchange: str
+    routing_key: str
+    keys: dict[str, Any]
+    as_json: bool
+    quiet: bool
+    stored: int = 0
+    failed: list[Exit] = field(default_factory=list)
+    stopped: bool = False
 
     def send(self, messages: Iterable[tuple[str, Any]]) -> None:
         """Store some messages with one flush, then print their names.
@@ -166,10 +157,6 @@ class Sender:
                 write_json({'queue': queue, 'filebase': filebase})
             else:
                 write_line(filebase if self.queue else f'{queue}/{filebase}')
-
-    def status(self) -> Exit:
-        """:return: the exit status."""
-        return exit_of_all(self.failed, self.stored)
 
 
 class _WarningPrinter(logging.Handler):
@@ -317,7 +304,7 @@ def enqueue(
                     break
     if sender.failed and sender.stored:
         print_note(f'{number(sender.stored, "message")} stored, {grouped(len(sender.failed))} not')
-    context.exit(sender.status())
+    context.exit(exit_of_all(sender.failed, sender.stored))
 
 
 def _send_chunk(sender: Sender, chunk: list[tuple[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import click
@@ -91,7 +92,6 @@ class Line:
     now_ns: int
     owners: Mapping[tuple[int, int], int]
     whole_names: bool
-    _content: dict[str, str] | None = None
 
     def cell(self, name: str) -> Cell:
         """:return: the text in a column; in one that is not known, the metadata's value under its name.
@@ -127,16 +127,15 @@ class Line:
                 return f'{entry.retried}x' if entry.retried else ''
             case 'error':
                 return (error_text(entry), 'red')
-        if name in (content := self._described()):
-            return content[name]
+        if name in self._described:
+            return self._described[name]
         value = entry.metadata().get(name.removeprefix(METADATA), '')
         return value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
 
+    @cached_property
     def _described(self) -> dict[str, str]:
-        if self._content is None:
-            whole = peek(self.found.folder, self.entry.filebase, self.entry.suffix)
-            self._content = {} if whole is None else describe_body(whole.kind, whole.body)
-        return self._content
+        whole = peek(self.found.folder, self.entry.filebase, self.entry.suffix)
+        return {} if whole is None else describe_body(whole.kind, whole.body)
 
 
 # The values to compare, for orders that need a look into the file.

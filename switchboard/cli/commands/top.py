@@ -109,7 +109,10 @@ def top(installation: Installation, interval_s: float, count: int | None, as_jso
         if number:
             time.sleep(interval_s)
         if as_json:
-            _write_json_look(installation)
+            snapshot = read_status(installation.existing_directory())
+            write_objects(snapshot, (), without_process(snapshot, installation))
+            for one in count_all(installation, ()):
+                write_json({'type': 'queue', **count_fields(one, (), time.time())})
             continue
         if number:
             write_line('')
@@ -120,13 +123,6 @@ def top(installation: Installation, interval_s: float, count: int | None, as_jso
         for title, text in screen.without_process():
             write_line(f'{title}: {text}')
         write_table(QUEUE_COLUMNS, queues)
-
-
-def _write_json_look(installation: Installation) -> None:
-    snapshot = read_status(installation.existing_directory())
-    write_objects(snapshot, (), without_process(snapshot, installation))
-    for one in count_all(installation, ()):
-        write_json({'type': 'queue', **count_fields(one, (), time.time())})
 
 
 def _live(screen: Screen, interval_s: float, count: int | None) -> None:
