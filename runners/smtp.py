@@ -547,13 +547,9 @@ def _base64(text: bytes) -> str:
 
 def _unsayable(sender: str, recipient: str) -> Reply | None:
     """:return: why an envelope cannot be said to any server; None if it can."""
-    for address, answer in (
-        (sender, Reply(553, '5.1.7 no sender address')),
-        (recipient, Reply(553, '5.1.3 no address')),
-    ):
-        if _FORBIDDEN.search(address):
-            return answer
-    return None
+    if _FORBIDDEN.search(sender):
+        return Reply(553, '5.1.7 no sender address')
+    return Reply(553, '5.1.3 no address') if _FORBIDDEN.search(recipient) else None
 
 
 def _listed(answers: Mapping[str, str]) -> str:

@@ -113,10 +113,7 @@ class BrokerProducer:
         self.clock = clock
         self.url = read_broker_url(url) if isinstance(url, str) else url
         self.serializers = Serializers(
-            self.options.accept,
-            self.options.pickle_classes,
-            self.options.serializer,
-            self.options.message_class,
+            options.accept, options.pickle_classes, options.serializer, options.message_class
         )
         namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, self.options, self.serializers, namer)
@@ -376,7 +373,12 @@ def publish_all(posted: Sequence[PreparedMessage]) -> list[SwitchboardError | No
         now = [number for number in mine if posted[number].delay_s <= 0]
         outcomes.update(zip(now, _publish(producer, [posted[number] for number in now]), strict=True))
         for number in late:
-            outcomes[number] = _delay(producer, posted[number])
+            one = posted[number]
+            try:
+                producer.connection.delay(one.queue, one.outgoing, one.delay_s)
+                outcomes[number] = None
+            except SwitchboardError as error:
+                outcomes[number] = error
     return [outcomes[number] for number in range(len(posted))]
 
 
@@ -405,12 +407,4 @@ def _once_more(
         return missing
     except SwitchboardError as another:
         return another
-    return None
-
-
-def _delay(producer: BrokerProducer, posted: PreparedMessage) -> SwitchboardError | None:
-    try:
-        producer.connection.delay(posted.queue, posted.outgoing, posted.delay_s)
-    except SwitchboardError as error:
-        return error
     return None

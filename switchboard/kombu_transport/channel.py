@@ -158,7 +158,7 @@ class Channel(Entities, virtual.Channel):
             self._by_tag[tag] = Consumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
             self.broker.recover(spool_queue)
-        self.connection.consumers_changed()
+        self.connection.look_anew()
         return tag
 
     def _delivery_limit(self, name: str) -> int:
@@ -174,7 +174,7 @@ class Channel(Entities, virtual.Channel):
             if consumer is not None:
                 consumer.ticket.leave()
         if self.connection is not None:
-            self.connection.consumers_changed()
+            self.connection.look_anew()
 
     def consumed(self) -> list[str]:
         """:return: the directories of the queues that have a consumer here."""

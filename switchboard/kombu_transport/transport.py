@@ -245,8 +245,8 @@ class Transport(virtual.Transport):
         if self.watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
             self.watch.wake()
 
-    def consumers_changed(self) -> None:
-        """There are other queues to watch than before."""
+    def look_anew(self) -> None:
+        """Look at the queues once more: there are others than before, or the time has come."""
         if self.watch is not None:
             self.watch.wake()
 
@@ -259,7 +259,7 @@ class Transport(virtual.Transport):
         self._leave_loop()
         self._loop = loop
         self._add_readers()
-        self._timers = [loop.call_repeatedly(self._address.rescan_s, self._on_time)]
+        self._timers = [loop.call_repeatedly(self._address.rescan_s, self.look_anew)]
         self.watch.wake()
 
     def _add_readers(self) -> None:
@@ -287,10 +287,6 @@ class Transport(virtual.Transport):
             for fd in self._readers:
                 loop.remove_reader(fd)
         self._readers = []
-
-    def _on_time(self) -> None:
-        if self.watch is not None:
-            self.watch.wake()
 
     def _on_news(self) -> None:
         """Deliver the ready messages, one burst at a time, and go back to sleep when there is none.
@@ -323,4 +319,4 @@ class Transport(virtual.Transport):
             timer.cancel()
         del self._timers[1:]
         if wait_s < self._address.rescan_s:
-            self._timers.append(self._loop.call_later(wait_s, self._on_time))
+            self._timers.append(self._loop.call_later(wait_s, self.look_anew))

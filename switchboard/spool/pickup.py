@@ -224,11 +224,8 @@ class Pickup:
     def _is_finished(self, dropped: Dropped) -> bool:
         status = dropped.status
         # What stands in `new` is finished: that is what a maildir is.
-        written = (
-            self._disk.is_being_written(dropped.claim.fd)
-            if dropped.claim.folder is self._queue.folder
-            else False
-        )
+        in_queue = dropped.claim.folder is self._queue.folder
+        written = in_queue and self._disk.is_being_written(dropped.claim.fd)
         if written is False and status.st_size:
             return True
         looks = (status.st_ino, status.st_size, status.st_mtime_ns)

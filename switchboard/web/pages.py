@@ -121,18 +121,17 @@ def _counted(survey: Survey | None) -> str | None:
 
 
 def _queues(desk: Desk, survey: Survey | None) -> list[dict[str, Any]]:
-    rows = []
     now_s = time.time()
-    for name in desk.view.queue_names():
-        flags = flags_of(desk.directory, name)
-        counts = survey.queues.get(name) if survey is not None else None
-        rows.append(_queue_row(survey, name, counts, flags, now_s))
-    return rows
+    names = desk.view.queue_names()
+    return [_queue_row(survey, name, flags_of(desk.directory, name), now_s) for name in names]
 
 
-def _queue_row(
-    survey: Survey | None, name: str, counts: QueueCounts | None, flags: dict[str, Any], now_s: float
-) -> dict[str, Any]:
+def _counts(survey: Survey | None, name: str) -> QueueCounts | None:
+    return survey.queues.get(name) if survey is not None else None
+
+
+def _queue_row(survey: Survey | None, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
+    counts = _counts(survey, name)
     in_bad = survey.bad.origins.get(name, 0) if survey is not None and name not in (BAD, TRASH) else None
     fields = count_fields(counts or QueueCounts(name), flags, now_s, in_bad)
     done = survey.throughput.get(name) if survey is not None else None
@@ -196,14 +195,13 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     view = desk.view
     view.known([name])
     survey = desk.surveyor.last
-    counts = survey.queues.get(name) if survey is not None else None
     found = queue_info(view, name)
     runners = desk.config.runners if desk.config is not None else {}
     consumers = {runner for runner, options in runners.items() if options.queue == name}
     return {
         'counted_at_ns': _counted(survey),
-        **_queue_row(survey, name, counts, found.flags, time.time()),
-        **json.loads(json.dumps(found.whole_fields(counts or QueueCounts(name)), default=str)),
+        **_queue_row(survey, name, found.flags, time.time()),
+        **json.loads(json.dumps(found.whole_fields(_counts(survey, name) or QueueCounts(name)), default=str)),
         'set_options': found.set_options,
         'where': list(found.where()),
         'runners': [one for one in _runners(desk.snapshot()) if one['runner'] in consumers],
@@ -301,7 +299,7 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
 
 
 def _depth(survey: Survey | None, name: str) -> int | None:
-    counts = survey.queues.get(name) if survey is not None else None
+    counts = _counts(survey, name)
     return None if counts is None or counts.waiting == UNKNOWN else counts.waiting + counts.preserved
 
 

@@ -290,7 +290,7 @@ def _with_canary(
             for digest, result in list(waiting.items()):
                 assert result.now is not None
                 try:
-                    there = view.find(f'{digest}')
+                    there = view.find(digest)
                 except QueueError:
                     del waiting[digest]  # it was done
                     continue
