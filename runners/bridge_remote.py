@@ -122,7 +122,9 @@ class Bridge(Runner):
         setting = self.setting
         broker = broker_of(setting)
         if setting['password_file']:
-            broker = dataclasses.replace(broker, address=self._with_password(broker.address))
+            password = read_secret(setting['password_file'])
+            addresses = [_with_password(each, password) for each in broker.address.split(';')]
+            broker = dataclasses.replace(broker, address=';'.join(addresses))
         return connect(
             broker, connect_timeout_s=setting['connect_timeout'], confirm_timeout_s=setting['timeout']
         )
@@ -130,10 +132,6 @@ class Bridge(Runner):
     def cleanup(self) -> None:
         """Give back unacknowledged messages, and disconnect."""
         self.connection.close()
-
-    def _with_password(self, url: str) -> str:
-        password = read_secret(self.setting['password_file'])
-        return ';'.join(_with_password(address, password) for address in url.split(';'))
 
     def connect(self) -> bool:
         """Have a connection, with all declared that is to be.

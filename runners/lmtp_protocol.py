@@ -62,14 +62,7 @@ class CountedReader:
 
     async def readuntil(self, separator: bytes) -> bytes:
         """:raises NoMemoryError: too much is in memory already."""
-        return self._count(await self._reader.readuntil(separator))
-
-    async def read(self, number: int) -> bytes:
-        """Read the rest of a refused mail, and throw it away."""
-        content: bytes = await self._reader.read(number)
-        return content
-
-    def _count(self, line: bytes) -> bytes:
+        line: bytes = await self._reader.readuntil(separator)
         # The library has a list of lines, and puts them together; then line ends are changed.
         cost = COPIES * len(line) + LINE_BYTES
         self._taken_bytes += cost
@@ -77,6 +70,11 @@ class CountedReader:
         if self._memory.is_full():
             raise NoMemoryError
         return line
+
+    async def read(self, number: int) -> bytes:
+        """Read the rest of a refused mail, and throw it away."""
+        content: bytes = await self._reader.read(number)
+        return content
 
     def give_back(self) -> None:
         """The mail is stored, or is not going to be."""

@@ -73,16 +73,25 @@ def move(
     """
     if target.is_remote:
         return _send(claim, source, target, event, now or when_ns is not None, fields)
-    old = claim.filebase
     if now:
         when_ns = target.clock.time_ns()
-    filebase = old if when_ns is None else with_when(old, when_ns)
+    filebase = claim.filebase if when_ns is None else with_when(claim.filebase, when_ns)
     with released_on_failure(claim, source):
         if when_ns is not None and not now:
             claim.date(when_ns)  # which may be ahead of the clock: it is no wish for a delay
-        filebase = _move(
-            claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD
-        )
+        suffix = PRESERVED if preserved or target.name == BAD else READY
+        entry = claim.read()
+        if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
+            metadata = entry.changed_metadata(load_metadata(entry.metadata))
+            fields |= expiry_elsewhere(
+                metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
+            )
+        write = note if suffix == READY else note_safely
+        sync = source.options.durability == 'full'
+        write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
+        filebase = claim.rename(target.folder, filebase, suffix)
+        if suffix == READY:
+            target.consumer.reordered(filebase)
     claim.close()
     return filebase
 
@@ -125,32 +134,6 @@ def _send(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )
         claim.finish(source.pool)
-    return filebase
-
-
-def _move(
-    claim: Claim,
-    source: Switchboard,
-    target: Switchboard,
-    filebase: str,
-    event: str,
-    fields: dict[str, Any],
-    *,
-    preserved: bool,
-) -> str:
-    suffix = PRESERVED if preserved else READY
-    entry = claim.read()
-    if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
-        metadata = entry.changed_metadata(load_metadata(entry.metadata))
-        fields |= expiry_elsewhere(
-            metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
-        )
-    write = note_safely if preserved else note
-    sync = source.options.durability == 'full'
-    write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
-    filebase = claim.rename(target.folder, filebase, suffix)
-    if suffix == READY:
-        target.consumer.reordered(filebase)
     return filebase
 
 

@@ -231,15 +231,12 @@ class SpoolConnection:
         declaration = self.spool.declared.records.get(queue)
         owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None
         if owner is None or not owner.is_active:
-            owner = self._own_ticket()
+            if self._owner is None or not self._owner.is_active:
+                self._owner = self.spool.declared.enter()
+                _OWNERS[self._owner.name] = self._owner
+            owner = self._owner
         self._owned[queue] = owner
         return owner
-
-    def _own_ticket(self) -> Ticket:
-        if self._owner is None or not self._owner.is_active:
-            self._owner = self.spool.declared.enter()
-            _OWNERS[self._owner.name] = self._owner
-        return self._owner
 
     def owner_of(self, queue: str) -> Ticket | None:
         """:return: the ticket by which this connection may consume from an exclusive queue."""

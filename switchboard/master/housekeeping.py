@@ -72,7 +72,8 @@ class Housekeeping:
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
         self._at_work = -1
         self._pidfd = -1
-        self._pid = 0
+        # The janitor's process, 0 for none yet; it may have ended.
+        self.pid = 0
         self._began_s = now_s
         self._deadline_s = deadline_s
 
@@ -90,8 +91,9 @@ class Housekeeping:
             if took_s is None and now_s - self._began_s < self._deadline_s:
                 return
             if took_s is None:
-                took_s = self._kill(now_s)
-            self._let_go()
+                self._kill(now_s)
+                took_s = 0.0  # not as if it had worked: another one is sent at once
+            self.close()
             self._deadline_s = min(LONGEST_S, max(self._deadline_s, PATIENCE * took_s))
             rested_s = self._began_s + took_s * (1 + REST_SHARE)
             if now_s < rested_s:
@@ -107,7 +109,7 @@ class Housekeeping:
                 os.close(descriptor)
             return
         os.close(writing)
-        self._at_work, self._pid, self._began_s = reading, pid, now_s
+        self._at_work, self.pid, self._began_s = reading, pid, now_s
         with contextlib.suppress(OSError):
             self._pidfd = os.pidfd_open(pid)
 
@@ -115,37 +117,27 @@ class Housekeeping:
         """Count the last `lost_s` seconds, in which the master itself was late, against no janitor."""
         self._began_s += lost_s
 
-    def _kill(self, now_s: float) -> float:
-        """:return: how long it is to count as having worked: not at all, so that another one is sent at once."""
-        fields = {'pid': self._pid, 'after_s': now_s - self._began_s}
+    def _kill(self, now_s: float) -> None:
+        fields = {'pid': self.pid, 'after_s': now_s - self._began_s}
         self._deadline_s = min(LONGEST_S, 2 * self._deadline_s)
         if self._pidfd < 0:
             event(logger, logging.ERROR, None, 'janitor hangs', **fields)
-            return 0.0
+            return
         # By the descriptor: the number may be another's, should the process have ended a moment ago.
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         event(logger, logging.ERROR, None, 'janitor killed', **fields)
-        return 0.0
 
-    def _let_go(self) -> None:
+    def close(self) -> None:
+        """Send no more; one that is at work ends with the master."""
         for descriptor in (self._at_work, self._pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
         self._at_work = self._pidfd = -1
 
-    @property
-    def pid(self) -> int:
-        """The janitor's process, 0 for none yet; it may have ended."""
-        return self._pid
-
     def descriptors(self) -> list[int]:
         """:return: the descriptors that a forked child closes at once."""
         return [each for each in (self._at_work, self._pidfd) if each >= 0]
-
-    def close(self) -> None:
-        """Send no more; one that is at work ends with the master."""
-        self._let_go()
 
     def _took_s(self) -> float | None:
         """:return: how long the last round took; None if it goes on; 0 if its janitor died."""

@@ -215,10 +215,8 @@ class Packer:
         # Not the namer's time: after the clock was set back, that stands still where it was.
         when_ns = now_ns = self.namer.clock.time_ns()
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
-            if value is None:
-                continue
-            seconds = self._seconds(key, value)
-            when_ns = max(when_ns, base_ns + int(seconds * NS))
+            if value is not None:
+                when_ns = max(when_ns, base_ns + int(self._seconds(key, value) * NS))
         if when_ns >= HELD_NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
         if when_ns == now_ns:

@@ -290,15 +290,11 @@ class Serializers:
 
     def serialize(self, msg: Any) -> Serialized:
         """:raises UnserializableError: nothing holds the message."""
-        if isinstance(msg, Serialized):
-            serializer = self.for_message(msg.msg)
-            return (
-                msg
-                if serializer.kind == msg.kind
-                else Serialized(msg.msg, serializer.kind, serializer.dumps(msg.msg))
-            )
-        serializer = self.for_message(msg)
-        return Serialized(msg, serializer.kind, serializer.dumps(msg))
+        bare = msg.msg if isinstance(msg, Serialized) else msg
+        serializer = self.for_message(bare)
+        if isinstance(msg, Serialized) and serializer.kind == msg.kind:
+            return msg
+        return Serialized(bare, serializer.kind, serializer.dumps(bare))
 
     def accepts(self, kind: str) -> bool:
         """Is the kind, or the family that it is a variant of, one that the queue takes?"""

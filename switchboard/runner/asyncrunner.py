@@ -236,7 +236,9 @@ class AsyncRunner(Runner):
     async def _dispose_in_task(self, work: Work) -> None:
         if self._settler.is_forked_child:
             # A message of the parent's, begun by the event loop that its child has inherited: the child ends with what it was forked by.
-            await self._never()
+            # It has no running event loop by asyncio's reckoning, and goes on turning its parent's.
+            assert self._main_task is not None
+            await self._main_task.get_loop().create_future()
         _work.set(work)
         self._not_begun.discard(work)
         try:
@@ -257,11 +259,6 @@ class AsyncRunner(Runner):
         if self._main_task is not None:
             error = RuntimeError('a forked child cannot await: the event loop is that of its parent')
             self._main_task.get_loop().call_soon(self._settler.end_forked_child, error)
-
-    def _never(self) -> asyncio.Future[None]:
-        # A child has no running event loop by asyncio's reckoning, and goes on turning its parent's.
-        assert self._main_task is not None
-        return self._main_task.get_loop().create_future()
 
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""

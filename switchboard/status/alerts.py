@@ -118,14 +118,10 @@ class Alerts:
         self._tie = tie
         self._conditions: dict[tuple[str, str], Condition] = {}
         self._times: deque[float] = deque()
-        self._pid = 0
+        # The process that runs the command, or ran it last; 0 for none yet.
+        self.pid = 0
         self._pidfd = -1
         self._ends_s = 0.0
-
-    @property
-    def pid(self) -> int:
-        """The process that runs the command, or ran it last; 0 for none yet."""
-        return self._pid
 
     def descriptors(self) -> list[int]:
         """:return: the descriptors that a forked child closes at once."""
@@ -186,8 +182,8 @@ class Alerts:
         condition.reported, condition.reported_number = is_problem, condition.number or 0
         condition.quiet_until_s = now_s + QUIET_S
         try:
-            self._pid = self._start(lambda: tell(command, alert.facts(), tie=self._tie))
-            self._pidfd = os.pidfd_open(self._pid)
+            self.pid = self._start(lambda: tell(command, alert.facts(), tie=self._tie))
+            self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
             return
