@@ -67,12 +67,9 @@ class Tls(NamedTuple):
 
     def explain(self, reason: str) -> str:
         """:return: why there is no connection, for people.  A broker that misses a certificate may hang up without a word."""
-        is_hung_up = any(word in reason for word in ('EOF', 'reset', 'closed'))
-        return (
-            f'{reason}; it may want a certificate: ssl_certfile'
-            if is_hung_up and not self.certfile
-            else reason
-        )
+        if self.certfile or not any(word in reason for word in ('EOF', 'reset', 'closed')):
+            return reason
+        return f'{reason}; it may want a certificate: ssl_certfile'
 
     def for_redis(self) -> dict[str, Any]:
         """:return: the arguments that kombu hands on to redis-py."""

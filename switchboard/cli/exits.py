@@ -164,11 +164,9 @@ def as_called(text: str, config: Path | None, spool: Path | None) -> str:
     def fit(match: re.Match[str]) -> str:
         if config is not None:
             return f'`switchboard -C {_quoted(config)} '
-        return (
-            '`switchboard -C FILE '
-            if match[1] in NEED_CONFIGURATION
-            else f'`switchboard -s {_quoted(spool)} '
-        )
+        if match[1] in NEED_CONFIGURATION:
+            return '`switchboard -C FILE '
+        return f'`switchboard -s {_quoted(spool)} '
 
     return _ADVISED.sub(fit, text)
 

@@ -70,11 +70,8 @@ def size_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f'{_short(text)} is not a size; write it like 512K, 10M, 1G or a number of bytes')
-    size = (
-        int(float(match[1]) * _BYTES[match[2].upper()])
-        if '.' in match[1]
-        else int(match[1]) * _BYTES[match[2].upper()]
-    )
+    number = float(match[1]) if '.' in match[1] else int(match[1])
+    size = int(number * _BYTES[match[2].upper()])
     if size > MAX_SIZE_BYTES:
         raise ValueError(f'{_short(text)} is larger than any file can be')
     return size

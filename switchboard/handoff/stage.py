@@ -229,17 +229,14 @@ class Stage:
         committed = set(records)
         for name in names:
             transaction = name.partition(':')[0]
-            if transaction not in committed:
-                done += self._deal_with(name, transaction)
+            if transaction in committed:
+                continue
+            try:
+                done += self._throw_away(name, transaction)
+            except OSError as error:
+                # One that cannot be dealt with, or that is none of ours, must not keep the others waiting.
+                event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
         return done
-
-    def _deal_with(self, name: str, transaction: str) -> bool:
-        try:
-            return self._throw_away(name, transaction)
-        except OSError as error:
-            # One that cannot be dealt with, or that is none of ours, must not keep the others waiting.
-            event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
-            return False
 
     def _roll_forward(self, transactions: Sequence[str]) -> int:
         """Move the outputs of transactions to where they belong: with one listing and one flush of each directory for many.

@@ -243,11 +243,9 @@ def python_path(config_file: Path, asked_for: Sequence[str]) -> list[str]:
     home = config_file.absolute().parent
     if asked_for:
         return [str(home / each) for each in asked_for]
-    return (
-        [str(home), str(home.parent)]
-        if home.name == 'etc' and home.parent != home.parent.parent
-        else [str(home)]
-    )
+    if home.name == 'etc' and home.parent != home.parent.parent:
+        return [str(home), str(home.parent)]
+    return [str(home)]
 
 
 def extend_path(directories: Sequence[str]) -> None:
