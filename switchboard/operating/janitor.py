@@ -93,7 +93,7 @@ def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:
         return
     if name == TRASH:
         done.removed += _empty_trash(spool)
-        if not _is_declared(spool, TRASH):
+        if spool.config is None or TRASH not in spool.config.queue_names():
             return
     try:
         queue = spool[name]
@@ -168,10 +168,6 @@ def _expire(queue: Switchboard, filebase: str) -> bool:
     except QueueError as error:
         event(log, logging.DEBUG, filebase, 'not read', error=error)
     return False
-
-
-def _is_declared(spool: Spool, name: str) -> bool:
-    return spool.config is not None and name in spool.config.queue_names()
 
 
 def _empty_trash(spool: Spool) -> int:

@@ -281,8 +281,7 @@ def _became(desk: Desk, name: str) -> str:
     if not is_filebase(filebase):
         raise BadRequestError('that is no name of an entry')
     digest = filebase.partition('+')[2]
-    folders = [(queue, ())] if queue else []
-    for where, _ in [*folders, (BAD, ())]:
+    for where in filter(None, (queue, BAD)):
         try:
             places = desk.view.queue_folders([where])
         except SwitchboardError:
@@ -290,9 +289,8 @@ def _became(desk: Desk, name: str) -> str:
         budget = Budget(BUDGET_S / 4)
         for found in select(places, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
             seen = found.look()
-            if seen is None:
-                continue
-            return 'failed again' if where == BAD or seen.attempts + seen.recoveries else 'not done yet'
+            if seen is not None:
+                return 'failed again' if where == BAD or seen.attempts + seen.recoveries else 'not done yet'
     return 'went through'
 
 

@@ -360,12 +360,9 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
     return True
 
 
-def _counts(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
-    return [count_one(installation, name, sizes=False) for name in installation.view.known(names)]
-
-
 def _filled(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
-    return [one for one in _counts(installation, names) if one.entries]
+    counts = (count_one(installation, name, sizes=False) for name in installation.view.known(names))
+    return [one for one in counts if one.entries]
 
 
 def _left(one: QueueCounts) -> str:
