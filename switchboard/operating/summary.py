@@ -26,16 +26,7 @@ from switchboard.message.journal import (
     parse_records,
 )
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import (
-    CLAIMED,
-    NS,
-    PRESERVED,
-    READY,
-    digest_of,
-    due_ns,
-    is_on_hold,
-    parse,
-)
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, digest_of, due_ns, is_on_hold, parse
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
