@@ -348,7 +348,8 @@ class Disk:
                 if self.leads_to(name, dir_fd, status):
                     if status.st_size:
                         self.ftruncate(fd, 0)
-                    self.give_to_owner(fd, dir_fd)
+                    if status.st_uid == 0:
+                        self.give_to_owner(fd, dir_fd, status)
                     if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
                         self.fchmod(fd, FILE_MODE)
                     return fd
@@ -360,15 +361,13 @@ class Disk:
         self.let_go(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
 
-    def give_to_owner(self, fd: int, dir_fd: int) -> None:
-        """Give what root has just made to the owner and the group of the directory that holds it.
+    def give_to_owner(self, fd: int, dir_fd: int, made: os.stat_result) -> None:
+        """Give what root has just made, as its status says, to the owner and the group of the directory that holds it.
 
         An operator's command, or a mail server's, may run as root in the spool of a service user, who has to be able to read and to remove what it makes.
         Where nothing can be given away (a file system that knows no owners, or a container's root), it stays as it is.
         """
-        if self.geteuid() != 0:
-            return
-        owner, made = self.status_of_owner(dir_fd), self.status_of_owner(fd)
+        owner = self.status_of_owner(dir_fd)
         if (owner.st_uid, owner.st_gid) in ((made.st_uid, made.st_gid), (0, 0)):
             return  # a file of root's alone serves nobody else
         try:

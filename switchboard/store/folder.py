@@ -107,12 +107,12 @@ class Folder:
                 self._above().sync()
             except PermissionError:
                 pass  # we may write there and not read, so it cannot be opened to be synced
-        if self.disk.geteuid() == 0:
+        made = self.disk.fstat(self.fd)
+        if made.st_uid == 0:
             above = self._above()  # kept for as long as its descriptor is of use
-            self.disk.give_to_owner(self.fd, above.fd)
+            self.disk.give_to_owner(self.fd, above.fd, made)
         # The set-group-id bit, inherited from the directory above, stays.
-        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
-        self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
+        self.disk.fchmod(self.fd, made.st_mode & 0o6000 | DIRECTORY_MODE)
 
     def _go_on(self) -> None:
         """Use the directory at the path, if the one that this object has open was removed, or renamed away."""
