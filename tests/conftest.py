@@ -12,7 +12,7 @@ import signal
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,14 +191,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is there by now, ten thousand tests and all modules, to itself: each later collection need not look at it again.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look at nothing that is collected: ten thousand tests and all modules stay, and each look takes as long as reading some of them.
 
-    Python 3.14 would then keep what the frames of tests hold, open files too, and Hypothesis would not find its own source of numbers.
+    What is there by then is left to itself: no later collection need look at it again.  Python 3.14 would then keep what the frames of tests
+    hold, open files too, and Hypothesis would not find its own source of numbers.
     """
-    if sys.version_info < (3, 14):
-        gc.collect()
-        gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if sys.version_info < (3, 14):
+            gc.collect()
+            gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ named, and not another one that fails by it one day.
 
 from __future__ import annotations
 
+import _signal  # `signal` makes a member of an enumeration of each number, in half of the time of a look
 import gc
 import logging
 import os
@@ -18,12 +19,12 @@ _LIMITS = {name: getattr(resource, name) for name in dir(resource) if name.start
 # But for the one by which pytest-timeout ends a test.
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGALRM})
 # pytest says by it which test is running, and in which phase.
-_RUNNING = 'PYTEST_CURRENT_TEST'
+_RUNNING = b'PYTEST_CURRENT_TEST'
 
 
 def process_state() -> dict[str, Any]:
     """:return: all of it that can be had for a few microseconds."""
-    environment = dict(os.environ)
+    environment = dict(os.environb)
     environment.pop(_RUNNING, None)
     umask = os.umask(0o022)
     os.umask(umask)
@@ -32,7 +33,7 @@ def process_state() -> dict[str, Any]:
         'the directory': os.getcwd(),
         'the umask': f'{umask:03o}',
         'the limits': {name: resource.getrlimit(number) for name, number in _LIMITS.items()},
-        'the signal handlers': {signum: signal.getsignal(signum) for signum in _SIGNALS},
+        'the signal handlers': {signum: _signal.getsignal(signum) for signum in _SIGNALS},
         'the blocked signals': signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         'the collector': (gc.isenabled(), gc.get_threshold()),
         'the hooks': (sys.excepthook, sys.unraisablehook, threading.excepthook, sys.getswitchinterval()),

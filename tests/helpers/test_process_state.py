@@ -27,7 +27,7 @@ def fewer_files() -> None:
 @pytest.mark.parametrize(
     ('change', 'told'),
     [
-        (lambda: os.environ.update(LEFT='x'), "the environment: {'LEFT': None} is {'LEFT': 'x'} now"),
+        (lambda: os.environ.update(LEFT='x'), "the environment: {b'LEFT': None} is {b'LEFT': b'x'} now"),
         (lambda: os.chdir('/'), 'the directory: '),
         (lambda: os.umask(0o123), 'the umask: '),
         (fewer_files, "the limits: {'RLIMIT_NOFILE': "),
