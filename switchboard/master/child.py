@@ -50,9 +50,13 @@ from switchboard.status import log, printed
 from switchboard.status.scoreboard import Slot
 
 if TYPE_CHECKING:
+    import signal as _signal
+
     from switchboard.config.config import Config
     from switchboard.runner.runner import Runner
     from switchboard.spool.spool import Spool
+else:
+    import _signal  # `signal` makes an enum's member of each number, which takes pages of each child's own
 
 logger = log.logger('runner')
 
@@ -84,6 +88,7 @@ class Child(NamedTuple):
 
     :param title: ``in 1/2``
     :param slot: its place on the scoreboard, which it holds from its first step on; the master has read what the process before left there.
+    :param spool: the directory, as text.
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
@@ -98,6 +103,7 @@ class Child(NamedTuple):
     slice: int
     numslices: int
     slot: Slot
+    spool: str
     master: int
     channel: socket.socket
     lifeline: int
@@ -160,7 +166,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
     try:
         stop = StopSignal()
         _settle(child, stop)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = _exit_code(child, work, stop)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else EXIT_OK
@@ -214,22 +220,22 @@ def _close_all_but(kept: Iterable[int]) -> None:
 
 def _settle(child: Child, stop: StopSignal) -> None:
     """Close the master's descriptors, and become a process of its own."""
-    signal.set_wakeup_fd(-1)
+    _signal.set_wakeup_fd(-1)
     for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline, *child.streams}:
         os.close(descriptor)
     printed.become_standard_streams(child.streams)
     os.setsid()
     die_with(child.master, child.lifeline)
-    for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(signum, nothing)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGUSR2, _reopen_log)
+    for signum in (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGTTIN, _signal.SIGTTOU):
+        _signal.signal(signum, nothing)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGTERM, stop)
+    _signal.signal(_signal.SIGINT, stop)
+    _signal.signal(_signal.SIGUSR2, _reopen_log)
     _give_no_stdin()
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
-    os.environ[MARK] = f'{os.getpid()} {child.config.spool}'
+    os.environ[MARK] = f'{os.getpid()} {child.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.set_process_name(child.title)
     child.text_streams.use()

@@ -19,6 +19,7 @@ from switchboard.config.remote_queues import free
 from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
+from switchboard.master.loading import rehearse
 from switchboard.master.signals import blocked
 from switchboard.master.supervision import ChildEnds, PastCounters, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
@@ -153,7 +154,7 @@ class Slices:
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
-        streams = printed.Streams()
+        streams, spool = printed.Streams(), str(config.spool)
         children = [
             child.Child(
                 title=each.title,
@@ -168,6 +169,7 @@ class Slices:
                     on_ready=functools.partial(ends.channel.send, child.READY),
                     pid=0,
                 ),
+                spool=spool,
                 master=self._master,
                 channel=ends.channel,
                 lifeline=ends.lifeline,
@@ -179,6 +181,7 @@ class Slices:
             for each, ends in unborn
         ]
         if freeze:
+            rehearse()
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
             gc.collect()
             gc.freeze()

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from types import FrameType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import proxy
 
 from zope.interface import implementer
@@ -39,10 +39,15 @@ from switchboard.runner.settings import Setting, read_settings
 from switchboard.runner.settling import Settler, Work
 from switchboard.status.scoreboard import NullSlot
 
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # `signal` tries to make an enum's member of a handler, which takes pages of each child's own
+
 
 def is_ended_by_interrupt() -> bool:
     """:return: whether Ctrl-C raises `KeyboardInterrupt` in this thread."""
-    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_default = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
     return is_default and threading.current_thread() is threading.main_thread()
 
 

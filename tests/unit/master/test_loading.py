@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,9 +14,14 @@ import pytest
 
 from switchboard.config.config import Config
 from switchboard.master.child import Prepared
-from switchboard.master.loading import extend_path, make_runner, warm_up
+from switchboard.master.loading import extend_path, make_runner, rehearse, warm_up
+from switchboard.queue.ready_queue import ReadyQueue
+from switchboard.runner.loop import Loop
+from switchboard.runner.runner import Runner
 from switchboard.runners.null import Null
 from switchboard.status.scoreboard import NullSlot
+from switchboard.store.flags import Flags
+from tests.helpers.descriptors import Opened
 from tests.helpers.processes import Child
 
 OWN = """
@@ -67,6 +74,37 @@ def test_a_forked_runner_of_a_shipped_class_imports_inspects_compiles_and_makes_
 
     with Child(live) as child:
         child.join()
+
+
+def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+
+    def live() -> None:
+        gc.unfreeze()  # which tests are, and a master is not yet
+        opened = Opened()
+        functions = (Loop.sleep, Runner._run, ReadyQueue.scan, Flags.is_set, Loop.stop, Runner.reply)
+        before = [each.__code__ for each in functions]
+        rehearse()
+        after = [each.__code__ for each in functions]
+        assert before == after
+        assert [old is new for old, new in zip(before, after, strict=True)] == [False] * 5 + [True]
+        assert not list(tmp_path.iterdir())
+        gc.collect()  # as the master does before it forks
+        assert not opened()
+
+    with Child(live) as child:
+        child.join()
+
+
+def test_a_master_without_a_temporary_directory_starts_without_a_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
+    before = id(Loop.sleep.__code__)
+    rehearse()
+    assert id(Loop.sleep.__code__) == before
 
 
 def test_a_class_that_cannot_be_loaded_is_left_to_the_child_to_tell_of(tmp_path: Path) -> None:
