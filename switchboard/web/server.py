@@ -85,8 +85,8 @@ def make_server(desk: Desk) -> Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=2
-        * MAX_CONNECTIONS,  # it counts requests as well, whose connections may have given way
+        # It counts requests as well, whose connections may have given way.
+        limit_concurrency=2 * MAX_CONNECTIONS,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=STOP_S,
         h11_max_incomplete_event_size=64 << 10,
