@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock  # `threading` and `weakref` take the mail servers' door too long to load
 from _weakref import ref
+from zlib import crc32
 
 from switchboard.clock import Clock
 from switchboard.errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
@@ -55,9 +56,9 @@ CHEAP_COUNT_NS = 2 * NS // 1000
 COUNT_SHARE = 20
 # References to messages that may be gone, before they are looked through.
 SWEEP_FROM = 256
-# Four numbers of this width.
+# Four numbers of this width, and their checksum: of a write that broke off, some are new and some are old.
 _WIDTH = 20
-_LENGTH = 4 * _WIDTH
+_LENGTH = 5 * _WIDTH
 
 
 class Room:
@@ -182,24 +183,28 @@ class SharedCount(QueueCount):
 
     def _read(self, fd: int) -> None:
         content = self._disk.read_all(fd, _LENGTH)
-        try:
-            self.messages, self.size_bytes, self.counted_at_ns, self.took_ns = [
-                int(content[start : start + _WIDTH]) for start in range(0, _LENGTH, _WIDTH)
-            ]
-        except ValueError:  # it is new, or damaged
+        if content != _sealed(content[:-_WIDTH]):  # it is new, or damaged
             self.forget()
+            return
+        self.messages, self.size_bytes, self.counted_at_ns, self.took_ns = [
+            int(content[start : start + _WIDTH]) for start in range(0, len(content) - _WIDTH, _WIDTH)
+        ]
 
     def __exit__(self, *_error: object) -> None:
         """Write, and drop the lock."""
         fd, self._fd = self._fd, -1
         numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns)
-        content = b''.join(b'%*d' % (_WIDTH, number) for number in numbers)
+        content = _sealed(b''.join(b'%*d' % (_WIDTH, number) for number in numbers))
         try:
             self._disk.write_all(fd, content)
         except OSError:
             pass  # a full disk: a message not added now is counted in a second
         finally:
             self._disk.unlock_and_close(fd)
+
+
+def _sealed(numbers: bytes) -> bytes:
+    return numbers + b'%*d' % (_WIDTH, crc32(numbers))
 
 
 class Shortage:

@@ -218,6 +218,23 @@ class TestShared:
         one.gone(1, 0, shortage)
         assert one.ask(1, 0, counts_anew=False) is not None
 
+    def test_a_record_that_is_partly_of_another_time_is_not_believed(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        disk = CountingDisk()
+        counts, record = Folder(tmp_path / 'room', disk), tmp_path / 'room' / 'in'
+        written = []
+        for messages in (1, 1234):
+            with SharedCount(counts, 'in', disk) as shared_count:
+                shared_count.messages = shared_count.counted_at_ns = messages
+            written.append(record.read_bytes())
+        old, new = written
+        for length in range(1, len(old)):
+            torn = new[:length] + old[length:]
+            record.write_bytes(torn)
+            with SharedCount(counts, 'in', disk) as shared_count:
+                assert shared_count.counted_at_ns == (-1 if torn not in written else int(torn[40:60]))
+
 
 class TestMakingRoom:
     def test_the_oldest_goes_whatever_its_priority(self, tmp_path: Path, clock: FakeClock) -> None:
