@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from switchboard import Spool
+from switchboard.store import limits
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import FakeClock
@@ -330,6 +331,12 @@ def tmp_path(
     """
     name = re.sub(r'\W', '_', request.node.name)[:26]
     return tmp_path_factory.mktemp(f'{name}-{next(_numbers)}', numbered=False)
+
+
+@pytest.fixture
+def cheap_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue is counted anew for each message, however slow the machine is at the moment."""
+    monkeypatch.setattr(limits, 'CHEAP_COUNT_NS', sys.maxsize)
 
 
 @pytest.fixture
