@@ -20,7 +20,6 @@ FORGIVEN = {
     'power cuts of real file systems: no loop devices': 'so it is in some containers',
     'no control group can be made here': 'so it is in some containers',
     'podman cannot run a container here': 'so it is in some containers',
-    'needs podman and dpkg': 'in most containers it could run none',
     'needs the package ': 'what is put into a container comes from the packages that are there',
     "needs Debian's Python to be that of the tests": 'the tests may run with any',
     'no extended attributes here': 'a matter of the file system',
