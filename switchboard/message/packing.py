@@ -119,9 +119,7 @@ class Packer:
         digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)
-        head = header + packed_metadata
-        parts = (head, body) if len(body) > JOINED_BYTES else (head + body,)  # type: ignore[operator]  # a large text is larger
-        return EncodedEntry(name, parts, modified_ns)
+        return EncodedEntry(name, _joined(header + packed_metadata, body), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes | LargeText]:
         serializers = self.serializers
