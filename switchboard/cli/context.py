@@ -305,16 +305,16 @@ def installation_options(command: Callable[P, R], *, short: bool = False) -> Cal
     return config(spool(command))
 
 
-def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a verb of a function: a click command that is handed the `Installation` first."""
+def verb(**settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a verb of a function: a click command that is handed the `Installation` first, and returns its exit status, if that is not 0."""
 
-    def make(function: Callable[..., None]) -> click.Command:
+    def make(function: Callable[..., int | None]) -> click.Command:
         function.__dict__.setdefault('__click_params__', [])
 
         @functools.wraps(function)
-        def call(*args: Any, **keys: Any) -> None:
+        def call(*args: Any, **keys: Any) -> int | None:
             installation = click.get_current_context().ensure_object(Installation)
-            function(installation, *args, **keys)
+            return function(installation, *args, **keys)
 
         # Everyone has these two, so they stand last in the help.
         options: list[click.Parameter] = function.__dict__['__click_params__']
@@ -328,20 +328,16 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     return make
 
 
-def _remember_json(context: click.Context, _param: click.Parameter, value: bool) -> bool:
+def _remember_json(context: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         context.ensure_object(Installation).as_json = True
-    return value
 
 
-json_option = click.option(
-    '--json', 'as_json', is_flag=True, callback=_remember_json, help='One JSON object a line, for programs.'
-)
+def make_json_option(name: str, text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """:return: the option ``--json`` with its line in the help; `is_json` says whether it was given."""
+    return click.option('--json', name, is_flag=True, expose_value=False, callback=_remember_json, help=text)
+
+
+json_option = make_json_option('as_json', 'One JSON object a line, for programs.')
 # For verbs that say what they have done by `report`.
-json_report_option = click.option(
-    '--json',
-    is_flag=True,
-    expose_value=False,
-    callback=_remember_json,
-    help='The results as JSON objects, for programs; errors too.',
-)
+json_report_option = make_json_option('json', 'The results as JSON objects, for programs; errors too.')

@@ -88,7 +88,7 @@ def pairs_callback(
     return read_pairs(value)
 
 
-def read_metadata(context: click.Context, pairs: dict[str, Any]) -> dict[str, Any]:
+def read_metadata(pairs: dict[str, Any]) -> dict[str, Any]:
     """Read the pairs of an option that sets metadata: what means something to the queue as its own option would read it, ``priority=9``.
 
     :raises click.UsageError: a value would not be stored, or do nothing.
@@ -107,7 +107,7 @@ def read_metadata(context: click.Context, pairs: dict[str, Any]) -> dict[str, An
     for key, value in pairs.items():
         try:
             found[key] = (
-                types[key].convert(value, None, context) if key in types and isinstance(value, str) else value
+                types[key].convert(value, None, None) if key in types and isinstance(value, str) else value
             )
         except click.BadParameter as error:
             raise click.UsageError(f'{key}: {error.message}') from error

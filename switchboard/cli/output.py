@@ -205,7 +205,7 @@ def drop_unwritten_errors() -> None:
             os.close(sink)
 
 
-def report(text: str, **fields: Any) -> None:
+def report(text: str, /, **fields: Any) -> None:
     """Write the result: a line for people, or with ``--json`` an object for programs."""
     if is_json():
         write_json(fields)

@@ -27,7 +27,15 @@ from switchboard.cli.options import (
     selection_options,
     yes_option,
 )
-from switchboard.cli.output import LOOK_EVERY_S, Progress, print_error, print_note, write_json, write_line
+from switchboard.cli.output import (
+    LOOK_EVERY_S,
+    Progress,
+    is_json,
+    print_error,
+    print_note,
+    write_json,
+    write_line,
+)
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
     Action,
@@ -69,7 +77,6 @@ class Request:
     quiet: bool
     reason: str
     yes: bool
-    as_json: bool
     missing: list[Exit] = field(default_factory=list)
     # How many were found, before an action says which of them it is for.
     _fitting: int = 0
@@ -163,7 +170,7 @@ class Request:
         target, now = result.target, result.now
         if result.error is not None:
             print_error(result.error, str(target))
-        elif self.as_json:
+        elif is_json():
             write_json(result.fields() | ({'planned': True} if planned else {}))
         elif self.names_only:
             write_line(f'{now.queue}/{now.filebase}' if now is not None else str(target))
@@ -216,10 +223,9 @@ def entries_verb(
     )
 
     def make(function: Callable[..., Exit]) -> click.Command:
-        def call(installation: Installation, **keys: Any) -> None:
+        def call(installation: Installation, **keys: Any) -> Exit:
             own = {name: keys.pop(name) for name in keys.keys() - _OF_REQUEST}
-            request = Request(installation, **keys)
-            click.get_current_context().exit(function(request, **own))
+            return function(Request(installation, **keys), **own)
 
         call.__name__ = function.__name__
         call.__doc__ = function.__doc__

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from switchboard import __version__
-from switchboard.cli.context import Installation, json_option, json_report_option, verb
+from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import as_called, print_note, report, write_bytes, write_json, write_line
+from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import CLAIMED, LOST_AND_FOUND, READY, is_queue_name
 from switchboard.operating.text import escape_terminal, number
@@ -301,22 +301,14 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
 @click.option('--write', is_flag=True, help='If there is no error, write the copy that `bin/drop` reads.')
 @click.option('--strict', is_flag=True, help='Warnings count as errors.')
 @json_option
-@click.pass_context
-def check(
-    context: click.Context,
-    installation: Installation,
-    imports: bool,
-    write: bool,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def check(installation: Installation, imports: bool, write: bool, strict: bool) -> Exit:
     """Show every mistake of the configuration: file, line, section, key.
 
     Exit status 78 if there is an error; warnings are for what works and is hardly meant.
     """
     config, found = problems(installation, imports=imports)
     for level, each in found:
-        if as_json:
+        if is_json():
             write_json({'level': level, **each.fields()})
             continue
         colour = {'error': 'red', 'warning': 'yellow'}[level]
@@ -329,9 +321,9 @@ def check(
         from switchboard.spool.current import publish_queue_options
 
         publish_queue_options(config)
-    if not as_json:
+    if not is_json():
         _sum_up(config, errors, warnings)
-    context.exit(Exit.CONFIG if errors or (strict and warnings) else Exit.OK)
+    return Exit.CONFIG if errors or (strict and warnings) else Exit.OK
 
 
 def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
@@ -362,15 +354,7 @@ def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
     help="One of the message's metadata, for headers exchanges; KEY:=JSON for other than text.",
 )
 @json_option
-@click.pass_context
-def route(
-    context: click.Context,
-    installation: Installation,
-    exchange: str,
-    routing_key: str,
-    headers: dict[str, Any],
-    as_json: bool,
-) -> None:
+def route(installation: Installation, exchange: str, routing_key: str, headers: dict[str, Any]) -> Exit:
     """Explain where a message with this KEY would go from EXCHANGE, and why.
 
     Every binding that is looked at is a line: + it matches, - it does not.  The default exchange is called ''.
@@ -383,7 +367,7 @@ def route(
     steps = installation.exchanges().explain(exchange, routing_key, headers)
     queues = list(dict.fromkeys(queue for step in steps for queue in step.delivered))
     unknown = [queue for queue in queues if not installation.takes(queue)]
-    if as_json:
+    if is_json():
         for step in steps:
             binding = str(step.binding) if step.binding is not None else None
             write_json({**step._asdict(), 'binding': binding})
@@ -394,7 +378,7 @@ def route(
         write_line(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
         for queue in unknown:
             write_line(f'there is no queue {escape_terminal(queue)!r}: publishing it is an error')
-    context.exit(Exit.OK if queues and not unknown else Exit.NO_ROUTE)
+    return Exit.OK if queues and not unknown else Exit.NO_ROUTE
 
 
 @verb()
@@ -405,7 +389,7 @@ def route(
     '--dot', is_flag=True, help="In Graphviz' language: switchboard graph --dot | dot -Tsvg > graph.svg"
 )
 @json_option
-def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> None:
+def graph(installation: Installation, svg: bool, dot: bool) -> None:
     """Draw which exchange feeds which queue, and which runner takes from it.
 
     What programs have declared in the spool is in it too.
@@ -415,7 +399,7 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
         picture = dataclasses.replace(installation.config, exchanges=exchanges).graph()
     else:
         picture = exchanges.graph()
-    if as_json:
+    if is_json():
         for node in picture.nodes:
             write_json(node.fields())
         for edge in picture.edges:
@@ -453,8 +437,8 @@ def _drawn(dot: str) -> str:
 
 
 @click.command()
-@click.option('--json', 'as_json', is_flag=True, help='One JSON object, for programs.')
-def version(as_json: bool) -> None:
+@make_json_option('as_json', 'One JSON object, for programs.')
+def version() -> None:
     """Show the versions of program and formats.
 
     A spool may be read by every version that names the same entry format.
@@ -463,18 +447,12 @@ def version(as_json: bool) -> None:
     from switchboard.store.disk import Disk
 
     magic = MAGIC.decode('ascii')
-    is_accelerated = Disk.of_system().accelerator is not None
-    if as_json:
-        write_json(
-            {
-                'switchboard': __version__,
-                'python': platform.python_version(),
-                'entry_format': magic,
-                'accelerator': is_accelerated,
-            }
-        )
-        return
-    write_line(f'switchboard {__version__}')
-    write_line(f'Python {platform.python_version()}')
-    write_line(f'entry format {magic}')
-    write_line(f'accelerator {"in use" if is_accelerated else "not in use"}')
+    python, is_accelerated = platform.python_version(), Disk.of_system().accelerator is not None
+    report(
+        f'switchboard {__version__}\nPython {python}\nentry format {magic}\n'
+        f'accelerator {"in use" if is_accelerated else "not in use"}',
+        switchboard=__version__,
+        python=python,
+        entry_format=magic,
+        accelerator=is_accelerated,
+    )

@@ -187,9 +187,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 @click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
 @click.option('-y', '--yes', is_flag=True, hidden=True, expose_value=False)
 @json_report_option
-@click.pass_context
 def edit(
-    context: click.Context,
     installation: Installation,
     entry: str,
     changes: dict[str, Any],
@@ -221,7 +219,7 @@ def edit(
         if undo:
             metadata, new_body = editing.before_last()
         elif changes or dropped or body is not None:
-            metadata = {**editing.metadata, **read_metadata(context, changes)}
+            metadata = {**editing.metadata, **read_metadata(changes)}
             for key in dropped:
                 metadata.pop(key, None)
             new_body = None if body is None else body.read()

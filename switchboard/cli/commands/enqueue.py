@@ -19,7 +19,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
 from switchboard.cli.options import DURATION, pairs_callback, read_metadata
-from switchboard.cli.output import print_note, write_json, write_line
+from switchboard.cli.output import print_note, report
 from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
@@ -104,7 +104,6 @@ class Sender:
     exchange: str
     routing_key: str
     keys: dict[str, Any]
-    as_json: bool
     quiet: bool
     stored: int = 0
     failed: list[Exit] = field(default_factory=list)
@@ -153,10 +152,7 @@ class Sender:
 
     def _print(self, by_queue: dict[str, str]) -> None:
         for queue, filebase in by_queue.items():
-            if self.as_json:
-                write_json({'queue': queue, 'filebase': filebase})
-            else:
-                write_line(filebase if self.queue else f'{queue}/{filebase}')
+            report(filebase if self.queue else f'{queue}/{filebase}', queue=queue, filebase=filebase)
 
 
 class _WarningPrinter(logging.Handler):
@@ -241,9 +237,7 @@ def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any
 @click.option('--json-lines', is_flag=True, help='Read {"msg": ..., "metadata": {...}}, one a line.')
 @click.option('--quiet', is_flag=True, help='Print errors only.')
 @json_option
-@click.pass_context
 def enqueue(
-    context: click.Context,
     installation: Installation,
     names: tuple[str, ...],
     kind: str | None,
@@ -257,8 +251,7 @@ def enqueue(
     routing_key: str,
     json_lines: bool,
     quiet: bool,
-    as_json: bool,
-) -> None:
+) -> Exit:
     """Put messages into a queue, or publish them.
 
     Each FILE is one message; without one, or with -, standard input is.  Prints the name of each new entry, once it is
@@ -286,13 +279,13 @@ def enqueue(
         'dedupe_key': dedupe_key,
     }
     keys = {
-        **read_metadata(context, metadata),
+        **read_metadata(metadata),
         **{key: value for key, value in given.items() if value is not None},
     }
-    context.with_resource(_printing_warnings())
+    click.get_current_context().with_resource(_printing_warnings())
     # A spool that is only named may be a slip of the pen; that of a configuration is meant.
     spool = installation.spool(make=installation.named_spool is None)
-    sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json, quiet=quiet)
+    sender = Sender(spool, queue, exchange or '', routing_key, keys, quiet=quiet)
     files = files or ('-',)
     if not json_lines:
         sender.send(_messages(files, kind))
@@ -304,7 +297,7 @@ def enqueue(
                     break
     if sender.failed and sender.stored:
         print_note(f'{number(sender.stored, "message")} stored, {grouped(len(sender.failed))} not')
-    context.exit(exit_of_all(sender.failed, sender.stored))
+    return exit_of_all(sender.failed, sender.stored)
 
 
 def _send_chunk(sender: Sender, chunk: list[tuple[str, Any]]) -> None:

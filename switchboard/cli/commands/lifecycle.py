@@ -37,14 +37,7 @@ if TYPE_CHECKING:
 )
 @no_wait_option
 @json_report_option
-@click.pass_context
-def start(
-    context: click.Context,
-    installation: Installation,
-    foreground: bool,
-    timeout_s: float | None,
-    no_wait: bool,
-) -> None:
+def start(installation: Installation, foreground: bool, timeout_s: float | None, no_wait: bool) -> int:
     """Start the master and its runners.
 
     It goes into the background and reports when the runners are ready.  Exit status: 0 all of them are; 1 the master runs,
@@ -54,12 +47,12 @@ def start(
         from switchboard.master.programs import supervise
 
         installation.logs = True
-        context.exit(supervise(installation.config_to_load))
+        return supervise(installation.config_to_load)
     config = installation.config
     _tell_of_master_elsewhere(installation)
     installation.spool(make=True)
     _tell_of_root(config.spool)
-    context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
+    return start_in_background(config, timeout_s, no_wait=no_wait)
 
 
 def _tell_of_master_elsewhere(installation: Installation) -> None:
@@ -154,15 +147,9 @@ def report_failure(answer: dict[str, Any], status: Exit) -> Exit:
 @timeout_option
 @no_wait_option
 @json_report_option
-@click.pass_context
 def restart(
-    context: click.Context,
-    installation: Installation,
-    runners: tuple[str, ...],
-    whole: bool,
-    timeout_s: float | None,
-    no_wait: bool,
-) -> None:
+    installation: Installation, runners: tuple[str, ...], whole: bool, timeout_s: float | None, no_wait: bool
+) -> Exit:
     """Restart runners, one slice at a time; without a name, all of them.
 
     The new process is prepared before the old one is asked to go, so that a mistake in new code stops nothing, and the
@@ -171,7 +158,7 @@ def restart(
     if whole:
         if runners:
             raise click.UsageError('--master restarts everything: name no runner with it')
-        context.exit(_restart_master(installation, timeout_s))
+        return _restart_master(installation, timeout_s)
     directory = installation.existing_directory()
     wanted = [_runner_and_slice(named) for named in runners] or [('', None)]
     for runner, _ in wanted if runners else ():
@@ -188,7 +175,7 @@ def restart(
             text = f'restarting {named}' if no_wait else f'restarted {named} in {took}'
             report(text, act='restart', runner=runner or None, slice=part)
         worst = failed or worst
-    context.exit(worst)
+    return worst
 
 
 def _runner_and_slice(named: str) -> tuple[str, int | None]:
@@ -211,10 +198,7 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
 @timeout_option
 @no_wait_option
 @json_report_option
-@click.pass_context
-def reload(
-    context: click.Context, installation: Installation, timeout_s: float | None, no_wait: bool
-) -> None:
+def reload(installation: Installation, timeout_s: float | None, no_wait: bool) -> Exit:
     """Read the configuration again, and restart changed runners.
 
     With a mistake in it nothing changes, and every mistake is shown; exit status 78.
@@ -229,7 +213,7 @@ def reload(
     answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
     if changes is None and not answer.get('asked'):
-        context.exit(report_failure(answer, Exit.CONFIG))
+        return report_failure(answer, Exit.CONFIG)
     found = str(changes).split('; ') if changes is not None else []
     # Where no section has changed, runners that had given up start again.
     for change in found if not is_json() and not (plan and changes == 'nothing changed') else ():
@@ -243,13 +227,12 @@ def reload(
             changes=found,
             plan=plan,
         )
-    context.exit(failed)
+    return failed
 
 
 @verb()
 @json_report_option
-@click.pass_context
-def reopen(context: click.Context, installation: Installation) -> None:
+def reopen(installation: Installation) -> Exit:
     """Reopen the log files, after a rotation.
 
     \b
@@ -259,7 +242,7 @@ def reopen(context: click.Context, installation: Installation) -> None:
         endscript
     """
     answer = ask_and_show(installation.existing_directory(), {'do': 'reopen'}, 'reopening')
-    context.exit(report_failure(answer, Exit.IO))
+    return report_failure(answer, Exit.IO)
 
 
 def _count_of(
@@ -279,14 +262,9 @@ def _count_of(
 @timeout_option
 @no_wait_option
 @json_report_option
-@click.pass_context
 def scale(
-    context: click.Context,
-    installation: Installation,
-    counts: list[tuple[str, int]],
-    timeout_s: float | None,
-    no_wait: bool,
-) -> None:
+    installation: Installation, counts: list[tuple[str, int]], timeout_s: float | None, no_wait: bool
+) -> Exit:
     """Give runners another number of processes, each with a slice of the queue, while they run.
 
     The new ones are prepared first, and begin when no old one shares a part of the queue with them: messages with one order key
@@ -312,7 +290,7 @@ def scale(
                 slices=count,
             )
         worst = failed or worst
-    context.exit(worst)
+    return worst
 
 
 ANSWER_TIMEOUT_S = 2.0
@@ -447,8 +425,7 @@ def stop_master(directory: Path, timeout_s: float | None) -> bool:
 )
 @no_wait_option
 @json_report_option
-@click.pass_context
-def stop(context: click.Context, installation: Installation, timeout_s: float | None, no_wait: bool) -> None:
+def stop(installation: Installation, timeout_s: float | None, no_wait: bool) -> Exit:
     """Stop the master when its runners have finished their messages.
 
     It waits until all have.  A runner that takes longer than its `stop_timeout` is killed by the master, and its message
@@ -459,19 +436,19 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
     if not master_alive(directory):
         print_note('no master is running: nothing to stop')
         _tell_of_master_elsewhere(installation)
-        return
+        return Exit.OK
     started_s = time.monotonic()
     if no_wait:
         ask_to_stop(directory)
         report('stopping', act='stop', stopped=False)
-        return
+        return Exit.OK
     if stop_master(directory, timeout_s):
         report(f'stopped in {duration(time.monotonic() - started_s)}', act='stop', stopped=True)
-        return
+        return Exit.OK
     print_note(
         f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again'
     )
-    context.exit(Exit.TEMPORARY)
+    return Exit.TEMPORARY
 
 
 def ask_and_show(

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import click
@@ -16,7 +16,15 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column, text_of
 from switchboard.cli.options import decorated, selection_options
-from switchboard.cli.output import line_width, print_note, write_json, write_line, write_table
+from switchboard.cli.output import (
+    is_json,
+    line_width,
+    print_note,
+    report,
+    write_json,
+    write_line,
+    write_table,
+)
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
@@ -209,9 +217,7 @@ _LIST_OPTIONS = (
     json_option,
 )
 
-
-def _list_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return decorated(command, _LIST_OPTIONS)
+_list_options = partial(decorated, options=_LIST_OPTIONS)
 
 
 @verb()
@@ -267,19 +273,15 @@ def _list(
     columns: str | None,
     names_only: bool,
     count_only: bool,
-    as_json: bool,
 ) -> None:
     now_ns = time.time_ns()
     selected = select(places, criteria, now_ns)
     if count_only:
         many = sum(1 for _ in selected)
-        if as_json:
-            write_json({'entries': many})
-        else:
-            write_line(many)
+        report(str(many), entries=many)
         return
     if limit is None:
-        limit = 0 if as_json or names_only else LIMIT
+        limit = 0 if is_json() or names_only else LIMIT
     if columns and names_only:
         raise click.UsageError('--names writes names and nothing else: leave --columns out')
     chosen, more = choose(selected, sort, limit, backwards=backwards)
@@ -288,7 +290,7 @@ def _list(
     if names_only:
         for found in chosen:
             write_line(f'{found.queue}/{found.filebase}')
-    elif as_json:
+    elif is_json():
         _write_objects(chosen, wanted, now_ns)
     else:
         one = queues[0] if len(queues) == 1 else ''

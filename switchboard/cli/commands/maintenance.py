@@ -7,8 +7,8 @@ import dataclasses
 import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
-from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
-from switchboard.cli.output import report, write_error, write_json, write_line
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
+from switchboard.cli.output import is_json, print_error, report, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
 from switchboard.operating.text import bytes_text, grouped, number, size
@@ -17,7 +17,7 @@ from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
 @verb()
 @json_option
-def tidy(installation: Installation, as_json: bool) -> None:
+def tidy(installation: Installation) -> Exit:
     """Do what the master's janitor does now and then, once and now.
 
     Claims and hand-offs of dead processes are recovered, entries whose time is over go to the dead letters, queues whose owner is
@@ -29,32 +29,29 @@ def tidy(installation: Installation, as_json: bool) -> None:
 
     def tell(subject: str, error: Exception) -> None:
         statuses.append(exit_of(error))
-        write_error(error, statuses[-1], lines_of(error), subject, as_json=as_json)
+        print_error(error, subject)
 
     done = dataclasses.asdict(tidy_spool(installation.spool(), tell))
-    if as_json:
-        write_json(done)
-    else:
-        parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
-        write_line(', '.join(parts) or ('nothing else to do' if statuses else 'nothing to do'))
-    click.get_current_context().exit(exit_of_all(statuses, succeeded=1))
+    parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
+    report(', '.join(parts) or ('nothing else to do' if statuses else 'nothing to do'), **done)
+    return exit_of_all(statuses, succeeded=1)
 
 
 @click.group(invoke_without_command=True)
 @installation_options
 @json_option
 @click.pass_context
-def spares(context: click.Context, as_json: bool) -> None:
+def spares(context: click.Context) -> None:
     """Show, fill or empty the pool of spare files.
 
     A finished message's file is kept and written again, because making and deleting files costs ten times as much.
     The pool grows and shrinks by itself; fill it before a rush, empty it to give the room back.
     """
     if context.invoked_subcommand is None:
-        _show(context, as_json=as_json)
+        _show(context)
 
 
-def _show(context: click.Context, *, as_json: bool) -> None:
+def _show(context: click.Context) -> None:
     spool = context.ensure_object(Installation).spool()
     pool = spool.spares
     count = size_bytes = 0
@@ -66,7 +63,7 @@ def _show(context: click.Context, *, as_json: bool) -> None:
             except FileNotFoundError:
                 pass  # it was taken while it was counted
     unused, since_ns = pool.unused(spool.run, spool.clock.monotonic_ns()) or (None, 0)
-    if as_json:
+    if is_json():
         limits = {'limit_bytes': MAX_SPARE_BYTES, 'always_kept': ALWAYS_KEPT}
         write_json(
             {
@@ -92,9 +89,9 @@ def _show(context: click.Context, *, as_json: bool) -> None:
 @installation_options
 @json_option
 @click.pass_context
-def show(context: click.Context, as_json: bool) -> None:
+def show(context: click.Context) -> None:
     """Say how many there are."""
-    _show(context, as_json=as_json)
+    _show(context)
 
 
 @spares.command()
@@ -128,7 +125,7 @@ def empty(context: click.Context) -> None:
 
 @verb(name='export-mailman')
 @json_option
-def export_mailman(installation: Installation, as_json: bool) -> None:
+def export_mailman(installation: Installation) -> None:
     """Write what waits in Mailman's queues as Mailman's own files.
 
     For a site that takes the plugin out again: stop Mailman, `switchboard -s QUEUE_DIR export-mailman`, remove the plugin's section, start
@@ -141,10 +138,5 @@ def export_mailman(installation: Installation, as_json: bool) -> None:
             f'Mailman cannot be imported here ({error}): use the Python that Mailman runs in'
         ) from error
     written = {name: count for name, count in export(installation.spool().directory).items() if count}
-    if as_json:
-        write_json(written)
-    else:
-        write_line(
-            ', '.join(f'{name} {number(count, "entry", "entries")}' for name, count in written.items())
-            or 'nothing waits'
-        )
+    parts = [f'{name} {number(count, "entry", "entries")}' for name, count in written.items()]
+    report(', '.join(parts) or 'nothing waits', **written)

@@ -72,14 +72,7 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
 @click.argument('runner', callback=slice_of, metavar='RUNNER[:SLICE/COUNT]')
 @once_option
 @until_empty_option
-@click.pass_context
-def run(
-    context: click.Context,
-    installation: Installation,
-    runner: tuple[str, int, int],
-    once: bool,
-    until_empty: bool,
-) -> None:
+def run(installation: Installation, runner: tuple[str, int, int], once: bool, until_empty: bool) -> int:
     """Run one runner in the foreground, without a master.
 
     It logs to standard error, and ends with Ctrl-C after the message at work.  It may run beside a master: claims keep
@@ -96,4 +89,4 @@ def run(
     config = installation.config
     installation.check_runner(name)
     installation.spool(make=True)
-    context.exit(one_runner(config, name, part, count, once=once, until_empty=until_empty))
+    return one_runner(config, name, part, count, once=once, until_empty=until_empty)

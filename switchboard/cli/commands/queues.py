@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, yes_opt
 from switchboard.cli.output import (
     LOOK_EVERY_S,
     Progress,
+    is_json,
     print_error,
     print_note,
     report,
@@ -115,7 +117,7 @@ def row(one: QueueCounts, dead: int, now_s: float, flagged: Iterable[str] = ()) 
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
 @click.option('--fast', is_flag=True, help='Leave out the bytes: they cost one system call an entry.')
 @json_option
-def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_json: bool) -> None:
+def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> None:
     """Show how much is in every queue.
 
     \b
@@ -133,7 +135,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     counts = [one for one in counts if not names or one.queue in names]
     now_s = time.time()
     flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
-    if as_json:
+    if is_json():
         for one in counts:
             in_bad = None if one.queue in (BAD, TRASH) else origin.get(one.queue, 0)
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
@@ -235,7 +237,7 @@ def _entries(counts: QueueCounts) -> str:
 )
 @click.option('--domain', is_flag=True, help='Of addresses, take the part behind the @.')
 @json_option
-def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool, as_json: bool) -> None:
+def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool) -> None:
     """Show how old the entries of each queue are, in minutes: Postfix's qshape.
 
     A column counts the entries younger than its heading and not younger than the one before; LATER are those that are
@@ -252,7 +254,7 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     from switchboard.operating.grouping import ages  # here, because it brings the selections with it
 
     rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
-    if as_json:
+    if is_json():
         for one in rows:
             write_json(one.fields(by))
         return
@@ -280,14 +282,18 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
 _reason = click.option('--reason', default='', metavar='TEXT', help='The reason, for the next operator.')
 
 
-def _check(installation: Installation, names: tuple[str, ...]) -> None:
-    installation.view.known(names)  # all of them or none: an unknown one is an error before anything is done
-
-
 def _note(installation: Installation, act: str, queue: str, reason: str = '') -> None:
     from switchboard.operating.audit import note  # here, because to look notes nothing
 
     note(installation.directory, installation.operator(reason), act, queue)
+
+
+def _set_flag(installation: Installation, names: tuple[str, ...], reason: str, act: str, done: str) -> None:
+    installation.view.known(names)  # all of them or none: an unknown one is an error before anything is done
+    for name in names:
+        getattr(installation.spool(), act)(name, reason, installation.operator().by)
+        _note(installation, act, name, reason)
+        report(f'{escape_terminal(name)}: {done}', act=act, queue=name)
 
 
 @verb()
@@ -299,11 +305,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
 
     It holds until `switchboard resume`, also over a restart.
     """
-    _check(installation, names)
-    for name in names:
-        installation.spool().pause(name, reason, installation.operator().by)
-        _note(installation, 'pause', name, reason)
-        report(f'{escape_terminal(name)}: paused', act='pause', queue=name)
+    _set_flag(installation, names, reason, 'pause', 'paused')
 
 
 @verb()
@@ -313,27 +315,16 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
 @click.option('--timeout', 'timeout_s', type=DURATION, help='With --wait: wait no longer than this.')
 @click.option('--no-wait', is_flag=True, hidden=True, expose_value=False)
 @json_report_option
-@click.pass_context
 def drain(
-    context: click.Context,
-    installation: Installation,
-    names: tuple[str, ...],
-    reason: str,
-    waits: bool,
-    timeout_s: float | None,
-) -> None:
+    installation: Installation, names: tuple[str, ...], reason: str, waits: bool, timeout_s: float | None
+) -> Exit:
     """Let nothing into queues: producers get an error that asks to try again later.  Runners go on until they are empty.
 
     It holds until `switchboard resume`, also over a restart.  Delayed and held entries are waited for like all others.
     Exit status: 75 if the time ran out; the queues go on draining.
     """
-    _check(installation, names)
-    for name in names:
-        installation.spool().drain(name, reason, installation.operator().by)
-        _note(installation, 'drain', name, reason)
-        report(f'{escape_terminal(name)}: draining', act='drain', queue=name)
-    if waits and not _wait_until_empty(installation, names, timeout_s):
-        context.exit(Exit.TEMPORARY)
+    _set_flag(installation, names, reason, 'drain', 'draining')
+    return Exit.TEMPORARY if waits and not _wait_until_empty(installation, names, timeout_s) else Exit.OK
 
 
 def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_s: float | None) -> bool:
@@ -386,7 +377,7 @@ def _left(one: QueueCounts) -> str:
 @json_report_option
 def resume(installation: Installation, names: tuple[str, ...], reason: str) -> None:
     """End `pause` and `drain`."""
-    _check(installation, names)
+    installation.view.known(names)
     for name in names:
         was = installation.spool().resume(name)
         if was:
@@ -469,15 +460,9 @@ def _each(installation: Installation, names: Sequence[str], deed: Callable[[str]
 @click.option('--if-unused', is_flag=True, help='Only if nobody consumes it: no runner, and no program.')
 @yes_option
 @json_report_option
-@click.pass_context
 def delete(
-    context: click.Context,
-    installation: Installation,
-    names: tuple[str, ...],
-    if_empty: bool,
-    if_unused: bool,
-    yes: bool,
-) -> None:
+    installation: Installation, names: tuple[str, ...], if_empty: bool, if_unused: bool, yes: bool
+) -> Exit:
     """Delete queues that were declared by programs or with `declare`, or that only have a directory; asks if there is anything in them.
 
     Waiting entries are dropped, delayed and held ones too.  An entry that a process is working on may be finished.  Bindings to them go
@@ -486,22 +471,15 @@ def delete(
     if not if_empty:
         _confirm_dropping('delete ' + ', '.join(map(escape_terminal, names)), installation, names, yes=yes)
     spool = installation.spool()
-    context.exit(
-        _each(
-            installation,
-            names,
-            lambda name: spool.delete(name, if_empty=if_empty, if_unused=if_unused),
-            'delete',
-        )
-    )
+    deed = partial(spool.delete, if_empty=if_empty, if_unused=if_unused)
+    return _each(installation, names, deed, 'delete')
 
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
 @yes_option
 @json_report_option
-@click.pass_context
-def purge(context: click.Context, installation: Installation, names: tuple[str, ...], yes: bool) -> None:
+def purge(installation: Installation, names: tuple[str, ...], yes: bool) -> Exit:
     """Drop all waiting entries of queues, delayed and held ones too; there is no way back, so it asks.
 
     What a process is working on stays.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
@@ -527,4 +505,4 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
             raise DurabilityError(reason, step='purge', queue=name)
         return dropped
 
-    context.exit(_each(installation, names, drop, 'purge'))
+    return _each(installation, names, drop, 'purge')

@@ -13,7 +13,7 @@ import click
 from switchboard.cli.commands.ls import STYLES, age_text, state_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.output import print_error, write_bytes, write_json, write_line
+from switchboard.cli.output import is_json, print_error, write_bytes, write_json, write_line
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
@@ -62,17 +62,14 @@ _bold = partial(click.style, bold=True)
     help=f'All of the body, not the first {size(SHOWN_BODY_BYTES)}; of a queue, all options.',
 )
 @json_option
-@click.pass_context
 def show(
-    context: click.Context,
     installation: Installation,
     names: tuple[str, ...],
     queues: tuple[str, ...],
     raw: bool,
     headers: bool,
     full: bool,
-    as_json: bool,
-) -> None:
+) -> Exit:
     """Show entries: what the header says, metadata, history with tracebacks, body.  Or queues: their options and who set them,
     their consumers, how much is in them.
 
@@ -82,34 +79,27 @@ def show(
     known = installation.view.queue_names()
     failed = []
     for number_, name in enumerate(names):
-        if number_ and not (raw or as_json):
+        if number_ and not (raw or is_json()):
             write_line('')
         try:
             if name in known:
-                _show_queue(installation, name, everything=full, as_json=as_json)
+                _show_queue(installation, name, everything=full)
             else:
-                _show_entry(installation, name, queues, raw=raw, headers=headers, full=full, as_json=as_json)
+                _show_entry(installation, name, queues, raw=raw, headers=headers, full=full)
         except (QueueError, *UNTELLABLE) as error:
             if len(names) == 1 and isinstance(error, QueueError):
                 raise
             failed.append(exit_of(error) if isinstance(error, QueueError) else Exit.DATA)
             print_error(error, name)
-    context.exit(exit_of_all(failed, len(names) - len(failed)))
+    return exit_of_all(failed, len(names) - len(failed))
 
 
 def _show_entry(
-    installation: Installation,
-    name: str,
-    queues: Sequence[str],
-    *,
-    raw: bool,
-    headers: bool,
-    full: bool,
-    as_json: bool,
+    installation: Installation, name: str, queues: Sequence[str], *, raw: bool, headers: bool, full: bool
 ) -> None:
     found = installation.view.find(name, queues)
     seen = found.look()
-    kept_bytes = None if raw or full or as_json else KEPT_BODY_BYTES
+    kept_bytes = None if raw or full or is_json() else KEPT_BODY_BYTES
     whole = peek(found.folder, found.filebase, seen.suffix, kept_bytes) if seen is not None else None
     if seen is None or whole is None:
         raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
@@ -117,17 +107,17 @@ def _show_entry(
         write_bytes(whole.body)
         return
     said = flags_of(installation.directory, seen.queue)
-    if as_json:
+    if is_json():
         write_json({**_whole_fields(seen, whole, headers=headers), 'queue_flags': said})
     else:
         write_line('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
 
 
-def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
+def _show_queue(installation: Installation, name: str, *, everything: bool) -> None:
     from switchboard.cli.commands.queues import count_one, show_lines
     from switchboard.operating.queue_info import queue_info
 
-    if as_json:
+    if is_json():
         write_json(queue_info(installation.view, name).whole_fields(count_one(installation, name)))
         return
     first, *lines = show_lines(installation, name, everything=everything)

@@ -11,7 +11,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import as_called, print_note, write_json, write_line, write_table
+from switchboard.cli.output import as_called, is_json, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
@@ -137,8 +137,7 @@ def status_of(snapshot: Snapshot) -> Exit:
 
 @verb()
 @json_option
-@click.pass_context
-def status(context: click.Context, installation: Installation, as_json: bool) -> None:
+def status(installation: Installation) -> Exit:
     """Show the master and every runner, and the queues that have options of their own.
 
     The counters are those of a slice for the life of the master, whatever processes it had.  Exit status: 0 all is well,
@@ -147,7 +146,7 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     snapshot = read_status(installation.existing_directory())
     busy_with = under_way(snapshot)
     scaled_to_none = without_process(snapshot, installation)
-    if as_json:
+    if is_json():
         write_objects(snapshot, busy_with, scaled_to_none)
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
@@ -157,8 +156,8 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     if not snapshot.alive and (text := installation.master_elsewhere()):
         print_note(text)
     if not snapshot.has_scoreboard and not snapshot.alive and not _wants_master(installation):
-        context.exit(Exit.OK)
-    context.exit(status_of(snapshot))
+        return Exit.OK
+    return status_of(snapshot)
 
 
 def _wants_master(installation: Installation) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from switchboard.cli.commands.ls import choose, error_text
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.output import print_error, write_json, write_line
+from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
 from switchboard.operating.finding import Found
@@ -96,7 +96,6 @@ def tail(
     lines: int,
     lines_too: int | None,
     count: int | None,
-    as_json: bool,
 ) -> None:
     """Follow entries as they arrive in queues; without a name, in the bad queue.  Ctrl-C ends it.
 
@@ -112,7 +111,7 @@ def tail(
         latest, _ = choose(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
             shown.add((found.queue, found.filebase + found.suffix))
-            _say_arrival(found, as_json=as_json, many=len(places) > 1)
+            _say_arrival(found, many=len(places) > 1)
     left = itertools.count(1)
     while True:
         for found in arrivals.wait():
@@ -120,21 +119,21 @@ def tail(
             if name in shown:  # it came while the latest ones were looked at
                 shown.discard(name)
                 continue
-            _say_arrival(found, as_json=as_json, many=len(places) > 1)
+            _say_arrival(found, many=len(places) > 1)
             if count is not None and next(left) >= count:
                 return
 
 
-def _say_arrival(found: Found, *, as_json: bool, many: bool) -> None:
+def _say_arrival(found: Found, *, many: bool) -> None:
     try:
-        _write_arrival(found, found.look(), as_json=as_json, many=many)
+        _write_arrival(found, found.look(), many=many)
     except UNTELLABLE as error:
         print_error(error, f'{found.queue}/{found.filebase}')
 
 
-def _write_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:
+def _write_arrival(found: Found, seen: EntrySummary | None, *, many: bool) -> None:
     now_ns = time.time_ns()
-    if as_json:
+    if is_json():
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}
         write_json(fields if seen is None else entry_fields(seen, now_ns, {}))
         return

@@ -23,7 +23,7 @@ from switchboard.cli.commands.status import (
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
-from switchboard.cli.output import write_json, write_line, write_table
+from switchboard.cli.output import is_json, write_json, write_line, write_table
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import Record
 from switchboard.status.snapshot import Snapshot, read_status
@@ -98,17 +98,17 @@ def runner_columns() -> Sequence[Column]:
     '--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many looks; default in a pipe: 1.'
 )
 @json_option
-def top(installation: Installation, interval_s: float, count: int | None, as_json: bool) -> None:
+def top(installation: Installation, interval_s: float, count: int | None) -> None:
     """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
     screen = Screen(installation)
     interval_s = max(0.1, interval_s)
-    if sys.stdout.isatty() and not as_json:
+    if sys.stdout.isatty() and not is_json():
         _live(screen, interval_s, count)
         return
     for number in range(count or 1):
         if number:
             time.sleep(interval_s)
-        if as_json:
+        if is_json():
             snapshot = read_status(installation.existing_directory())
             write_objects(snapshot, (), without_process(snapshot, installation))
             for one in count_all(installation, ()):
