@@ -2,7 +2,7 @@
 
 In reading order: families (every metric: name, type, labels, what it says), counting (the queues, counted in the background), collector (from
 both to samples, and to text), exporter (both together), listener (an HTTP server for it), textfile (a file for the node exporter). Alert rules
-and the dashboard are described in alerts and dashboard, and written to ``etc/`` by shipped.
+and the dashboard lie in ``etc/``; shipped writes them where they are wanted.
 
 Nothing here writes to a spool, and no scrape walks over a directory. It needs the extra ``metrics``; runners never load it.
 """

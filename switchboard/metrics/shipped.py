@@ -1,4 +1,4 @@
-"""The files shipped in ``etc/``, and the runbook: written from the descriptions in `alerts` and `dashboard`.
+"""The rules and the dashboard of ``etc/``, written into a directory; the alerts with links to their runbook, if its address is given.
 
 ::
 
@@ -12,66 +12,38 @@ An alert carries its runbook with it, because no address of a page holds for eve
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
+import re
+from importlib.resources import files
 from pathlib import Path
-
-from switchboard.metrics.alerts import ALERTS, Alert
-from switchboard.metrics.dashboard import dashboard
 
 RULES, DASHBOARD = 'prometheus/switchboard.rules.yml', 'grafana/switchboard.json'
 
 
+def shipped(place: str) -> str:
+    """:return: the text of `RULES` or of `DASHBOARD`."""
+    return (files('switchboard') / 'samples' / place).read_text('utf-8')
+
+
 def rules(runbook: str = '') -> str:
-    """Write the rules as YAML; texts are quoted as in JSON, which YAML reads.
+    """:return: the rules.
 
-    :param runbook: the address of the page, for links to it.
+    :param runbook: the address of the page, for a link from each alert to its part of it.
     """
-    return '\n'.join(_rules(runbook)) + '\n'
+
+    def linked(alert: re.Match[str]) -> str:
+        return f'{alert[0]}          runbook_url: "{runbook}#{alert[1].lower()}"\n'
+
+    # One alert: its name, and all lines up to the advice, which is the last of them.
+    alert = re.compile(r'^ +- alert: (\w+)\n(?: .*\n)*? +runbook: .*\n', re.MULTILINE)
+    return alert.sub(linked, shipped(RULES)) if runbook else shipped(RULES)
 
 
-def _rules(runbook: str) -> Iterator[str]:
-    yield '# Alerts of Switchboard for Prometheus.  Written by `python -m switchboard.metrics.shipped`; change the description there.'
-    yield 'groups:'
-    yield '  - name: switchboard'
-    yield '    rules:'
-    for alert in ALERTS:
-        yield f'      - alert: {alert.name}'
-        yield f'        expr: {json.dumps(alert.expression)}'
-        yield f'        for: {alert.holds}'
-        yield '        labels:'
-        yield f'          severity: {alert.severity}'
-        yield '        annotations:'
-        yield f'          summary: {json.dumps(alert.summary)}'
-        yield f'          description: {json.dumps(alert.meaning)}'
-        yield f'          runbook: {json.dumps(alert.advice)}'
-        if runbook:
-            yield f'          runbook_url: {json.dumps(f"{runbook}#{alert.name.lower()}")}'
-
-
-def runbook() -> str:
-    """:return: the meaning of each alert and its advice, in Markdown."""
-    chapters: dict[str, list[Alert]] = {}
-    for alert in ALERTS:
-        chapters.setdefault(alert.name, []).append(alert)
-    return '\n'.join(line for name, alerts in chapters.items() for line in _chapter(name, alerts))
-
-
-def _chapter(name: str, alerts: list[Alert]) -> Iterator[str]:
-    yield f'### {name}'
-    yield ''
-    for alert in alerts:
-        held = '' if alert.holds == '0m' else f', when it has been so for {alert.holds}'
-        yield f'*{alert.severity.capitalize()}*{held}. {alert.meaning} {alert.advice}'
-        yield ''
-
-
-def write(directory: Path, url: str = '') -> None:
-    """Write the files that are shipped."""
-    for place, text in ((RULES, rules(url)), (DASHBOARD, json.dumps(dashboard(), indent=2) + '\n')):
+def write(directory: Path, runbook: str = '') -> None:
+    """Write both files."""
+    for place, text in ((RULES, rules(runbook)), (DASHBOARD, shipped(DASHBOARD))):
         path = directory / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, 'utf-8')
 
 
 if __name__ == '__main__':
