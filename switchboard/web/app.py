@@ -91,7 +91,12 @@ def make_app(desk: Desk) -> ASGIApp:
     routes = Routes(desk)
     inner = Starlette(
         routes=routes.all(),
-        exception_handlers={HTTPException: routes.on_http_error, Exception: routes.on_error},
+        exception_handlers={
+            HTTPException: routes.on_http_error,
+            SwitchboardError: routes.on_our_error,
+            OSError: routes.on_our_error,
+            Exception: routes.on_error,
+        },
     )
     return Guard(inner, desk.settings.allowed_hosts(), desk.identity)
 
@@ -160,10 +165,7 @@ class Routes:
 
     def _answer(self, page: Page, template: str, request: Request) -> Response:
         self.desk.follow()
-        try:
-            shown = page(self.desk, _query(request), **request.path_params)
-        except (SwitchboardError, OSError) as error:
-            return self._wrong(request, error, is_api=not template)
+        shown = page(self.desk, _query(request), **request.path_params)
         tag = _etag(shown, template, self._version)
         if request.headers.get('if-none-match') == tag:
             return Response(status_code=304, headers={'etag': tag})
@@ -205,31 +207,25 @@ class Routes:
         except OSError:
             return []  # the page that says so must not fail by it
 
-    def _wrong(self, request: Request, error: BaseException, *, is_api: bool) -> Response:
+    def on_our_error(self, request: Request, error: Exception) -> Response:
+        """Answer with the reason for which a page or a deed could not be."""
         status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
         text = (_os_error(error) if isinstance(error, OSError) else str(error)) or type(error).__name__
-        return self._say_wrong(request, status, text, is_api=is_api)
+        return self._say_wrong(request, status, text)
 
-    def _say_wrong(self, request: Request, status: int, text: str, *, is_api: bool) -> Response:
-        if is_api:
+    def _say_wrong(self, request: Request, status: int, text: str) -> Response:
+        if _is_api(request):
             return Json({'error': text}, status)
         return self._html(request, 'error', {'status': status, 'text': text, 'command': ''}, status)
 
     async def on_http_error(self, request: Request, error: Exception) -> Response:
         """Answer for a route that is not there."""
         assert isinstance(error, HTTPException)
-        return self._say_wrong(
-            request, error.status_code, error.detail, is_api=request.url.path.startswith('/api/')
-        )
+        return self._say_wrong(request, error.status_code, error.detail)
 
     async def on_error(self, request: Request, error: Exception) -> Response:
         """Answer for a mistake of ours, without a traceback."""
-        return self._say_wrong(
-            request,
-            500,
-            f'{type(error).__name__}; the log says more',
-            is_api=request.url.path.startswith('/api/'),
-        )
+        return self._say_wrong(request, 500, f'{type(error).__name__}; the log says more')
 
     async def _file(self, request: Request) -> Response:
         name = request.path_params['name']
@@ -254,15 +250,12 @@ class Routes:
         waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
         drawn = topology(config.graph(), waiting) if config is not None else None
         if drawn is None:
-            return self._say_wrong(request, 404, 'there is no picture of it', is_api=False)
+            return self._say_wrong(request, 404, 'there is no picture of it')
         return Response(drawn, media_type='image/svg+xml')
 
     def _download(self, request: Request) -> Response:
-        try:
-            found = entry_pages.locate(self.desk, **request.path_params)
-            body = Body(found)
-        except (SwitchboardError, OSError) as error:
-            return self._wrong(request, error, is_api=False)
+        found = entry_pages.locate(self.desk, **request.path_params)
+        body = Body(found)
         name = ''.join(
             char for char in found.filebase if char.isascii() and (char.isalnum() or char in '.+-')
         )
@@ -276,11 +269,8 @@ class Routes:
     def _export(self, request: Request) -> Response:
         kind = request.path_params['format']
         if kind not in ('csv', 'json'):
-            return self._say_wrong(request, 404, 'there are csv and json', is_api=False)
-        try:
-            rows, is_whole = entry_pages.export(self.desk, _query(request))
-        except (SwitchboardError, OSError) as error:
-            return self._wrong(request, error, is_api=False)
+            return self._say_wrong(request, 404, 'there are csv and json')
+        rows, is_whole = entry_pages.export(self.desk, _query(request))
         headers = {
             'content-disposition': f'attachment; filename="entries.{kind}"',
             'x-is-whole': 'yes' if is_whole else 'no',
@@ -301,9 +291,7 @@ class Routes:
             from switchboard.metrics.collector import render
             from switchboard.metrics.counting import NO_ERROR, Count
         except ImportError:
-            return self._say_wrong(
-                request, 404, needs('/metrics', 'prometheus-client', 'metrics'), is_api=True
-            )
+            return Json({'error': needs('/metrics', 'prometheus-client', 'metrics')}, 404)
         survey = self.desk.surveyor.last
         count = Count()
         if survey is not None:
@@ -352,23 +340,19 @@ class Routes:
         needs_operator: bool,
         longest: int,
     ) -> Response:
-        is_api = request.url.path.startswith('/api/')
-        try:
-            form = _form(request, body, longest)
-            user: User = request.scope['user']
-            if not request.scope['is_program'] and not self.desk.identity.is_token(
-                form.text('token', limit=200), user
-            ):
-                return self._say_wrong(request, 403, 'This form is stale, or not of this desk. Go back, load the page again, and do it once more.', is_api=is_api)  # fmt: skip
-            words: dict[str, Any] = dict(request.path_params)
-            if needs_operator:
-                words['operator'] = Operator(
-                    user.name, 'api' if is_api else 'desk', form.text('reason', limit=MAX_REASON)
-                )
-            shown = deed(self.desk, form, **words)
-        except (SwitchboardError, OSError) as error:
-            return self._wrong(request, error, is_api=is_api)
-        if is_api:
+        form = _form(request, body, longest)
+        user: User = request.scope['user']
+        is_ours = request.scope['is_program'] or self.desk.identity.is_token(
+            form.text('token', limit=200), user
+        )
+        if not is_ours:
+            return self._say_wrong(request, 403, 'This form is stale, or not of this desk. Go back, load the page again, and do it once more.')  # fmt: skip
+        words: dict[str, Any] = dict(request.path_params)
+        if needs_operator:
+            via = 'api' if _is_api(request) else 'desk'
+            words['operator'] = Operator(user.name, via, form.text('reason', limit=MAX_REASON))
+        shown = deed(self.desk, form, **words)
+        if _is_api(request):
             return Json(shown)
         if template == 'queue':
             return RedirectResponse(f'/queues/{shown["queue"]}', 303)
@@ -384,6 +368,10 @@ def _os_error(error: OSError) -> str:
     """:return: the words of the system, and the path that they are about."""
     where = f'{error.filename}: ' if isinstance(error.filename, str) else ''
     return f'{where}{error.strerror}' if error.strerror else ''
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith('/api/')
 
 
 def _query(request: Request) -> Form:
