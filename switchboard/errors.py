@@ -156,16 +156,9 @@ class QueueFullError(QueueError):
     ``is_disk_full`` says that it is the disk, or whatever else holds all queues: another queue would not have fared better.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        queue: str | None = None,
-        filebase: str | None = None,
-        is_disk_full: bool = False,
-    ) -> None:
+    def __init__(self, reason: str, *, queue: str | None = None, is_disk_full: bool = False) -> None:
         self.is_disk_full = is_disk_full
-        super().__init__(reason, queue=queue, filebase=filebase)
+        super().__init__(reason, queue=queue)
 
 
 class MessageTooLargeError(QueueError):

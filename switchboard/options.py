@@ -83,15 +83,6 @@ class QueueOptions(NamedTuple):
     accept_eml_files: bool = True
 
 
-# Fields by the names that they had before: records of declared queues may hold them.
-OLD_FIELDS = {
-    'give_up_s': 'max_retry_time_s',
-    'min_free_bytes': 'min_free_space_bytes',
-    'external': 'consumed_externally',
-    'plain_files': 'accept_eml_files',
-}
-
-
 def shown_url(url: str | None) -> str | None:
     """:return: a broker's address for people: without the password."""
     if url is None:

@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from switchboard.brokers.driver import UNSETTLED, Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
@@ -41,6 +41,8 @@ BACKOFF_S = (0.5, 30.0)
 CONNECT_TIMEOUT_S = 5.0
 # A broker that is short of memory or of disk holds confirms back; one that is well needs milliseconds.
 CONFIRM_TIMEOUT_S = 30.0
+
+T = TypeVar('T')
 
 
 class Connection:
@@ -138,14 +140,14 @@ class Connection:
                     self.drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
                 raise
 
-    def _once(self, step: str, work: Callable[[], Any]) -> Any:
+    def _once(self, step: str, work: Callable[[], T]) -> T:
         """Make a call that must not be made twice."""
         with self._lock:
             self.connect()
             with self._working(step):
                 return work()
 
-    def again(self, step: str, work: Callable[[], Any]) -> Any:
+    def again(self, step: str, work: Callable[[], T]) -> T:
         """Do what may be done twice: over a new connection, if the old one turns out to be broken."""
         with self._lock:
             was_open = self.driver.is_open()
@@ -238,7 +240,7 @@ class Connection:
         :raises UnknownQueueError: the broker has no such queue.
         """
         with self._lock:
-            delivery: Delivery | None = self.again('get', lambda: self.driver.get(queue))
+            delivery = self.again('get', lambda: self.driver.get(queue))
             if delivery is not None:
                 self.held[delivery.tag] = delivery
             return delivery
@@ -326,10 +328,7 @@ class Connection:
 
         :return: the message id of each, and how often that has happened to it.
         """
-        found: list[tuple[str, int]] = []
-        if self.driver.has_leases:
-            found = self.again('restore', lambda: self.driver.restore(queue))
-        return found
+        return self.again('restore', lambda: self.driver.restore(queue)) if self.driver.has_leases else []
 
     def free(self, queue: str, keys: Collection[str]) -> None:
         """Have given out again what a process held that is dead, or will never run again, without counting that as a death.
@@ -368,10 +367,7 @@ class Connection:
 
     def next_due_s(self, queue: str) -> float | None:
         """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
-        due_s: float | None = None
-        if self.driver.has_leases:
-            due_s = self.again('look', lambda: self.driver.next_due_s(queue))
-        return due_s
+        return self.again('look', lambda: self.driver.next_due_s(queue)) if self.driver.has_leases else None
 
     # What there is.
 
@@ -413,7 +409,7 @@ class Connection:
 
     def count(self, queue: str) -> int:
         """:return: how many messages are ready; 0 for a queue that is not there."""
-        return int(self.again('count', lambda: self.driver.count(queue)))
+        return self.again('count', lambda: self.driver.count(queue))
 
     # The thread that keeps the connection alive.
 
@@ -450,14 +446,8 @@ class Connection:
                 return
             for delivery in (self.held.pop(tag, None) for tag in lost):
                 if delivery is not None:
-                    event(
-                        log,
-                        logging.WARNING,
-                        None,
-                        'claim lost',
-                        name=delivery.message_id,
-                        queue=delivery.queue,
-                    )
+                    name, queue = delivery.message_id, delivery.queue
+                    event(log, logging.WARNING, None, 'claim lost', name=name, queue=queue)
 
     def __del__(self) -> None:
         # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.

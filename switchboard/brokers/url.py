@@ -73,27 +73,18 @@ class Tls(NamedTuple):
 
     def for_redis(self) -> dict[str, Any]:
         """:return: the arguments that kombu hands on to redis-py."""
-        return {
-            'ssl_ca_certs': self.ca_certs,
-            'ssl_certfile': self.certfile,
-            'ssl_keyfile': self.keyfile,
-            'ssl_cert_reqs': self._verify_mode,
-            'ssl_check_hostname': self._checks_hostname,
-        }
+        arguments = {f'ssl_{name}': value for name, value in self._arguments.items()}
+        return arguments | {'ssl_check_hostname': self._checks_hostname}
 
     def for_rabbitmq(self, host: str) -> dict[str, Any]:
         """:return: the arguments that kombu hands on to py-amqp, which checks the name that it is given."""
-        return {
-            'ca_certs': self.ca_certs,
-            'certfile': self.certfile,
-            'keyfile': self.keyfile,
-            'cert_reqs': self._verify_mode,
-            **({'server_hostname': host} if self._checks_hostname else {}),
-        }
+        return self._arguments | ({'server_hostname': host} if self._checks_hostname else {})
 
     @property
-    def _verify_mode(self) -> ssl.VerifyMode:
-        return ssl.CERT_REQUIRED if self.must_verify else ssl.CERT_NONE
+    def _arguments(self) -> dict[str, Any]:
+        mode = ssl.CERT_REQUIRED if self.must_verify else ssl.CERT_NONE
+        files = {'ca_certs': self.ca_certs, 'certfile': self.certfile, 'keyfile': self.keyfile}
+        return {**files, 'cert_reqs': mode}
 
     @property
     def _checks_hostname(self) -> bool:

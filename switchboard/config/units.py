@@ -77,6 +77,12 @@ def size_bytes(text: str) -> int:
     return size
 
 
+def size_word(number: int) -> str:
+    """:return: a number of bytes as `size_bytes` reads it, in the largest unit that needs no fraction."""
+    fitting = (f'{number // _BYTES[unit]}{unit}' for unit in 'GMK' if number and not number % _BYTES[unit])
+    return next(fitting, str(number))
+
+
 def rate(text: str) -> float:
     """Read ``10/s``, ``600/m`` or ``1000/h``: messages in a second.
 

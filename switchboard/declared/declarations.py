@@ -29,7 +29,7 @@ from switchboard.errors import CorruptEntryError, QueueMismatchError
 from switchboard.events import event
 from switchboard.message.naming import CLOCK_SLACK_NS, NS, Namer
 from switchboard.message.typed_json import parse_json
-from switchboard.options import OLD_FIELDS, QueueOptions, RetryPolicy
+from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
@@ -92,7 +92,6 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
 
     :raises QueueMismatchError: a key is no field of `QueueOptions`.
     """
-    options = _today(options)
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
         raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
@@ -101,10 +100,6 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     values = {key: one._asdict() if isinstance(one, RetryPolicy) else one for key, one in options.items()}
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
-
-
-def _today(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {OLD_FIELDS.get(key, key): value for key, value in options.items()}
 
 
 class Declarations:
@@ -175,7 +170,6 @@ class Declarations:
         try:
             fields = parse_json(content, name)[0]
             fields['discard'] = tuple(fields.get('discard', ()))
-            fields['options'] = _today(fields.get('options', {}))
             declaration = Declaration(name, **fields)
             declaration.applied_to(QueueOptions())
         except (CorruptEntryError, ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -198,6 +198,12 @@ def due_ns(when_ns: int, modified_ns: int, now_ns: int) -> int:
     return when_ns if wait_ns is None else now_ns + wait_ns
 
 
+def when_ns_of(filebase: str) -> int:
+    """:return: from when on an entry is ready, or was, by its name; 0 if it is none."""
+    name = parse(filebase)
+    return name.when_ns if name else 0
+
+
 def on_hold_name(filebase: str) -> str:
     """:return: the name that an entry has while an operator holds it; the end of its time stays, to tell it from others."""
     return ON_HOLD_PREFIX + filebase[len(ON_HOLD_PREFIX) :]

@@ -20,7 +20,7 @@ from switchboard.errors import EntryExpiredError, QueueError, UnknownQueueError
 from switchboard.events import event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, parse
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, when_ns_of
 from switchboard.operating.actions import remove
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import time_ns
@@ -211,5 +211,4 @@ def _preserved_ns(bad: Switchboard, filebase: str) -> int:
         since_ns = time_ns(record.get('time'))
         if record.get('event') in ('preserved', 'moved', 'removed', 'restored') and since_ns is not None:
             return since_ns
-    name = parse(filebase)  # it could not be read, or not be written to
-    return name.when_ns if name else 0
+    return when_ns_of(filebase)  # it could not be read, or not be written to

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
+from switchboard.config.units import size_word
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
 from switchboard.suggestions import did_you_mean
 
 _TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
-_SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
 _SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_space_bytes'))
 
 
@@ -58,7 +58,7 @@ def word(field: str, value: object) -> str:
     if isinstance(value, int | float) and field.endswith('_s'):
         return _time(value)
     if isinstance(value, int) and field in _SIZE_FIELDS:
-        return _size(value)
+        return size_word(value)
     return _rate(value) if field == 'rate' and isinstance(value, int | float) else str(value)
 
 
@@ -74,13 +74,6 @@ def _time(seconds: float) -> str:
         number, left = divmod(int(left), unit_s)
         parts += f'{number}{unit}' if number else ''
     return parts
-
-
-def _size(number: int) -> str:
-    for unit_bytes, unit in _SIZES:
-        if number and number % unit_bytes == 0:
-            return f'{number // unit_bytes}{unit}'
-    return str(number)
 
 
 def _rate(per_s: float) -> str:

@@ -25,6 +25,7 @@ from switchboard.message.naming import (
     format_when,
     is_on_hold,
     parse,
+    when_ns_of,
 )
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DIRECTORIES, MAILDIR_NEW
@@ -134,7 +135,7 @@ def count(
                         pass  # it went on while it was counted
     except FileNotFoundError:
         return counts
-    counts.oldest_ns, counts.next_ns = _when_ns(oldest) or soonest_ns, next_ns
+    counts.oldest_ns, counts.next_ns = when_ns_of(oldest) or soonest_ns, next_ns
     return counts
 
 
@@ -204,16 +205,11 @@ class CountCache:
 
 
 def _due_ns(entry: os.DirEntry[str], filebase: str, now_ns: int) -> int:
-    when_ns = _when_ns(filebase)
+    when_ns = when_ns_of(filebase)
     try:
         return due_ns(when_ns, entry.stat(follow_symlinks=False).st_mtime_ns, now_ns)
     except FileNotFoundError:
         return when_ns  # it went on while it was counted
-
-
-def _when_ns(filebase: str) -> int:
-    name = parse(filebase)
-    return name.when_ns if name else 0
 
 
 @dataclass(slots=True)
@@ -263,7 +259,7 @@ def shapes(ages: Iterable[tuple[str, float]]) -> list[Shape]:
 
 def age_s(folder: Folder, filebase: str, suffix: str, now_ns: int) -> float:
     """:return: seconds since an entry is ready, by its name and, in the future, its file's date; below zero if it is not."""
-    when_ns = _when_ns(filebase)
+    when_ns = when_ns_of(filebase)
     if when_ns > now_ns and suffix == READY:
         try:
             status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)

@@ -23,10 +23,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self, get_args
 
-from switchboard.config.units import duration_s, size_bytes
+from switchboard.config.units import duration_s, size_bytes, size_word
 from switchboard.errors import SelectionError
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, is_on_hold, parse
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    format_when,
+    is_on_hold,
+    parse,
+    when_ns_of,
+)
 from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
@@ -48,7 +57,6 @@ STATES = frozenset(get_args(State))
 _PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
 _COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
 _TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1, 'ms'))
-_SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
 
 
 class Pattern(NamedTuple):
@@ -204,8 +212,7 @@ class Term(NamedTuple):
     def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: the answer by a name alone; None if the file has to be opened."""
         if self.field in _AGES:
-            name = parse(filebase)
-            when_ns = name.when_ns if name else 0
+            when_ns = when_ns_of(filebase)
             # Its history says since when; and of one in the future its file's date, whether it is delayed.
             if suffix == PRESERVED or is_on_hold(filebase) or (when_ns > now_ns and suffix == READY):
                 return None
@@ -339,9 +346,7 @@ def _number_text(kind: str, number: int) -> str:
             count, left = divmod(left, unit_ms)
             parts += f'{count}{unit}' if count else ''
         return parts or '0'
-    if kind == 'size':
-        return next((f'{number // unit}{letter}' for unit, letter in _SIZES if number and number % unit == 0), str(number))  # fmt: skip
-    return str(number)
+    return size_word(number) if kind == 'size' else str(number)
 
 
 def _quoted(text: str) -> str:

@@ -26,7 +26,17 @@ from switchboard.message.journal import (
     parse_records,
 )
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, digest_of, due_ns, is_on_hold, parse
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    digest_of,
+    due_ns,
+    is_on_hold,
+    parse,
+    when_ns_of,
+)
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
@@ -81,8 +91,7 @@ class EntrySummary(NamedTuple):
     @property
     def when_ns(self) -> int:
         """From when on it is ready, or was, by its name."""
-        name = parse(self.filebase)
-        return name.when_ns if name else 0
+        return when_ns_of(self.filebase)
 
     def due_ns(self, now_ns: int) -> int:
         """:return: from when on it is given out, or was; a turned clock does not count."""

@@ -16,7 +16,6 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.naming import Namer
-from switchboard.options import OLD_FIELDS
 from switchboard.store.disk import Disk
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
@@ -38,18 +37,6 @@ def test_a_second_declaration_must_ask_for_the_same(spool, other):
         with pytest.raises(QueueMismatchError):
             other.declare('in', **keys)
     assert other['in'].options.ttl_s == 5.0
-
-
-def test_options_by_the_names_that_they_had_before_are_the_same(spool, other):
-    spool.declare('in', options={'max_retry_time_s': 5.0, 'accept_eml_files': False})
-    path = Path(spool.path('.run', 'declared', 'in'))
-    text = path.read_text()
-    for old, new in OLD_FIELDS.items():
-        text = text.replace(f'"{new}"', f'"{old}"')
-    path.write_text(text)
-    assert '"give_up_s"' in text
-    assert other['in'].options.max_retry_time_s == 5.0
-    other.declare('in', options={'give_up_s': 5.0, 'plain_files': False})
 
 
 def test_an_unknown_option_is_refused(spool):
