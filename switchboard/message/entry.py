@@ -143,9 +143,10 @@ def read_entry(filebase: str, content: bytes) -> Entry:
             check(header, content, digest)
         except CorruptEntryError as error:
             return _read_damaged(filebase, content, digest, header, error)
-        unpacked = header.kind, header.length, header.body_start, header.end
+        start, end = header.body_start, header.end
+        unpacked = header.kind, content[header.length : start], content[start:end], end
     kind, metadata, body, end = unpacked
-    entry = Entry(filebase, kind, content[metadata:body], content[body:end], end=end)
+    entry = Entry(filebase, kind, metadata, body, end=end)
     if len(content) > end:
         entry.records, length = parse_records(content[end:], digest)
         entry.end += length

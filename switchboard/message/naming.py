@@ -359,7 +359,7 @@ class Namer:
 
     When the clock is set back, names go on from where they were, a nanosecond apart, so that FIFO order holds within
     the process.  Such a name lies in the future; the file's modification time then says that this was no wish for
-    a delay (see :meth:`is_ahead`).
+    a delay.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -368,15 +368,14 @@ class Namer:
 
     def now_ns(self) -> int:
         """:return: a time later than each that was returned before."""
-        now_ns = self.clock.time_ns()
+        return self.later(self.clock.time_ns())
+
+    def later(self, now_ns: int) -> int:
+        """:return: the time `now_ns`, or a later one: later than each that was returned before."""
         if now_ns <= self._last_ns:
             now_ns = self._last_ns + 1
         self._last_ns = now_ns
         return now_ns
-
-    def is_ahead(self, when_ns: int) -> bool:
-        """Is `when_ns` later than what the machine's clock says?  Then the clock was set back, or is a test's."""
-        return self.clock is not SYSTEM_CLOCK or when_ns > self.clock.time_ns()
 
     def unique(self) -> str:
         """:return: the part of a digest behind the eight digits that choose the slice: unique for ever."""

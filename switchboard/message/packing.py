@@ -192,10 +192,12 @@ class Packer:
             name in the future, one in the past tells of a wish for a delay, and one in the future of a turned clock.
         """
         namer = self.namer
+        clock = namer.clock
+        now_ns = clock.time_ns()
         if wished_ns is not None:
-            return wished_ns, None if namer.clock is SYSTEM_CLOCK else namer.clock.time_ns()
-        when_ns = namer.now_ns() if place_ns is None else place_ns
-        return when_ns, when_ns if namer.is_ahead(when_ns) else None
+            return wished_ns, None if clock is SYSTEM_CLOCK else now_ns
+        when_ns = namer.later(now_ns) if place_ns is None else place_ns
+        return when_ns, when_ns if when_ns > now_ns or clock is not SYSTEM_CLOCK else None
 
     def _metadata_of_copy(self, entry: Entry, when_ns: int | None, record: Record | None) -> bytes:
         has_expiry = self.options.ttl_s is not None or QUEUE_EXPIRES.encode() in entry.metadata

@@ -154,7 +154,7 @@ class FilePool:
 
     def _create_lent(self) -> PoolFile:
         file = self._create()
-        self._lent += self._lent < REMEMBERED
+        self._lent += 1
         return file
 
     def rewrite(self, content: bytes) -> PoolFile | None:
@@ -185,7 +185,7 @@ class FilePool:
 
     def _lend(self) -> None:
         """Note that a file was taken out of the directory."""
-        self._lent += self._lent < REMEMBERED
+        self._lent += 1
         self._stored -= 1
 
     def _take_back(self) -> bool:
