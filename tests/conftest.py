@@ -151,6 +151,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Busy())
         config.pluginmanager.register(SecondTry())
     config.pluginmanager.register(Skips())
+    # A full queue is counted anew for each message, however slow the machine is at the moment.
+    limits.CHEAP_COUNT_NS = sys.maxsize
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:
@@ -331,12 +333,6 @@ def tmp_path(
     """
     name = re.sub(r'\W', '_', request.node.name)[:26]
     return tmp_path_factory.mktemp(f'{name}-{next(_numbers)}', numbered=False)
-
-
-@pytest.fixture
-def cheap_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full queue is counted anew for each message, however slow the machine is at the moment."""
-    monkeypatch.setattr(limits, 'CHEAP_COUNT_NS', sys.maxsize)
 
 
 @pytest.fixture

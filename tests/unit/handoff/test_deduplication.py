@@ -331,7 +331,6 @@ def emit_and_die(home, number):
     emitting(Spool(home, 'lazy', disk=DiesAtRename(number)), 'a', 'b')
 
 
-@pytest.mark.usefixtures('cheap_counts')
 def test_a_message_with_a_key_goes_to_all_queues_of_an_exchange_or_to_none(tmp_path, clock):
     (tmp_path / 'switchboard.cfg').write_text(
         '[switchboard]\nspool = spool\n[queue.a]\n[queue.b]\nmax_messages = 1\n'

@@ -108,7 +108,6 @@ class TestMoving:
 
 
 @pytest.mark.parametrize('act', ['mv', 'retry'])
-@pytest.mark.usefixtures('cheap_counts')
 def test_the_room_of_one_that_could_not_be_moved_is_free_though_its_error_is_kept(
     tmp_path: Path, act: str
 ) -> None:

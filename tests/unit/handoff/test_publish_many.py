@@ -171,7 +171,6 @@ def test_a_full_queue_refuses_some_and_takes_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('key', [None, 'k'])
-@pytest.mark.usefixtures('cheap_counts')
 def test_what_was_stored_beside_something_refused_is_not_counted_twice(
     tmp_path: Path, key: str | None
 ) -> None:

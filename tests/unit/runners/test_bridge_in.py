@@ -149,7 +149,6 @@ def test_what_cannot_be_read_or_routed_goes_to_bad_as_it_came(tmp_path: Path) ->
     assert len(bad.get_files('.psv')) == 2
 
 
-@pytest.mark.usefixtures('cheap_counts')
 def test_while_the_queue_is_full_what_was_fetched_stays_with_the_broker(tmp_path: Path) -> None:
     inward = Bridged(
         tmp_path, IN.replace('routing_key = in', 'routing_key = in\nprefetch = 3') + 'max_messages = 2\n'

@@ -211,7 +211,6 @@ def test_nothing_is_written_into_the_other_links_of_a_file(tmp_path: Path) -> No
     assert (tmp_path / 'backup').read_bytes() == b'x' * 2000
 
 
-@pytest.mark.usefixtures('cheap_counts')
 def test_a_full_queue_leaves_the_files_where_they_are(tmp_path: Path) -> None:
     queue = spool_with(tmp_path, 'maildir = yes\nmax_messages = 2')['in']
     for number in range(3):

@@ -9,7 +9,9 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import QueueFullError
+from switchboard.message.naming import NS
 from switchboard.options import QueueOptions
+from switchboard.store import limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.limits import Limits, SharedCount
@@ -84,6 +86,31 @@ def test_the_directory_is_not_listed_for_each_message(tmp_path: Path, clock: Fak
     for number in range(100):
         queue.enqueue(number)
     assert disk.listed == 1
+
+
+class SlowDisk(Disk):
+    """Takes a tenth of a second to list a directory."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def scandir(self, path: Any) -> Any:
+        self.clock.advance(0.1)
+        return Disk.scandir(path)
+
+
+@pytest.mark.parametrize('is_cheap', [True, False])
+def test_a_queue_that_takes_long_to_count_is_not_counted_anew_for_each_refusal(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, is_cheap: bool
+) -> None:
+    monkeypatch.setattr(limits, 'CHEAP_COUNT_NS', NS if is_cheap else 2 * NS // 1000)
+    queue = make(tmp_path, clock, SlowDisk(clock), max_messages=1)
+    queue.finish(queue.enqueue('first'))
+    if not is_cheap:
+        with pytest.raises(QueueFullError):
+            queue.enqueue('second')
+        clock.advance(0.1 * limits.COUNT_SHARE + 0.001)
+    queue.enqueue('second')
 
 
 def test_without_a_limit_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> None:
