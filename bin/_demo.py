@@ -17,6 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+# ruff: noqa: E402 - a Ctrl-C while the rest is loaded would end it with a traceback
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from _scenery import CHANGES, DROPS, PUBLISH, RUNNER
 from rich.console import Console
 from rich.live import Live
@@ -281,7 +284,7 @@ def main() -> int:
     def stop(_signum: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING:
         signal.signal(signum, stop)
     keep = '--keep' in sys.argv[1:]
     home = Path(tempfile.mkdtemp(prefix='switchboard-demo-'))

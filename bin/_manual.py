@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 from click_man.man import ManPage
 
 from switchboard import __version__
-from switchboard.cli import switchboard
+from switchboard.cli.app import switchboard
 from switchboard.master.programs import master, runner
 
 # Where each shell looks, below share/.

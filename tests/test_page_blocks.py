@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from switchboard.cli import switchboard as group
+from switchboard.cli.app import switchboard as group
 from switchboard.config.config import Config
 from switchboard.errors import ConfigErrors
 from tests.test_documentation import PAGES as ALL_PAGES

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from switchboard.drop.program import main
-from switchboard.drop.request import CHECKOUT_CONFIG
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
 
 # The one status that all mail servers take for "try again later".
 TRY_AGAIN = 75
@@ -17,6 +20,9 @@ def run(arguments: list[str]) -> int:
 
     :return: the exit status.
     """
+    from switchboard.drop.program import main
+    from switchboard.drop.request import CHECKOUT_CONFIG
+
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     is_checkout = os.path.exists(f'{root}/{CHECKOUT_CONFIG}')
     reason = main(arguments, root=root if is_checkout else '')
@@ -31,4 +37,6 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # or it ends this with a traceback, wherever this is
     sys.exit(run(sys.argv[1:]))

@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from switchboard import Spool
-from switchboard.cli import call
+from switchboard.cli.app import call
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def test_a_start_imports_only_what_it_needs(words: str, unwanted: list[str], tmp
     )
     filebase = Spool.from_config(tmp_path / 'switchboard.cfg')['in'].enqueue('a message')
     code = (
-        'import sys; from switchboard.cli import call; status = call(sys.argv[1:]); '
+        'import sys; from switchboard.cli.app import call; status = call(sys.argv[1:]); '
         'print(*sys.modules, file=sys.stderr); sys.exit(status)'
     )
     ran = subprocess.run(

@@ -15,8 +15,8 @@ import click
 import pytest
 
 from switchboard import Spool
-from switchboard.cli import switchboard as group
 from switchboard.cli.app import FAMILIES, VERBS, Verbs
+from switchboard.cli.app import switchboard as group
 from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.context import Installation
 from switchboard.cli.exits import Exit

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from switchboard import Spool
-from switchboard.cli import switchboard as group
+from switchboard.cli.app import switchboard as group
 from switchboard.cli.exits import Exit
 from tests.helpers.commands import Ran, fail, succeed, switchboard
 from tests.helpers.configurations import load

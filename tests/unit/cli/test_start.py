@@ -93,7 +93,7 @@ def test_a_start_loads_no_more_than_it_did(tmp_path: Path, line: str) -> None:
     config.write_text('[switchboard]\nspool = spool\n[runner.archive]\nclass = null\nqueue = in\n')
     Spool.from_config(config)['in'].enqueue('x')
     code = (
-        'import sys; from switchboard.cli import call; call(sys.argv[1:]); '
+        'import sys; from switchboard.cli.app import call; call(sys.argv[1:]); '
         'ours = [module for name, module in sys.modules.items() if name.startswith("switchboard")]; '
         'made = {one for module in ours for one in vars(module).values() if isinstance(one, type)}; '
         'print(len(ours), sum("__dataclass_fields__" in vars(one) for one in made))'
@@ -119,7 +119,7 @@ def test_the_list_of_locks_which_stops_all_who_lock_is_read_for_claimed_entries_
 
 def opened_by(*words: str) -> set[str]:
     code = (
-        'import sys; from switchboard.cli import call; opened = []; '
+        'import sys; from switchboard.cli.app import call; opened = []; '
         'sys.addaudithook(lambda event, about: event == "open" and opened.append(str(about[0]))); '
         'call(sys.argv[1:]); print(*opened)'
     )
@@ -127,7 +127,7 @@ def opened_by(*words: str) -> set[str]:
 
 
 def loaded_by(*words: str) -> set[str]:
-    code = 'import sys; from switchboard.cli import call; call(sys.argv[1:]); print(*sys.modules)'
+    code = 'import sys; from switchboard.cli.app import call; call(sys.argv[1:]); print(*sys.modules)'
     return set(printed(code, *words))
 
 
