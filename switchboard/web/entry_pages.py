@@ -31,7 +31,7 @@ from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import damage_of, describe, redacted, title_of, whole
+from switchboard.web.message_body import check_long, damage_of, describe, redacted, title_of, whole
 
 # A page is there within a second, on a machine that is busy too.
 BUDGET_S = 0.4
@@ -206,8 +206,10 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     patterns = desk.settings.redact
     metadata = redacted(seen.metadata(), patterns)
     entire = whole(found, seen)
+    damage, is_checked = check_long(found, seen) if entire is None else (damage_of(seen, entire), True)
     return fields | {
-        'damage': damage_of(seen, entire) or None,
+        'damage': damage or None,
+        'is_checked': is_checked,
         **({'body': None} if entire is None else body_fields(entire.body)),
         'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from fnmatch import fnmatchcase
 from typing import Any
+from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import Entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
+from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.entry_fields import describe_body
 from switchboard.operating.finding import Found
@@ -26,6 +27,8 @@ CHUNK_BYTES = 256 << 10
 HEX_BYTES = 2 << 10
 # A longer one is neither changed here, nor compared with what it was.
 MAX_WHOLE_BYTES = 64 << 10
+# A longer one is not read through for each look at it: a page is to be there within a second.
+MAX_CHECKED_BYTES = 32 << 20
 MAX_PARTS = 20
 # Of a body, to say in a list what it is.
 TITLE_BYTES, MAX_TITLE = 16 << 10, 120
@@ -46,6 +49,7 @@ class Body:
         self._disk = folder.disk
         self._fd = self._disk.open(found.filebase + found.suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
         self._start, self._line = 0, b''
+        self._header: Header | None = None
         whole = self._disk.fstat(self._fd).st_size
         self.length = whole
         try:
@@ -53,7 +57,7 @@ class Body:
             header = parse_header(first)
         except CorruptEntryError:
             return  # all that there is
-        self._line = first[: header.length]
+        self._header, self._line = header, first[: header.length]
         self._start = min(header.body_start, whole)
         self.length = min(header.body_length, whole - self._start)
 
@@ -78,6 +82,21 @@ class Body:
         finally:
             self.close()
 
+    def check(self) -> None:
+        """Read all of it, and keep nothing.
+
+        :raises CorruptEntryError: it is not what was stored.
+        :raises FileNotFoundError: it may be another message by now.
+        """
+        header, checksum = self._header, 0
+        if header is None:
+            return  # that is damage enough
+        for offset in range(header.length, header.end, CHUNK_BYTES):
+            part = self._disk.read_all(self._fd, min(CHUNK_BYTES, header.end - offset), offset)
+            checksum = crc32(part, checksum)
+        self.read(0)
+        check_sum(header, self._line, checksum)
+
     def close(self) -> None:
         """Let the file go."""
         fd, self._fd = self._fd, -1
@@ -98,6 +117,23 @@ def whole(found: Found, seen: EntrySummary) -> Entry | None:
 def damage_of(seen: EntrySummary, entire: Entry | None) -> str:
     """:return: the reason why an entry cannot be believed, by its header and, if it was read, its body; empty if there is none."""
     return entire.damage.reason if entire is not None and entire.damage is not None else seen.damage
+
+
+def check_long(found: Found, seen: EntrySummary) -> tuple[str, bool]:
+    """Look through an entry that is not read as a `whole`.
+
+    :return: its damage; and whether it was looked for in its body, which may be too long for that.
+    """
+    if seen.damage or seen.body_bytes > MAX_CHECKED_BYTES:
+        return seen.damage, bool(seen.damage)
+    try:
+        with closing(Body(found)) as body:
+            body.check()
+    except CorruptEntryError as error:
+        return error.reason, True
+    except OSError:
+        return '', False
+    return '', True
 
 
 def title_of(found: Found, kind: str) -> str | None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import closing
 from email import message_from_bytes
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,7 @@ from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
-from switchboard.web.message_body import CHUNK_BYTES, HIDDEN, Body
+from switchboard.web.message_body import CHUNK_BYTES, HIDDEN, MAX_CHECKED_BYTES, MAX_WHOLE_BYTES, Body
 from switchboard.web.render import environment
 from tests.helpers.commands import at_work, fail, succeed, switchboard
 from tests.unit.web.desks import Browser, browser
@@ -597,16 +598,43 @@ def test_a_download_ends_where_its_file_becomes_another_message(here: Browser) -
         next(chunks)
 
 
-def test_a_torn_body_is_told_as_the_command_line_tells_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize('length', [10, MAX_WHOLE_BYTES + 1, 17 << 20])
+def test_a_torn_body_is_told_as_the_command_line_tells_it(tmp_path: Path, length: int) -> None:
     with browser(tmp_path, edit=True) as here:
-        filebase = here.spool['in'].enqueue('as it was')
+        filebase = here.spool['in'].enqueue(b'as it was'.rjust(length))
+        assert here.json(f'/entries/in/{filebase}')['damage'] is None
         path = here.desk.directory / 'in' / f'{filebase}.pck'
         path.write_bytes(path.read_bytes().replace(b'was', b'is.'))
         page = f'/entries/in/{filebase}'
         shown = switchboard('-C', here.config, 'show', filebase, '--json').objects[0]
         assert here.json(page)['damage'] == shown['damage'] == 'torn: the checksum does not match'
         assert shown['damage'] in here.get(page).text
-        assert shown['damage'] in here.json(f'{page}/edit')['why_not']
+        told = 'long' if length > MAX_WHOLE_BYTES else shown['damage']
+        assert told in here.json(f'{page}/edit')['why_not']
+
+
+def test_of_a_body_that_is_too_long_to_be_looked_through_the_page_says_that_it_was_not(here: Browser) -> None:
+    filebase = here.spool['in'].enqueue(bytes(MAX_CHECKED_BYTES + 1))
+    page = here.json(f'/entries/in/{filebase}')
+    assert (page['damage'], page['is_checked']) == (None, False)
+    assert 'not looked through for damage' in here.get(f'/entries/in/{filebase}').text
+    filebase = here.spool['in'].enqueue(bytes(MAX_CHECKED_BYTES))
+    assert here.json(f'/entries/in/{filebase}')['is_checked']
+    assert 'not looked through' not in here.get(f'/entries/in/{filebase}').text
+
+
+def test_a_body_that_becomes_another_message_while_it_is_looked_through_is_not_called_damaged(
+    here: Browser,
+) -> None:
+    queue = here.spool['in']
+    found = locate(here.desk, 'in', queue.enqueue(b'a' * 3 * CHUNK_BYTES))
+    with closing(Body(found)) as body:
+        taken = queue.take()
+        assert taken is not None
+        queue.finish(taken.filebase)
+        queue.enqueue(b'b' * 3 * CHUNK_BYTES)
+        with pytest.raises(FileNotFoundError):
+            body.check()
 
 
 def test_what_cannot_be_counted_is_no_number_and_the_count_of_failures_never_falls(here: Browser) -> None:
