@@ -138,6 +138,7 @@ class Collector(LibraryCollector):
             samples.gauge('queue_dropped_files', counts.dropped, queue)
             samples.gauge('queue_foreign_files', counts.foreign, queue)
             samples.gauge('queue_bytes', counts.size_bytes, queue)
+            samples.counter('queue_evicted', counts.evicted, queue)
             age_s = max(0.0, (now_ns - counts.oldest_ns) / NS) if counts.oldest_ns else 0.0
             samples.gauge('queue_oldest_claimable_age_seconds', age_s, queue)
             if counts.oldest_ns:

@@ -36,6 +36,9 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
     ('gauge', 'error'): {
         'bad_entries': 'Entries in the bad queue by the class of their last error: the 20 most frequent, and `other`; `none` has no error.'
     },
+    ('counter', 'queue'): {
+        'queue_evicted': 'Messages that made room for newer ones in a full queue, as its `overflow` says.'
+    },
     ('counter', 'runner'): {
         'entries_done': 'Messages finished.',
         'entries_failed': 'Messages sent to the bad queue.',

@@ -58,6 +58,8 @@ class QueueCounts:
     # Files that other programs have dropped, and nobody has taken in yet.
     dropped: int = 0
     foreign: int = 0
+    # Messages that went to make room for newer ones, as ``overflow`` says, since the first that did.
+    evicted: int = 0
     size_bytes: int = 0
     oldest_ns: int = 0
     next_ns: int = 0

@@ -25,7 +25,8 @@ from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, shown_url
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD, CONSUMERS, RUN, TRASH
+from switchboard.store.layout import BAD, CONSUMERS, ROOM, RUN, TRASH
+from switchboard.store.limits import evicted
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -55,7 +56,9 @@ def count_queue(
     """
     if not view.is_remote(name):
         counted = count if counts is None else counts.count
-        return counted(view.folder(name), name, sizes=sizes, until_ns=until_ns)
+        found = counted(view.folder(name), name, sizes=sizes, until_ns=until_ns)
+        found.evicted = evicted(Folder(view.directory / RUN / ROOM, Disk()), name)
+        return found
     if spool is None:
         return QueueCounts(name, waiting=UNKNOWN)
     queue: Any = spool[name]
@@ -119,7 +122,17 @@ def count_fields(
     return {'queue': counts.queue, **fields}
 
 
-_COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'dropped', 'foreign', 'size_bytes')
+_COUNTS = (
+    'waiting',
+    'delayed',
+    'held',
+    'claimed',
+    'preserved',
+    'dropped',
+    'foreign',
+    'evicted',
+    'size_bytes',
+)
 
 
 class QueueInfo(NamedTuple):

@@ -21,6 +21,7 @@ twice), counting for each message (as dear as the queue is long).
 
 from __future__ import annotations
 
+import os
 from _thread import allocate_lock  # `threading` and `weakref` take the mail servers' door too long to load
 from _weakref import ref
 from zlib import crc32
@@ -28,7 +29,7 @@ from zlib import crc32
 from switchboard.clock import Clock
 from switchboard.errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
-from switchboard.store.disk import Disk
+from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -56,9 +57,11 @@ CHEAP_COUNT_NS = 2 * NS // 1000
 COUNT_SHARE = 20
 # References to messages that may be gone, before they are looked through.
 SWEEP_FROM = 256
-# Four numbers of this width, and their checksum: of a write that broke off, some are new and some are old.
+# Five numbers of this width, and their checksum: of a write that broke off, some are new and some are old.
 _WIDTH = 20
-_LENGTH = 5 * _WIDTH
+_LENGTH = 6 * _WIDTH
+# Who only looks takes no lock, and looks again where somebody writes.
+LOOKS = 3
 
 
 class Room:
@@ -127,18 +130,19 @@ class Pending:
 
 
 class QueueCount:
-    """A count of messages and bytes, when it was taken (on the monotonic clock), and how long counting took.
+    """A count of messages and bytes, when it was taken (on the monotonic clock), and how long counting took; and how many messages were let go.
 
     Used in a ``with`` block.  This one is a process's own.
     """
 
-    __slots__ = ('counted_at_ns', 'messages', 'size_bytes', 'took_ns')
+    __slots__ = ('counted_at_ns', 'evicted', 'messages', 'size_bytes', 'took_ns')
 
     def __init__(self) -> None:
+        self.evicted = 0
         self.forget()
 
     def forget(self) -> None:
-        """Have it counted the next time that somebody asks."""
+        """Have it counted the next time that somebody asks; the messages that were let go are counted nowhere else, and stay."""
         self.messages = self.size_bytes = self.took_ns = 0
         self.counted_at_ns = -1
 
@@ -182,18 +186,17 @@ class SharedCount(QueueCount):
         return self
 
     def _read(self, fd: int) -> None:
-        content = self._disk.read_all(fd, _LENGTH)
-        if content != _sealed(content[:-_WIDTH]):  # it is new, or damaged
+        numbers = _unsealed(self._disk.read_all(fd, _LENGTH))
+        if numbers is None:  # it is new, or damaged
+            self.evicted = 0
             self.forget()
             return
-        self.messages, self.size_bytes, self.counted_at_ns, self.took_ns = [
-            int(content[start : start + _WIDTH]) for start in range(0, len(content) - _WIDTH, _WIDTH)
-        ]
+        self.messages, self.size_bytes, self.counted_at_ns, self.took_ns, self.evicted = numbers
 
     def __exit__(self, *_error: object) -> None:
         """Write, and drop the lock."""
         fd, self._fd = self._fd, -1
-        numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns)
+        numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns, self.evicted)
         content = _sealed(b''.join(b'%*d' % (_WIDTH, number) for number in numbers))
         try:
             self._disk.write_all(fd, content)
@@ -205,6 +208,34 @@ class SharedCount(QueueCount):
 
 def _sealed(numbers: bytes) -> bytes:
     return numbers + b'%*d' % (_WIDTH, crc32(numbers))
+
+
+def _unsealed(content: bytes) -> list[int] | None:
+    if len(content) != _LENGTH or content != _sealed(content[:-_WIDTH]):
+        return None
+    return [int(content[start : start + _WIDTH]) for start in range(0, len(content) - _WIDTH, _WIDTH)]
+
+
+def evicted(folder: Folder, queue: str) -> int:
+    """Look how many messages a queue has let go to make room for newer ones, since somebody began to count.
+
+    :param folder: the directory of the records that its producers share.
+    :return: 0 if there is no record, or none for this user.
+    """
+    disk = folder.disk
+    try:
+        fd = disk.open(queue, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
+    except OSError:
+        return 0
+    try:
+        for _ in range(LOOKS):
+            if (numbers := _unsealed(disk.read_all(fd, _LENGTH))) is not None:
+                return numbers[-1]
+    except OSError:
+        pass
+    finally:
+        disk.close(fd)
+    return 0
 
 
 class Shortage:
@@ -321,6 +352,7 @@ class Limits:
             if count.counted_at_ns == shortage.counted_at_ns:
                 count.messages -= messages
                 count.size_bytes -= size
+            count.evicted += messages
 
         self._change_count(subtract)
 

@@ -85,7 +85,7 @@ class Body:
     def check(self) -> None:
         """Read all of it, and keep nothing.
 
-        :raises CorruptEntryError: it is not what was stored.
+        :raises CorruptEntryError: other bytes were stored.
         :raises FileNotFoundError: it may be another message by now.
         """
         header, checksum = self._header, 0

@@ -94,8 +94,8 @@ class Surveyor:
         self._slot_s = 0.0
         self._counts = CountCache()
         self._causes = Causes(BAD, MAX_OPENED)
-        # Of the last minute: the time, and of each queue its entries, done and failed.
-        self.seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
+        # Of the last minute: the time, and of each queue its entries, done, failed and evicted.
+        self.seen: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
     def look(self) -> Survey:
@@ -144,7 +144,7 @@ class Surveyor:
             if counts.waiting != UNKNOWN:
                 worked = done.get(name, Throughput())
                 inside = counts.waiting + counts.delayed + counts.held + counts.claimed
-                now[name] = (inside, worked.done, worked.failed)
+                now[name] = (inside, worked.done, worked.failed, counts.evicted)
         while len(self.seen) > 1 and self.seen[1][0] <= now_s - RATE_S:
             self.seen.popleft()
         then_s, then = self.seen[0] if self.seen else (now_s, {})
@@ -153,13 +153,13 @@ class Surveyor:
             return {}
         minutes = (now_s - then_s) / 60
         found = {}
-        for name, (inside, gone, failed) in now.items():
+        for name, (inside, gone, failed, evicted) in now.items():
             if name not in then:
                 continue
             before = then[name]
             # A new master counts from 0.
             out, wrong = max(0, gone - before[1]), max(0, failed - before[2])
-            entered = max(0, inside - before[0] + out + wrong)
+            entered = max(0, inside - before[0] + out + wrong + max(0, evicted - before[3]))
             found[name] = Rates(entered / minutes, out / minutes, wrong / minutes)
         return found
 

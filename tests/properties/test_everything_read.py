@@ -76,7 +76,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, CLOCK, OPTIONS_COPY, RUN, SPARES
-from switchboard.store.limits import SharedCount
+from switchboard.store.limits import SharedCount, _sealed, evicted
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, find_published_options
 from switchboard.trace_context import read as read_trace
@@ -312,10 +312,10 @@ def note_of_the_clocks(content: bytes) -> object:
         return SteadyTime(SYSTEM_CLOCK, run).time_ns()
 
 
-@reader(b''.join(b'%20d' % number for number in (1, 2, 3, 4)), b'9', b' ', b'-')
+@reader(_sealed(b''.join(b'%20d' % number for number in (1, 2, 3, 4, 5))), b'9', b' ', b'-')
 def count_of_a_queue(content: bytes) -> object:
     with run_directory(content, 'q') as run, SharedCount(run, 'q', Disk()) as count:
-        return count.messages
+        return count.messages, evicted(run, 'q')
 
 
 @reader(b'a:12345678\n# x\n', b'a:12345678\n', b'\n', b'#', b':', b'a')

@@ -169,6 +169,8 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
             )
         if one.foreign:
             print_note(f'{one.queue}: {number(one.foreign, *FOREIGN)}: left alone')
+        if one.evicted:
+            print_note(f'{one.queue}: {_made_room(one)} so far')
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
@@ -223,7 +225,13 @@ def _entries(counts: QueueCounts) -> str:
         text += f'; {number(counts.dropped, *DROPPED)} not taken in yet'
     if counts.foreign:
         text += f'; {number(counts.foreign, *FOREIGN)}'
+    if counts.evicted:
+        text += f'; {_made_room(counts)} so far'
     return text
+
+
+def _made_room(counts: QueueCounts) -> str:
+    return f'{number(counts.evicted, "message")} made room for newer ones'
 
 
 @verb()

@@ -9,12 +9,14 @@ import pytest
 from switchboard import Spool
 from switchboard.config.config import Config
 from switchboard.errors import UnknownQueueError
+from switchboard.metrics.collector import render
+from switchboard.metrics.counting import count_all
 from switchboard.operating.grouping import NONE, ages
 from switchboard.operating.queue_info import Throughput, count_queue, origins_of, queue_info, throughput
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.status.record import Record, State
-from tests.helpers.commands import fail
+from tests.helpers.commands import fail, succeed
 
 
 @pytest.fixture
@@ -80,3 +82,20 @@ def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> Non
     assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='nosuch')} == {NONE}
     assert origins_of(view.folder('bad'), 'bad') == {'in': 3}
     assert origins_of(view.folder('bad'), 'bad', limit=1) == {'in': 1, '?': 2}
+
+
+def test_what_made_room_in_a_full_queue_is_told_wherever_queues_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text('[switchboard]\nspool = s\n[queue.in]\nmax_messages = 2\noverflow = drop-oldest\n')
+    spool = Spool.from_config(path)
+    view = SpoolView(Path(spool.directory), Config.load(path))
+    assert count_queue(view, 'in').evicted == 0
+    for number in range(5):
+        spool['in'].enqueue(number)
+    assert count_queue(view, 'in').evicted == 3
+    assert [one['evicted'] for one in succeed('-C', str(path), 'queues', 'in', '--json').objects] == [3]
+    for line in ('queues', 'show in'):
+        ran = succeed('-C', str(path), *line.split())
+        assert '3 messages made room for newer ones so far' in ran.out + ran.err
+    text, _ = render(Path(spool.directory), count_all(view, 5.0), Config.load(path))
+    assert 'switchboard_queue_evicted_total{queue="in"} 3.0' in text.decode()

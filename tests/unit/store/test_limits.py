@@ -14,7 +14,7 @@ from switchboard.options import QueueOptions
 from switchboard.store import limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.limits import Limits, SharedCount
+from switchboard.store.limits import Limits, SharedCount, evicted
 from switchboard.store.pool import MISSES_BEFORE_LOOK
 from switchboard.testing import FakeClock
 
@@ -180,7 +180,7 @@ class TestShared:
         with pytest.raises(QueueFullError, match='2 messages wait'):
             queue.enqueue('x')
 
-    @pytest.mark.parametrize('content', [b'', b'x' * 80, b'1 2 3', b'\xff' * 200])
+    @pytest.mark.parametrize('content', [b'', b'x' * 120, b'1 2 3', b'\xff' * 200])
     def test_a_damaged_record_is_made_anew(self, tmp_path: Path, clock: FakeClock, content: bytes) -> None:
         queue = self.make(tmp_path, clock, max_messages=2)
         queue.enqueue('x')
@@ -205,7 +205,7 @@ class TestShared:
     def test_a_record_that_cannot_be_written_stops_nobody(self, tmp_path: Path, clock: FakeClock) -> None:
         class Full(Disk):
             def pwrite(self, fd: int, content: Any, offset: int) -> int:
-                if len(content) == 80:
+                if len(content) == 120:
                     raise OSError(28, 'No space left on device')
                 return Disk.pwrite(fd, content, offset)
 
@@ -261,6 +261,27 @@ class TestShared:
             record.write_bytes(torn)
             with SharedCount(counts, 'in', disk) as shared_count:
                 assert shared_count.counted_at_ns == (-1 if torn not in written else int(torn[40:60]))
+
+
+class TestEvicted:
+    @pytest.mark.parametrize('overflow', ['drop-oldest', 'dead-letter'])
+    def test_the_messages_that_made_room_are_counted_for_all_producers_together(
+        self, tmp_path: Path, clock: FakeClock, overflow: str
+    ) -> None:
+        room = Folder(tmp_path / '.run' / 'room', Disk())
+        assert evicted(room, 'in') == 0
+        for _ in range(2):
+            queue = Spool(tmp_path, clock=clock).queue('in', max_messages=2, overflow=overflow)
+            for number in range(3):
+                queue.enqueue(number)
+                clock.advance(0.1)
+            clock.advance(1.1)  # counted anew: what has gone is not forgotten
+        assert evicted(room, 'in') == 4
+
+    @pytest.mark.parametrize('content', [b'', b'1' * 120, b'\xff' * 500])
+    def test_a_damaged_record_says_nothing(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / 'in').write_bytes(content)
+        assert evicted(Folder(tmp_path, Disk()), 'in') == 0
 
 
 class TestMakingRoom:

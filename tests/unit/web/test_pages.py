@@ -460,6 +460,14 @@ def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser
     surveyor.seen[0] = (then_s - 30, seen)
     here.count()
     assert 5 < here.json('/queues/in')['rate_in'] <= 6
+    room = here.spool.queue('in', max_messages=3, overflow='drop-oldest')
+    for _ in range(3):
+        room.enqueue('x')
+    here.count()
+    page = here.json('/queues/in')
+    assert page['evicted'] == 3
+    assert 10 < page['rate_in'] <= 12  # also if those that came before have made room
+    assert '3 messages made room for newer ones' in here.get('/queues/in').text
     assert here.json('/queues/in')['rate_done'] == 0
 
 
