@@ -14,7 +14,18 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.runner.api import NS, Backoff, RunnerOptions, Setting, Template, choice, count, event, truth
+from switchboard.runner.api import (
+    NS,
+    Backoff,
+    RunnerOptions,
+    Setting,
+    Template,
+    choice,
+    count,
+    event,
+    refusal_level,
+    truth,
+)
 from switchboard.runners.bridge_arrivals import Arrivals
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
 
@@ -128,9 +139,10 @@ class FromBroker(Bridge):
         self.wake_on()
         self.wake_in(max(error.retry_after_s, TROUBLE_WAIT_S[0]))
 
-    def _complain(self, reason: str) -> None:
-        self.slot.error(reason)
-        event(log, logging.ERROR, None, 'nothing taken', runner=self.name, error=reason)
+    def _complain(self, reason: str, level: int = logging.ERROR) -> None:
+        if level > logging.INFO:
+            self.slot.error(reason)
+        event(log, level, None, 'nothing taken', runner=self.name, error=reason)
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""
@@ -194,10 +206,10 @@ class FromBroker(Bridge):
         wanted: list[Delivery] = []
         for delivery in self._unacked:
             (done if self._is_own(delivery) else wanted).append(delivery)
-        trouble = ''
+        trouble, level = '', logging.INFO
         for delivery, outcome, reason in self._arrivals.store(wanted):
             if isinstance(outcome, SwitchboardError):
-                trouble = trouble or reason
+                trouble, level = trouble or reason, max(level, refusal_level(outcome))
                 continue
             done.append(delivery)
             about = {'runner': self.name, 'id': delivery.message_id}
@@ -209,7 +221,9 @@ class FromBroker(Bridge):
                 event(log, logging.ERROR, None, 'preserved', **about, error=reason)
             self.slot.end('failed' if reason else 'done')
         if trouble:
-            self._complain(f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}')
+            self._complain(
+                f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}', level
+            )
         return done
 
     def _is_own(self, delivery: Delivery) -> bool:

@@ -45,6 +45,7 @@ from switchboard.runner.api import (
     duration_s,
     event,
     octal,
+    refusal_level,
     size_bytes,
     words,
 )
@@ -245,8 +246,10 @@ class Lmtp(AsyncRunner):
     def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
         """See `Server`."""
         if isinstance(outcome, SwitchboardError):
-            self.slot.error(str(outcome))
-            event(log, logging.ERROR, None, 'not stored', recipients=','.join(recipients), error=outcome)
+            level = refusal_level(outcome)
+            if level > logging.INFO:
+                self.slot.error(str(outcome))
+            event(log, level, None, 'not stored', recipients=','.join(recipients), error=outcome)
             return
         for queue, filebase in outcome.items():
             self.slot.begin(filebase)

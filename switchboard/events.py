@@ -16,6 +16,8 @@ import re
 from contextvars import ContextVar
 from typing import Any
 
+from switchboard.errors import MessageTooLargeError, QueueFullError, QueuePausedError
+
 # The entry that the running code works on: a thread has its own, and so has each task of an event loop.
 AT_WORK: ContextVar[str | None] = ContextVar('at_work', default=None)
 
@@ -44,6 +46,16 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
     if speaker is not None:
         extra['speaker'] = speaker
     log.log(level, '%s', text, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def refusal_level(error: object) -> int:
+    """:return: the level of a line about a message that was not let in: an operator has closed its queue, or a limit of the queue says so; all else is a fault."""
+    if isinstance(error, QueuePausedError):
+        return logging.INFO
+    is_limit = isinstance(error, MessageTooLargeError) or (
+        isinstance(error, QueueFullError) and not error.is_disk_full
+    )
+    return logging.WARNING if is_limit else logging.ERROR
 
 
 def pairs(**fields: object) -> str:

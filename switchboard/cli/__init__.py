@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def master(prog_name: str | None = None) -> None:
-    """``switchboard-master`` and ``bin/master``: told to stop while it starts, it stops, and all is well."""
+    """``switchboard-master`` and ``bin/master``: a stop that is requested while it starts is obeyed at once, and all is well."""
     import os
 
     for stop in (_signal.SIGTERM, _signal.SIGINT):

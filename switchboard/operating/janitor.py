@@ -70,7 +70,8 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
         try:
             yield
         except (QueueError, OSError) as error:
-            failed(queue, error)
+            if not (queue and _is_deleted(spool, queue)):
+                failed(queue, error)
 
     spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
     with chore():
@@ -85,6 +86,15 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
         with chore(name):
             _tidy_queue(spool, name, done)
     return done
+
+
+def _is_deleted(spool: Spool, name: str) -> bool:
+    """Was a queue deleted meanwhile, or will it be as soon as nobody works on its messages any more?"""
+    try:
+        declaration = spool.declared.records.read(name)
+        return declaration.deleted if declaration is not None else name not in spool.queue_names()
+    except (QueueError, OSError):
+        return False
 
 
 def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:

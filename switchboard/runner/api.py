@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         truth,
         words,
     )
-    from switchboard.events import event
+    from switchboard.events import event, refusal_level
     from switchboard.handoff.publish_many import Outcome, Publication
     from switchboard.installing import needs
     from switchboard.message.mail import lazy_mail, mail_bytes
@@ -76,6 +76,7 @@ __all__ = [
     'open_regular',
     'optional',
     'read_secret',
+    'refusal_level',
     'retry_policy',
     'signal_name',
     'size_bytes',
@@ -92,7 +93,7 @@ __getattr__ = lazy(
     {
         'switchboard.clock': 'Allowance Backoff',
         'switchboard.config.units': 'choice count duration_s is_loopback octal optional retry_policy size_bytes truth words',
-        'switchboard.events': 'event',
+        'switchboard.events': 'event refusal_level',
         'switchboard.handoff.publish_many': 'Outcome Publication',
         'switchboard.installing': 'needs',
         'switchboard.message.mail': 'lazy_mail mail_bytes',

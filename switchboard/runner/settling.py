@@ -24,7 +24,7 @@ from switchboard.errors import (
     QueuePausedError,
     ResultError,
 )
-from switchboard.events import AT_WORK, event
+from switchboard.events import AT_WORK, event, refusal_level
 from switchboard.forks import after_fork
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of, parse
@@ -464,7 +464,7 @@ class Settler:
             queue.release(filebase, record=record)
         elif verdict.outcome == 'requeued':
             # Of a batch that meets one trouble, one line tells of it.
-            level = logging.DEBUG if self.trouble.is_on() else logging.ERROR
+            level = logging.DEBUG if self.trouble.is_on() else refusal_level(verdict.error)
             alone_s = self.trouble.met_with(filebase, verdict.error)
             wait_s = alone_s or self.trouble.wait_s
             event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)

@@ -26,7 +26,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
-from switchboard.events import event
+from switchboard.events import event, refusal_level
 from switchboard.filestore import FileStore
 from switchboard.handoff.commit import commit_all
 from switchboard.handoff.handoff import Handoff
@@ -198,7 +198,7 @@ class Pickup:
                     group.append((dropped, handoff))
         except (QueueError, OSError) as error:
             self._waiting.clear()
-            self._complain(f'nothing is taken in: {error}')
+            self._complain(f'nothing is taken in: {error}', refusal_level(error))
         return group
 
     def _open(self, folder: Folder, name: str) -> Dropped | None:
@@ -282,7 +282,7 @@ class Pickup:
                 event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
-                self._complain(f'{dropped.name}: not taken in: {error}')
+                self._complain(f'{dropped.name}: not taken in: {error}', refusal_level(error))
         return len(group) - len(failed)
 
     def _refuse(self, dropped: Dropped, reason: str) -> None:
@@ -331,9 +331,9 @@ class Pickup:
             except OSError as error:
                 event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, text: str, level: int = logging.ERROR) -> None:
         now_ns = self._clock.monotonic_ns()
         last, when_ns = self._complaint
         if text != last or now_ns - when_ns > COMPLAIN_EVERY_NS:
             self._complaint = (text, now_ns)
-            event(log, logging.ERROR, None, 'not collected', error=text, queue=self._queue.name)
+            event(log, level, None, 'not collected', error=text, queue=self._queue.name)

@@ -42,8 +42,8 @@ def programs() -> dict[str, str]:
         'python -m switchboard.drop': AS_MODULE.format(name='switchboard.drop'),
         'bin/demo': AS_FILE.format(place=str(ROOT / 'bin'), name='_demo.py'),
     }
-    for line in setup['options.entry_points']['console_scripts'].split('\n')[1:]:
-        name, module, function = re.fullmatch(r'(\S+) = (\S+):(\S+)', line).groups()  # type: ignore[union-attr]
+    scripts = setup['options.entry_points']['console_scripts']
+    for name, module, function in re.findall(r'(\S+) = (\S+):(\S+)', scripts):
         found[name] = f'from {module} import {function}; {function}()'
     for file in sorted((ROOT / 'bin').iterdir()):
         if file.is_file() and (

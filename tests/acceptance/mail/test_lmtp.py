@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import smtplib
 import socket
@@ -68,7 +69,9 @@ def test_recipients_that_share_their_queues_share_a_copy(tmp_path: Path) -> None
     assert [recipients for _, recipients in bodies(tmp_path, 'archive')] == [['both@a', 'both@b']]
 
 
-def test_each_recipient_gets_the_reply_of_its_own_queue(tmp_path: Path) -> None:
+def test_each_recipient_gets_the_reply_of_its_own_queue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = configure(tmp_path)
     spool = Spool.from_config(config)
     spool['full'].enqueue('there is one already')
@@ -79,6 +82,12 @@ def test_each_recipient_gets_the_reply_of_its_own_queue(tmp_path: Path) -> None:
         )
     assert codes == {'full@a': 452, 'lists@a': 250, 'archive@a': 451, 'small@a': 552, 'both@a': 451}
     assert [recipients for _, recipients in bodies(tmp_path, 'lists')] == [['lists@a']]
+    refused = [one for one in caplog.records if one.members['event'] == 'not stored']
+    # Nothing is wrong here: an operator, or a limit, has said so.
+    assert {one.members['recipients']: one.levelname for one in refused if one.levelno > logging.INFO} == {
+        'full@a': 'WARNING',
+        'small@a': 'WARNING',
+    }
 
 
 @pytest.mark.parametrize(('error', 'code'), [(errno.ENOSPC, 452), (errno.EIO, 451)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,60 @@ def test_a_directory_that_is_gone_hides_no_full_disk(spool: Spool) -> None:
     assert [name for name, _ in full_disks(spool)] == ['z']
     shutil.rmtree(Path(spool.directory, 'a'))
     assert [name for name, _ in full_disks(spool)] == ['z']
+
+
+class Deleting(Disk):
+    """Has another process delete a queue in the middle of the chores: at the n-th time that a directory or a file is opened.
+
+    Not while the chores have the declarations locked, which keeps others from deleting anything.
+    """
+
+    def __init__(self) -> None:
+        self.countdown = 0
+        self.delete: Callable[[], object] = int
+
+    def open(self, path: Any, *options: Any, **keys: Any) -> int:
+        self.countdown -= 1
+        if self.countdown == 0:
+            self.delete()
+        return super().open(path, *options, **keys)
+
+
+def test_a_queue_that_is_deleted_while_it_is_tidied_is_no_failure(tmp_path: Path) -> None:
+    failed: dict[str, Exception] = {}
+    for number in range(1, 200):
+        place = tmp_path / str(number)
+        other, disk = Spool(place), Deleting()
+        other.declare('gone')
+        other['gone'].enqueue('x', dedupe_key='k')
+        tidying = Spool(place, disk=disk)
+        deleted: list[bool] = []
+
+        def delete(other: Spool = other, deleted: list[bool] = deleted) -> None:
+            with other.declared.records.lock(waits=False) as is_free:
+                deleted.append(is_free)
+            if is_free:
+                other.delete('gone')
+
+        disk.countdown, disk.delete = number, delete
+        tidy(tidying, failed.__setitem__)
+        assert failed == {}, number
+        if not deleted:
+            break
+    assert 20 < number < 199
+
+
+def test_a_queue_that_goes_when_its_last_message_is_done_is_no_failure_meanwhile(tmp_path: Path) -> None:
+    failed: dict[str, Exception] = {}
+    spool = Spool(tmp_path)
+    spool.declare('going')
+    queue = spool['going']
+    queue.enqueue('at work')
+    taken = queue.take()
+    assert taken is not None
+    Spool(tmp_path).delete('going')
+    tidy(Spool(tmp_path), failed.__setitem__)
+    assert failed == {}
+    queue.finish(taken.filebase)
+    assert tidy(Spool(tmp_path), failed.__setitem__).reaped == 1
+    assert failed == {}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import PermanentFailure, TemporaryFailure
+from switchboard.errors import (
+    DurabilityError,
+    PermanentFailure,
+    QueueFullError,
+    QueuePausedError,
+    TemporaryFailure,
+)
 from switchboard.message.naming import digest_of
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk
@@ -101,3 +108,26 @@ def test_what_is_held_is_nobody_elses(tmp_path: Path) -> None:
     assert spool['in'].recover(own=False) == []
     assert spool['in'].get_files('.bak') == [filebase]
     assert any(claim.filebase == filebase for claim in OWN_CLAIMS.values())
+
+
+@pytest.mark.parametrize(
+    ('error', 'level'),
+    [
+        (QueuePausedError('it is being drained'), 'INFO'),
+        (QueueFullError('full'), 'WARNING'),
+        (QueueFullError('full', is_disk_full=True), 'ERROR'),
+        (DurabilityError('io', step='rename'), 'ERROR'),
+    ],
+)
+def test_a_queue_that_lets_nothing_in_for_now_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, level: str
+) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('x')
+
+    def dispose(_runner: Recorder, _msg: Any, _msgdata: Any) -> None:
+        raise error
+
+    with caplog.at_level(logging.INFO):
+        make_runner(spool, dispose).run(once=True)
+    assert [one.levelname for one in caplog.records if one.members['event'] == 'requeued'] == [level]

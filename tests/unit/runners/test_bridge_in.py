@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -173,12 +174,16 @@ def test_while_the_queue_is_full_what_was_fetched_stays_with_the_broker(tmp_path
     assert inward.broker.bodies('invoices') == [b'4']
 
 
-def test_when_the_connection_breaks_what_was_fetched_is_forgotten_and_comes_again(inward: Bridged) -> None:
+def test_when_the_connection_breaks_what_was_fetched_is_forgotten_and_comes_again(
+    inward: Bridged, caplog: pytest.LogCaptureFixture
+) -> None:
     inward.spool.drain('in')
     put(inward, letter('a', '1'))
     runner = inward.bridge('down')
     runner.setup()
-    runner.periodic()
+    with caplog.at_level(logging.INFO):
+        runner.periodic()
+    assert [one.levelname for one in caplog.records if one.members['event'] == 'nothing taken'] == ['INFO']
     assert len(inward.links[-1].held) == 1
     inward.links[-1].break_off()
     inward.spool.resume('in')

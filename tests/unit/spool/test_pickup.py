@@ -224,12 +224,16 @@ def test_a_full_queue_leaves_the_files_where_they_are(tmp_path: Path) -> None:
     assert subjects(queue) == ['2']
 
 
-def test_a_draining_queue_leaves_the_files_where_they_are(tmp_path: Path) -> None:
+def test_a_draining_queue_leaves_the_files_where_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spool = spool_with(tmp_path)
     queue = spool['in']
     spool.drain('in')
     deliver(queue, 'one', MAIL % b'one')
-    assert subjects(queue) == []
+    with caplog.at_level(logging.INFO):
+        assert subjects(queue) == []
+    assert {(one.levelname, one.members['event']) for one in caplog.records} == {('INFO', 'not collected')}
     spool.resume('in')
     assert subjects(queue) == ['one']
 
