@@ -65,7 +65,11 @@ class Connection:
         self.url = url.shown
         self.broker = url
         self._clock = clock
-        self._backoff = Backoff(*BACKOFF_S)
+        # A holder is back before its lease is over.
+        first_s, last_s = BACKOFF_S
+        self._backoff = Backoff(
+            first_s, min(last_s, 2 * self.driver.beat_s) if self.driver.has_leases else last_s
+        )
         self._next_try_ns = 0
         self._begin()
         _CONNECTIONS.add(self)
@@ -76,6 +80,7 @@ class Connection:
         self._stop_event = threading.Event()
         self.held: dict[Any, Delivery] = {}
         self._acks: list[Delivery] = []
+        self._heartbeat_failed = False
 
     def __repr__(self) -> str:
         return f'Connection({self.url!r})'
@@ -441,9 +446,12 @@ class Connection:
             try:
                 lost = work('heartbeat', lambda: self.driver.beat(self.held.values()))
             except Exception as error:
-                event(log, logging.WARNING, None, 'heartbeat failed', url=self.url, error=_text(error))
+                level = logging.DEBUG if self._heartbeat_failed else logging.WARNING
+                self._heartbeat_failed = True
+                event(log, level, None, 'heartbeat failed', url=self.url, error=_text(error))
                 self.drop()
                 return
+            self._heartbeat_failed = False
             for delivery in (self.held.pop(tag, None) for tag in lost):
                 if delivery is not None:
                     name, queue = delivery.message_id, delivery.queue

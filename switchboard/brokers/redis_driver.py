@@ -13,7 +13,7 @@ kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its p
     a sorted set: until when each is its holder's, in milliseconds, by tag.  A holder that lives renews it.  A tag is the list's number, the
     SHA-1 of the message and the number of this taking.
 ``switchboard:QUEUE:deaths``
-    a hash: how often a lease ran out, by SHA-1.
+    a hash: how often a lease ran out, by SHA-1; and when somebody looked for such leases last, in milliseconds, as ``looked``.
 ``switchboard:QUEUE:delayed``
     a sorted set: messages that wait, each behind the number of its list, by the time they are due.
 ``switchboard:QUEUE:wake``
@@ -21,10 +21,15 @@ kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its p
 
 No Redis Cluster: the keys of a queue have no hash tag, and a cluster would have them on different nodes.
 
-Times are those of the server, so that the clocks of its clients do not matter.
+Times are those of the server, so that the clocks of its clients do not matter.  Its own clock may be turned, and it may be away for longer than a lease: every
+consumer looks four times in the time of a lease, and where nobody has looked for half of one, nobody can have renewed: the leases that were running then run on for one more.
+
+**A script that is stopped** in the middle is not undone.  Redis stops it at a command that its user may not call (an access list, a renamed command), and at a key that is
+of another type.  So a script puts a message where it goes before it takes it away from where it was, and begins by calling the commands that take away in a way
+that changes nothing: so a refusal comes while nothing is lost, and nothing is there twice.  A notice that cannot be published is left out.
 
 Where Redis has used up its ``maxmemory``, it stops a script at its first write if that is one that may need memory; if the first is one
-that needs no memory (``HDEL``, ``ZREM``, ``RPOP``), Redis runs the rest of the script even above ``maxmemory``.  What ends, renews or gives back a message must go on there,
+that needs no memory (``HDEL``, ``ZREM``, ``LTRIM``), Redis runs the rest of the script even above ``maxmemory``.  What ends, renews or gives back a message must go on there,
 or a full Redis would take messages from the consumers that work on them, and could not be emptied: so these scripts begin with such a write.
 Rejected: the flag ``allow-oom``, because it is Redis 7's.
 
@@ -208,6 +213,7 @@ class RedisDriver(Driver):
         self._subscription: Subscription | None = None
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
         self._asked: dict[str, str] = {}
+        self._looked_into: set[str] = set()
         # The message that is being stored, and the queues that it is not in yet.
         self._storing: tuple[Publish, list[str]] | None = None
         self._forget()
@@ -296,7 +302,7 @@ class RedisDriver(Driver):
 
     def beat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        by_queue: dict[str, list[str]] = {}
+        by_queue: dict[str, list[str]] = {queue: [] for queue in self._looked_into}
         for delivery in held:
             by_queue.setdefault(delivery.queue, []).append(delivery.tag)
         return [
@@ -321,7 +327,17 @@ class RedisDriver(Driver):
         return 1 + sum(step <= priority for step in steps)
 
     def _run(self, script: str, queue: str, arguments: Sequence[Any] = ()) -> Any:
-        return self._scripts[script](keys=self._keys(queue), args=arguments)
+        try:
+            return self._scripts[script](keys=self._keys(queue), args=arguments)
+        except exceptions.ResponseError as error:
+            if 'WRONGTYPE' not in str(error):
+                raise
+            what = (
+                f'another program has a key of queue {queue!r}, or one that begins with switchboard:{queue}:'
+            )
+            raise exceptions.ResponseError(
+                f'{what} (the option `queue` gives it another name); {error}'
+            ) from error
 
     # Out.
 
@@ -375,6 +391,7 @@ class RedisDriver(Driver):
 
     def get(self, queue: str) -> Delivery | None:
         """See `Driver`."""
+        self._looked_into.add(queue)
         asked = self._asked.setdefault(queue, uuid.uuid4().hex)
         taken = self._run('TAKE', queue, [asked, self._lease_ms])
         del self._asked[queue]
@@ -403,7 +420,7 @@ class RedisDriver(Driver):
 
     def restore(self, queue: str) -> list[tuple[str, int]]:
         """See `Driver`."""
-        found = self._run('RESTORE', queue, [key_of(queue, 'wake')])
+        found = self._run('RESTORE', queue, [key_of(queue, 'wake'), self._lease_ms])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
 
     def free(self, queue: str, keys: Collection[str]) -> None:
@@ -473,6 +490,8 @@ class RedisDriver(Driver):
 
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         """See `Driver`."""
+        # kombu binds nothing twice, whatever Redis has lost since, or has refused.
+        self._channel.state.binding_delete(queue, exchange, routing_key)
         self._channel.queue_bind(queue, exchange, routing_key)
 
     def delete_queue(self, queue: str) -> None:

@@ -7,3 +7,27 @@ local function list_of(text) return lists[tonumber(string.sub(text, 1, 1))] end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- Writes that change nothing and need no memory: after the first, Redis runs the rest of a script even above its maxmemory.  And what is to be
+-- taken away by these commands later is not put elsewhere before, if this user may not call them, or a key is of a wrong type.
+local function begin()
+  redis.call('ZREM', leases, '')
+  redis.call('HDEL', held, '')
+end
+-- Who waits is woken; where this user may not publish, he looks by himself.
+local function wake(channel) redis.pcall('PUBLISH', channel, '1') end
+
+-- Time in which nobody could renew a lease, because the server was away or its clock was turned, ends none that ran before.
+local function look(lease)
+  local last = tonumber(redis.call('HGET', deaths, 'looked') or now)
+  if now < last or now > last + lease / 2 then
+    local all = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do
+      local ends = tonumber(all[i + 1])
+      if (now < last and ends > now + lease) or (now > last and ends >= last and ends < now + lease) then
+        redis.call('ZADD', leases, 'XX', now + lease, all[i])
+      end
+    end
+  end
+  redis.call('HSET', deaths, 'looked', now)
+end
+

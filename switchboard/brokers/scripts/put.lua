@@ -6,5 +6,5 @@ if ARGV[3] ~= '' then
   if waiting >= tonumber(ARGV[3]) then return 0 end
 end
 redis.call('LPUSH', lists[tonumber(ARGV[1])], ARGV[2])
-redis.call('PUBLISH', ARGV[4], '1')
+wake(ARGV[4])
 return 1

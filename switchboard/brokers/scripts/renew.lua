@@ -1,8 +1,7 @@
 -- ARGV: lease in ms, tags.
 
--- A write that changes nothing and needs no memory: after it, Redis runs the rest of the script even above its maxmemory.
-redis.call('ZREM', leases, '')
-
+begin()
+look(tonumber(ARGV[1]))
 -- Returns those that were not renewed, because their lease was over and somebody else has the message.
 local lost = {}
 for i = 2, #ARGV do
