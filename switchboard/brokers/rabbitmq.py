@@ -12,6 +12,11 @@ deliveries: all of them are lost silently.  Here a channel that the broker close
 `amqp.ChannelError`.  A channel that the broker closes of its own accord, as when a job takes longer than ``consumer_timeout``, counts as the end of
 the connection: another one is made, and all that the old one held is the broker's again.
 
+**Alarms.**  A broker that is short of memory or disk stops reading from a connection that publishes.  Messages sent by it then lie in the buffers between, and are
+published when the broker is well again, even if the connection was given up long before: so each further try would make one more copy.  Therefore the broken connection is
+kept aside, unused, and nothing is sent until the broker has said on it that it reads again.  Meanwhile messages are taken and acknowledged by another connection: that
+helps the broker most then.
+
 **Delays.**  A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
 expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
 the broker lets go of a message when the queue that it is for has confirmed it.  While that one is full, or deleted, or its node is away,
@@ -48,13 +53,14 @@ from kombu import Connection as KombuConnection
 
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import UNREADABLE, Delivery, OutgoingMessage
-from switchboard.brokers.rabbitmq_publish import RabbitPublisher, windows
+from switchboard.brokers.rabbitmq_publish import RabbitPublisher, refused, windows
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
     BrokerDownError,
     ExchangeMismatchError,
     NoRouteError,
     QueueMismatchError,
+    SwitchboardError,
     UnknownExchangeError,
     UnknownQueueError,
 )
@@ -186,6 +192,8 @@ class RabbitDriver(Driver):
 
     def _begin(self) -> None:
         self.connection: Any = None
+        # That which the broker does not read from, because it is short of memory or disk.
+        self._blocked: Any = None
         # The queues for delays that were declared by this connection, and queues that may not be on the broker's disk yet.
         self._waiting: set[str] = set()
         self._unwritten: set[str] = set()
@@ -214,16 +222,46 @@ class RabbitDriver(Driver):
         self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """See `Driver`."""
+        self._check_blocked()
         self._publisher.send(postings, window, outcomes, mandatory)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Driver`."""
+        self._check_blocked()
         waiting = self._have_waiting(queue, delay_s)
         try:
             self._publisher.send_one(outgoing, waiting)
         except NoRouteError:  # somebody has deleted it since
             self._have_waiting(queue, delay_s, anew=True)
             self._publisher.send_one(outgoing, waiting)
+
+    def _check_blocked(self) -> None:
+        """:raises BrokerDownError: the broker does not read from the connection that publishes."""
+        self._hear_blocked()
+        if self._blocked is not None:
+            raise BrokerDownError(
+                f'{self._url.shown}: it takes no messages for now, because it is short of memory or disk: '
+                '`rabbitmq-diagnostics alarms` on its machine says of which',
+                step='publish',
+            )
+
+    def _hear_blocked(self) -> None:
+        """Hear whether the broker reads again."""
+        blocked = self._blocked
+        if blocked is None:
+            return
+        if blocked is self.connection:
+            self._read_all(blocked)
+            return
+        try:
+            self._read_all(blocked)
+        except Exception:  # the broker has ended it, or has ended
+            self._blocked = None
+        if self._blocked is None:
+            blocked.collect()
+
+    def _set_blocked(self, connection: Any, _reason: str = '') -> None:
+        self._blocked = connection
 
     # The connection.
 
@@ -245,11 +283,14 @@ class RabbitDriver(Driver):
         try:
             if tls is not None:
                 tls.check_files()
-            self.connection = self._client.transport.establish_connection()
+            connection = self._client.transport.establish_connection()
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             self._secure()
             raise
+        connection.on_blocked = partial(self._set_blocked, connection)
+        connection.on_unblocked = partial(self._set_blocked, None)
+        self.connection = connection
         # A broker that stands still must not hold a runner for ever.
         self.connection.sock.settimeout(self._confirm_timeout_s)
 
@@ -263,6 +304,9 @@ class RabbitDriver(Driver):
 
     def shut(self) -> None:
         """See `Driver`."""
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None and blocked is not self.connection:
+            blocked.collect()
         if self.connection is not None:
             self.connection.close()
 
@@ -273,16 +317,17 @@ class RabbitDriver(Driver):
         connection, self.connection = self.connection, None
         self._forget_channel()
         self._ring()
-        if connection is not None:
+        if connection is not None and connection is not self._blocked:
             connection.collect()
 
     def abandon(self) -> None:
         """See `Driver`."""
-        transport = getattr(self.connection, '_transport', None)
-        if transport is not None and transport.sock is not None:
-            # Not by its own close(), which would shut the connection down for the parent too.
-            os.close(transport.sock.detach())
-            transport.sock = None
+        for connection in (self.connection, self._blocked):
+            transport = getattr(connection, '_transport', None)
+            if transport is not None and transport.sock is not None:
+                # Not by its own close(), which would shut the connection down for the parent too.
+                os.close(transport.sock.detach())
+                transport.sock = None
         self.connection_number += 1
         self._begin()
 
@@ -296,7 +341,8 @@ class RabbitDriver(Driver):
 
     def beat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        self._read_all()
+        self._hear_blocked()
+        self._read_all(self.connection)
         if self._pushed:
             self._ring()
         self.connection.heartbeat_tick(rate=2)
@@ -306,22 +352,22 @@ class RabbitDriver(Driver):
         if self._notifier is not None:
             self._notifier.wake()
 
-    def _is_readable(self) -> bool:
-        sock = self.connection.sock
+    def _is_readable(self, connection: Any) -> bool:
+        sock = connection.sock
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         return bool(readable([sock.fileno()], 0))
 
-    def _read(self) -> None:
+    def _read(self, connection: Any) -> None:
         """Take one frame in.  Not by ``drain_events``, which after a mere heartbeat waits for more."""
         try:
-            self.connection.blocking_read(timeout=FRAME_TIMEOUT_S)
+            connection.blocking_read(timeout=FRAME_TIMEOUT_S)
         except TimeoutError:
             pass  # half a frame: py-amqp keeps it, and the rest comes
 
-    def _read_all(self) -> None:
-        while self._is_readable():
-            self._read()
+    def _read_all(self, connection: Any) -> None:
+        while self._is_readable(connection):
+            self._read(connection)
 
     # In.
 
@@ -329,22 +375,22 @@ class RabbitDriver(Driver):
         """See `Driver`."""
         if queue in self._consumers and self._prefetch > 1:
             # Nothing is asked for beside it: RabbitMQ may answer with a later message than those that it is just pushing.
-            self._read_all()
+            self._read_all(self.connection)
             return self._take_pushed(queue)
         if (pushed := self._take_pushed(queue)) is not None:
             return pushed
+        if self._blocked is not None and self._blocked is self.connection:
+            raise RecoverableConnectionError('the broker does not read from it')
         channel = self._take_channel()
         try:
             message = channel.basic_get(queue)
         except ChannelError as error:
             self._lose_channel()
-            if isinstance(error, exceptions.NotFound):
-                raise UnknownQueueError('the broker has no such queue', queue=queue) from error
-            raise BrokerDownError(f'{self._url.shown}: {error}', step='get') from error
+            raise _no_queue(error, queue, 'get') from error
         if message is not None:
             return self._delivery(queue, message)
         # Messages pushed before that answer, and those that TLS has read behind it, are no longer on the socket and would wake nobody.
-        self._read_all()
+        self._read_all(self.connection)
         taken = self._take_pushed(queue)
         if self._pushed:
             self._ring()
@@ -396,7 +442,7 @@ class RabbitDriver(Driver):
     def ack(self, delivery: Delivery) -> None:
         """See `Driver`."""
         # If the broker has taken it back meanwhile, it has said so, and says nothing more.
-        self._read_all()
+        self._read_all(self.connection)
         if self._taking is None:
             raise RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_ack(delivery.tag)
@@ -413,6 +459,7 @@ class RabbitDriver(Driver):
         """See `Driver`."""
         self._notifier = self._notifier or SelfPipe()
         channel = self._take_channel()
+        queue = queues[0]
         try:
             channel.basic_qos(0, prefetch, False)
             self._prefetch = prefetch
@@ -423,7 +470,7 @@ class RabbitDriver(Driver):
                     channel.basic_consume(queue, consumer_tag=tag, callback=partial(self._push, queue))
         except ChannelError as error:
             self._lose_channel()
-            raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
+            raise _no_queue(error, queue, 'listen') from error
 
     def _push(self, queue: str, message: Any) -> None:
         self._pushed.append(self._delivery(queue, message))
@@ -451,8 +498,8 @@ class RabbitDriver(Driver):
             self._notifier.empty()
         if self.connection is None or not self._consumers:
             return True  # or it was made anew meanwhile, and nothing is pushed to it
-        while not self._pushed and self._is_readable():
-            self._read()
+        while not self._pushed and self._is_readable(self.connection):
+            self._read(self.connection)
         return bool(self._pushed)
 
     # What there is.
@@ -485,9 +532,11 @@ class RabbitDriver(Driver):
             if self._declared(queue) is None:
                 self._unwritten.add(queue)
             self._apart(
+                'declare',
                 lambda channel: channel.queue_declare(
                     queue, durable=True, auto_delete=False, arguments=wanted
-                )
+                ),
+                fault=exceptions.PreconditionFailed,
             )
         except ChannelError as error:
             raise QueueMismatchError(f'the broker refuses it: {error.reply_text}', queue=queue) from error
@@ -508,15 +557,17 @@ class RabbitDriver(Driver):
             channel.exchange_delete(exchange)
 
         try:
-            self._apart(write)
-        except ChannelError as error:
+            self._apart('declare', write)
+        except BrokerDownError as error:
             event(log, logging.DEBUG, None, 'not declared lasting', queue=queue, error=error)
 
     def declare_exchange(self, exchange: str, type: str) -> None:
         """See `Driver`."""
         try:
             self._apart(
-                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False)
+                'declare',
+                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False),
+                fault=exceptions.PreconditionFailed,
             )
         except ChannelError as error:
             raise ExchangeMismatchError(f'{exchange}: the broker refuses it: {error.reply_text}') from error
@@ -527,13 +578,17 @@ class RabbitDriver(Driver):
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         """See `Driver`."""
         try:
-            self._apart(lambda channel: channel.queue_bind(queue, exchange, routing_key))
+            self._apart(
+                'bind',
+                lambda channel: channel.queue_bind(queue, exchange, routing_key),
+                fault=exceptions.NotFound,
+            )
         except ChannelError as error:
             raise UnknownExchangeError(exchange) from error
 
     def delete_queue(self, queue: str) -> None:
         """See `Driver`."""
-        self._apart(lambda channel: channel.queue_delete(queue))
+        self._apart('delete', lambda channel: channel.queue_delete(queue))
 
     def count(self, queue: str) -> int:
         """See `Driver`."""
@@ -543,21 +598,39 @@ class RabbitDriver(Driver):
     def _declared(self, queue: str) -> Any:
         """:return: the broker's answer about a queue; None if it is not there."""
         try:
-            return self._apart(lambda channel: channel.queue_declare(queue, passive=True))
+            return self._apart(
+                'look',
+                lambda channel: channel.queue_declare(queue, passive=True),
+                fault=exceptions.NotFound,
+            )
         except exceptions.NotFound:
             return None
 
-    def _apart(self, work: Callable[[Any], Any]) -> Any:
-        """Do what may be refused, on a channel that nothing else depends on."""
+    def _apart(
+        self, step: str, work: Callable[[Any], Any], *, fault: type[ChannelError] | tuple[()] = ()
+    ) -> Any:
+        """Make a call that may be refused, on a channel that nothing else depends on.
+
+        :param fault: a refusal that is raised as it is.
+        :raises BrokerDownError: any other.
+        """
         channel = self._channel()
         try:
             found = work(channel)
         except Exception as error:
             if not self.is_trouble(error):  # then it goes with its connection
                 channel.close()  # if the broker has not
+            if isinstance(error, ChannelError) and not isinstance(error, fault):
+                raise refused(error, step) from error
             raise
         channel.close()
         return found
+
+
+def _no_queue(error: ChannelError, queue: str, step: str) -> SwitchboardError:
+    if isinstance(error, exceptions.NotFound):
+        return UnknownQueueError('the broker has no such queue', queue=queue)
+    return refused(error, step)
 
 
 def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from amqp import exceptions
 from switchboard.brokers.driver import UNSETTLED, Publish
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
+    BrokerDownError,
     MessageTooLargeError,
     NoRouteError,
     QueueError,
     QueueFullError,
-    QueueMismatchError,
     SwitchboardError,
     UnknownExchangeError,
     UnserializableError,
@@ -238,4 +238,10 @@ def _refused(error: exceptions.ChannelError, posting: Publish) -> SwitchboardErr
         return MessageTooLargeError(f'the broker refuses it: {error}', queue=routing_key)
     if isinstance(error, exceptions.PreconditionFailed):
         return UnserializableError(f'the broker refuses a property: {error}', queue=routing_key)
-    return QueueMismatchError(f'the broker refuses it: {error}', queue=routing_key)
+    return refused(error, 'publish')
+
+
+def refused(error: exceptions.ChannelError, step: str) -> BrokerDownError:
+    """A refusal for which neither we nor the message are to blame: a right was taken away, a node is down, a queue is somebody else's for now."""
+    hint = '; with declare=no, a queue or exchange is used as it is there' if step == 'declare' else ''
+    return BrokerDownError(f'the broker refuses us: {error}{hint}', step=step)
