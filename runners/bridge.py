@@ -36,7 +36,7 @@ what it was meant to get).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from switchboard.brokers.message import KIND
@@ -127,12 +127,30 @@ class ToBroker(Bridge):
             raise
         except SwitchboardError as error:
             raise DestinationDown(str(error)) from error
-        outcomes = self.connection.publish_many([posting for _, posting in outbox], mandatory=True)
+        outcomes = self._publish([posting for _, posting in outbox])
         return {
             filebase: self.judged(outcome)
             for (filebase, _), outcome in zip(outbox, outcomes, strict=True)
             if outcome is not None
         }
+
+    def _publish(self, postings: Sequence[tuple[OutgoingMessage, str, str]]) -> list[Exception | None]:
+        outcomes = self.connection.publish_many(postings, mandatory=True)
+        nowhere = [
+            number
+            for number, outcome in enumerate(outcomes)
+            if isinstance(outcome, NoRouteError | UnknownExchangeError)
+        ]
+        if nowhere and self.setting['declare']:
+            # An operator may have deleted at the broker, since we connected, the queue or exchange that was declared there.
+            try:
+                self.declare()
+            except SwitchboardError:
+                return outcomes
+            again = self.connection.publish_many([postings[number] for number in nowhere], mandatory=True)
+            for number, outcome in zip(nowhere, again, strict=True):
+                outcomes[number] = outcome
+        return outcomes
 
     def judged(self, error: Exception) -> Exception:
         """:return: the fate of the message after this error."""

@@ -137,7 +137,7 @@ class FromBroker(Bridge):
             self._complain(str(error))
         self._is_down = True
         self.wake_on()
-        self.wake_in(max(error.retry_after_s, TROUBLE_WAIT_S[0]))
+        self.wake_in(error.retry_after_s or self._backoff.next())
 
     def _complain(self, reason: str, level: int = logging.ERROR) -> None:
         if level > logging.INFO:

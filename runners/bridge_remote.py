@@ -145,7 +145,7 @@ class Bridge(Runner):
             return False
         connection_number = self.connection.connection_number
         if self.setting['declare']:
-            self._declare()
+            self.declare()
         elif self.setting['remote_exchange']:
             self.connection.expect_exchange(
                 self.setting['remote_exchange'], self.setting['remote_exchange_type']
@@ -153,7 +153,8 @@ class Bridge(Runner):
         self._declared_at = connection_number
         return True
 
-    def _declare(self) -> None:
+    def declare(self) -> None:
+        """Make at the broker all that the section names."""
         setting, connection = self.setting, self.connection
         exchange, queue = setting['remote_exchange'], setting['remote_queue']
         if exchange:

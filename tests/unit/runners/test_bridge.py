@@ -49,6 +49,25 @@ def test_what_is_to_be_there_is_declared_once_for_each_connection(out: Bridged) 
     }
 
 
+def test_what_is_deleted_at_the_broker_while_a_connection_lasts_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Bridged(tmp_path, OUT.replace('[queue.out]', 'unroutable = bad\n[queue.out]'))
+    out.spool['out'].enqueue_many(['a', 'b'])
+    runner = out.bridge('up')
+    connect = runner.connect
+
+    def connect_and_lose_all() -> None:
+        connect()
+        out.broker.queues.clear()
+        out.broker.exchanges.clear()
+
+    monkeypatch.setattr(runner, 'connect', connect_and_lose_all)
+    out.turn(runner)
+    assert out.broker.bodies('orders') == [b'a', b'b']
+    assert out.spool['out'].get_files() == []
+
+
 def test_the_id_is_the_entrys_digest_however_often_it_is_sent(out: Bridged) -> None:
     filebase = out.spool['out'].enqueue('a')
     out.turn(out.bridge('up'))
