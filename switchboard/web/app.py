@@ -245,8 +245,7 @@ class Routes:
         return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')
 
     def _topology(self, request: Request) -> Response:
-        config, survey = self.desk.view.config, self.desk.surveyor.last
-        queues = survey.queues if survey is not None else {}
+        config, queues = self.desk.view.config, self.desk.surveyor.last.queues
         waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
         drawn = topology(config.graph(), waiting) if config is not None else None
         if drawn is None:
@@ -293,14 +292,11 @@ class Routes:
         except ImportError:
             return Json({'error': needs('/metrics', 'prometheus-client', 'metrics')}, 404)
         survey = self.desk.surveyor.last
-        count = Count()
-        if survey is not None:
-            rows = survey.bad.by.get('error', ())
-            errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
-            count = Count(survey.at_ns, survey.queues, errors)
+        rows = survey.bad.by.get('error', ())
+        errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
         text, kind = render(
             self.desk.directory,
-            count,
+            Count(survey.at_ns, survey.queues, errors),
             self.desk.view.config,
             errors=self.desk.surveyor.failures,
             accept=request.headers.get('accept', ''),

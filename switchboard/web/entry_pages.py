@@ -150,7 +150,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         if (seen := found.look()) is not None
     ]
     named = criteria.values('queue') or (BAD,)
-    queues = desk.surveyor.last.queues if desk.surveyor.last is not None else {}
+    queues = desk.surveyor.last.queues
     counted = [queues[name] for name in named if name in queues]
     return {
         'selection': str(criteria),

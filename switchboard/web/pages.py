@@ -56,8 +56,6 @@ def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
 def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
     """Say why messages do not leave: failing runners, paused queues, and queues without a runner."""
     survey = desk.surveyor.last
-    if survey is None:
-        return
     bad = survey.bad
     if bad.total:
         rows = bad.by.get('error', [])
@@ -110,32 +108,28 @@ def overview(desk: Desk, form: Form) -> dict[str, Any]:
         'queues': _queues(desk, survey),
         'runners': _runners(snapshot),
         'errors': _top_errors(survey),
-        'bad': survey.bad.total if survey is not None else None,
-        'looked_at': survey.bad.looked_at if survey is not None else None,
+        'bad': survey.bad.total,
+        'looked_at': survey.bad.looked_at,
         'command': desk.command('top'),
     }
 
 
-def _counted(survey: Survey | None) -> str | None:
-    return None if survey is None else str(survey.at_ns)
+def _counted(survey: Survey) -> str | None:
+    return str(survey.at_ns) if survey.at_ns else None
 
 
-def _queues(desk: Desk, survey: Survey | None) -> list[dict[str, Any]]:
+def _queues(desk: Desk, survey: Survey) -> list[dict[str, Any]]:
     now_s = time.time()
     names = desk.view.queue_names()
     return [_queue_row(survey, name, flags_of(desk.directory, name), now_s) for name in names]
 
 
-def _counts(survey: Survey | None, name: str) -> QueueCounts | None:
-    return survey.queues.get(name) if survey is not None else None
-
-
-def _queue_row(survey: Survey | None, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
-    counts = _counts(survey, name)
-    in_bad = survey.bad.origins.get(name, 0) if survey is not None and name not in (BAD, TRASH) else None
+def _queue_row(survey: Survey, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
+    counts = survey.queues.get(name)
+    in_bad = survey.bad.origins.get(name, 0) if survey.at_ns and name not in (BAD, TRASH) else None
     fields = count_fields(counts or QueueCounts(name), flags, now_s, in_bad)
-    done = survey.throughput.get(name) if survey is not None else None
-    rates = survey.rates.get(name, Rates()) if survey is not None else Rates()
+    done = survey.throughput.get(name)
+    rates = survey.rates.get(name, Rates())
     return fields | {
         'counted': counts is not None,
         'trouble': (counts.trouble if counts is not None else '') or None,
@@ -166,10 +160,7 @@ def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _top_errors(survey: Survey | None) -> list[dict[str, Any]]:
-    if survey is None:
-        return []
-    rows = survey.bad.by.get('error', [])[:TOP_ERRORS]
+def _top_errors(survey: Survey) -> list[dict[str, Any]]:
     return [
         {
             'error': row.name,
@@ -177,15 +168,14 @@ def _top_errors(survey: Survey | None) -> list[dict[str, Any]]:
             'fresh': row.counts[0],
             'message': survey.bad.latest.get(row.name, Latest()).message or None,
             'origin': survey.bad.latest.get(row.name, Latest()).origin or None,
-            'last_age_s': row_age(survey, row.name),
+            'last_age_s': _last_age_s(survey, row.name),
             'selection': _group_selection('error', row.name),
         }
-        for row in rows
+        for row in survey.bad.by.get('error', [])[:TOP_ERRORS]
     ]
 
 
-def row_age(survey: Survey, error: str) -> float | None:
-    """:return: how long ago an entry failed with an error last."""
+def _last_age_s(survey: Survey, error: str) -> float | None:
     latest = survey.bad.latest.get(error)
     return None if latest is None else round(latest.age_s + (time.time_ns() - survey.at_ns) / 1e9, 3)
 
@@ -201,7 +191,7 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     return {
         'counted_at_ns': _counted(survey),
         **_queue_row(survey, name, found.flags, time.time()),
-        **json.loads(json.dumps(found.whole_fields(_counts(survey, name) or QueueCounts(name)), default=str)),
+        **json.loads(json.dumps(found.whole_fields(survey.queues.get(name, QueueCounts(name))), default=str)),
         'set_options': found.set_options,
         'where': list(found.where()),
         'runners': [one for one in _runners(desk.snapshot()) if one['runner'] in consumers],
@@ -217,9 +207,9 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
     """The bad queue: errors by age; each cell leads to its entries."""
     by = form.choice('by', ('error', 'frame'), 'error')
     survey = desk.surveyor.last
-    bad = survey.bad if survey is not None else None
+    bad = survey.bad
     rows = []
-    for row in bad.by.get(by, []) if bad is not None else ():
+    for row in bad.by.get(by, []):
         selection = _group_selection(by, row.name)
         cells = [
             {'entries': count, 'selection': _aged(selection, *age) if selection is not None else None}
@@ -229,7 +219,7 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
             {
                 **row.fields(by),
                 'group': row.name,
-                'new': row.name in bad.new[by] if bad else False,
+                'new': row.name in bad.new[by],
                 'selection': selection,
                 'cells': cells,
             }
@@ -237,8 +227,8 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
     return {
         'by': by,
         'counted_at_ns': _counted(survey),
-        'total': bad.total if bad is not None else None,
-        'looked_at': bad.looked_at if bad is not None else None,
+        'total': bad.total,
+        'looked_at': bad.looked_at,
         'ages': [_until(high) for _, high in AGES[:-1]] + ['older'],
         'groups': rows,
         'command': desk.command('shape', BAD, '--by', by),
@@ -298,8 +288,8 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
     }
 
 
-def _depth(survey: Survey | None, name: str) -> int | None:
-    counts = _counts(survey, name)
+def _depth(survey: Survey, name: str) -> int | None:
+    counts = survey.queues.get(name)
     return None if counts is None or counts.waiting == UNKNOWN else counts.waiting + counts.preserved
 
 

@@ -57,8 +57,8 @@ class BadSurvey:
 
     by: dict[str, list[Shape]] = field(default_factory=dict)
     origins: dict[str, int] = field(default_factory=dict)
-    looked_at: int = 0
-    total: int = 0
+    looked_at: int | None = None
+    total: int | None = None
     # By way of grouping, the groups whose first entry came within the hour.
     new: dict[str, set[str]] = field(default_factory=dict)
     latest: dict[str, Latest] = field(default_factory=dict)
@@ -66,12 +66,12 @@ class BadSurvey:
 
 @dataclass
 class Survey:
-    """One count of everything, and when it was made."""
+    """One count of everything, and when it was made; of time 0, there was none yet."""
 
-    at_ns: int
-    queues: dict[str, QueueCounts]
-    bad: BadSurvey
-    throughput: dict[str, Throughput]
+    at_ns: int = 0
+    queues: dict[str, QueueCounts] = field(default_factory=dict)
+    bad: BadSurvey = field(default_factory=BadSurvey)
+    throughput: dict[str, Throughput] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ class Surveyor:
         self._view = view
         thread = CountingThread(self.look, 'survey', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
-        self.last: Survey | None = None
+        self.last = Survey()
         # How often something could not be counted, since the desk was started.
         self.failures = 0
         self.started_ns = time.time_ns()
@@ -113,7 +113,7 @@ class Surveyor:
         for name in names:
             if self._is_stopping():
                 break
-            before = self.last.queues.get(name) if self.last is not None else None
+            before = self.last.queues.get(name)
             try:
                 sizes = before is None or before.entries <= SIZED
                 queues[name] = count_queue(view, name, sizes=sizes, counts=self._counts)
