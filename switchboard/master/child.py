@@ -37,7 +37,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import setproctitle
 
@@ -119,25 +119,18 @@ class Child(NamedTuple):
             raise SystemExit(EXIT_OK)
 
 
-class Stoppable(Protocol):
-    """A loop that can be stopped from within a signal handler."""
-
-    def stop(self) -> None:
-        """Finish the message at work, then return from the loop."""
-
-
 class StopSignal:
     """The handler of TERM and INT: a runner that loops stops after its message, one that does not loop yet just exits."""
 
     def __init__(self) -> None:
-        self._runner: Stoppable | None = None
+        self._runner: Runner | None = None
 
     def __call__(self, _signum: int, _frame: FrameType | None) -> None:
         if self._runner is None:
             raise SystemExit(EXIT_OK)
         self._runner.stop()
 
-    def pass_on_to(self, runner: Stoppable) -> None:
+    def pass_on_to(self, runner: Runner) -> None:
         """From now on `runner` is asked to stop."""
         self._runner = runner
 

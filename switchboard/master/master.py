@@ -32,7 +32,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import setproctitle
 
@@ -79,13 +79,6 @@ LOOK_S = 10.0
 LOG_AGAIN_S = 0.25
 # What fails at once each time must not take a whole processor.
 MISTAKE_PAUSE_S = 0.1
-
-
-class Readable(Protocol):
-    """The owner of a descriptor in the selector."""
-
-    def on_readable(self, now_s: float) -> None:
-        """Read everything that has come in, without waiting."""
 
 
 class Master:
@@ -309,8 +302,8 @@ class Master:
         events = self._selector.select(wait_s)
         self._woke_at_s = time.monotonic()
         for key, _ in events:
-            readable: Readable = key.data
-            self._guard(readable.on_readable, time.monotonic())
+            # The owner of the descriptor reads all that has come in, without waiting.
+            self._guard(key.data.on_readable, time.monotonic())
 
     def _guard(self, do: Callable[[float], object], now_s: float) -> None:
         """Do one thing of the loop.  A mistake of ours in it ends no runner: it is logged, and the loop goes on a little slower."""
