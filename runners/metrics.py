@@ -51,7 +51,7 @@ class Metrics(Runner):
             self.listener = Listener(self.exporter.render, self.setting['listen'], self.setting['hosts'])
         except OSError as error:
             raise ConfigError(f'{self.setting["listen"]}: {error.strerror or error}', key='listen') from error
-        self.exporter.counting.start()
+        self.exporter.start()
         self.listener.start()
 
     def cleanup(self) -> None:
@@ -59,4 +59,4 @@ class Metrics(Runner):
         if self.listener is not None:
             self.listener.close()
         if self.exporter is not None:
-            self.exporter.counting.close()
+            self.exporter.close()

@@ -1,7 +1,7 @@
 """Metrics for Prometheus: what the scoreboard and a count of the queues say, in its text format.
 
-In reading order: families (every metric: name, type, labels, what it says), counting (the queues, counted in the background), collector (from
-both to samples, and to text), exporter (both together), listener (an HTTP server for it), textfile (a file for the node exporter). Alert rules
+In reading order: families (every metric: name, type, labels, what it says), counting (the queues, with a budget), collector (from
+both to samples, and to text), exporter (both together, in the background), listener (an HTTP server for it), textfile (a file for the node exporter). Alert rules
 and the dashboard lie in ``etc/``; shipped writes them where they are wanted.
 
 Nothing here writes to a spool, and no scrape walks over a directory. It needs the extra ``metrics``; runners never load it.

@@ -1,13 +1,12 @@
-"""The queues, counted in the background with a budget: no scrape walks over a directory.
+"""The queues, counted with a budget.
 
-A thread counts, rests 25 times as long as that took, and counts again.  Each queue has its share of the time that is left; a queue that is not counted
+Each queue has its share of the time that is left; a queue that is not counted
 by then is marked so.  Of the bad queue, files are opened to know the errors, and of those not more than `MAX_OPENED`.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.operating.grouping import NONE, Causes
-from switchboard.operating.queue_counts import CountCache, CountingThread, QueueCounts
+from switchboard.operating.queue_counts import CountCache, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.layout import BAD
@@ -25,8 +24,6 @@ log = logging.getLogger('switchboard.web')
 
 # How long one count of everything may take.
 BUDGET_S = 10.0
-# The shortest rest.
-REST_S = 15.0
 # The share of the budget for reading the errors of the bad queue.
 ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
@@ -87,38 +84,3 @@ def errors_of(
     except OSError:
         return {}  # the failed count is reported already
     return dict(Counter(NO_ERROR if cause.error == NONE else cause.error for cause in found))
-
-
-class Counting:
-    """A thread that counts again and again.
-
-    :param view: asked each time, because the configuration may be another by then.
-    """
-
-    def __init__(self, view: Callable[[], SpoolView], budget_s: float = BUDGET_S) -> None:
-        self._view = view
-        self._budget_s = budget_s
-        thread = CountingThread(self.look, 'counting', REST_S, log)
-        self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
-        self.last = Count()
-        self._counts, self._causes = CountCache(), Causes(BAD, MAX_OPENED)
-        self.failures = 0
-        # Set after each count.
-        self.counted = threading.Event()
-
-    def look(self) -> Count:
-        """Count now."""
-        try:
-            self.last = count_all(
-                self._view(),
-                self._budget_s,
-                counts=self._counts,
-                causes=self._causes,
-                is_stopping=self._is_stopping,
-            )
-            self.failures += self.last.failures
-        except Exception:
-            self.failures += 1
-            event(log, logging.ERROR, None, 'not counted', exc_info=True)
-        self.counted.set()
-        return self.last

@@ -77,7 +77,7 @@ def metrics(
         return
     exporter = Exporter(lambda: _view(installation), budget)
     server = Listener(exporter.render, listen, hosts)
-    exporter.counting.start()
+    exporter.start()
     print_note(f'metrics are at http://{listen.rpartition(":")[0]}:{server.port}/metrics')
     try:
         server.serve()
@@ -85,7 +85,7 @@ def metrics(
         pass
     finally:
         server.close()
-        exporter.counting.close()
+        exporter.close()
 
 
 def _view(installation: Installation) -> SpoolView:

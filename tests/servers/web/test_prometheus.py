@@ -232,7 +232,7 @@ def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool')
     spool['in'].enqueue('x')
     exporter = exporter_of(spool)
-    exporter.counting.look()
+    exporter.count()
     listener = Listener(exporter.render, '127.0.0.1:0')
     listener.start()
     port = free_port()

@@ -24,7 +24,7 @@ def test_it_answers_with_the_numbers_of_its_spool_until_it_ends(tmp_path: Path) 
     made.setup()
     assert made.exporter is not None
     assert made.listener is not None
-    assert made.exporter.counting.counted.wait(60)
+    assert made.exporter.counted.wait(60)
     url = f'http://127.0.0.1:{made.listener.port}/metrics'
     with urllib.request.urlopen(url, timeout=60) as answer:
         assert b'switchboard_queue_entries{queue="in",state="waiting"} 1.0' in answer.read()
