@@ -4,7 +4,8 @@ The mechanism to `policy`'s decisions.  Nothing here waits: the master's loop ca
 when the time that `due_s` named has come.
 
 A slice has two clocks.  While it works on a message, only the deadline of that message counts (``max_seconds``, none
-if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A slice that hangs has to
+if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A process that has closed its end of the
+channel and lives on, as one does that its own code has made another program (``exec``), is no runner any more.  A slice that hangs has to
 write where it is into its log, then to stop, then killed with its group.
 
 A master that was late itself (stopped by a signal, frozen with its container) has no ground to judge: what it did not see counts for
@@ -331,7 +332,9 @@ class RunnerSlice:
         except (BlockingIOError, ConnectionError):
             return
         if not heard:
-            self._close_channel()  # it is about to end; the exit status follows
+            self._close_channel()  # it is about to end; the exit status follows, unless it has become another program
+            if self.phase is Phase.LOOPING:
+                self._check_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
         if child.PREPARED in heard:
             self._go_on_to(Phase.PREPARED)
             if not self.waits_for_turn:
@@ -506,6 +509,11 @@ class RunnerSlice:
         if self.phase in (Phase.PREPARING, Phase.RELEASED):
             self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
         if self.phase is not Phase.LOOPING:
+            return
+        if (
+            self.channel is None
+        ):  # and with it its lock on the message, which somebody else may be working on by now
+            self._hangs('it has closed its files, or become another program by exec', now_s)
             return
         self._check_at_s = now_s + self._look_every_s
         record = self.record()

@@ -83,6 +83,8 @@ class Job(Runner):
             tell('daemon', program.stdout.readline().decode().strip())
             program.wait()
             wait_at_gate()
+        elif msg == 'become another program':
+            os.execv('/bin/sleep', ['sleep', '600'])
         elif msg == 'fail':
             raise ValueError('fails')
         elif msg == 'log':

@@ -40,6 +40,16 @@ def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> No
     assert site.count('in') == 1
 
 
+def test_a_process_that_becomes_another_program_is_replaced(site: Installation) -> None:
+    site.configure({'in': {'stop_timeout': '100ms', 'max_restarts': '0'}})
+    site.start()
+    site.put('in', 'become another program')
+    pid = int(site.told.wait_for(r'begin in (\d+)')[1])
+    site.log.wait_for(f'hangs .*pid={pid} .*become another program')
+    assert ends(pid)
+    site.log.wait_for('ended .*become another program')
+
+
 @pytest.mark.slow
 def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
     # Idle, it is to beat in time however busy the machine is; at work it may take longer than that.
