@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -94,20 +94,28 @@ class Samples:
         return iter(self._found.values())
 
 
+class Tally(Protocol):
+    """The failures of an exporter since it was started: a number that never falls."""
+
+    failures: int
+
+
 class Collector(LibraryCollector):
     """See the module.
 
     :param directory: the spool.
     :param count: the last count of its queues.
     :param config: tells which runners there are to be, and what they work on.
-    :param errors: the earlier failures of this exporter.
+    :param tally: where this exporter counts its failures, and one more of these here.
     """
 
-    def __init__(self, directory: Path, count: Count, config: Config | None = None, errors: int = 0) -> None:
+    def __init__(
+        self, directory: Path, count: Count, config: Config | None = None, tally: Tally | None = None
+    ) -> None:
         self._directory = directory
         self._count = count
         self._config = config
-        self._errors = errors
+        self._tally = count if tally is None else tally
 
     def collect(self) -> Iterable[Metric]:
         """:return: all metrics."""
@@ -116,16 +124,15 @@ class Collector(LibraryCollector):
         self._collect_queues(samples, time.time_ns())
         for name, number in bounded(self._count.errors).items():
             samples.gauge('bad_entries', number, name)
-        errors = self._errors
         try:
             self._collect_scoreboard(samples)
         except (ScoreboardError, OSError):
-            errors += 1
+            self._tally.failures += 1
         self._collect_disk(samples)
         samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
         samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS)
         samples.created_s = None
-        samples.counter('exporter_errors', errors)
+        samples.counter('exporter_errors', self._tally.failures)
         samples.gauge('exporter_scrape_seconds', time.perf_counter() - began_s)
         return samples
 
@@ -243,12 +250,17 @@ def bounded(errors: Mapping[str, int]) -> dict[str, int]:
 
 
 def render(
-    directory: Path, count: Count, config: Config | None = None, *, errors: int = 0, accept: str = ''
+    directory: Path,
+    count: Count,
+    config: Config | None = None,
+    *,
+    tally: Tally | None = None,
+    accept: str = '',
 ) -> tuple[bytes, str]:
     """Render all metrics of a spool.  The directories of its queues are not looked into.
 
     :param count: the last count of the queues (see `counting`); an empty one, if there was none yet.
-    :param errors: how often this exporter could not count or read before.
+    :param tally: counts how often this exporter could not count or read; by default as if it had only made this count.
     :param accept: the header of that name of the request.
     :return: the text, and its ``Content-Type``.
     """
@@ -257,5 +269,5 @@ def render(
     except (TypeError, ValueError):  # a version that is none
         encode, content_type = choose_encoder('')
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(directory, count, config, errors))
+    registry.register(Collector(directory, count, config, tally))
     return encode(registry), content_type

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from switchboard.events import event
 from switchboard.message.naming import NS
@@ -29,7 +29,8 @@ ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
 
 
-class Count(NamedTuple):
+@dataclass(slots=True)
+class Count:
     """All queues at one moment.
 
     :param at_ns: when; 0 for never.
@@ -38,8 +39,8 @@ class Count(NamedTuple):
     """
 
     at_ns: int = 0
-    queues: Mapping[str, QueueCounts] = {}
-    errors: Mapping[str, int] = {}
+    queues: Mapping[str, QueueCounts] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
     failures: int = 0
 
 

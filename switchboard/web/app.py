@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.resources import files
@@ -210,6 +211,8 @@ class Routes:
     def on_our_error(self, request: Request, error: Exception) -> Response:
         """Answer with the reason for which a page or a deed could not be."""
         status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
+        if status == 404 and not os.path.exists(self.desk.directory):
+            status = 503  # all of the spool is away, and with it what may well be there again
         text = (_os_error(error) if isinstance(error, OSError) else str(error)) or type(error).__name__
         return self._say_wrong(request, status, text)
 
@@ -298,7 +301,7 @@ class Routes:
             self.desk.directory,
             Count(survey.at_ns, survey.queues, errors),
             self.desk.view.config,
-            errors=self.desk.surveyor.failures,
+            tally=self.desk.surveyor,
             accept=request.headers.get('accept', ''),
         )
         return Response(text, headers={'content-type': kind})

@@ -69,7 +69,7 @@ def metrics(
     directory, config = installation.existing_directory(), installation.config_or_none
     if listen is None:
         count = count_all(SpoolView(directory, config), budget)
-        text, _ = render(directory, count, config, errors=count.failures)
+        text, _ = render(directory, count, config)
         if textfile is None:
             write_bytes(text)
         else:

@@ -141,6 +141,18 @@ def test_a_scoreboard_of_another_version_is_an_error_of_the_exporter_and_no_end(
     assert ('master_start_timestamp_seconds',) not in found
 
 
+def test_the_count_of_an_exporters_failures_does_not_fall_when_all_is_well_again(
+    tmp_path: Path, scoreboard: Scoreboard
+) -> None:
+    good = scoreboard.path.read_bytes()
+    exporter = Exporter(lambda: SpoolView(tmp_path))
+    failures = []
+    for content in (good, b'nonsense', b'nonsense', good):
+        scoreboard.path.write_bytes(content)
+        failures.append(numbers(exporter.render()[0])['exporter_errors_total',])
+    assert failures == [0, 1, 2, 2]
+
+
 def test_the_bad_queue_is_told_by_error_and_hostile_names_are_no_labels(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     hostile = type('a"} 1\nevil{x="', (PermanentFailure,), {})

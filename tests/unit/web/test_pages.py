@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from switchboard.operating import finding, grouping, queue_counts, selection
+from switchboard.status.alive import SCOREBOARD, own_directory
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
@@ -135,7 +136,11 @@ def test_a_spool_that_is_gone_is_named_on_every_page(here: Browser) -> None:
             answer = here.get(path)
             assert '<!doctype html>' in answer.text.lower(), path
     assert f'{here.desk.directory}: No such file or directory' in here.get('/').text
+    # It may all be there: who asks for one entry must not take it for done.
+    entry = f'/entries/in/1700000000.0+{"a" * 40}'
+    assert here.get(f'/api{entry}').status_code == here.get(entry).status_code == 503
     here.desk.directory.with_name('away').rename(here.desk.directory)
+    assert here.get(f'/api{entry}').status_code == 404
 
 
 def test_looking_changes_nothing(here: Browser) -> None:
@@ -665,3 +670,10 @@ def test_what_cannot_be_counted_is_no_number_and_the_count_of_failures_never_fal
         (row,) = (row for row in here.json('/')['queues'] if row['queue'] == 'in')
         assert (row['waiting'], bool(row['trouble'])) == ((1, False) if is_there else (None, True))
     assert failures == [0.0, 1.0, 2.0, 2.0]
+    scoreboard = own_directory(here.desk.directory) / SCOREBOARD
+    for content in (b'nonsense', None):
+        scoreboard.parent.mkdir(parents=True, exist_ok=True)
+        scoreboard.write_bytes(content) if content is not None else scoreboard.unlink()
+        text = here.get('/metrics').text
+        failures.append(float(re.findall(r'^switchboard_exporter_errors_total (.*)', text, re.M)[0]))
+    assert failures[-2:] == [3.0, 3.0]
