@@ -71,6 +71,7 @@ class Connection:
             first_s, min(last_s, 2 * self.driver.beat_s) if self.driver.has_leases else last_s
         )
         self._next_try_ns = 0
+        self._why_down = ''
         self._begin()
         _CONNECTIONS.add(self)
 
@@ -108,7 +109,7 @@ class Connection:
             now_ns = self._clock.monotonic_ns()
             if now_ns < self._next_try_ns:
                 wait_s = (self._next_try_ns - now_ns) / NS
-                raise self._down(f'away; tried again in {wait_s:.1f} s', 'connect', wait_s)
+                raise self._down(f'{self._why_down}; tried again in {wait_s:.1f} s', 'connect', wait_s)
             try:
                 self.driver.open()
             except Exception as error:
@@ -116,8 +117,9 @@ class Connection:
                 self.drop()
                 wait_s = self._backoff.next()
                 self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS)
-                reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
-                raise self._down(reason, 'connect', wait_s) from error
+                tls = self.broker.tls
+                self._why_down = _text(error) if tls is None else tls.explain(_text(error))
+                raise self._down(self._why_down, 'connect', wait_s) from error
             if self._backoff.wait_s:
                 event(log, logging.WARNING, None, 'broker back', url=self.url)
             self._backoff.reset()

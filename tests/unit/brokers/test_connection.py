@@ -32,3 +32,10 @@ def test_a_holder_is_back_within_its_lease() -> None:
             connection.connect()
         clock.advance(raised.value.retry_after_s)
     assert raised.value.retry_after_s == 4
+
+
+def test_why_the_broker_is_away_is_said_each_time() -> None:
+    connection = connect(AWAY)
+    for text in ('refused', r'refused.*tried again in 0\.[0-9] s'):
+        with pytest.raises(BrokerDownError, match=text):
+            connection.connect()
