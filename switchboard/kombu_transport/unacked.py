@@ -22,7 +22,7 @@ from typing import Any
 
 from kombu.transport.virtual import QoS
 
-from switchboard.errors import QueueError
+from switchboard.errors import EntryTakenError, QueueError
 from switchboard.events import event
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
@@ -129,10 +129,24 @@ def retry_what_was_refused() -> None:
             _LEFT.append((delivery, how))
 
 
+def end(delivery: Delivery, how: Ending) -> None:
+    """End a claim, unless it has ended already, is the parent's, or is over because somebody has taken its file away: to AMQP, none of these is an error.
+
+    :raises QueueError: the disk refuses it.
+    :raises OSError: the same.
+    """
+    if not delivery.is_claimed:
+        return
+    try:
+        how(delivery)
+    except EntryTakenError as error:
+        event(log, logging.WARNING, delivery.filebase, 'claim lost', queue=delivery.queue.name, error=error)
+
+
 def _is_ended(delivery: Delivery, how: Ending) -> bool:
     try:
         if delivery.is_claimed:
-            how(delivery)
+            end(delivery, how)
             event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.queue.name)
     except (QueueError, OSError):
         return False
@@ -192,12 +206,11 @@ class UnackedMessages(QoS):
         channel = self.channel
         with channel.broker.lock, amqp_errors(method):
             delivery = self.claims.get(tag)
-            if delivery is None or not delivery.is_claimed:
-                # Ended already, or gone with its queue.
+            if delivery is None:
                 self._forget(tag)
                 return
             try:
-                how(delivery)
+                end(delivery, how)
             except (QueueError, OSError):
                 self._refused[tag] = how
                 raise
@@ -226,8 +239,7 @@ class UnackedMessages(QoS):
                 message = self._delivered.get(tag)
                 how = self._refused.get(tag, Delivery.give_back)
                 try:
-                    if delivery.is_claimed:
-                        how(delivery)
+                    end(delivery, how)
                 except (QueueError, OSError) as error:
                     retry_later(delivery, how)
                     errors.append((error, message))

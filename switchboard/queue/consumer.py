@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from switchboard.clock import Clock
 from switchboard.errors import (
@@ -376,7 +376,7 @@ class Consumer:
         try:
             renamed = self.rename(claim, wished, record, is_delayed=when_ns is not None)
         except OSError as error:
-            refuse(error, 'release', self.queue)
+            self._refuse(claim, error, 'release')
         if delay_s > 0 and when_ns is None:
             self._keep_wait(renamed, self._clock.monotonic_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS))
         return renamed
@@ -411,11 +411,8 @@ class Consumer:
         """End an entry that is done."""
         try:
             claim.finish(self._pool)
-        except FileNotFoundError as error:
-            claim.close()
-            raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
         except OSError as error:
-            refuse(error, 'finish', self.queue)
+            self._refuse(claim, error, 'finish')
         if self._listing.left is not None:
             self._listing.entry_is_gone()
 
@@ -427,7 +424,18 @@ class Consumer:
         try:
             self._preserve(claim, reason, cause, **fields)
         except OSError as error:
-            refuse(error, 'preserve', self.queue)
+            self._refuse(claim, error, 'preserve')
+
+    def _refuse(self, claim: Claim, error: OSError, step: str) -> NoReturn:
+        """Say why a claim could not be ended.  It is over if somebody has taken its file away, and would never end otherwise.
+
+        :raises EntryTakenError: its file is gone.
+        :raises QueueError: any other reason; it stays claimed.
+        """
+        if isinstance(error, FileNotFoundError) and not self.folder.has(claim.filebase + claim.suffix):
+            claim.close()
+            raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
+        refuse(error, step, self.queue)
 
     def _preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         if cause not in ('corrupt', 'disallowed') and self._dead_letter is not None:

@@ -11,6 +11,7 @@ import pytest
 from amqp.exceptions import ContentTooLarge, PreconditionFailed
 
 from switchboard import Spool
+from switchboard.kombu_transport import unacked
 from switchboard.kombu_transport.errors import QueueFull
 from tests.helpers.waiting import PATIENCE_S
 
@@ -224,6 +225,23 @@ def test_acknowledging_what_is_gone_with_its_queue_is_no_error(channel, queue):
     message = queue.get()
     queue.delete()
     message.ack()
+
+
+@pytest.mark.parametrize('ending', ['ack', 'reject', 'requeue', None])
+def test_ending_what_somebody_has_taken_away_is_no_error_and_leaves_room(
+    connection, channel, queue, spool_path, ending
+):
+    channel.basic_qos(0, 1, False)
+    put(channel, 'x')
+    message = queue.get()
+    [file] = (spool_path / 'work').glob('*.bak')
+    file.unlink()
+    if ending is None:
+        channel.close()
+    else:
+        getattr(message, ending)()
+        assert len(channel.qos) == 0
+    assert not unacked._LEFT
 
 
 # Time and order.

@@ -6,19 +6,21 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchboard import Switchboard
-from switchboard.errors import DurabilityError, QueueFullError
+from switchboard import Spool, Switchboard
+from switchboard.errors import DurabilityError, EntryTakenError, QueueFullError
 from switchboard.interfaces import Taken
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import MAX_REFUSED, REFUSED_S
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
 from tests.helpers.processes import in_child
@@ -267,3 +269,29 @@ class TestFullDisk:
             fill()
         queue.finish(filebase, preserve=True, reason='y' * 8000)
         assert os.listdir(small_disk / 'bad') == [f'{filebase}.psv']
+
+
+ENDINGS: dict[str, Callable[[Switchboard, str], object]] = {
+    'finish': lambda queue, filebase: queue.finish(filebase),
+    'preserve': lambda queue, filebase: queue.finish(filebase, preserve=True),
+    'release': lambda queue, filebase: queue.release(filebase),
+    'release later': lambda queue, filebase: queue.release(filebase, delay_s=60, record={'event': 'late'}),
+}
+
+
+@pytest.mark.parametrize('what', ['its file', 'its directory'])
+@pytest.mark.parametrize('ending', ENDINGS.values(), ids=ENDINGS)
+def test_a_claim_is_over_whose_file_somebody_has_taken_away(
+    tmp_path: Path, ending: Callable[[Switchboard, str], object], what: str
+) -> None:
+    queue = Spool(tmp_path, durability='lazy')['in']
+    queue.enqueue('x')
+    taken = queue.take()
+    assert taken is not None
+    if what == 'its file':
+        (tmp_path / 'in' / f'{taken.filebase}.bak').unlink()
+    else:
+        shutil.rmtree(tmp_path / 'in')
+    with pytest.raises(EntryTakenError, match='its file is gone'):
+        ending(queue, taken.filebase)
+    assert not any(claim.filebase == taken.filebase for claim in OWN_CLAIMS.values())
