@@ -50,6 +50,8 @@ from tests.helpers.turns import ORDERS
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'explanation' / 'proof.md'
 CUTS_PER_MOMENT = 20
+# The same where something else has gone wrong before.
+CUTS_AFTER_ANOTHER = 6
 PIPELINES = 100
 STORM_MESSAGES, STORM_KILLS = 100_000, 600
 
@@ -162,7 +164,7 @@ def power_table(scratch: Path) -> str:
                 counts.update(power_counts(operation, Path(directory), order))
             for key, outcomes in SECOND_MISFORTUNES.items():
                 with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                    for outcome in outcomes(operation, Path(directory), order):
+                    for outcome in outcomes(operation, Path(directory), order, range(CUTS_AFTER_ANOTHER)):
                         counts[key] += 1
                         if outcome.found not in outcome.allowed:
                             counts['holes'] += 1
@@ -182,7 +184,7 @@ def power_counts(operation: Operation, scratch: Path, order: int) -> Counter[str
     source = scratch / 'run'
     source.mkdir()
     record(operation, source, disk)
-    for outcome in cuts(operation, source, disk, CUTS_PER_MOMENT):
+    for outcome in cuts(operation, source, disk, range(CUTS_PER_MOMENT)):
         what = name_of(operation, outcome.found)
         what = 'after' if what == 'there' else what
         if outcome.found not in outcome.allowed:

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,14 @@ from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS
 from tests.faults.world import World
 
 DIED = 'died'
-VARIANTS = 6
+# What may be left at each moment: these numbers on one day, those on the next.
+VARIANTS = {'0 to 2': range(3), '3 to 5': range(3, 6)}
+IN_HALVES = pytest.mark.in_turns('variants', tuple(VARIANTS))
 
 
-def after_failed_syncs(operation: Operation, scratch: Path, order: int) -> Iterator[Outcome]:
+def after_failed_syncs(
+    operation: Operation, scratch: Path, order: int, variants: Iterable[int]
+) -> Iterator[Outcome]:
     """Each sync of an operation fails once; the power goes at any time from its beginning to its end."""
     for number in itertools.count(1):
         directory = scratch / str(number)
@@ -45,12 +49,14 @@ def after_failed_syncs(operation: Operation, scratch: Path, order: int) -> Itera
         if not disk.struck:
             return
         power.note(OPERATION_DONE)
-        for outcome in cuts(operation, directory, power, VARIANTS, returned=returned):
+        for outcome in cuts(operation, directory, power, variants, returned=returned):
             yield outcome._replace(struck=number)
         shutil.rmtree(directory)
 
 
-def after_recoveries(operation: Operation, scratch: Path, order: int) -> Iterator[Outcome]:
+def after_recoveries(
+    operation: Operation, scratch: Path, order: int, variants: Iterable[int]
+) -> Iterator[Outcome]:
     """A process dies at each call of an operation; the power goes at any time while another recovers, and after."""
     for number in itertools.count(1):
         directory = scratch / str(number)
@@ -66,7 +72,7 @@ def after_recoveries(operation: Operation, scratch: Path, order: int) -> Iterato
             return
         power.note(DIED)
         recover(world.path, power)
-        for outcome in cuts(operation, directory, power, VARIANTS, since=DIED, returned=False):
+        for outcome in cuts(operation, directory, power, variants, since=DIED, returned=False):
             yield outcome._replace(struck=number)
         shutil.rmtree(directory)
 
@@ -89,21 +95,25 @@ def recover(path: Path, disk: PowerLossDisk) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+@pytest.mark.parametrize('variants', VARIANTS)
+@IN_HALVES
 @ORDERS
 @pytest.mark.in_turns
 def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
-    order: int, operation: Operation, scratch: Path
+    order: int, variants: str, operation: Operation, scratch: Path
 ) -> None:
-    for outcome in after_failed_syncs(operation, scratch, order):
+    for outcome in after_failed_syncs(operation, scratch, order, VARIANTS[variants]):
         assert outcome.found in outcome.allowed, outcome
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+@pytest.mark.parametrize('variants', VARIANTS)
+@IN_HALVES
 @ORDERS
 @pytest.mark.in_turns
 def test_what_a_recovery_has_finished_is_not_undone_by_halves(
-    order: int, operation: Operation, scratch: Path
+    order: int, variants: str, operation: Operation, scratch: Path
 ) -> None:
-    for outcome in after_recoveries(operation, scratch, order):
+    for outcome in after_recoveries(operation, scratch, order, VARIANTS[variants]):
         assert outcome.found in outcome.allowed, outcome

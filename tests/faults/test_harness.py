@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -231,7 +233,7 @@ def test_over_three_days_each_operation_has_had_every_flush_order(
             item = SimpleNamespace(
                 nodeid=f'test_x[{order}-{operation}]',
                 callspec=SimpleNamespace(params={'order': order, 'operation': operation}),
-                get_closest_marker=lambda _name: pytest.mark.in_turns.mark,
+                iter_markers=lambda _name: [pytest.mark.in_turns.mark],
             )
             if turns.has_its_day(cast('pytest.Item', item)):
                 had.append((day, order))
@@ -246,8 +248,45 @@ def test_over_two_days_each_operation_has_had_both_of_two_errors(monkeypatch: py
             item = SimpleNamespace(
                 nodeid=f'test_x[enqueue-{error}]',
                 callspec=SimpleNamespace(params={'error': error, 'operation': 'enqueue'}),
-                get_closest_marker=lambda _name: pytest.mark.in_turns('error', ('EIO', 'ENOSPC')).mark,
+                iter_markers=lambda _name: [pytest.mark.in_turns('error', ('EIO', 'ENOSPC')).mark],
             )
             if turns.has_its_day(cast('pytest.Item', item)):
                 had.append(error)
     assert sorted(had) == ['EIO', 'ENOSPC']
+
+
+def test_two_parameters_in_turns_have_had_all_pairs_in_six_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    had = []
+    for day in range(700_000, 700_006):
+        monkeypatch.setenv(turns.DAY, str(day))
+        for order, half in itertools.product(turns.ORDERS, 'ab'):
+            item = SimpleNamespace(
+                nodeid='test_x',
+                callspec=SimpleNamespace(params={'order': order, 'half': half}),
+                iter_markers=lambda _name: [
+                    pytest.mark.in_turns.mark,
+                    pytest.mark.in_turns('half', ('a', 'b')).mark,
+                ],
+            )
+            if turns.has_its_day(cast('pytest.Item', item)):
+                had.append((order, half))
+    assert sorted(had) == sorted(itertools.product(turns.ORDERS, 'ab'))
+
+
+def test_over_the_days_that_it_takes_each_value_has_had_its_turn_once_and_all_tests_of_a_file_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had: dict[str, list[tuple[int, str]]] = {'test_a': [], 'test_b': []}
+    for day in range(700_000, 700_003):
+        monkeypatch.setenv(turns.DAY, str(day))
+        for test, way in itertools.product(had, 'abcdef'):
+            item = SimpleNamespace(
+                nodeid=f'test_x.py::{test}[{way}]',
+                callspec=SimpleNamespace(params={'way': way}),
+                iter_markers=lambda _name: [pytest.mark.in_turns('way', 'abcdef', days=3, shared=True).mark],
+            )
+            if turns.has_its_day(cast('pytest.Item', item)):
+                had[test].append((day, way))
+    assert had['test_a'] == had['test_b']
+    assert sorted(way for _, way in had['test_a']) == list('abcdef')
+    assert Counter(day for day, _ in had['test_a']) == dict.fromkeys(range(700_000, 700_003), 2)

@@ -1,15 +1,18 @@
-"""The matrices of faults in turns: one flush order a day for each operation, all of them in three days; one of two errors, and of two durabilities.
+"""Matrices in turns, of faults first: one flush order a day for each operation, all of them in three days; one of two errors, and of two durabilities.
 
 A flush of a file makes nothing but its content durable, or its name too, or all names before it: that decides what a power cut leaves, and most
 mistakes show in any of the three.  ``--every-order`` runs all.
 
-``in_turns`` marks a test of flush orders; ``in_turns('error', ('EIO', 'ENOSPC'))`` one whose parameter takes turns among these values.
+``in_turns`` marks a test of flush orders; ``in_turns('error', ('EIO', 'ENOSPC'))`` one whose parameter takes turns among these values.  With
+``days=3`` more than one of them has its turn on a day, and all have had it in so many; ``shared=True`` gives all tests of a file the same turns,
+for what is made for a value is used by all of them.  A test may have several marks, if no two of their numbers of days have a common divisor.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from typing import Any
 
 import pytest
 
@@ -22,10 +25,16 @@ DAY = 'SWITCHBOARD_FAULTS_DAY'
 
 def has_its_day(item: pytest.Item) -> bool:
     """:return: whether a test has the value that its operation has on this day; true for all that are marked otherwise."""
-    callspec, mark = getattr(item, 'callspec', None), item.get_closest_marker('in_turns')
-    if callspec is None or mark is None:
-        return True
+    callspec = getattr(item, 'callspec', None)
+    return callspec is None or all(
+        _has_its_day(item.nodeid, callspec.params, mark) for mark in item.iter_markers('in_turns')
+    )
+
+
+def _has_its_day(nodeid: str, params: dict[str, Any], mark: pytest.Mark) -> bool:
     taking_turns, values = mark.args or ('order', ORDERS)
-    others = [f'{name}={value}' for name, value in sorted(callspec.params.items()) if name != taking_turns]
-    turn = zlib.crc32(' '.join([item.nodeid.partition('[')[0], *others]).encode()) + int(os.environ[DAY])
-    return bool(values[turn % len(values)] == callspec.params[taking_turns])
+    others = [f'{name}={value}' for name, value in sorted(params.items()) if name != taking_turns]
+    name = nodeid.partition('::' if mark.kwargs.get('shared') else '[')[0]
+    turn = zlib.crc32(' '.join([name, *others]).encode()) + int(os.environ[DAY])
+    days = mark.kwargs.get('days', len(values))
+    return bool(values.index(params[taking_turns]) % days == turn % days)

@@ -33,6 +33,8 @@ RETRIED = 30
 # Numbers that one worker has for its messages.
 EACH = 1_000_000
 ROOT = Path(__file__).resolve().parents[2]
+# Of `tests.power.work`: as few flushes as the file system needs, or two.
+FLUSHES = ('full', 'two')
 
 
 class HandOff(NamedTuple):
@@ -251,7 +253,8 @@ def _wait_for_lines(log: Path, lines: int, crew: Crew) -> None:
     assert crew.is_well()
 
 
-@pytest.mark.parametrize('mode', ['full', 'two'])
+@pytest.mark.parametrize('mode', FLUSHES)
+@pytest.mark.in_turns('mode', FLUSHES)
 @pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
 def test_what_was_promised_survives_a_power_cut(kind: FileSystem, mode: str, tmp_path: Path) -> None:
     tally = cut_often(kind, mode, tmp_path, CUTS)
@@ -261,7 +264,8 @@ def test_what_was_promised_survives_a_power_cut(kind: FileSystem, mode: str, tmp
     assert tally.renewed or not kind.keeps_size
 
 
-@pytest.mark.parametrize('mode', ['full', 'two'])
+@pytest.mark.parametrize('mode', FLUSHES)
+@pytest.mark.in_turns('mode', FLUSHES)
 @pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
 def test_a_hand_off_that_a_dead_process_began_is_not_there_by_halves(
     kind: FileSystem, mode: str, tmp_path: Path

@@ -15,12 +15,9 @@ from tests.helpers.accelerator import NAME, ROOT, build_or_skip
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What a message goes through, with disks that nobody looks into.
-TESTS = (
+PARTS = (
     'tests/unit/queue',
-    'tests/unit/handoff',
-    'tests/unit/store/test_pool.py',
-    'tests/regressions',
-    'tests/acceptance/storms/test_storm.py',
+    'tests/unit/handoff tests/unit/store/test_pool.py tests/regressions tests/acceptance/storms/test_storm.py',
 )
 IS_USED = 'from switchboard.store.disk import Disk; print(Disk.of_system().accelerator is not None)'
 
@@ -37,11 +34,13 @@ def used(place: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_same_tests_pass_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize('part', PARTS, ids=('queue', 'others'))
+@pytest.mark.in_turns('part', PARTS)
+def test_the_same_tests_pass_with_it(part: str, tmp_path: Path) -> None:
     build_or_skip(tmp_path)
     assert used(tmp_path) == 'True'
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *TESTS],
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *part.split()],
         cwd=ROOT,
         env={**os.environ, 'PYTHONPATH': str(tmp_path), 'SWITCHBOARD_ACCELERATOR': '1'},
         capture_output=True,

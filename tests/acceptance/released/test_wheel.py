@@ -20,6 +20,8 @@ from tests.test_documentation import blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+# Two of them a day: each installation takes as long as all else here.
+IN_TURNS = pytest.mark.in_turns('by_each_way', WAYS, days=3, shared=True)
 MAIL = 'Subject: hello\n\nfrom a pipe\n'
 
 
@@ -81,6 +83,7 @@ def by_each_way(
     return request.param, Installed(tmp_path_factory.mktemp(request.param), built[1], request.param)
 
 
+@IN_TURNS
 def test_from_init_to_a_mail_that_is_listed(by_each_way: tuple[str, Installed]) -> None:
     _, installed = by_each_way
     assert installed.run('switchboard', '--version').startswith('switchboard ')
@@ -113,6 +116,7 @@ COMMANDS = {
 }
 
 
+@IN_TURNS
 def test_where_a_library_is_missing_the_command_for_this_installation_is_named(
     by_each_way: tuple[str, Installed],
 ) -> None:
@@ -124,6 +128,7 @@ def test_where_a_library_is_missing_the_command_for_this_installation_is_named(
     assert said.endswith(wanted)
 
 
+@IN_TURNS
 def test_man_pages_and_completion_are_installed(by_each_way: tuple[str, Installed]) -> None:
     _, installed = by_each_way
     pages = set(
