@@ -22,6 +22,7 @@ from switchboard import Spool
 from switchboard.master.control import ask
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import Record, Scoreboard
+from tests.acceptance.forked import Forked
 from tests.helpers import processes
 
 # Long enough for a slow machine under load; nothing waits this long unless it is broken.
@@ -203,7 +204,7 @@ class Installation:
         self.config = home / 'switchboard.cfg'
         self.spool_directory = home / 'spool'
         self.run = self.spool_directory / '.run' / 'master'
-        self.masters: list[subprocess.Popen[bytes]] = []
+        self.masters: list[Forked | subprocess.Popen[bytes]] = []
         (home / 'jobs.py').write_text(JOBS)
         self._fifos = []
         for name in ('told', 'gate'):
@@ -223,11 +224,19 @@ class Installation:
             lines += [f'[runner.{name}]', *(f'{key} = {value}' for key, value in section.items())]
         self.config.write_text('\n'.join(lines) + '\n')
 
-    def start(self, *, ready: bool = True) -> subprocess.Popen[bytes]:
-        """Start a master, and wait until its runners are ready."""
-        code = 'from switchboard.master.programs import master; master()'
-        arguments = [sys.executable, '-c', code, '-C', str(self.config)]
-        master = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def start(self, *, ready: bool = True, fresh: bool = False) -> Forked | subprocess.Popen[bytes]:
+        """Start a master, and wait until its runners are ready.
+
+        :param fresh: as a program that imports all it needs, for tests that measure it.
+        """
+        master: Forked | subprocess.Popen[bytes]
+        if fresh:
+            code = 'from switchboard.master.programs import master; master()'
+            arguments = [sys.executable, '-c', code, '-C', str(self.config)]
+            master = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        else:
+            with open(os.devnull, 'wb') as nowhere:
+                master = Forked('master', '-C', str(self.config), stdout=nowhere.fileno())
         self.masters.append(master)
         assert master.stderr is not None
         self.log = Lines(master.stderr.fileno())

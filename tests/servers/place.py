@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from switchboard.spool.spool import Spool
+from tests.acceptance.forked import Forked
 from tests.helpers.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,13 +95,12 @@ class Place:
         return [sys.executable, '-c', code, '-C', str(self.config), name]
 
     @contextlib.contextmanager
-    def master(self) -> Iterator[subprocess.Popen[bytes]]:
+    def master(self) -> Iterator[Forked]:
         """Run a master until the end of the block, which begins when all its runners are ready."""
-        code = 'from switchboard.master.programs import master; master()'
         path = self.directory / 'master.log'
         with open(path, 'ab') as log:
             begin = log.tell()
-            process = subprocess.Popen([sys.executable, '-c', code, '-C', str(self.config)], stderr=log)
+            process = Forked('master', '-C', str(self.config), stdout=log.fileno(), stderr=log.fileno())
         try:
             eventually(
                 lambda: READY_LINE.search(path.read_bytes()[begin:]) or process.poll() is not None,

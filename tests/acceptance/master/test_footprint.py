@@ -29,7 +29,7 @@ class Idle(Runner):
 @pytest.mark.figures
 def test_sixteen_runners_are_ready_soon_after_the_start(site: Installation) -> None:
     site.configure({f'r{number}': {'instances': 2} for number in range(8)})
-    master = site.start()
+    master = site.start(fresh=True)
     records = site.records()
     assert len(records) == 16
     assert {each.state for each in records} == {State.RUNNING}
@@ -57,7 +57,7 @@ def processor_s(processes: list[psutil.Process]) -> float:
 
 def test_each_process_has_a_title_that_says_what_it_is(site: Installation) -> None:
     site.configure({'in': {'instances': 2}})
-    master = site.start()
+    master = site.start(fresh=True)
     for title, pid in site.pids().items():
         assert title_of(pid) == f'switchboard: {title}'
     assert title_of(master.pid).startswith('switchboard: master ')
@@ -70,7 +70,7 @@ def title_of(pid: int) -> str:
 
 def test_a_runner_holds_nothing_of_its_master(site: Installation) -> None:
     site.configure({'in': {'instances': 3}})
-    master = site.start()
+    master = site.start(fresh=True)
     held = set(open_files(master.pid).values())
     inherited = {link for link in held if 'master.lock' in link or 'eventpoll' in link}
     pipes_and_sockets = {link for link in held if link.startswith(('pipe:', 'socket:'))}
@@ -90,7 +90,7 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
     # Mailman's twelve take 900 MB and fifteen seconds of processor time.  What a class imports is its own affair: this one imports nothing.
     (site.config.parent / 'idle.py').write_text(IDLE)
     site.configure({f'r{number}': {'class': 'idle:Idle'} for number in range(12)})
-    master = site.start()
+    master = site.start(fresh=True)
     processes = family(master.pid, site)
     assert sum(each.memory_full_info().uss for each in processes) < 75e6
     assert processor_s(processes) < MAILMANS_START_S / 5
@@ -101,7 +101,7 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
 def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
     # Mailman's poll every second.
     site.configure({'in': {'poll_interval': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})
-    master = site.start()
+    master = site.start(fresh=True)
     pids = [master.pid, site.pids()['in 1/1']]
     eventually(lambda: sleeps_for(1.2, pids), 'asleep for more than a second')
 
@@ -120,7 +120,7 @@ def test_a_preloaded_module_is_imported_once_and_shared(site: Installation) -> N
         '    def setup(self):\n        tell("importer", heavy.importer)\n'
     )
     site.configure({'in': {'class': 'light:Light', 'instances': 2}}, preload='heavy')
-    master = site.start()
+    master = site.start(fresh=True)
     for _ in range(2):
         assert int(site.told.wait_for(r'importer (\d+)')[1]) == master.pid
 

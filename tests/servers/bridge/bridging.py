@@ -6,8 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from switchboard import Spool
 from switchboard.errors import QueueError, ScoreboardError
 from switchboard.status.scoreboard import Record, Scoreboard, State
+from tests.acceptance.forked import Forked
 from tests.acceptance.installation import ends
 from tests.faults.tmpfs import mounted
 from tests.helpers.waiting import eventually
@@ -48,14 +47,12 @@ class Site:
         self.spool = Spool.from_config(self.config)
         for name in self.spool.queue_names():
             self.spool[name]
-        self._master: subprocess.Popen[bytes] | None = None
+        self._master: Forked | None = None
 
     def start(self) -> None:
         """Start the master, and wait until its runners run."""
-        code = 'from switchboard.master.programs import master; master()'
-        arguments = [sys.executable, '-c', code, '-C', str(self.config)]
         with open(self.home / 'log', 'ab') as log:
-            self._master = subprocess.Popen(arguments, stdout=log, stderr=log)
+            self._master = Forked('master', '-C', str(self.config), stdout=log.fileno(), stderr=log.fileno())
         eventually(self._runs, 'running')
 
     def _runs(self) -> bool:

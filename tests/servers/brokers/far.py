@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import uuid
 from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
+from tests.acceptance.forked import Forked
 from tests.helpers.configurations import load
 from tests.servers.brokers.broker_queues import drain
 
@@ -91,15 +91,14 @@ class Far:
 
     def run(self) -> int:
         """Run the runner in a process of its own until there is nothing left to do."""
-        code = 'from switchboard.master.programs import runner; runner(prog_name="runner")'
-        return subprocess.run(
-            [sys.executable, '-c', code, '-C', str(self.path), 'work', '--until-empty'],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=120,
-            check=False,
-        ).returncode
+        with open(os.devnull, 'wb') as nowhere:
+            runner = Forked(
+                'runner',
+                *('-C', str(self.path), 'work', '--until-empty'),
+                stdout=nowhere.fileno(),
+                stderr=nowhere.fileno(),
+            )
+        return runner.wait(120)
 
     def out(self) -> list[Any]:
         return drain(self.spool['out'])

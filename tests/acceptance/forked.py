@@ -1,0 +1,166 @@
+"""Masters and runners whose program has been imported already: each is forked from one process that has done nothing else.
+
+To import a master takes ten times as long as to start Python, and some hundred tests start one.  What is forked is what ``python -c 'from
+switchboard.master.programs import master; master()'`` is at the call: a process of its own, with its arguments, environment, directory,
+umask and standard streams, which ends as Python ends.  That the programs start from nothing is seen by the tests of an installed wheel, of the
+documentation and of the service managers; what is small or quick is measured there too (``Installation.start(fresh=True)``).
+
+::
+
+    python -m tests.acceptance.forked DESCRIPTOR
+
+waits at a socket for what it is to fork, says its number and later how it ended, and ends with the process at the other end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from typing import Any, NoReturn
+
+from tests.helpers.processes import ends
+
+REQUEST_MAX_BYTES = 1 << 20
+
+
+class Forked:
+    """A program that runs; what `subprocess.Popen` has of one.
+
+    :param program: ``master`` or ``runner``, of `switchboard.master.programs`.
+    :param stderr: a descriptor for its standard error; without one, it can be read here.
+    """
+
+    def __init__(self, program: str, *arguments: str, stdout: int, stderr: int | None = None) -> None:
+        self.args = [program, *arguments]
+        self.returncode: int | None = None
+        self.stderr = None
+        writing = None
+        if stderr is None:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            self.stderr = open(reading, 'rb', buffering=0)  # noqa: SIM115 - who has it closes it
+        self._told, theirs = socket.socketpair()
+        umask = os.umask(0o022)
+        os.umask(umask)
+        request = {
+            'args': self.args,
+            'environment': dict(os.environ),
+            'directory': os.getcwd(),
+            'umask': umask,
+        }
+        streams = [0, stdout, stderr if writing is None else writing]
+        with theirs:
+            socket.send_fds(_server(os.getpid()), [json.dumps(request).encode()], [theirs.fileno(), *streams])
+        if writing is not None:
+            os.close(writing)
+        self.pid = int(self._told.recv(100))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """:return: how it ended, as of `subprocess.Popen`."""
+        if self.returncode is None:
+            if not select.select([self._told], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._told.recv(100))
+            self._told.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        if self.returncode is None and ends(self.pid, 0):
+            self.wait()
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _server(_pid: int) -> socket.socket:
+    """:return: the end of the socket at which this process asks; a child of it has one of its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, '-m', 'tests.acceptance.forked', str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    atexit.register(lambda: (ours.close(), process.wait()))
+    return ours
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork what is asked for, until nobody can ask any more; in what is forked this raises `SystemExit`."""
+    from setproctitle import getproctitle
+
+    from switchboard.master import programs
+
+    getproctitle()  # takes the room for titles, while the environment is where it was
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writing)
+    running: dict[int, socket.socket] = {}
+    while True:
+        ready, _, _ = select.select([asked, reading], [], [])
+        if reading in ready:
+            os.read(reading, 4096)
+            _tell_of_the_ended(running)
+        if asked not in ready:
+            continue
+        content, (teller, *streams), _, _ = socket.recv_fds(asked, REQUEST_MAX_BYTES, 4)
+        if not content:
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for told in running.values():
+                told.close()
+            for descriptor in (asked.detach(), reading, writing, teller):
+                os.close(descriptor)
+            _become(programs, json.loads(content), streams)
+        for descriptor in streams:
+            os.close(descriptor)
+        running[pid] = socket.socket(fileno=teller)
+        running[pid].send(f'{pid}\n'.encode())
+
+
+def _tell_of_the_ended(running: dict[int, socket.socket]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with running.pop(pid) as told, suppress(BrokenPipeError):
+            told.send(f'{os.waitstatus_to_exitcode(status)}\n'.encode())
+
+
+def _become(programs: Any, request: dict[str, Any], streams: list[int]) -> NoReturn:
+    """Be a process that has just begun, at the call of its program."""
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - ends with the process
+    sys.stdout = open(1, 'w', closefd=False)  # noqa: SIM115 - ends with the process
+    sys.stderr = open(2, 'w', 1, errors='backslashreplace', closefd=False)  # noqa: SIM115 - ends with the process
+    os.environ.clear()
+    os.environ.update(request['environment'])
+    os.chdir(request['directory'])
+    os.umask(request['umask'])
+    program, *arguments = request['args']
+    sys.argv[:] = ['-c', *arguments]
+    sys.path[0] = ''
+    getattr(programs, program)()
+    raise AssertionError('a program ends by itself')
+
+
+if __name__ == '__main__':
+    serve(socket.socket(fileno=int(sys.argv[1])))
