@@ -101,6 +101,7 @@ SLOW = (
 SLOW_DIRECTORIES = tuple(each for each in SLOW if each.endswith('/'))
 # Each test of these stands alone, and there are many: they fill what the others leave.
 ALONE = (
+    'tests/acceptance/cli/test_cli_streams.py',
     'tests/faults/test_death_and_power.py',
     'tests/faults/test_every_call.py',
     'tests/faults/test_kill.py',
