@@ -55,7 +55,13 @@ from redis import ConnectionPool, Redis, exceptions
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
-from switchboard.errors import EntryTakenError, NoRouteError, QueueFullError, UnknownExchangeError
+from switchboard.errors import (
+    EntryTakenError,
+    MessageTooLargeError,
+    NoRouteError,
+    QueueFullError,
+    UnknownExchangeError,
+)
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 
@@ -182,6 +188,9 @@ def script_of(name: str) -> str:
 
 _SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
 
+
+# The ``proto-max-bulk-len`` of a Redis, beyond which it hangs up: what it is by default, and the least that it may be.
+DEFAULT_BULK_BYTES, LEAST_BULK_BYTES = 512 << 20, 1 << 20
 
 # What redis-py raises when a connection is of no more use.
 _TROUBLES = (OSError, exceptions.RedisError)
@@ -373,16 +382,34 @@ class RedisDriver(Driver):
     def _put(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
         limits = self._limits.get(queue)
         most = '' if limits is None or limits.max_messages is None else limits.max_messages
-        message = pack(self._channel, outgoing, exchange, routing_key)
+        message = self._pack(outgoing, exchange, routing_key, queue)
         arguments = [self._list_number(outgoing), message, most, key_of(queue, 'wake')]
         with _room(queue):
             is_stored = self._run('PUT', queue, arguments)
         if not is_stored:
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
+    def _pack(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> str:
+        """Write a message as kombu's consumers read it.
+
+        :raises MessageTooLargeError: Redis would hang up in the middle of it, now and each time.
+        """
+        message = pack(self._channel, outgoing, exchange, routing_key)
+        if len(message) >= LEAST_BULK_BYTES:
+            name = 'proto-max-bulk-len'
+            try:
+                most = int(self._channel.client.config_get(name)[name])
+            except (exceptions.ResponseError, KeyError):  # not for this user
+                most = DEFAULT_BULK_BYTES
+            if len(message) > most:
+                raise MessageTooLargeError(
+                    f'{len(message)} bytes as it is written, and {name} of Redis is {most}', queue=queue
+                )
+        return message
+
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Driver`."""
-        message = pack(self._channel, outgoing, '', queue)
+        message = self._pack(outgoing, '', queue, queue)
         with _room(queue):
             delay_ms = int(min(delay_s, 1e10) * 1000)
             self._run('DELAY', queue, [self._list_number(outgoing), message, delay_ms])

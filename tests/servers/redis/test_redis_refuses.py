@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,9 +18,9 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.driver import UNSETTLED
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.redis_driver import _SCRIPTS, RedisDriver, key_of, script_of
+from switchboard.brokers.redis_driver import _SCRIPTS, LEAST_BULK_BYTES, RedisDriver, key_of, script_of
 from switchboard.brokers.url import read_broker_url
-from switchboard.errors import SwitchboardError
+from switchboard.errors import MessageTooLargeError, SwitchboardError
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker
 from tests.servers.brokers.broker_queues import END_LEASES, HELD_LEASE, OnBroker, end_leases, queue_of
@@ -72,9 +73,9 @@ class Limited:
         if is_there:
             self.client.rename(kept, key)
 
-    def publish(self) -> None:
+    def publish(self, outgoing: OutgoingMessage = MESSAGE) -> None:
         outcomes = [UNSETTLED]
-        self.driver.send([(MESSAGE, '', self.queue)], [0], outcomes, True)
+        self.driver.send([(outgoing, '', self.queue)], [0], outcomes, True)
         assert outcomes == [None]
 
     def end_leases(self) -> None:
@@ -174,6 +175,22 @@ def test_what_is_refused_was_not_stored(limited: Limited, fault: str | int) -> N
             except (RedisError, SwitchboardError):
                 is_stored = False
         assert limited.all_there_is() == [b'one'] * is_stored
+
+
+def test_a_message_for_which_redis_would_hang_up_is_too_large(limited: Limited) -> None:
+    name = 'proto-max-bulk-len'
+    before = limited.client.config_get(name)[name]
+    limited.client.config_set(name, LEAST_BULK_BYTES)
+    try:
+        small, large = (replace(MESSAGE, body=b'x' * size) for size in (700_000, 800_000))
+        limited.publish(small)
+        with pytest.raises(MessageTooLargeError, match=name):
+            limited.publish(large)
+        with pytest.raises(MessageTooLargeError, match=name):
+            limited.driver.delay(limited.queue, large, 1.0)
+        assert limited.all_there_is() == [small.body]
+    finally:
+        limited.client.config_set(name, before)
 
 
 def test_a_key_of_another_type_is_named(limited: Limited) -> None:
