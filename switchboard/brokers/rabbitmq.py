@@ -539,7 +539,10 @@ class RabbitDriver(Driver):
                 fault=exceptions.PreconditionFailed,
             )
         except ChannelError as error:
-            raise QueueMismatchError(f'the broker refuses it: {error.reply_text}', queue=queue) from error
+            raise QueueMismatchError(
+                f'the broker refuses it: {error.reply_text} (delete it there when it is empty, or take it as it is with declare=no)',
+                queue=queue,
+            ) from error
         if queue in self._unwritten:
             self._have_written(queue)
             self._unwritten.discard(queue)

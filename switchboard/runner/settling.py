@@ -21,6 +21,7 @@ from switchboard.errors import (
     EntryTakenError,
     QueueError,
     QueueFullError,
+    QueueMismatchError,
     QueuePausedError,
     ResultError,
 )
@@ -137,7 +138,7 @@ def _is_of_target(error: BaseException | None) -> bool:
         return not error.is_disk_full
     if isinstance(error, DestinationDown):
         return not error.concerns_all
-    return isinstance(error, QueuePausedError)
+    return isinstance(error, QueuePausedError | QueueMismatchError)
 
 
 class Work:

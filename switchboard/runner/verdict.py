@@ -8,6 +8,7 @@ raised                        verdict
 `MessageTooLargeError`        preserved: no queue of that kind will ever take it
 `DestinationDown`             left where it is, unwritten; the runner waits
 a full or failing disk        left where it is, unwritten; the runner waits
+`QueueMismatchError`          the same: no message for that queue fares better, until somebody makes it agree
 anything else                 tried again later until it has failed ``max_attempts`` times, then preserved
 ============================  ==========================================================================================
 """
@@ -26,6 +27,7 @@ from switchboard.errors import (
     MessageTooLargeError,
     PermanentFailure,
     QueueFullError,
+    QueueMismatchError,
     QueuePausedError,
     TemporaryFailure,
 )
@@ -70,7 +72,9 @@ def judge(
     """
     message = _message(error)
     text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
-    if isinstance(error, QueueFullError | DurabilityError | QueuePausedError | DestinationDown):
+    if isinstance(
+        error, QueueFullError | DurabilityError | QueueMismatchError | QueuePausedError | DestinationDown
+    ):
         return Verdict('requeued', text, error=error)
     attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
     record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}

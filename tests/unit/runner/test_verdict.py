@@ -15,6 +15,7 @@ from switchboard.errors import (
     MessageTooLargeError,
     PermanentFailure,
     QueueFullError,
+    QueueMismatchError,
     QueuePausedError,
     TemporaryFailure,
     UnserializableError,
@@ -163,7 +164,13 @@ class TestTemporaryFailure:
 
 
 @pytest.mark.parametrize(
-    'error', [QueueFullError('full'), DurabilityError('io', step='rename'), QueuePausedError('drained')]
+    'error',
+    [
+        QueueFullError('full'),
+        DurabilityError('io', step='rename'),
+        QueuePausedError('drained'),
+        QueueMismatchError('other arguments'),
+    ],
 )
 def test_trouble_with_a_queue_or_the_disk_is_not_the_messages_fault(error: Exception) -> None:
     verdict = say(error, times(50))
