@@ -217,9 +217,13 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
         if sys.stdout is stdout:
             raise
         return output_failed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), Exit.OK, changes=False)
-    except (SwitchboardError, OSError) as error:
+    except (SwitchboardError, OSError, MemoryError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        if isinstance(error, MemoryError):
+            error.__traceback__ = (
+                None  # it keeps all that has filled the memory, and a line has to be written
+            )
         return _failed(error, installation, as_json=_is_json(args, installation))
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
@@ -230,7 +234,9 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
         return Exit.SOFTWARE
 
 
-def _failed(error: SwitchboardError | OSError, installation: Installation, *, as_json: bool) -> int:
+def _failed(
+    error: SwitchboardError | OSError | MemoryError, installation: Installation, *, as_json: bool
+) -> int:
     if is_of_output(error):
         return output_failed(error, Exit.OK, changes=False, as_json=as_json)
     if isinstance(error, NotRunningError) and (text := installation.master_elsewhere()):

@@ -41,7 +41,10 @@ class Exit(enum.IntEnum):
     SOFTWARE = 70, 'A mistake in this program.'
     CANNOT_CREATE = 73, 'A file or directory cannot be made.'
     IO = 74, 'The disk failed: written data may not be there.'
-    TEMPORARY = 75, 'Not now, try again: a full queue or disk, an entry at work, a second master, a time-out.'
+    TEMPORARY = (
+        75,
+        'Not now, try again: a full queue or disk, no memory, an entry at work, a second master, a time-out.',
+    )
     NO_PERMISSION = 77, 'This user may not do that.'
     CONFIG = 78, 'The configuration cannot be used.'
     INTERRUPTED = 130, 'Ended by Ctrl-C, or a question was answered with no: nothing was done.'
@@ -109,6 +112,11 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (FileExistsError, Exit.CANNOT_CREATE, ''),
     (TimeoutError, Exit.TEMPORARY, 'it goes on all the same; `switchboard status` shows how far it is'),
     (OSError, Exit.IO, ''),
+    (
+        MemoryError,
+        Exit.TEMPORARY,
+        'ask for less at once (`--limit`), or give it more (`ulimit -v`, `MemoryMax`)',
+    ),
 )
 
 _BY_NUMBER = {
@@ -191,6 +199,8 @@ def lines_of(error: BaseException) -> list[str]:
     if isinstance(error, OSError):
         place = f'{error.filename}: ' if error.filename is not None else ''
         text = place + (error.strerror or str(error) or type(error).__name__)
+    elif isinstance(error, MemoryError):
+        text = 'out of memory'
     else:
         text = str(error) or type(error).__name__
     text = '; '.join([text, *getattr(error, '__notes__', ())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -341,3 +342,27 @@ sys.settrace(None)
 def test_a_line_is_written_once_though_its_writer_is_interrupted() -> None:
     ran = subprocess.run([sys.executable, '-c', INTERRUPTED], capture_output=True, text=True, check=True)
     assert ran.stdout == 'one line\n'
+
+
+@pytest.mark.parametrize('as_json', [(), ('--json',)])
+def test_a_verb_for_which_there_is_no_memory_says_so_in_one_line(
+    tmp_path: Path, as_json: tuple[str, ...]
+) -> None:
+    Spool(tmp_path / 'spool')
+    most = 150 << 20
+    with (tmp_path / 'large').open('wb') as large:
+        large.truncate(2 * most)
+    with (tmp_path / 'large').open('rb') as large:
+        ran = subprocess.run(
+            [*PROGRAM, '-s', tmp_path / 'spool', 'enqueue', 'in', *as_json],
+            stdin=large,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env=environment(),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr.count('\n')) == (75, 1)
+    assert 'out of memory' in ran.stderr
+    assert 'mistake' not in ran.stderr
