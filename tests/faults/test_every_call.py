@@ -123,7 +123,12 @@ def test_in_turns_every_error_is_met() -> None:
         assert {turns(number)['error'] for number in range(1, len(OTHERS) + 1)} == set(OTHERS)
 
 
-@pytest.mark.parametrize('error', ['EIO', pytest.param('others in turns', marks=pytest.mark.slow)])
+# The others each second day.
+IN_TURNS = 'others in turns'
+EVERY_SECOND_DAY = (pytest.mark.slow, pytest.mark.in_turns('error', (IN_TURNS,), days=2))
+
+
+@pytest.mark.parametrize('error', ['EIO', pytest.param(IN_TURNS, marks=EVERY_SECOND_DAY)])
 @each_operation
 def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, scratch: Path) -> None:
     fault_at = one_after_another(operation) if error != 'EIO' else lambda number: {'error': errno.EIO}

@@ -35,6 +35,8 @@ EACH = 1_000_000
 ROOT = Path(__file__).resolve().parents[2]
 # Of `tests.power.work`: as few flushes as the file system needs, or two.
 FLUSHES = ('full', 'two')
+# Where nothing is promised, two of the four file systems have their turn on a day.
+TWO_A_DAY = pytest.mark.in_turns('kind', FILE_SYSTEMS, days=2)
 
 
 class HandOff(NamedTuple):
@@ -287,6 +289,7 @@ def test_a_hand_off_that_a_dead_process_began_is_not_there_by_halves(
 
 
 @pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
+@TWO_A_DAY
 def test_where_nothing_is_flushed_a_producer_that_tries_again_has_its_message_stored(
     kind: FileSystem, tmp_path: Path
 ) -> None:
@@ -296,5 +299,6 @@ def test_where_nothing_is_flushed_a_producer_that_tries_again_has_its_message_st
 
 
 @pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
+@TWO_A_DAY
 def test_a_disk_that_flushes_nothing_is_found_out(kind: FileSystem, tmp_path: Path) -> None:
     assert cut_often(kind, 'none', tmp_path, CUTS).errors

@@ -16,6 +16,7 @@ from tests.helpers.processes import remaining
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ROOT / 'bin' / 'demo'
+ENDING = (signal.SIGINT, signal.SIGTERM)
 VENV = Path(sys.prefix)
 # It takes five seconds by itself.
 SECONDS_MAX = 240.0
@@ -74,7 +75,8 @@ def test_it_may_run_twice_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('word', ['started in', '$ drop in', '$ switchboard ls bad'])
-@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('signum', ENDING)
+@pytest.mark.in_turns('signum', ENDING)
 def test_broken_off_it_cleans_up(tmp_path: Path, word: str, signum: signal.Signals) -> None:
     with subprocess.Popen([DEMO], env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None

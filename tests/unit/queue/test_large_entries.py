@@ -205,13 +205,17 @@ def _text_with_room_for_one(name: str, directory: str, size: int) -> tuple[bool,
     return taken.filebase == filebase, taken.msg[:3] + str(len(taken.msg))
 
 
+CHARACTERS = ('é', '漢', '😀', '\ud800', '\r\n', '\0')
+
+
 class TestLargeTexts:
     def test_one_is_put_and_taken_where_there_is_no_room_for_it_twice(self, queue: Switchboard) -> None:
         size = 64 * MIB
         taken = in_new_program(_text_with_room_for_one, queue.name, queue.queue_directory, size)
         assert taken == (True, f'xxx{size}')
 
-    @pytest.mark.parametrize('character', ['é', '漢', '😀', '\ud800', '\r\n', '\0'])
+    @pytest.mark.parametrize('character', CHARACTERS)
+    @pytest.mark.in_turns('character', CHARACTERS, days=3)
     def test_each_character_comes_back_wherever_a_part_ends(self, queue: Switchboard, character: str) -> None:
         text = 'x' + character * (LARGE_CHARACTERS + 5)
         filebase = queue.enqueue(text)
