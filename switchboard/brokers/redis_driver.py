@@ -523,8 +523,8 @@ class RedisDriver(Driver):
 
     def delete_queue(self, queue: str) -> None:
         """See `Driver`."""
-        parts = [key_of(queue, part) for part in PARTS]
-        self._channel.client.delete(*self._lists(queue), *parts)
+        self._looked_into.discard(queue)  # or the next sign of life makes one of its keys again
+        self._channel.client.delete(*self._keys(queue))
 
     def count(self, queue: str) -> int:
         """See `Driver`."""

@@ -284,3 +284,13 @@ class TestTimeInWhichNobodyCouldRenew:
         assert queue.take() is None
         queue.connection.send_heartbeat()
         assert Redis.from_url(place.url).hexists(key_of(queue.all_queues[0], 'deaths'), 'looked')
+
+    def test_nothing_is_left_of_a_queue_that_is_deleted(self, place: OnBroker) -> None:
+        queue = queue_of(place)
+        queue.enqueue('x')
+        assert queue.take() is not None
+        [name] = queue.all_queues
+        queue.connection.delete_queue(name)
+        queue.connection.held.clear()
+        queue.connection.send_heartbeat()
+        assert Redis.from_url(place.url).keys(f'*{name}*') == []
