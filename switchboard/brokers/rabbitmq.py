@@ -305,9 +305,9 @@ class RabbitDriver(Driver):
     def shut(self) -> None:
         """See `Driver`."""
         blocked, self._blocked = self._blocked, None
-        if blocked is not None and blocked is not self.connection:
-            blocked.collect()
-        if self.connection is not None:
+        if blocked is not None:
+            blocked.collect()  # nobody reads that it ends
+        if self.connection is not None and self.connection is not blocked:
             self.connection.close()
 
     def drop(self) -> None:
@@ -467,13 +467,17 @@ class RabbitDriver(Driver):
                 if queue not in self._consumers:
                     tag = f'switchboard.{queue}'
                     self._consumers[queue] = tag
-                    channel.basic_consume(queue, consumer_tag=tag, callback=partial(self._push, queue))
+                    channel.basic_consume(
+                        queue, consumer_tag=tag, callback=partial(self._push, channel, queue)
+                    )
         except ChannelError as error:
             self._lose_channel()
             raise _no_queue(error, queue, 'listen') from error
 
-    def _push(self, queue: str, message: Any) -> None:
-        self._pushed.append(self._delivery(queue, message))
+    def _push(self, channel: Any, queue: str, message: Any) -> None:
+        # What comes by a connection that is kept aside is the broker's again when that ends; here its tag is another message's.
+        if channel is self._taking:
+            self._pushed.append(self._delivery(queue, message))
 
     def cancel(self) -> None:
         """See `Driver`."""

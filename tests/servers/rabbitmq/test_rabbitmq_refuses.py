@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import select
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +15,9 @@ import pytest
 from switchboard.brokers import connect
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.message import OutgoingMessage
+from switchboard.brokers.rabbitmq import RabbitDriver
 from switchboard.errors import BrokerDownError
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker
 from tests.servers.rabbitmq.rabbits import ctl
 
@@ -67,6 +71,45 @@ def test_what_a_broker_without_memory_does_not_take_is_not_sent_again_and_it_can
     confirmed = outcomes.count(None) + BATCH
     assert confirmed <= connection.count(queue) <= confirmed + BATCH
     assert {type(error) for error in outcomes} <= {BrokerDownError, type(None)}
+
+
+def publish_until_refused(connection: Connection) -> None:
+    nowhere = [(OutgoingMessage(b'', {}, {}), '', 'nowhere')]
+    eventually(lambda: any(connection.publish_many(nowhere, mandatory=False)), 'refused')
+
+
+def test_who_ends_does_not_wait_for_a_broker_that_does_not_read(
+    rabbitmq_server: Broker, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with short_of_memory(rabbitmq_server):
+        publish_until_refused(connection)
+        with caplog.at_level(logging.DEBUG):
+            connection.close()
+    assert 'not closed' not in caplog.text
+
+
+def test_what_is_pushed_by_the_connection_that_the_broker_does_not_read_from_is_not_given_out(
+    rabbitmq_server: Broker, connection: Connection, queue: str
+) -> None:
+    other = connect(rabbitmq_server.url)
+    other.publish(OutgoingMessage(b'pushed', {}, {}), routing_key=queue)
+    held = other.get(queue)
+    assert held is not None
+    connection.consume([queue])
+    with short_of_memory(rabbitmq_server):
+        publish_until_refused(connection)
+        assert connection.get(queue) is None  # by another connection
+        other.requeue(held)
+        assert isinstance(connection.driver, RabbitDriver)
+        assert select.select([connection.driver._blocked.sock], [], [], PATIENCE_S)[0]
+        connection.send_heartbeat()
+        # Its tag is that of another message on the connection that is used now.
+        assert connection.get(queue) is None
+    other.close()
+    again = eventually(partial(connection.get, queue), 'given out')
+    assert again is not None
+    assert (again.body, again.redelivered) == (b'pushed', True)
+    connection.ack(again)
 
 
 @pytest.fixture
