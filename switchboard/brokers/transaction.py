@@ -29,7 +29,13 @@ from zope.interface import implementer
 
 from switchboard.brokers.producer import PreparedMessage, publish_all
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
+from switchboard.errors import (
+    BrokerDownError,
+    EntryTakenError,
+    QueueError,
+    SwitchboardError,
+    UnknownQueueError,
+)
 from switchboard.events import event
 from switchboard.handoff.deduplication import commit_deduplicated
 from switchboard.handoff.transaction import Transaction
@@ -207,7 +213,10 @@ def publish_outputs(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTra
     posted = [(transaction, one) for transaction in transactions for one in transaction.posted]
     failed: dict[BrokerTransaction, SwitchboardError] = {}
     for (transaction, _), error in zip(posted, publish_all([one for _, one in posted]), strict=True):
-        if error is not None:
+        if isinstance(error, UnknownQueueError):
+            # It is to be there (declare=no), and no message for it fares better before it is.
+            failed.setdefault(transaction, BrokerDownError(str(error), step='publish'))
+        elif error is not None:
             failed.setdefault(transaction, error)
     return failed
 

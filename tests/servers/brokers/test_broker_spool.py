@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from switchboard import Runner, Spool
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.transaction import BrokerTransaction, commit_outputs, publish_outputs
-from switchboard.errors import EntryTakenError, OutputsNeverFitError, QueueFullError
+from switchboard.errors import BrokerDownError, EntryTakenError, OutputsNeverFitError, QueueFullError
 from switchboard.handoff.moving import send_back
 from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
 from switchboard.operating.janitor import tidy
-from switchboard.options import RunnerOptions
+from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.runner.verdict import judge
 from tests.helpers.commands import succeed, switchboard
 from tests.servers.brokers.broker import Broker
 from tests.servers.brokers.broker_queues import drain, wait, wait_for, wait_for_broker
@@ -152,6 +154,21 @@ class TestHandOff:
         assert isinstance(error, QueueFullError)
         assert failed is transactions[1]
         assert far.spool['in'].get_files('.bak') == [filebases[1]]
+        far.close()
+
+    def test_a_queue_that_is_to_be_there_and_is_not_is_waited_for(
+        self, rabbitmq_server: Broker, tmp_path: Path
+    ) -> None:
+        missing = f'\n[queue.gone]\nurl = {rabbitmq_server.url}?queue={uuid.uuid4().hex}&declare=no'
+        far = Far(rabbitmq_server.url, tmp_path, missing)
+        filebase = far.spool['in'].enqueue('x')
+        far.spool['in'].dequeue(filebase)
+        transaction = far.spool.transaction(far.spool['in'], filebase)
+        transaction.emit(far.spool['gone'], 'x', {})
+        with pytest.raises(BrokerDownError, match='the broker has no queue') as raised:
+            transaction.commit()
+        assert judge(raised.value, [], QueueOptions()).outcome == 'requeued'
+        far.spool['gone'].close()
         far.close()
 
     @pytest.mark.parametrize('way', ['one by one', 'forwarded'])
