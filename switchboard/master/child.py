@@ -35,7 +35,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -76,11 +76,13 @@ class Prepared(NamedTuple):
 
     :param spool: None if a runner's queue is at a broker: processes do not share what may be connected.
     :param classes: of the runners whose classes come with this package, by the runner's name; found, and checked.
+    :param finders: of the modules of the others, which are found and read: see `loading.Found`.
     """
 
     config: Config
     spool: Spool | None
     classes: Mapping[str, type[Runner]]
+    finders: Sequence[Any]
 
 
 class Child(NamedTuple):
@@ -93,7 +95,7 @@ class Child(NamedTuple):
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
     :param text_streams: the streams in the place of ``sys.stdout`` and ``sys.stderr``.
-    :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
+    :param foreign: the descriptors of the master and of other children, each once, closed at once; its own may be among them.
     :param prepared: the objects that the master has made for its first children; a later one makes its own.
     """
 
@@ -109,7 +111,7 @@ class Child(NamedTuple):
     lifeline: int
     streams: tuple[int, ...]
     text_streams: printed.Streams
-    foreign: Sequence[int] = ()
+    foreign: Collection[int] = ()
     prepared: Prepared | None = None
 
     def wait_for_go(self) -> None:
@@ -158,7 +160,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
     code = EXIT_SOFTWARE
     try:
         stop = StopSignal()
-        _settle(child, stop)
+        settle(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = _exit_code(child, work, stop)
     except SystemExit as leaving:
@@ -211,11 +213,13 @@ def _close_all_but(kept: Iterable[int]) -> None:
     os.closerange(first, os.sysconf('SC_OPEN_MAX'))
 
 
-def _settle(child: Child, stop: StopSignal) -> None:
+def settle(child: Child, stop: StopSignal) -> None:
     """Close the master's descriptors, and become a process of its own."""
     _signal.set_wakeup_fd(-1)
-    for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline, *child.streams}:
-        os.close(descriptor)
+    own = (child.channel.fileno(), child.lifeline, *child.streams)
+    for descriptor in child.foreign:
+        if descriptor not in own:
+            os.close(descriptor)
     printed.become_standard_streams(child.streams)
     os.setsid()
     die_with(child.master, child.lifeline)

@@ -10,8 +10,9 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from importlib.machinery import PathFinder
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,12 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.status import log
+from switchboard.status.scoreboard import Scoreboard, Slot
 from switchboard.store.watch import load_inotify
 
 if TYPE_CHECKING:
     from switchboard.master.child import Child, StopSignal
-    from switchboard.status.scoreboard import NullSlot, Slot
+    from switchboard.status.scoreboard import NullSlot
 
 # Runners that come with this package are no user's code: the master may load them for all its children.
 SHIPPED = 'switchboard.runners.'
@@ -44,6 +46,8 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
 
     :return: the exit status.
     """
+    if child.prepared is not None and child.prepared.finders:
+        sys.meta_path[:0] = child.prepared.finders
     runner = make_runner(
         child.config, child.options, child.slice, child.numslices, slot, prepared=child.prepared
     )
@@ -92,7 +96,8 @@ def warm_up(config: Config) -> Prepared:
     load_inotify()
     queues = {each.queue for each in config.runners.values() if each.queue}
     is_shared = not any(config.queue_options(queue).url for queue in queues)
-    classes = {}
+    classes: dict[str, type[Runner]] = {}
+    modules: dict[tuple[str, ...], ModuleSpec] = {}
     for options in config.runners.values():
         _Nothing(spool, options._replace(settings={}))
         if options.queue and is_shared:
@@ -102,48 +107,113 @@ def warm_up(config: Config) -> Prepared:
             path = _full_path(options.class_path)
             if path.startswith(SHIPPED):
                 classes[options.name] = _checked(_load(path), options)
-    return Prepared(config, spool if is_shared else None, classes)
+            else:
+                modules.update(_look_for(path.partition(':')[0]))
+    return Prepared(config, spool if is_shared else None, classes, [Found(modules)] if modules else [])
 
 
-def rehearse() -> None:
+def _look_for(module_name: str) -> Iterator[tuple[tuple[str, ...], ModuleSpec]]:
+    """Find and read a module of a user's, and import nothing."""
+    path: Iterable[str] = ()
+    for spec in _specs(module_name):
+        if isinstance(spec.loader, SourceFileLoader) and spec.name not in sys.modules:
+            read = {spec.name: spec.loader.get_code(spec.name)}
+            setattr(spec.loader, 'get_code', read.get)  # noqa: B010  a method, for this one alone
+        yield (spec.name, *path), spec
+        path = spec.submodule_search_locations or ()
+
+
+class Found:
+    """A finder of what the master has found already: to look for it and to read it takes a hundred pages of a child's own.
+
+    :param modules: by name, and by the path of the package that they are in.
+    """
+
+    def __init__(self, modules: Mapping[tuple[str, ...], ModuleSpec]) -> None:
+        self._modules = modules
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        return self._modules.get((fullname, *(path or ())))
+
+
+def rehearse(config: Config, classes: Collection[type[Runner]], settle: Callable[[], object]) -> None:
     """Have a runner take its first turn in the master, so that less of the memory becomes a child's own when it takes its own.
 
-    Of the names that were looked up the interpreter keeps a table, and it counts each reference in it: a child finds there what it looks up, and need
-    not write.  And the functions that have run lie side by side from now on, so that fewer pages hold all that a child runs.
+    Of the names that were looked up the interpreter keeps a table for each class, and it counts each reference in it: a child finds there what it looks
+    up, and need not write.  And the functions that have run lie side by side from now on, so that fewer pages hold all that a child runs.
+
+    :param classes: of the runners.
+    :param settle: the first steps of a child, for a process of its own.
     """
-    with contextlib.suppress(Exception), tempfile.TemporaryDirectory() as place:  # a start does without
-        with _packed():
-            _take_a_turn(place)
-        _take_a_turn(place)
+    options = RunnerOptions('nothing', 'null', queue='nothing')
+    with (
+        contextlib.suppress(Exception),  # a start does without
+        tempfile.TemporaryDirectory() as place,
+        contextlib.closing(Scoreboard.create(f'{place}/scoreboard', 1)) as scoreboard,
+    ):
+        slot = Slot(scoreboard, 0)
+        spool = Spool(place, durability='lazy')
+        spool.prepare_queue(options.queue, 0, 1)
+        prepared = Prepared(config, spool, {options.name: _Nothing}, [])
+        with _packed() as ran:
+            _settle_elsewhere(settle, ran)
+            _take_a_turn(options, slot, prepared)
+        runner = _take_a_turn(options, slot, prepared)
+        for each in classes:
+            for name in (*dir(each), *vars(runner)):
+                getattr(each, name, None)
 
 
-def _take_a_turn(place: str) -> None:
-    spec = PathFinder.find_spec('null', importlib.import_module('switchboard.runners').__path__)
-    assert spec is not None
-    assert spec.loader is not None
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))  # as a class of a user's is loaded
-    _Nothing(Spool(place, durability='lazy'), RunnerOptions('nothing', '', queue='nothing')).run()
+def _settle_elsewhere(settle: Callable[[], object], ran: set[int]) -> None:
+    """Note what only a new process runs: what each module does after a fork, and how a runner's process becomes its own."""
+    reading, writing = os.pipe()
+    with open(reading, 'rb') as told:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                settle()
+                os.write(writing, array('Q', ran).tobytes())
+            finally:
+                os._exit(os.EX_OK)
+        os.close(writing)
+        os.waitpid(pid, 0)
+        ran.update(array('Q', told.read()))
+
+
+def _take_a_turn(options: RunnerOptions, slot: Slot, prepared: Prepared) -> Runner:
+    sys.modules.pop(SHIPPED_RUNNERS['null'].partition(':')[0], None)
+    find_class(options)  # anew, as a class of a user's is found
+    slot.hold()
+    runner = make_runner(prepared.config, options, 0, 1, slot, prepared=prepared)
+    runner.run()
+    return runner
 
 
 @contextlib.contextmanager
-def _packed() -> Iterator[None]:
-    """Move the code that runs meanwhile together."""
-    ran: dict[int, CodeType] = {}  # by its place: to look for equal code is to compare all of it
+def _packed() -> Iterator[set[int]]:
+    """Move the code that runs meanwhile together.
+
+    :return: where it lies now.
+    """
+    ran: set[int] = set()  # to look for equal code is to compare all of it
 
     def note(frame: FrameType, _event: str, _argument: object) -> None:
-        ran[id(frame.f_code)] = frame.f_code
+        ran.add(id(frame.f_code))
 
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        yield
+        yield ran
     finally:
         sys.setprofile(before)
-    packed = {place: code.replace() for place, code in ran.items()}
-    for each in gc.get_objects():
-        if type(each) is FunctionType and id(each.__code__) in packed:
-            each.__code__ = packed[id(each.__code__)]
-    _REPLACED.extend(ran.values())
+    functions = [each for each in gc.get_objects() if type(each) is FunctionType and id(each.__code__) in ran]
+    _REPLACED.extend(each.__code__ for each in functions)
+    packed = {id(code): code.replace() for code in _REPLACED}
+    for each in functions:
+        each.__code__ = packed[id(each.__code__)]
 
 
 # Kept: in the holes that they would leave, what a child makes would lie in as many pages.
@@ -207,21 +277,27 @@ def _installed_runner(name: str) -> str:
 
 
 def _is_of_the_user(module_name: str) -> bool:
-    """Has the user a module of this name, in a package of his own that is called ``runners`` too?
+    """Has the user a module of this name, in a package of his own that is called ``runners`` too?"""
+    *_, spec = None, *_specs(module_name)
+    if spec is None or spec.name != module_name or spec.origin is None:
+        return False
+    # In a checkout, a link to a folder that may be found as well.
+    shipped = Path(__file__).parent.parent / 'runners'
+    return not os.path.samefile(os.path.dirname(spec.origin), shipped)
+
+
+def _specs(module_name: str) -> Iterator[ModuleSpec]:
+    """Find the packages that a module is in, and the module.
 
     Imports nothing: the master asks as well, which runs no code of a user's.
     """
     package, *parts = module_name.split('.')
     spec = importlib.util.find_spec(package)
-    for part in parts:
-        if spec is None or spec.submodule_search_locations is None:
-            return False
-        spec = PathFinder.find_spec(f'{spec.name}.{part}', spec.submodule_search_locations)
-    if spec is None or spec.origin is None:
-        return False
-    # In a checkout, a link to a folder that may be found as well.
-    shipped = Path(__file__).parent.parent / 'runners'
-    return not os.path.samefile(os.path.dirname(spec.origin), shipped)
+    while spec is not None:
+        yield spec
+        if not parts or spec.submodule_search_locations is None:
+            return
+        spec = PathFinder.find_spec(f'{spec.name}.{parts.pop(0)}', spec.submodule_search_locations)
 
 
 class UnknownRunnerError(LookupError):

@@ -153,7 +153,7 @@ class Slices:
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
-        foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
+        foreign = {*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors())}
         streams, spool = printed.Streams(), str(config.spool)
         children = [
             child.Child(
@@ -180,8 +180,12 @@ class Slices:
             )
             for each, ends in unborn
         ]
-        if freeze:
-            rehearse()
+        if freeze and children:
+            rehearse(
+                config,
+                set(prepared.classes.values()) if prepared else (),
+                functools.partial(child.settle, children[0], child.StopSignal()),
+            )
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
             gc.collect()
             gc.freeze()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import re
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,13 +16,13 @@ import pytest
 
 from switchboard.config.config import Config
 from switchboard.master.child import Prepared
-from switchboard.master.loading import extend_path, make_runner, rehearse, warm_up
+from switchboard.master.loading import extend_path, find_class, make_runner, rehearse, warm_up
+from switchboard.message.naming import number_anew
 from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.runner.loop import Loop
 from switchboard.runner.runner import Runner
 from switchboard.runners.null import Null
 from switchboard.status.scoreboard import NullSlot
-from switchboard.store.flags import Flags
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import Child
 
@@ -79,18 +81,31 @@ def test_a_forked_runner_of_a_shipped_class_imports_inspects_compiles_and_makes_
 def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    away = tmp_path / 'away'
+    away.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(away))
+    config, settled = configuration(tmp_path, 'null'), tmp_path / 'settled'
 
     def live() -> None:
         gc.unfreeze()  # which tests are, and a master is not yet
         opened = Opened()
-        functions = (Loop.sleep, Runner._run, ReadyQueue.scan, Flags.is_set, Loop.stop, Runner.reply)
+        functions = (
+            Loop.sleep,
+            Runner._run,
+            ReadyQueue.scan,
+            number_anew,
+            find_class,
+            Loop.stop,
+            Runner.reply,
+        )
         before = [each.__code__ for each in functions]
-        rehearse()
+        rehearse(config, {Null}, settled.touch)
         after = [each.__code__ for each in functions]
         assert before == after
-        assert [old is new for old, new in zip(before, after, strict=True)] == [False] * 5 + [True]
-        assert not list(tmp_path.iterdir())
+        assert [old is new for old, new in zip(before, after, strict=True)] == [False] * 6 + [True]
+        assert settled.exists()
+        assert not list(away.iterdir())
+        assert not (tmp_path / 'spool').exists()
         gc.collect()  # as the master does before it forks
         assert not opened()
 
@@ -103,7 +118,7 @@ def test_a_master_without_a_temporary_directory_starts_without_a_rehearsal(
 ) -> None:
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
     before = id(Loop.sleep.__code__)
-    rehearse()
+    rehearse(configuration(tmp_path, 'null'), [], lambda: None)
     assert id(Loop.sleep.__code__) == before
 
 
@@ -129,6 +144,49 @@ def test_the_master_runs_nothing_of_a_users_own_package_called_runners(
         assert not prepare(tmp_path, 'runners.mine:Mine').classes
         assert not (package / 'has-run').exists()
         assert prepare(tmp_path, 'null').classes == {'r': Null}
+
+    with Child(live) as child:
+        child.join()
+
+
+@pytest.mark.parametrize('class_path', ['mine:Mine', 'pack.mine:Mine', 'pack.under.mine:Mine'])
+def test_a_class_of_ones_own_is_found_and_read_in_the_master_and_run_in_the_child_alone(
+    tmp_path: Path, class_path: str
+) -> None:
+    home = tmp_path / 'home'
+    module = home / Path(*class_path.partition(':')[0].split('.')).with_suffix('.py')
+    module.parent.mkdir(parents=True)
+    for package in module.parents[: len(module.relative_to(home).parts) - 1]:
+        (package / '__init__.py').touch()
+    module.write_text(OWN)
+
+    def live() -> None:
+        extend_path([str(home)])
+        prepared = prepare(tmp_path, class_path)
+        assert not prepared.classes
+        assert not module.with_name('has-run').exists()
+        assert class_path.partition('.')[0].partition(':')[0] not in sys.modules
+        module.write_text('raise AssertionError("read again")')
+        importlib.invalidate_caches()
+        sys.meta_path[:] = [*prepared.finders, *(each for each in sys.meta_path if each is not PathFinder)]
+        assert find_class(prepared.config.runners['r']).__name__ == 'Mine'
+        assert module.with_name('has-run').exists()
+
+    with Child(live) as child:
+        child.join()
+
+
+def test_what_a_package_says_of_its_path_counts_for_what_the_master_has_found(tmp_path: Path) -> None:
+    for name, text in {'pack': '', 'other': OWN}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'mine.py').write_text(text)
+    (tmp_path / 'pack' / '__init__.py').write_text(f'__path__ = [{str(tmp_path / "other")!r}]')
+
+    def live() -> None:
+        extend_path([str(tmp_path)])
+        prepared = prepare(tmp_path, 'pack.mine:Mine')
+        sys.meta_path[:0] = prepared.finders
+        assert find_class(prepared.config.runners['r']).__name__ == 'Mine'
 
     with Child(live) as child:
         child.join()
