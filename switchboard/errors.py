@@ -6,48 +6,24 @@ says what to do next, and programs can act on them without parsing a sentence.
 
 from __future__ import annotations
 
+from switchboard.door_errors import ConfigError as ConfigError
+from switchboard.door_errors import ContentDisallowedError as ContentDisallowedError
+from switchboard.door_errors import CorruptEntryError as CorruptEntryError
+from switchboard.door_errors import DurabilityError as DurabilityError
+from switchboard.door_errors import LockTimeoutError as LockTimeoutError
+from switchboard.door_errors import MessageTooLargeError as MessageTooLargeError
+from switchboard.door_errors import QueueError as QueueError
+from switchboard.door_errors import QueueFullError as QueueFullError
+from switchboard.door_errors import QueuePausedError as QueuePausedError
+from switchboard.door_errors import SwitchboardError as SwitchboardError
+from switchboard.door_errors import UnknownQueueError as UnknownQueueError
+
+for _each in [each for each in globals().values() if isinstance(each, type)]:
+    _each.__module__ = __name__  # where programs find them
+
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-class SwitchboardError(Exception):
-    """The root of the tree."""
-
-
-class ConfigError(SwitchboardError):
-    """A configuration that cannot be used: where it is wrong, and how."""
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        file: str | None = None,
-        line: int | None = None,
-        section: str | None = None,
-        key: str | None = None,
-    ) -> None:
-        self.reason = reason
-        self.file = file
-        self.line = line
-        self.section = section
-        self.key = key
-        super().__init__(reason)
-
-    def fields(self) -> dict[str, str | int | None]:
-        """:return: the mistake for programs."""
-        place = {'file': self.file, 'line': self.line, 'section': self.section, 'key': self.key}
-        return {**place, 'reason': self.reason}
-
-    def __str__(self) -> str:
-        place = self.file or ''
-        if self.line is not None:
-            place += f':{self.line}'
-        if self.section is not None:
-            place += f' [{self.section}]'
-        if self.key is not None:
-            place += f' {self.key}'
-        return f'{place.strip()}: {self.reason}' if place.strip() else self.reason
 
 
 class ConfigErrors(ConfigError):
@@ -61,24 +37,6 @@ class ConfigErrors(ConfigError):
 
     def __str__(self) -> str:
         return '\n'.join(str(error) for error in self.errors)
-
-
-class QueueError(SwitchboardError):
-    """Something about one queue, or one entry of it."""
-
-    def __init__(self, reason: str, *, queue: str | None = None, filebase: str | None = None) -> None:
-        self.reason = reason
-        self.queue = queue
-        self.filebase = filebase
-        super().__init__(reason)
-
-    def __str__(self) -> str:
-        subject = '/'.join(part for part in (self.queue, self.filebase) if part)
-        return f'{subject}: {self.reason}' if subject else self.reason
-
-
-class UnknownQueueError(QueueError):
-    """No such queue is declared, or the name is not one that a queue may have."""
 
 
 class EntryTakenError(QueueError):
@@ -120,24 +78,6 @@ class ForeignFileError(QueueError):
     """The name leads to something that is no entry: a directory, a fifo, a symbolic link, a name of another grammar."""
 
 
-class CorruptEntryError(QueueError):
-    """The file is torn, stale or swapped, or its content cannot be read as its kind."""
-
-    def __init__(
-        self, reason: str, *, offset: int = 0, queue: str | None = None, filebase: str | None = None
-    ) -> None:
-        self.offset = offset
-        super().__init__(reason, queue=queue, filebase=filebase)
-
-
-class ContentDisallowedError(QueueError):
-    """The entry is of a kind that its queue does not accept.  It was not read."""
-
-    def __init__(self, kind: str, *, queue: str | None = None, filebase: str | None = None) -> None:
-        self.kind = kind
-        super().__init__(f'kind {kind!r} is not accepted here', queue=queue, filebase=filebase)
-
-
 class UnserializableError(QueueError, TypeError):
     """No serializer holds this value; the text names the key or the type at fault."""
 
@@ -150,27 +90,8 @@ class ReplyTimeoutError(QueueError, TimeoutError):
     """The answer to a request has not come in time; it may still come."""
 
 
-class QueueFullError(QueueError):
-    """A limit of the queue or the disk's reserve is reached; nothing was stored.
-
-    ``is_disk_full`` says that it is the disk, or whatever else holds all queues: another queue would not have fared better.
-    """
-
-    def __init__(self, reason: str, *, queue: str | None = None, is_disk_full: bool = False) -> None:
-        self.is_disk_full = is_disk_full
-        super().__init__(reason, queue=queue)
-
-
-class MessageTooLargeError(QueueError):
-    """The message is larger than the queue takes; nothing was stored, and sending it again is of no use."""
-
-
 class OutputsNeverFitError(MessageTooLargeError):
     """The outputs of one message can never be stored together, however empty their queues are."""
-
-
-class QueuePausedError(QueueError):
-    """The queue takes nothing in for now; nothing was stored."""
 
 
 class QueueMismatchError(QueueError):
@@ -183,23 +104,6 @@ class QueueLockedError(QueueError):
 
 class QueueInUseError(QueueError):
     """The queue has consumers or messages, and was not deleted."""
-
-
-class DurabilityError(QueueError):
-    """A write, sync or rename failed: the message counts as not stored; send it again."""
-
-    def __init__(
-        self, reason: str, *, step: str, queue: str | None = None, filebase: str | None = None
-    ) -> None:
-        self.step = step
-        super().__init__(f'{step}: {reason}', queue=queue, filebase=filebase)
-
-
-class LockTimeoutError(DurabilityError):
-    """Another process has held a lock for longer than any healthy one does: it is stopped, or its disk is.  Try again later."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, step='lock')
 
 
 class BrokerDownError(DurabilityError):

@@ -31,8 +31,8 @@ from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardError
 from switchboard.events import event
-from switchboard.forks import after_fork
 from switchboard.message.naming import NS
+from switchboard.store.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
 

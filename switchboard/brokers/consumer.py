@@ -27,9 +27,9 @@ from switchboard.brokers.message import DUE, Delivery
 from switchboard.brokers.producer import LONGEST_DELAY_S, BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import event
-from switchboard.forks import after_fork
 from switchboard.message.entry import Entry
 from switchboard.message.naming import NS
+from switchboard.store.forks import after_fork
 
 
 @dataclass(slots=True, eq=False)

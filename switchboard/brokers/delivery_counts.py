@@ -20,11 +20,11 @@ import threading
 
 from switchboard.clock import Clock
 from switchboard.events import event
-from switchboard.forks import after_fork
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.forks import after_fork
 from switchboard.store.layout import HELD
 
 log = logging.getLogger('switchboard.queue')

@@ -18,12 +18,12 @@ from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
 from switchboard.declared.removal import QueueRemoval
 from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
-from switchboard.forks import after_fork
 from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
+from switchboard.store.forks import after_fork
 from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from switchboard.forks import after_fork
 from switchboard.message.naming import NS, Namer
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.forks import after_fork
 from switchboard.store.layout import CONSUMERS, OWNERS
 
 # Directories that are kept open: a process may look at the consumers of thousands of queues.

@@ -18,8 +18,7 @@ from __future__ import annotations
 import os
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.drop.request import Request, find_spool
-from switchboard.errors import (
+from switchboard.door_errors import (
     ContentDisallowedError,
     MessageTooLargeError,
     QueueFullError,
@@ -27,6 +26,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
+from switchboard.drop.request import Request, find_spool
 from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, seal
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,

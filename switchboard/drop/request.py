@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.door_errors import ConfigError, SwitchboardError
 from switchboard.message.mail_envelope import argument
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.store.disk import OPEN_FLAGS, Disk

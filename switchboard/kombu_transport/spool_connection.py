@@ -27,7 +27,6 @@ from switchboard.errors import (
     UnknownQueueError,
     UnserializableError,
 )
-from switchboard.forks import after_fork
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
@@ -40,6 +39,7 @@ from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, close_folders
+from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from switchboard.errors import CorruptEntryError
+from switchboard.door_errors import CorruptEntryError
 from switchboard.message.naming import slice_digits, spread
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`

@@ -21,7 +21,7 @@ import os
 from zlib import crc32
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.errors import UnknownQueueError
+from switchboard.door_errors import UnknownQueueError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from typing import Any, ClassVar
 
 from switchboard.clock import Allowance
 from switchboard.errors import RunnerError
-from switchboard.forks import after_fork
 from switchboard.interfaces import ITransaction
 from switchboard.runner.runner import Hook, Runner, is_ended_by_interrupt
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
+from switchboard.store.forks import after_fork
 
 # While messages are at work, how often the scoreboard hears that the loop turns.
 BEAT_S = 1.0

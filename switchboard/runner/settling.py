@@ -26,12 +26,12 @@ from switchboard.errors import (
     ResultError,
 )
 from switchboard.events import AT_WORK, event, refusal_level
-from switchboard.forks import after_fork
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
 from switchboard.status.scoreboard import NullSlot, Outcome
+from switchboard.store.forks import after_fork
 from switchboard.trace_context import carry
 
 log = logging.getLogger('switchboard.runner')

@@ -14,7 +14,7 @@ import posix
 import stat as stat_module
 import time
 
-from switchboard.errors import LockTimeoutError
+from switchboard.door_errors import LockTimeoutError
 from switchboard.store.kernel import (
     accelerator,
     allow_more_files,

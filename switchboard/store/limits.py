@@ -27,7 +27,7 @@ from _weakref import ref
 from zlib import crc32
 
 from switchboard.clock import Clock
-from switchboard.errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
+from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder

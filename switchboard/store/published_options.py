@@ -19,7 +19,7 @@ This module imports nothing that is slow to load.
 
 from __future__ import annotations
 
-from switchboard.errors import ConfigError, UnknownQueueError
+from switchboard.door_errors import ConfigError, UnknownQueueError
 from switchboard.queue_defaults import QueueDefaults
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 
-from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
+from switchboard.door_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.envelope import WHOLE
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk

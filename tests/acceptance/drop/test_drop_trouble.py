@@ -79,7 +79,7 @@ def test_an_environment_that_is_broken_gives_way_to_another_python(
         'store/disk',
         'message/naming',
         'message/envelope',
-        'errors',
+        'door_errors',
         'store/publishing',
         'store/pool',
     ],

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard import Spool
+from switchboard import Spool, door_errors, errors
 from switchboard.config import inifile
 from switchboard.drop.program import Drop, main
 from switchboard.drop.request import Request, find_spool, spool_value
@@ -428,12 +428,25 @@ def test_it_loads_nothing_that_is_slow_to_load() -> None:
         check=True,
     )
     assert 'switchboard.store.limits' not in run.stdout.split(), 'few queues have limits'
+    assert 'switchboard.errors' not in run.stdout.split(), 'to make a class takes long'
     loaded = {name for name in run.stdout.split() if not name.startswith('switchboard')}
     assert loaded <= {
         *('__future__', '_collections_abc', '_json', '_stat', 'errno', 'fcntl', 'genericpath', 'itertools'),
         *('os', 'os.path', 'posixpath', 'resource', 'stat', 'zlib', '_signal'),
         *('_abc', 'abc'),  # of `os`, which Python 3.14 has not loaded by itself
     }
+
+
+def test_each_error_that_the_door_makes_is_one_that_it_may_meet_and_is_found_with_all_others() -> None:
+    made = {name for name, each in vars(door_errors).items() if isinstance(each, type)}
+    modules = [
+        path for room in ('drop', 'store', 'message') for path in (ROOT / 'switchboard' / room).glob('*.py')
+    ]
+    texts = [text for path in modules if 'switchboard.door_errors' in (text := path.read_text())]
+    assert {name for name in made if any(name in text for text in texts)} == made
+    everywhere = {name: each for name, each in vars(errors).items() if isinstance(each, type)}
+    assert made < set(everywhere)
+    assert {each.__module__ for each in everywhere.values()} == {'switchboard.errors'}
 
 
 def test_a_signal_that_interrupts_no_read_is_heard_in_it(tmp_path: Path) -> None:

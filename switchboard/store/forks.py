@@ -27,7 +27,7 @@ def after_fork(let_go: Callable[[T], object]) -> WeakSet[T]:
     objects: WeakSet[T] = WeakSet()
 
     def let_all_go() -> None:
-        for each in list(objects):
+        for each in set(objects):
             let_go(each)
 
     os.register_at_fork(after_in_child=let_all_go)
