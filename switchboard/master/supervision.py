@@ -41,6 +41,8 @@ logger = log.logger('master')
 
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
+# A process whose channel is closed ends within this time, or has become another program.
+ENDS_WITHIN_S = 5.0
 # A killed process has ended a moment later; one that has not is reported.
 LOOK_AGAIN_S, TELL_AFTER_S = 0.02, 1.0
 # How long it may take to note in the entries of a process that it is killed on request.
@@ -334,7 +336,7 @@ class RunnerSlice:
         if not heard:
             self._close_channel()  # it is about to end; the exit status follows, unless it has become another program
             if self.phase is Phase.LOOPING:
-                self._check_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
+                self._check_at_s = now_s + ENDS_WITHIN_S
         if child.PREPARED in heard:
             self._go_on_to(Phase.PREPARED)
             if not self.waits_for_turn:
@@ -512,7 +514,7 @@ class RunnerSlice:
             return
         if (
             self.channel is None
-        ):  # and with it its lock on the message, which somebody else may be working on by now
+        ):  # its lock on the message is gone, too, and somebody else may be working on it
             self._hangs('it has closed its files, or become another program by exec', now_s)
             return
         self._check_at_s = now_s + self._look_every_s

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.master.child import GO, PREPARED, READY
-from switchboard.master.supervision import ChildEnds, RunnerSlice
+from switchboard.master.supervision import ENDS_WITHIN_S, ChildEnds, RunnerSlice
 from switchboard.options import RestartOptions, RetryPolicy, RunnerOptions
 from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
 from tests.helpers.processes import few_descriptors
@@ -102,6 +102,22 @@ def start(bench: Bench) -> Iterator[Callable[..., RunnerSlice]]:
 
 
 Start = Callable[..., RunnerSlice]
+
+
+def test_a_process_that_ends_is_not_taken_for_one_that_has_become_another_program(
+    bench: Bench, start: Start
+) -> None:
+    made = start(PREPARED, READY, stop_timeout_s=0.001)
+    assert bench.channels[-1].recv(16) == GO
+    bench.channels[-1].close()
+    made.on_readable(2)
+    made.tick(3)  # the rest of its end takes a moment on a busy machine
+    assert made.state is State.RUNNING
+    made.tick(2 + ENDS_WITHIN_S)
+    assert (made.state, made.reason) == (
+        State.STOPPING,
+        'it has closed its files, or become another program by exec',
+    )
 
 
 def test_when_no_process_can_be_made_it_waits_and_tries_again(bench: Bench) -> None:
