@@ -46,8 +46,6 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
 
     :return: the exit status.
     """
-    if child.prepared is not None and child.prepared.finders:
-        sys.meta_path[:0] = child.prepared.finders
     runner = make_runner(
         child.config, child.options, child.slice, child.numslices, slot, prepared=child.prepared
     )
@@ -70,9 +68,22 @@ def make_runner(
     :param prepared: of the same configuration.
     :raises ConfigError: its class cannot be imported, or its section is wrong.
     """
-    runner_class = (prepared and prepared.classes.get(options.name)) or find_class(options)
+    runner_class = prepared and prepared.classes.get(options.name)
+    if runner_class is None:
+        with _asked_first(prepared.finders if prepared else ()):
+            runner_class = find_class(options)
     spool = (prepared and prepared.spool) or Spool.from_config(config)
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
+
+
+@contextlib.contextmanager
+def _asked_first(finders: Sequence[Any]) -> Iterator[None]:
+    """Have some finders asked before all others, and not any more afterwards: who loads a module anew wants what it is by then."""
+    sys.meta_path[:0] = finders
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = [each for each in sys.meta_path if each not in finders]
 
 
 class _Nothing(Runner):

@@ -166,11 +166,16 @@ def test_a_class_of_ones_own_is_found_and_read_in_the_master_and_run_in_the_chil
         assert not prepared.classes
         assert not module.with_name('has-run').exists()
         assert class_path.partition('.')[0].partition(':')[0] not in sys.modules
-        module.write_text('raise AssertionError("read again")')
+        module.write_text('class Mine: "written since"')
         importlib.invalidate_caches()
-        sys.meta_path[:] = [*prepared.finders, *(each for each in sys.meta_path if each is not PathFinder)]
-        assert find_class(prepared.config.runners['r']).__name__ == 'Mine'
+        sys.meta_path.remove(PathFinder)
+        runner = make_runner(
+            prepared.config, prepared.config.runners['r'], 0, 2, NullSlot(), prepared=prepared
+        )
+        sys.meta_path.append(PathFinder)
         assert module.with_name('has-run').exists()
+        again = importlib.reload(sys.modules[type(runner).__module__])
+        assert again.Mine.__doc__ == 'written since'
 
     with Child(live) as child:
         child.join()
@@ -185,8 +190,9 @@ def test_what_a_package_says_of_its_path_counts_for_what_the_master_has_found(tm
     def live() -> None:
         extend_path([str(tmp_path)])
         prepared = prepare(tmp_path, 'pack.mine:Mine')
-        sys.meta_path[:0] = prepared.finders
-        assert find_class(prepared.config.runners['r']).__name__ == 'Mine'
+        options = prepared.config.runners['r']
+        runner = make_runner(prepared.config, options, 0, 2, NullSlot(), prepared=prepared)
+        assert type(runner).__name__ == 'Mine'
 
     with Child(live) as child:
         child.join()
