@@ -170,7 +170,7 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
         if one.foreign:
             print_note(f'{one.queue}: {number(one.foreign, *FOREIGN)}: left alone')
         if one.evicted:
-            print_note(f'{one.queue}: {_made_room(one)} so far')
+            write_line(f'{escape_terminal(one.queue)}: {_made_room(one)} so far')
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
