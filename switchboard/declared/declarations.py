@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from switchboard.clock import Clock
-from switchboard.errors import CorruptEntryError, QueueMismatchError
+from switchboard.errors import ConfigError, CorruptEntryError
 from switchboard.events import event
 from switchboard.message.naming import CLOCK_SLACK_NS, NS, Namer
 from switchboard.message.typed_json import parse_json
@@ -90,13 +90,14 @@ def mismatch(known: Any, asked: Any) -> str:
 def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     """Make options comparable with those read from a record.
 
-    :raises QueueMismatchError: a key is no field of `QueueOptions`.
+    :raises ConfigError: a key is no field of `QueueOptions`, or only the configuration may say it.
     """
+    section = f'queue.{queue}'
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
-        raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
+        raise ConfigError(f'there is no queue option {", ".join(unknown)}', section=section)
     if options.get('url') is not None:
-        raise QueueMismatchError('only the configuration can say that a queue is on a broker', queue=queue)
+        raise ConfigError('only the configuration can say that a queue is on a broker', section=section)
     values = {key: one._asdict() if isinstance(one, RetryPolicy) else one for key, one in options.items()}
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read

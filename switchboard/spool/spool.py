@@ -473,6 +473,7 @@ class Spool:
         :param options: fields of `QueueOptions`, which go before those of the configuration.
         :param arguments: the program's own words; like all else they are compared when the queue is there.
         :raises QueueMismatchError: it is there, and otherwise.
+        :raises ConfigError: an option is none.
         :raises QueueLockedError: it is there, and another owner's.
         """
         self.declared.declare(name, **keys)

@@ -11,7 +11,7 @@ import pytest
 from switchboard import Spool
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.config import remote_queues as outposts
-from switchboard.errors import BrokerDownError, ConfigError, QueueMismatchError, UnknownQueueError
+from switchboard.errors import BrokerDownError, ConfigError, UnknownQueueError
 from tests.helpers.configurations import load
 
 AWAY = '[queue.far]\nurl = redis://127.0.0.1:1/0\n[queue.near]\nexternal = yes\n'
@@ -73,7 +73,7 @@ def test_an_input_stays_where_it_is_when_an_output_cannot_be_published(tmp_path:
 
 def test_a_program_cannot_declare_one(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    with pytest.raises(QueueMismatchError, match='only the configuration'):
+    with pytest.raises(ConfigError, match='only the configuration'):
         spool.declare('far', options={'url': 'redis://h/0'})
     assert 'far' not in spool
 

@@ -11,6 +11,7 @@ import pytest
 from switchboard import Spool
 from switchboard.declared.declarations import Declarations
 from switchboard.errors import (
+    ConfigError,
     QueueLockedError,
     QueueMismatchError,
     UnknownQueueError,
@@ -40,7 +41,7 @@ def test_a_second_declaration_must_ask_for_the_same(spool, other):
 
 
 def test_an_unknown_option_is_refused(spool):
-    with pytest.raises(QueueMismatchError, match='colour'):
+    with pytest.raises(ConfigError, match='colour'):
         spool.declare('in', options={'colour': 'red'})
     assert 'in' not in spool.queue_names()
 
