@@ -16,15 +16,16 @@ end
 -- Who waits is woken; where this user may not publish, he looks by himself.
 local function wake(channel) redis.pcall('PUBLISH', channel, '1') end
 
--- Time in which nobody could renew a lease, because the server was away or its clock was turned, ends none that ran before.
+-- Time in which nobody could renew a lease, because the server was away or its clock was turned, ends none that ran before.  Once: half a millisecond
+-- marks a lease that was not renewed since, or those who look seldom would keep a dead holder's for ever.
 local function look(lease)
   local last = tonumber(redis.call('HGET', deaths, 'looked') or now)
   if now < last or now > last + lease / 2 then
     local all = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
     for i = 1, #all, 2 do
       local ends = tonumber(all[i + 1])
-      if (now < last and ends > now + lease) or (now > last and ends >= last and ends < now + lease) then
-        redis.call('ZADD', leases, 'XX', now + lease, all[i])
+      if (now < last and ends > now + lease) or (now > last and ends >= last and ends < now + lease and ends % 1 == 0) then
+        redis.call('ZADD', leases, 'XX', now + lease + 0.5, all[i])
       end
     end
   end

@@ -279,6 +279,22 @@ class TestTimeInWhichNobodyCouldRenew:
         OWN_CLAIMS.clear()  # it was another process's
         assert other.take().filebase == filebase
 
+    def test_a_holder_that_is_dead_is_found_by_who_looks_seldom(self, place: OnBroker) -> None:
+        dead, other = (queue_of(place, f'&lease={HELD_LEASE}') for _ in range(2))
+        client: Any = Redis.from_url(place.url)
+        dead.enqueue('work')
+        dead.take()
+        dead.connection.stop_heartbeat()
+        [queue] = dead.all_queues
+        held = []
+        for _ in range(3):
+            other.recover(own=False)
+            held.append(client.hlen(key_of(queue, 'held')))
+            client.hincrby(key_of(queue, 'deaths'), 'looked', -HOUR_MS)
+            for tag in client.zrange(key_of(queue, 'leases'), 0, -1):
+                client.zincrby(key_of(queue, 'leases'), -HOUR_MS, tag)
+        assert held == [1, 1, 0]
+
     def test_who_waits_looks_as_often_as_a_holder(self, place: OnBroker) -> None:
         queue = queue_of(place)
         assert queue.take() is None
