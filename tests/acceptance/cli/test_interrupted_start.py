@@ -55,7 +55,10 @@ def programs() -> dict[str, str]:
 
 @pytest.mark.parametrize('name', programs())
 def test_ctrl_c_while_a_program_loads_itself_says_nothing(tmp_path: Path, name: str) -> None:
-    code = INTERRUPTED.format(modules='click switchboard.errors rich.console') + programs()[name]
+    code = (
+        INTERRUPTED.format(modules='click switchboard.door_errors switchboard.errors rich.console')
+        + programs()[name]
+    )
     ended = subprocess.run(
         [sys.executable, '-c', code, 'in', '-C', tmp_path / 'none.cfg'],
         input='',
