@@ -20,6 +20,7 @@ from switchboard.door_errors import UnknownQueueError as UnknownQueueError
 
 for _each in [each for each in globals().values() if isinstance(each, type)]:
     _each.__module__ = __name__  # where programs find them
+del _each
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:

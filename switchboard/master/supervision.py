@@ -512,9 +512,8 @@ class RunnerSlice:
             self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
         if self.phase is not Phase.LOOPING:
             return
-        if (
-            self.channel is None
-        ):  # its lock on the message is gone, too, and somebody else may be working on it
+        if self.channel is None:
+            # Its lock on the message is gone, too, and somebody else may be working on it.
             self._hangs('it has closed its files, or become another program by exec', now_s)
             return
         self._check_at_s = now_s + self._look_every_s

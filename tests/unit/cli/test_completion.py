@@ -9,8 +9,8 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from switchboard import Spool, cli
-from switchboard.cli.app import VERBS
+from switchboard import Spool
+from switchboard.cli.app import VERBS, switchboard
 
 PROGRAMS = ('switchboard-master', 'switchboard-runner')
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,10 +28,10 @@ def man_pages() -> dict[str, str]:
 def test_each_option_of_each_verb_is_on_its_man_page_and_completed() -> None:
     pytest.importorskip('click_man', reason='the pages are made where releases are')
     pages = man_pages()
-    shell = BashComplete(cli.switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
+    shell = BashComplete(switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
     for name in VERBS:
-        context = click.Context(cli.switchboard)
-        command = cli.switchboard.get_command(context, name)
+        context = click.Context(switchboard)
+        command = switchboard.get_command(context, name)
         assert command is not None
         options = [
             word
@@ -87,7 +87,7 @@ def test_the_shell_is_offered_the_names_of_the_installation(
     )
     (tmp_path / 'exchange.cfg').write_text('[exchange.mail]\ntype = fanout\nbindings =\n    -> in\n')
     entry = Spool.from_config(config)['in'].enqueue('x')
-    shell = BashComplete(cli.switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
+    shell = BashComplete(switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
     words = line.replace('ENTRY', entry).split()
     found = shell.get_completions(['-C', str(config), *words], begun.replace('ENTRY', entry[:20]))
     expected = [each.replace('ENTRY', entry) for each in offered]
@@ -99,6 +99,6 @@ def test_the_shell_is_offered_the_names_of_the_installation(
 def test_where_nothing_can_be_found_nothing_is_offered_and_nothing_said(
     line: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    shell = BashComplete(cli.switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
+    shell = BashComplete(switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
     assert shell.get_completions(line.split(), '') == []
     assert capfd.readouterr() == ('', '')

@@ -79,11 +79,11 @@ def test_a_list_of_a_spool_loads_no_configuration(tmp_path: Path) -> None:
 
 # Of this package: modules, and classes whose methods `dataclasses` compiles at each start.  More of them is a slower start of each call.
 MOST = {
-    '-s {spool} ls in': (41, 7),
-    '-C {config} ls in': (56, 21),
-    '-C {config} queues': (61, 22),
-    '-C {config} status': (68, 29),
-    '--version': (13, 0),
+    '-s {spool} ls in': (42, 5),
+    '-C {config} ls in': (57, 9),
+    '-C {config} queues': (63, 8),
+    '-C {config} status': (70, 12),
+    '--version': (14, 0),
 }
 
 
