@@ -450,8 +450,8 @@ TARGETS = (
         fact('footprint', 'pss_mb'),
         'MB',
         fact('footprint', 'bare_pss_mb'),
-        'Seventeen interpreters that have loaded nothing and share what the system shares, the floor, take 69 MB; ours with all that a runner loads take 75. What a forked runner shares with its master becomes its own when it '
-        "is written to, and counting a reference is writing: a function that runs for the first time makes five to ten pages (20 to 40 KB) its own. Done: what each runner made first is made by the master before the forks, and it takes a runner's first turn, at an empty queue, and puts the code of that side by side; fewer functions run on the way to an "
+        'Seventeen interpreters that have loaded nothing and share what the system shares, the floor, take 68 MB; ours with all that a runner loads take 72. What a forked runner shares with its master becomes its own when it '
+        "is written to, and counting a reference is writing: a function that runs for the first time makes five to ten pages (20 to 40 KB) its own. Done: what each runner made first is made by the master before the forks, and it takes a runner's first turn, at an empty queue, and puts the code of that side by side, with that of a child's first steps; fewer functions run on the way to an "
         'idle loop: 97 MB before. Tried in vain: filling the holes between objects; `gc.freeze` saves 1 MB.',
     ),
     Target(
