@@ -21,7 +21,6 @@ twice), counting for each message (as dear as the queue is long).
 
 from __future__ import annotations
 
-import os
 from _thread import allocate_lock  # `threading` and `weakref` take the mail servers' door too long to load
 from _weakref import ref
 from zlib import crc32
@@ -29,7 +28,7 @@ from zlib import crc32
 from switchboard.clock import Clock
 from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
-from switchboard.store.disk import OPEN_FLAGS, Disk
+from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -222,19 +221,12 @@ def evicted(folder: Folder, queue: str) -> int:
     :param folder: the directory of the records that its producers share.
     :return: 0 if there is no record, or none for this user.
     """
-    disk = folder.disk
-    try:
-        fd = disk.open(queue, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
-    except OSError:
-        return 0
     try:
         for _ in range(LOOKS):
-            if (numbers := _unsealed(disk.read_all(fd, _LENGTH))) is not None:
+            if (numbers := _unsealed(folder.read(queue, _LENGTH) or b'')) is not None:
                 return numbers[-1]
     except OSError:
         pass
-    finally:
-        disk.close(fd)
     return 0
 
 
