@@ -25,7 +25,7 @@ PART = re.compile(r'(<!-- written by `python -m tests\.house_page`: (\w+) -->\n)
 
 @dataclass(frozen=True)
 class Room:
-    """A folder of the package, or a file of the ground.
+    """A folder of the package, a folder in that, or a file of the ground.
 
     :param words: its docstring.
     :param modules: name and first line of each file, in the order in which the docstring names them.
@@ -92,7 +92,7 @@ def room(name: str) -> Room:
         return (found.start() if found else len(sign), stem)
 
     modules = tuple((stem, first_sentence(words[stem])) for stem in sorted(words, key=place))
-    found = {each for tree in trees.values() for each in imported_by(tree, name)}
+    found = {each for tree in trees.values() for each in imported_by(tree, name.partition('/')[0])}
     order = [each for row in storeys() for each in row]
     return Room(name, sign, modules, tuple(each for each in order if each in found))
 
@@ -111,7 +111,8 @@ def picture() -> str:
 def tables() -> str:
     """:return: a section for each room, from the top of the house to the ground; the ground's files share the last."""
     names = [name for row in storeys() for name in row]
-    parts = [section(room(name)) for name in names if not is_module(name)]
+    signs = [sign for name in names for sign in sorted((PACKAGE / name).glob('**/__init__.py'))]
+    parts = [section(room(str(sign.parent.relative_to(PACKAGE)))) for sign in signs]
     ground = [(name, room(name).purpose) for name in names if is_module(name)]
     return '\n'.join([*parts, f'### the ground\n\n{table(ground)}'])
 

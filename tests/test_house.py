@@ -36,7 +36,7 @@ GROUND = {
     'trace_context',
 }
 ROOMS = sorted(
-    path.parent for path in (ROOT / 'switchboard').glob('*/__init__.py') if path.parent.name != 'extra'
+    path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py') if path.parent.name != 'extra'
 )
 FOLDERS = sorted({path.parent for path in (ROOT / 'switchboard').glob('*/**/*.py')} | {ROOT / 'runners'})
 

@@ -13,7 +13,7 @@ From below:
 
 - message (what goes to a broker and what comes, and the names of our headers), encode (an entry becomes one) and decode (and back);
 - url (the address of a broker, and how the way there is encrypted);
-- connection over a driver: rabbitmq with rabbitmq_publish, or redis_driver with its ``scripts/*.lua``; :func:`connect` makes one;
+- connection over a driver, of which the rooms rabbitmq and redis have one each; :func:`connect` makes one;
 - producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
   broker, and back), attach (such queues as part of a spool).
 """
@@ -53,9 +53,9 @@ def connect(url: str | BrokerUrl, **keys: Any) -> Connection:
     from switchboard.brokers.connection import Connection
 
     if broker.kind == 'rabbitmq':
-        from switchboard.brokers.rabbitmq import RabbitDriver
+        from switchboard.brokers.rabbitmq.driver import RabbitDriver
 
         return Connection(broker, RabbitDriver, **keys)
-    from switchboard.brokers.redis_driver import RedisDriver
+    from switchboard.brokers.redis.driver import RedisDriver
 
     return Connection(broker, RedisDriver, **keys)

@@ -1,4 +1,4 @@
-"""The driver of a connection: one try at each operation of a broker, by its library.  ``rabbitmq`` has one, and ``redis_driver``.
+"""The driver of a connection: one try at each operation of a broker, by its library.  The rooms ``rabbitmq`` and ``redis`` have one each.
 
 A driver knows nothing of its connection: it works under the connection's lock, and raises what its library raises.
 """

@@ -14,7 +14,7 @@ import pytest
 from switchboard import Runner
 from switchboard.brokers import connect
 from switchboard.brokers.encode import encode
-from switchboard.brokers.rabbitmq import RabbitDriver
+from switchboard.brokers.rabbitmq.driver import RabbitDriver
 from switchboard.errors import (
     BrokerDownError,
     EntryTakenError,

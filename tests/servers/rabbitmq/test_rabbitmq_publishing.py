@@ -12,7 +12,7 @@ import pytest
 from switchboard.brokers import connect
 from switchboard.brokers.encode import encode
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.rabbitmq import RabbitDriver
+from switchboard.brokers.rabbitmq.driver import RabbitDriver
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
@@ -146,7 +146,7 @@ class TestALostConnection:
     def test_what_was_confirmed_before_is_not_published_again(
         self, out: Out, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from switchboard.brokers.rabbitmq_publish import Confirms
+        from switchboard.brokers.rabbitmq.publisher import Confirms
 
         send, sent = Confirms.send, []
 

@@ -15,7 +15,7 @@ import pytest
 from switchboard.brokers import connect
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.rabbitmq import RabbitDriver
+from switchboard.brokers.rabbitmq.driver import RabbitDriver
 from switchboard.errors import BrokerDownError
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker

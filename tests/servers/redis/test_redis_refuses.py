@@ -18,7 +18,7 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.driver import UNSETTLED
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.redis_driver import _SCRIPTS, LEAST_BULK_BYTES, RedisDriver, key_of, script_of
+from switchboard.brokers.redis.driver import _SCRIPTS, LEAST_BULK_BYTES, RedisDriver, key_of, script_of
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import MessageTooLargeError, SwitchboardError
 from tests.helpers.waiting import PATIENCE_S, eventually

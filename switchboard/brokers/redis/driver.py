@@ -182,7 +182,7 @@ def key_of(queue: str, part: str) -> str:
 @cache
 def script_of(name: str) -> str:
     """:return: the text of a script, with the names of its keys before it.  See ``scripts/``."""
-    folder = files('switchboard.brokers') / 'scripts'
+    folder = files('switchboard.brokers.redis') / 'scripts'
     return ''.join((folder / f'{part}.lua').read_text('utf-8') for part in ('names', name.lower()))
 
 

@@ -53,7 +53,7 @@ from kombu import Connection as KombuConnection
 
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import UNREADABLE, Delivery, OutgoingMessage
-from switchboard.brokers.rabbitmq_publish import RabbitPublisher, refused, windows
+from switchboard.brokers.rabbitmq.publisher import RabbitPublisher, refused, windows
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
     BrokerDownError,
