@@ -610,7 +610,7 @@ def test_the_unbounded_reader_of_json_reads_nothing_that_others_wrote() -> None:
         'switchboard/background.py',  # what this program's own child has said
         'switchboard/master/housekeeping.py',  # so has this
         'switchboard/master/control.py',  # the master's reply, over its own socket
-        'switchboard/brokers/redis/driver.py',
+        'switchboard/brokers/redis/payload.py',
         'switchboard/brokers/encode.py',  # what was written a line before
         'switchboard/kombu_transport/payload.py',
         'switchboard/declared/declarations.py',  # what was written in the same line

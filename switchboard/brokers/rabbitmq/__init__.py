@@ -1,4 +1,5 @@
-"""A connection to RabbitMQ, and what its protocol and its client ask for.
+"""A connection to RabbitMQ, and what its protocol, its alarms and its client ask for.
 
-In reading order: driver, publisher.
+In reading order: frames (read, whatever a stranger has put into them), channels (one that the broker closed is gone), publisher (with
+confirms), alarm (the broker takes no messages for now), delays (a queue for each length), driver.
 """

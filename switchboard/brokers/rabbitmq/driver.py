@@ -2,57 +2,28 @@
 
 Two channels: by one, messages come and are acknowledged; the other publishes with confirms.  What may fail without harm (asking for a
 queue that is not there) has a channel of its own, because AMQP closes a channel at each error, and all that is unacknowledged on it goes back.
-
-What a stranger has put beside a body (its properties, its routing key) py-amqp reads while it takes bytes from the socket, and raises there what its parts
-raise: for a date beyond the year 9999, for texts that are no UTF-8, for tables in tables in tables.  So such a message would be given out for ever, and stop
-every reader of its queue.  `frames` gives it to its reader without them, and with the reason.
-
-**Channels.**  py-amqp reuses the number of a channel after the broker's Channel.Close, and opens it again without its consumers, confirms and unacknowledged
-deliveries: all of them are lost silently.  Here a channel that the broker closed is gone, and its number is free.  A refused call raises
-`amqp.ChannelError`.  A channel that the broker closes of its own accord, as when a job takes longer than ``consumer_timeout``, counts as the end of
-the connection: another one is made, and all that the old one held is the broker's again.
-
-**Alarms.**  A broker that is short of memory or disk stops reading from a connection that publishes.  Messages sent by it then lie in the buffers between, and are
-published when the broker is well again, even if the connection was given up long before: so each further try would make one more copy.  Therefore the broken connection is
-kept aside, unused, and nothing is sent until the broker has said on it that it reads again.  Meanwhile messages are taken and acknowledged by another connection: that
-helps the broker most then.
-
-**Delays.**  A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
-expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
-the broker lets go of a message when the queue that it is for has confirmed it.  While that one is full, or deleted, or its node is away,
-the message stays, and is offered again every three minutes.
-
-A queue for delays stays for good, for nobody but the broker could delete it at the right time: AMQP does not tell how much of it is
-expired and still refused, RabbitMQ deletes no quorum queue on condition that it is empty, and ``x-expires`` asks for nothing but time.  So
-there must be few: eight in each doubling, and none below a tenth of a second apart.
-
-Rejected: classic queues, whose dead letters are thrown away when they are refused, and may be when the broker dies.  ``x-expires``: after the broker was
-away for longer, it deletes the queue with the messages that have expired meanwhile.  One ladder of powers of two for all queues of a broker, for then one that
-is full holds up the others.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
-import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from struct import pack
 from typing import Any
 from uuid import uuid4
 
-from amqp import exceptions, spec
-from amqp.basic_message import Message
-from amqp.exceptions import ChannelError, RecoverableConnectionError, error_for_code
-from amqp.method_framing import frame_handler
-from amqp.serialization import dumps, loads
+from amqp import exceptions
+from amqp.exceptions import ChannelError, RecoverableConnectionError
 from kombu import Connection as KombuConnection
 
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
-from switchboard.brokers.message import UNREADABLE, Delivery, OutgoingMessage
+from switchboard.brokers.message import Delivery, OutgoingMessage
+from switchboard.brokers.rabbitmq.alarm import Alarm
+from switchboard.brokers.rabbitmq.channels import new_channel
+from switchboard.brokers.rabbitmq.delays import DelayQueues
+from switchboard.brokers.rabbitmq.frames import frames, is_readable, read_frame, read_frames
 from switchboard.brokers.rabbitmq.publisher import RabbitPublisher, refused, windows
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
@@ -65,16 +36,10 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.events import event
-from switchboard.store.watch import SelfPipe, readable
+from switchboard.store.watch import SelfPipe
 
 log = logging.getLogger('switchboard.queue')
 
-# How long the rest of a frame may take of which the beginning is here.
-FRAME_TIMEOUT_S = 1.0
-# How far two lengths of a delay are apart at least, and in how many each doubling is divided.
-SHORTEST_STEP_MS, STEPS = 100, 8
-# RabbitMQ counts milliseconds in 32 bits.
-LONGEST_HOP_MS = 40 * 86_400_000
 PRIORITIES = 9
 # As a limit of deliveries; brokers know no word for none.
 FOR_EVER = 1_000_000_000
@@ -86,90 +51,6 @@ _PROPERTIES = (
 
 # What py-amqp raises when a connection is of no more use.
 _TROUBLES = (OSError, exceptions.ConnectionError, RecoverableConnectionError, EOFError)
-
-# Frames by their type, as AMQP numbers them.
-METHOD_FRAME, HEADER_FRAME = 1, 2
-# Before the properties in a header: the class, nothing, and the length of the body.
-_HEADER_BYTES = 12
-_HEADERS_FOLLOW = pack('>H', 1 << 13)
-# The methods that bring a message, with the format of their arguments; the last two texts are the exchange and the routing key.
-_BRINGING = {
-    pack('>HH', *spec.Basic.Deliver): 'sLbss',
-    pack('>HH', *spec.Basic.GetOk): 'Lbssl',
-    pack('>HH', *spec.Basic.Return): 'Bsss',
-}
-
-
-def frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Make what py-amqp reads frames by, which no message of a stranger's makes raise.  See the top of this module."""
-    handle = frame_handler(connection, callback)
-
-    def on_frame(frame: tuple[int, int, bytes]) -> Any:
-        kind, channel, content = frame
-        if kind == METHOD_FRAME and (form := _BRINGING.get(bytes(content[:4]))) is not None:
-            return handle((kind, channel, _with_readable_texts(content, form)))
-        try:
-            return handle(frame)
-        except Exception:
-            if kind != HEADER_FRAME or (why := _why_unreadable(content)) is None:
-                raise
-            headers = dumps('F', [{UNREADABLE: why}])
-            return handle((kind, channel, content[:_HEADER_BYTES] + _HEADERS_FOLLOW + headers))
-
-    return on_frame
-
-
-def _why_unreadable(content: bytes) -> str | None:
-    try:
-        Message().inbound_header(content)
-    except Exception as error:  # what a stranger has sent may raise anything
-        text = f'{type(error).__name__}: {error}'.encode('ascii', 'backslashreplace').decode()
-        return f'its properties cannot be read: {text[:200]}'
-    return None
-
-
-def _with_readable_texts(content: bytes, form: str) -> bytes:
-    """:return: the arguments of a method, each byte of a text that is no UTF-8 as a question mark, if there are such texts."""
-    try:
-        loads(form, content, 4)
-        return content
-    except UnicodeDecodeError:
-        pass
-    readable, at = bytearray(content), 4
-    for each in form:
-        if each == 's':
-            length = readable[at]
-            text = bytes(readable[at + 1 : at + 1 + length])
-            readable[at + 1 : at + 1 + length] = bytes(byte if byte < 128 else ord('?') for byte in text)
-            at += 1 + length
-        else:
-            at += {'L': 8, 'l': 4, 'B': 2, 'b': 1}[each]
-    return bytes(readable)
-
-
-# What we call, and somebody waits to hear of.
-_CALLS = frozenset(
-    (
-        spec.Exchange.Declare,
-        spec.Queue.Declare,
-        spec.Queue.Bind,
-        spec.Queue.Delete,
-        spec.Basic.Consume,
-        spec.Basic.Get,
-        spec.Basic.Publish,
-    )
-)
-
-
-def _closed(channel: Any, code: int, text: str, class_id: int, method_id: int) -> None:
-    """Hear that the broker has closed a channel."""
-    channel.send_method(spec.Channel.CloseOk)
-    if channel.is_closing:
-        return  # by ourselves, too: the answer to that comes yet
-    channel.collect()
-    if (class_id, method_id) in _CALLS:
-        raise error_for_code(code, text, (class_id, method_id), ChannelError)
-    raise RecoverableConnectionError(f'the broker has closed a channel: {text}')
 
 
 class RabbitDriver(Driver):
@@ -192,12 +73,13 @@ class RabbitDriver(Driver):
 
     def _begin(self) -> None:
         self.connection: Any = None
-        # That which the broker does not read from, because it is short of memory or disk.
-        self._blocked: Any = None
-        # The queues for delays that were declared by this connection, and queues that may not be on the broker's disk yet.
-        self._waiting: set[str] = set()
+        self._alarm = Alarm(self._url.shown)
+        self._delays = DelayQueues(self.declare_queue)
+        # Queues that may not be on the broker's disk yet.
         self._unwritten: set[str] = set()
-        self._publisher = RabbitPublisher(self._channel, self._confirm_timeout_s, self.beat_s)
+        self._publisher = RabbitPublisher(
+            lambda: new_channel(self.connection), self._confirm_timeout_s, self.beat_s
+        )
         self._client: Any = None  # kombu's, which knows the address and its alternates
         self._taking: Any = None
         self._pushed: deque[Delivery] = deque()
@@ -205,12 +87,6 @@ class RabbitDriver(Driver):
         self._prefetch = 1
         # For who sleeps on the connection: what another thread has read of it, or that it is gone.
         self._notifier: SelfPipe | None = None
-
-    def _channel(self) -> Any:
-        channel = self.connection.channel()
-        channel.auto_decode = False
-        channel._callbacks[spec.Channel.Close] = partial(_closed, channel)
-        return channel
 
     # Out.
 
@@ -222,46 +98,18 @@ class RabbitDriver(Driver):
         self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """See `Driver`."""
-        self._check_blocked()
+        self._alarm.check(self.connection)
         self._publisher.send(postings, window, outcomes, mandatory)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Driver`."""
-        self._check_blocked()
-        waiting = self._have_waiting(queue, delay_s)
+        self._alarm.check(self.connection)
+        waiting = self._delays.have(queue, delay_s)
         try:
             self._publisher.send_one(outgoing, waiting)
         except NoRouteError:  # somebody has deleted it since
-            self._have_waiting(queue, delay_s, anew=True)
+            self._delays.have(queue, delay_s, anew=True)
             self._publisher.send_one(outgoing, waiting)
-
-    def _check_blocked(self) -> None:
-        """:raises BrokerDownError: the broker does not read from the connection that publishes."""
-        self._hear_blocked()
-        if self._blocked is not None:
-            raise BrokerDownError(
-                f'{self._url.shown}: it takes no messages for now, because it is short of memory or disk: '
-                '`rabbitmq-diagnostics alarms` on its machine says of which',
-                step='publish',
-            )
-
-    def _hear_blocked(self) -> None:
-        """Hear whether the broker reads again."""
-        blocked = self._blocked
-        if blocked is None:
-            return
-        if blocked is self.connection:
-            self._read_all(blocked)
-            return
-        try:
-            self._read_all(blocked)
-        except Exception:  # the broker has ended it, or has ended
-            self._blocked = None
-        if self._blocked is None:
-            blocked.collect()
-
-    def _set_blocked(self, connection: Any, _reason: str = '') -> None:
-        self._blocked = connection
 
     # The connection.
 
@@ -288,8 +136,7 @@ class RabbitDriver(Driver):
             self._client.maybe_switch_next()  # the next of a list of addresses
             self._secure()
             raise
-        connection.on_blocked = partial(self._set_blocked, connection)
-        connection.on_unblocked = partial(self._set_blocked, None)
+        self._alarm.watch(connection)
         self.connection = connection
         # A broker that stands still must not hold a runner for ever.
         self.connection.sock.settimeout(self._confirm_timeout_s)
@@ -304,25 +151,24 @@ class RabbitDriver(Driver):
 
     def shut(self) -> None:
         """See `Driver`."""
-        blocked, self._blocked = self._blocked, None
-        if blocked is not None:
-            blocked.collect()  # nobody reads that it ends
-        if self.connection is not None and self.connection is not blocked:
+        is_blocked = self._alarm.connection is self.connection
+        self._alarm.end()
+        if self.connection is not None and not is_blocked:
             self.connection.close()
 
     def drop(self) -> None:
         """See `Driver`."""
         self._publisher.drop()
-        self._waiting.clear()
+        self._delays.forget()
         connection, self.connection = self.connection, None
         self._forget_channel()
         self._ring()
-        if connection is not None and connection is not self._blocked:
+        if connection is not None and connection is not self._alarm.connection:
             connection.collect()
 
     def abandon(self) -> None:
         """See `Driver`."""
-        for connection in (self.connection, self._blocked):
+        for connection in (self.connection, self._alarm.connection):
             transport = getattr(connection, '_transport', None)
             if transport is not None and transport.sock is not None:
                 # Not by its own close(), which would shut the connection down for the parent too.
@@ -341,8 +187,8 @@ class RabbitDriver(Driver):
 
     def beat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        self._hear_blocked()
-        self._read_all(self.connection)
+        self._alarm.hear(self.connection)
+        read_frames(self.connection)
         if self._pushed:
             self._ring()
         self.connection.heartbeat_tick(rate=2)
@@ -352,34 +198,17 @@ class RabbitDriver(Driver):
         if self._notifier is not None:
             self._notifier.wake()
 
-    def _is_readable(self, connection: Any) -> bool:
-        sock = connection.sock
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        return bool(readable([sock.fileno()], 0))
-
-    def _read(self, connection: Any) -> None:
-        """Take one frame in.  Not by ``drain_events``, which after a mere heartbeat waits for more."""
-        try:
-            connection.blocking_read(timeout=FRAME_TIMEOUT_S)
-        except TimeoutError:
-            pass  # half a frame: py-amqp keeps it, and the rest comes
-
-    def _read_all(self, connection: Any) -> None:
-        while self._is_readable(connection):
-            self._read(connection)
-
     # In.
 
     def get(self, queue: str) -> Delivery | None:
         """See `Driver`."""
         if queue in self._consumers and self._prefetch > 1:
             # Nothing is asked for beside it: RabbitMQ may answer with a later message than those that it is just pushing.
-            self._read_all(self.connection)
+            read_frames(self.connection)
             return self._take_pushed(queue)
         if (pushed := self._take_pushed(queue)) is not None:
             return pushed
-        if self._blocked is not None and self._blocked is self.connection:
+        if self._alarm.connection is self.connection:
             raise RecoverableConnectionError('the broker does not read from it')
         channel = self._take_channel()
         try:
@@ -390,7 +219,7 @@ class RabbitDriver(Driver):
         if message is not None:
             return self._delivery(queue, message)
         # Messages pushed before that answer, and those that TLS has read behind it, are no longer on the socket and would wake nobody.
-        self._read_all(self.connection)
+        read_frames(self.connection)
         taken = self._take_pushed(queue)
         if self._pushed:
             self._ring()
@@ -405,7 +234,7 @@ class RabbitDriver(Driver):
 
     def _take_channel(self) -> Any:
         if self._taking is None:
-            self._taking = self._channel()
+            self._taking = new_channel(self.connection)
         return self._taking
 
     def _lose_channel(self) -> None:
@@ -442,7 +271,7 @@ class RabbitDriver(Driver):
     def ack(self, delivery: Delivery) -> None:
         """See `Driver`."""
         # If the broker has taken it back meanwhile, it has said so, and says nothing more.
-        self._read_all(self.connection)
+        read_frames(self.connection)
         if self._taking is None:
             raise RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_ack(delivery.tag)
@@ -502,30 +331,11 @@ class RabbitDriver(Driver):
             self._notifier.empty()
         if self.connection is None or not self._consumers:
             return True  # or it was made anew meanwhile, and nothing is pushed to it
-        while not self._pushed and self._is_readable(self.connection):
-            self._read(self.connection)
+        while not self._pushed and is_readable(self.connection):
+            read_frame(self.connection)
         return bool(self._pushed)
 
     # What there is.
-
-    def _have_waiting(self, queue: str, delay_s: float, *, anew: bool = False) -> str:
-        """Make a queue for delays, if it is not there; once a connection.
-
-        :return: its name.
-        """
-        waiting = waiting_queue(queue, delay_s)
-        if anew or waiting not in self._waiting:
-            arguments = {
-                'x-queue-type': 'quorum',
-                'x-message-ttl': rounded_ms(delay_s),
-                'x-dead-letter-exchange': '',
-                'x-dead-letter-routing-key': queue,
-                'x-dead-letter-strategy': 'at-least-once',
-                'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
-            }
-            self.declare_queue(waiting, None, arguments)
-            self._waiting.add(waiting)
-        return waiting
 
     def declare_queue(
         self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
@@ -621,7 +431,7 @@ class RabbitDriver(Driver):
         :param fault: a refusal that is raised as it is.
         :raises BrokerDownError: any other.
         """
-        channel = self._channel()
+        channel = new_channel(self.connection)
         try:
             found = work(channel)
         except Exception as error:
@@ -657,17 +467,3 @@ def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:
     if limits.max_messages is not None or limits.max_bytes is not None:
         arguments['x-overflow'] = 'reject-publish' if limits.overflow == 'reject' else 'drop-head'
     return arguments
-
-
-def rounded_ms(delay_s: float) -> int:
-    """:return: the milliseconds of a delay, rounded up to one of few lengths."""
-    wait_ms = max(1.0, min(delay_s * 1000, LONGEST_HOP_MS))
-    step_ms = SHORTEST_STEP_MS
-    while wait_ms > 2 * STEPS * step_ms:
-        step_ms *= 2
-    return math.ceil(wait_ms / step_ms) * step_ms
-
-
-def waiting_queue(queue: str, delay_s: float) -> str:
-    """:return: the queue in which a message waits that is delayed on its way to another one."""
-    return f'{queue}.delay.{rounded_ms(delay_s)}'

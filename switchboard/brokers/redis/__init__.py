@@ -1,4 +1,4 @@
-"""A connection to Redis: leases, scripts that are one step, and a subscription for idle runners.
+"""A connection to Redis, which has neither acknowledgements nor delays: they are made of leases and scripts.
 
-In reading order: driver, and its ``scripts/*.lua``.
+In reading order: keys (of a queue, and ``scripts/*.lua``, which work on them), payload (kombu's), subscription (while idle), driver.
 """

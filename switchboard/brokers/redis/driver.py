@@ -3,57 +3,23 @@
 Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
 a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
 after it was made anew.  A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
-
-**Scripts.**  kombu takes a message out of its list and then notes that it has it, so a crash in between loses it.  Here both are one script.  The lists are
-kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its programs and ours read and write the same queue.  Our own keys:
-
-``switchboard:QUEUE:held``
-    a hash: the messages that somebody has, each behind the number of its list, by the number of this taking.
-``switchboard:QUEUE:leases``
-    a sorted set: until when each is its holder's, in milliseconds, by tag.  A holder that lives renews it.  A tag is the list's number, the
-    SHA-1 of the message and the number of this taking.
-``switchboard:QUEUE:deaths``
-    a hash: how often a lease ran out, by SHA-1; and when somebody looked for such leases last, in milliseconds, as ``looked``.
-``switchboard:QUEUE:delayed``
-    a sorted set: messages that wait, each behind the number of its list, by the time they are due.
-``switchboard:QUEUE:wake``
-    a channel: something has come.
-
-No Redis Cluster: the keys of a queue have no hash tag, and a cluster would have them on different nodes.
-
-Times are those of the server, so that the clocks of its clients do not matter.  Its own clock may be turned, and it may be away for longer than a lease: every
-consumer looks four times in the time of a lease, and where nobody has looked for half of one, nobody can have renewed: the leases that were running then run on for one more.
-
-**A script that is stopped** in the middle is not undone.  Redis stops it at a command that its user may not call (an access list, a renamed command), and at a key that is
-of another type.  So a script puts a message where it goes before it takes it away from where it was, and begins by calling the commands that take away in a way
-that changes nothing: so a refusal comes while nothing is lost, and nothing is there twice.  A notice that cannot be published is left out.
-
-Where Redis has used up its ``maxmemory``, it stops a script at its first write if that is one that may need memory; if the first is one
-that needs no memory (``HDEL``, ``ZREM``, ``LTRIM``), Redis runs the rest of the script even above ``maxmemory``.  What ends, renews or gives back a message must go on there,
-or a full Redis would take messages from the consumers that work on them, and could not be emptied: so these scripts begin with such a write.
-Rejected: the flag ``allow-oom``, because it is Redis 7's.
-
-**The subscription** has a connection of its own, and not one of the pool that the commands use: that pool is thrown away when a command fails, so the thread that
-renews leases would close what a runner sleeps on, and an epoll says nothing of a descriptor that was closed.  It counts when Redis has confirmed it: commands
-go by another connection and may overtake it, so a runner that looked before, and found nothing, would miss what came in between.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.resources import files
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kombu import Connection as KombuConnection
-from kombu.transport.virtual import Base64
-from kombu.utils import json as kombu_json
-from redis import ConnectionPool, Redis, exceptions
+from redis import exceptions
 
 from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
+from switchboard.brokers.redis.keys import PARTS, SCRIPTS, key_in, key_of, script_of
+from switchboard.brokers.redis.payload import pack, unpack
+from switchboard.brokers.redis.subscription import Subscription
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
     EntryTakenError,
@@ -63,131 +29,6 @@ from switchboard.errors import (
     UnknownExchangeError,
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
-
-
-def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> str:
-    """:return: the value that kombu's consumers read."""
-    properties = dict(outgoing.properties)
-    content = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
-    message = channel.prepare_message(
-        outgoing.body, headers=outgoing.headers, properties=properties, **content
-    )
-    channel._inplace_augment_message(message, exchange, routing_key)
-    text: str = kombu_json.dumps(message)
-    return text
-
-
-def unpack(
-    queue: str, message: bytes, *, deaths: int = 0, tag: str = '', connection_number: int = 0
-) -> Delivery:
-    """Read an item of a list.  Never raises: one that is no message of kombu's is a body."""
-    try:
-        payload = kombu_json.loads(message.decode())
-        properties = dict(payload['properties'])
-        delivery_info = dict(properties.pop('delivery_info', None) or {})
-        body = payload['body']
-        body = Base64().decode(body) if properties.pop('body_encoding', None) == 'base64' else body.encode()
-        headers = dict(payload.get('headers') or {})
-    except Exception:  # anything may be in a list
-        payload, properties, delivery_info, body, headers = {}, {}, {}, bytes(message), {}
-    redelivered = bool(headers.pop('redelivered', False)) or deaths > 0
-    for name in ('content-type', 'content-encoding'):
-        if payload.get(name):
-            properties[name.replace('-', '_')] = payload[name]
-    # Each has a tag of kombu's, which stays the same: as good as an id, where the producer gave none.
-    kombus_tag = properties.pop('delivery_tag', None)
-    if not properties.get('message_id') and kombus_tag:
-        properties['message_id'] = str(kombus_tag)
-    return Delivery(
-        queue,
-        body,
-        headers,
-        properties,
-        str(delivery_info.get('exchange') or ''),
-        str(delivery_info.get('routing_key') or ''),
-        redelivered,
-        deaths,
-        tag,
-        connection_number,
-        _key_in(tag) if tag else '',
-    )
-
-
-class Subscription:
-    """Hears the notices that are published on channels.
-
-    :param pool: of connections to the server: another one like it is made.
-    :param connection_number: the connection's, when these were made.
-    :raises OSError: Redis did not confirm the subscription in time.
-    :raises redis.RedisError: or did not take it.
-    """
-
-    def __init__(
-        self, pool: ConnectionPool, channels: Iterable[str], *, connection_number: int, timeout_s: float
-    ) -> None:
-        self.connection_number = connection_number
-        wanted = set(channels)
-        # A sign of life would be answered, and the answer would wake a sleeper.
-        keys = {**pool.connection_kwargs, 'health_check_interval': 0}
-        client: Any = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **keys))
-        self._pubsub = client.pubsub()
-        try:
-            self._pubsub.subscribe(*wanted)
-            while wanted:
-                reply = self._pubsub.get_message(timeout=timeout_s)
-                if reply is None:
-                    raise TimeoutError('Redis does not confirm a subscription')
-                if reply['type'] == 'subscribe':
-                    wanted.discard(reply['channel'].decode())
-        except BaseException:
-            self.close()
-            raise
-
-    def descriptors(self) -> list[int]:
-        """:return: the descriptors to poll."""
-        sock = getattr(self._pubsub.connection, '_sock', None)
-        return [sock.fileno()] if sock is not None else []
-
-    def has_message(self) -> bool:
-        """Has something come?
-
-        :raises OSError: the connection is gone.
-        :raises redis.RedisError: the same.
-        """
-        heard = False
-        # Not by polling the socket: the messages behind the first one may have been read already.
-        while self._pubsub.connection.can_read(0):
-            reply = self._pubsub.get_message()
-            heard = heard or (reply is not None and reply['type'] == 'message')
-        return heard
-
-    def close(self) -> None:
-        """End the subscription."""
-        with suppress(OSError, exceptions.RedisError):
-            self._pubsub.close()
-
-
-def _key_in(tag: str) -> str:
-    return tag.split(':')[1]
-
-
-PARTS = ('held', 'leases', 'deaths', 'delayed')
-
-
-def key_of(queue: str, part: str) -> str:
-    """:return: the name of one of our own keys of a queue."""
-    return f'switchboard:{queue}:{part}'
-
-
-@cache
-def script_of(name: str) -> str:
-    """:return: the text of a script, with the names of its keys before it.  See ``scripts/``."""
-    folder = files('switchboard.brokers.redis') / 'scripts'
-    return ''.join((folder / f'{part}.lua').read_text('utf-8') for part in ('names', name.lower()))
-
-
-_SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
-
 
 # The ``proto-max-bulk-len`` of a Redis, beyond which it hangs up: what it is by default, and the least that it may be.
 DEFAULT_BULK_BYTES, LEAST_BULK_BYTES = 512 << 20, 1 << 20
@@ -255,7 +96,7 @@ class RedisDriver(Driver):
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             raise
-        self._scripts = {name: channel.client.register_script(script_of(name)) for name in _SCRIPTS}
+        self._scripts = {name: channel.client.register_script(script_of(name)) for name in SCRIPTS}
         for exchange, kind in self._exchanges.items():
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
@@ -453,7 +294,7 @@ class RedisDriver(Driver):
     def free(self, queue: str, keys: Collection[str]) -> None:
         """See `Driver`."""
         for tag in map(_text, self._channel.client.zrange(key_of(queue, 'leases'), 0, -1)):
-            if _key_in(tag) in keys:
+            if key_in(tag) in keys:
                 self._run('REQUEUE', queue, [tag, key_of(queue, 'wake'), ''])
 
     # While idle.

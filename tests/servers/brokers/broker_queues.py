@@ -16,8 +16,8 @@ from switchboard.brokers.decode import filebase_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.rabbitmq.driver import waiting_queue
-from switchboard.brokers.redis.driver import key_of
+from switchboard.brokers.rabbitmq.delays import waiting_queue
+from switchboard.brokers.redis.keys import key_of
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
 from switchboard.message.journal import Record

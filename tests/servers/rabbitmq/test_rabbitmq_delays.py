@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from switchboard.brokers.producer import LONGEST_WAIT_S
-from switchboard.brokers.rabbitmq.driver import rounded_ms, waiting_queue
+from switchboard.brokers.rabbitmq.delays import rounded_ms, waiting_queue
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from tests.helpers.waiting import eventually

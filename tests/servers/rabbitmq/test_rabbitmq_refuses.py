@@ -101,7 +101,7 @@ def test_what_is_pushed_by_the_connection_that_the_broker_does_not_read_from_is_
         assert connection.get(queue) is None  # by another connection
         other.requeue(held)
         assert isinstance(connection.driver, RabbitDriver)
-        assert select.select([connection.driver._blocked.sock], [], [], PATIENCE_S)[0]
+        assert select.select([connection.driver._alarm.connection.sock], [], [], PATIENCE_S)[0]
         connection.send_heartbeat()
         # Its tag is that of another message on the connection that is used now.
         assert connection.get(queue) is None

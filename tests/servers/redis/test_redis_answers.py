@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from switchboard.brokers.redis.driver import script_of
+from switchboard.brokers.redis.keys import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker

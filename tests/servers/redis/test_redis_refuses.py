@@ -18,7 +18,8 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.driver import UNSETTLED
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.redis.driver import _SCRIPTS, LEAST_BULK_BYTES, RedisDriver, key_of, script_of
+from switchboard.brokers.redis.driver import LEAST_BULK_BYTES, RedisDriver
+from switchboard.brokers.redis.keys import SCRIPTS, key_of, script_of
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import MessageTooLargeError, SwitchboardError
 from tests.helpers.waiting import PATIENCE_S, eventually
@@ -28,7 +29,7 @@ from tests.servers.place import ROOT
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-COMMANDS = sorted(set(re.findall(r"redis\.p?call\('(\w+)'", ''.join(map(script_of, _SCRIPTS)))))
+COMMANDS = sorted(set(re.findall(r"redis\.p?call\('(\w+)'", ''.join(map(script_of, SCRIPTS)))))
 # Held, leases, deaths, delayed, and the list.
 KEYS = range(5)
 USER = 'limited'

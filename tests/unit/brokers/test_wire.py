@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from switchboard.brokers.decode import entry_of, filebase_of
 from switchboard.brokers.encode import encode, encode_entry
 from switchboard.brokers.message import HISTORY, METADATA, Delivery, OutgoingMessage
-from switchboard.brokers.redis.driver import unpack
+from switchboard.brokers.redis.payload import unpack
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
 from switchboard.extra.kombu import content
 from switchboard.message.journal import count_since_retry

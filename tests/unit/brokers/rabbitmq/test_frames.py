@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchboard.brokers.message import UNREADABLE
-from switchboard.brokers.rabbitmq.driver import HEADER_FRAME, METHOD_FRAME, frames
+from switchboard.brokers.rabbitmq.frames import HEADER_FRAME, METHOD_FRAME, frames
 
 BODY_FRAME = 3
 HEADERS, MESSAGE_ID = 1 << 13, 1 << 7
