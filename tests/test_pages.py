@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from switchboard import errors
+from switchboard.cli.app import switchboard
 from switchboard.config.keys import OLD_SPELLINGS
 from tests.test_documentation import blocks_of, commands_of
 
@@ -110,6 +112,33 @@ def test_a_glossary_has_a_word_once() -> None:
     assert len(words) == len(set(words))
 
 
+# What people who come from elsewhere look for.
+LOOKED_FOR = """
+    at-least-once; exactly-once; acknowledgement; nack; requeue; redelivery; backpressure; backlog; circuit breaker; concurrency; consumer group; worker; cron; dead letter queue;
+    poison message; deduplication; Docker; Kubernetes; encryption; pub/sub; fan-out; graceful shutdown; health check; readiness; high availability; cluster; replication; job; task; lease;
+    visibility timeout; log rotation; outbox; partition; peek; privacy; workflow; prefetch; quota; retention; rate limit; throttling; replay; rolling restart; scheduled; throughput;
+    timeout; web UI; dashboard; HTTP API; NFS; upgrade; uninstall; Windows; macOS
+"""
+ELSEWHERE = 'Words of other systems'
+
+
+def test_a_word_of_another_system_leads_to_ours() -> None:
+    text = (ROOT / 'docs/reference/glossary.md').read_text()
+    ours, _, theirs = text.partition(f'\n## {ELSEWHERE}\n')
+    rows = re.findall(r'^\| (.*?) \| (.*) \|$', theirs, re.MULTILINE)[1:]
+    words = '; '.join(left for left, _ in rows).lower()
+    assert [each for each in LOOKED_FOR.split(';') if ' '.join(each.split()).lower() not in words] == []
+    defined = {
+        word
+        for cell in re.findall(r'^\| (\*\*.*?) \|', ours, re.MULTILINE)
+        for word in re.findall(r'\w[\w ]*', cell)
+    }
+    named = [word for _, right in rows for word in re.findall(r'(?<!\*)\*([^*]+)\*(?!\*)', right)]
+    assert len(named) > 15
+    assert [each for each in named if each not in defined] == []
+    assert [left for left, right in rows if not re.search(r'\*\w|`\w|\]\(', right)] == []
+
+
 # Programs of a checkout's bin/: an installation has others in their place.
 OF_A_CHECKOUT = re.compile(
     r'(?:^|[|;&({] *|\bdo )(?:\w+=\S* )*(?:bin/\S+|drop|master|runner|demo)\b(?= )', re.MULTILINE
@@ -135,6 +164,46 @@ def test_what_a_page_runs_is_what_an_installation_has(path: Path) -> None:
 def test_a_program_of_a_checkout_is_noticed(command: str) -> None:
     assert OF_A_CHECKOUT.search(command)
     assert not OF_A_CHECKOUT.search(command.replace('bin/', '').replace('drop', 'switchboard-drop'))
+
+
+# Where a checkout, its code, or Mailman's own programs are meant.
+MAY_NAME_CHECKOUT = {
+    'install.md',
+    'drop.md',
+    'coming-from-mailman.md',
+    'architecture.md',
+    'benchmarks.md',
+    'options.md',
+}
+IN_A_CHECKOUT = re.compile(r'`bin/(?:drop|master|runner)\b')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        each
+        for each in PAGES
+        if not {'changes', 'decisions'} & set(each.parts) and each.name not in MAY_NAME_CHECKOUT
+    ],
+    ids=lambda each: str(each.relative_to(ROOT)),
+)
+def test_a_page_calls_the_programs_as_an_installation_does(path: Path) -> None:
+    assert IN_A_CHECKOUT.findall(path.read_text()) == []
+
+
+def test_no_help_names_a_program_of_a_checkout() -> None:
+    def helps(command: click.Command | None) -> Iterator[str]:
+        assert command is not None
+        yield command.help or ''
+        yield from (each.help or '' for each in command.params if isinstance(each, click.Option))
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                yield from helps(command.get_command(context, name))
+
+    found = list(helps(switchboard))
+    assert len(found) > 200
+    assert [text for text in found if IN_A_CHECKOUT.search(text)] == []
 
 
 # Where old spellings are listed, or mean something else (an option of a URL).

@@ -1,7 +1,7 @@
 """The pool of files: new entries are written into them, and finished ones come back.
 
-Creating and deleting a file for each message costs ten times more than writing over an old one (see the performance
-page), so a spool keeps finished files in ``.spare`` and writes the next messages into them.  Every new entry is
+Creating and deleting a file for each message costs more than writing over an old one: half as much again or many times as much,
+by the file system (see the performance page).  So a spool keeps finished files in ``.spare`` and writes the next messages into them.  Every new entry is
 written in that directory, under its lock, and published by a rename out of it: a crash leaves a spare, which means
 nothing.
 

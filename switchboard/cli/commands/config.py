@@ -298,7 +298,9 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
 @click.option(
     '--imports', is_flag=True, help="Also import every runner's class, and read the keys that it declares."
 )
-@click.option('--write', is_flag=True, help='If there is no error, write the copy that `bin/drop` reads.')
+@click.option(
+    '--write', is_flag=True, help='If there is no error, write the copy that `switchboard-drop` reads.'
+)
 @click.option('--strict', is_flag=True, help='Warnings count as errors.')
 @json_option
 def check(installation: Installation, imports: bool, write: bool, strict: bool) -> Exit:

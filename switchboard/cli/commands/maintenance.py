@@ -44,8 +44,8 @@ def tidy(installation: Installation) -> Exit:
 def spares(context: click.Context) -> None:
     """Show, fill or empty the pool of spare files.
 
-    A finished message's file is kept and written again, because making and deleting files costs ten times as much.
-    The pool grows and shrinks by itself; fill it before a rush, empty it to give the room back.
+    A finished message's file is kept and written again, because making and deleting files costs more: up to many times as
+    much, by the file system.  The pool grows and shrinks by itself; fill it before a rush, empty it to give the room back.
     """
     if context.invoked_subcommand is None:
         _show(context)
