@@ -112,3 +112,23 @@ def test_the_wrong_name_is_noticed(text: str) -> None:
 
 def test_the_right_name_and_a_path_are_let_be() -> None:
     assert not WRONG.search("pip install 'switchboard-queue[kombu]'\npip install ./switchboard\n")
+
+
+# What `-c` and `-m` import comes from the working directory first, where an operator may have a `types.py` or `email.py`.
+IMPORTS = re.compile(
+    r'^.*"\$(?:python|candidate|base_python)"(?! -m pytest)(?P<options>[^;|&]*?) -[cm] .*$', re.MULTILINE
+)
+
+
+def test_no_program_of_a_checkout_imports_what_lies_in_the_working_directory() -> None:
+    seen, wrong = 0, []
+    for path in sorted(each for each in (ROOT / 'bin').iterdir() if each.is_file() and each.suffix != '.py'):
+        text = path.read_text()
+        if 'cd "$root"' in text:
+            continue
+        for match in IMPORTS.finditer(text):
+            seen += 1
+            if not re.search(r' -[PI]\b', match['options']):
+                wrong.append(f'{path.name}: {match[0].strip()}')
+    assert seen > 8
+    assert wrong == []
