@@ -119,11 +119,16 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     ),
 )
 
+_ROOM = 'make room: `df -h` and `df -i` show the disks, `switchboard spares empty` frees the spare files'
+# The same, for what the kernel says with numbers that have no class.
 _BY_NUMBER = {
-    errno.ENOSPC: Exit.TEMPORARY,
-    errno.EDQUOT: Exit.TEMPORARY,
-    errno.EMFILE: Exit.TEMPORARY,
-    errno.EROFS: Exit.CANNOT_CREATE,
+    errno.ENOSPC: (Exit.TEMPORARY, _ROOM),
+    errno.EDQUOT: (Exit.TEMPORARY, _ROOM),
+    errno.EMFILE: (Exit.TEMPORARY, 'let it open more files (`ulimit -n`, `LimitNOFILE`)'),
+    errno.EROFS: (
+        Exit.CANNOT_CREATE,
+        'look whether the disk is mounted so, or the kernel made it so after an error (`dmesg`)',
+    ),
 }
 
 
@@ -133,14 +138,21 @@ LOOKING = frozenset(
 )
 
 
-def exit_of(error: BaseException) -> Exit:
-    """:return: the status that this error ends in."""
+def _rule(error: BaseException) -> tuple[Exit, str]:
+    """:return: status and advice."""
+    cause = error.__cause__
+    if isinstance(error, errors.DurabilityError) and isinstance(cause, OSError):
+        refused = isinstance(cause, PermissionError) or cause.errno in _BY_NUMBER
+        error = cause if refused else error  # a disk in good order refuses this as well
     if isinstance(error, OSError) and error.errno in _BY_NUMBER:
         return _BY_NUMBER[error.errno]
-    for kind, status, _ in _ERRORS:
-        if isinstance(error, kind):
-            return status
-    return Exit.SOFTWARE
+    fitting = ((status, hint) for kind, status, hint in _ERRORS if isinstance(error, kind))
+    return next(fitting, (Exit.SOFTWARE, ''))
+
+
+def exit_of(error: BaseException) -> Exit:
+    """:return: the status that this error ends in."""
+    return _rule(error)[0]
 
 
 def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
@@ -189,7 +201,7 @@ def _quoted(path: Path | None) -> str:
 
 def advice(error: BaseException) -> str:
     """:return: the advice what to do next, if there is any."""
-    return next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
+    return _rule(error)[1]
 
 
 def lines_of(error: BaseException) -> list[str]:

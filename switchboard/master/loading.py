@@ -244,6 +244,9 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     except Exception as error:
         event(log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True)
         reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
+        if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+            # Of two modules of one name, a library's goes before the one beside the configuration.
+            reason += f' ({getattr(error.obj, "__file__", "built in")})'
         raise ConfigError(reason, section=section, key='class') from error
     return _checked(found, options)
 

@@ -28,6 +28,8 @@ from switchboard.master.loading import extend_path, make_runner, python_path
 from switchboard.master.master import Master
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
+from switchboard.options import RunnerOptions
+from switchboard.runner.runner import Runner
 from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
@@ -59,6 +61,7 @@ def background(
         goes on all the same.
     :raises AlreadyRunningError: another master holds the spool.
     :raises ConfigError: a module of ``preload`` cannot be imported.
+    :raises OSError: the disk, or the system, refuses what it needs.
     :raises MasterError: it could not start for another reason.
     """
     outcome = daemonize(
@@ -67,17 +70,30 @@ def background(
         while_waiting=while_waiting,
     )
     if outcome.ready is False:
-        kind = outcome.report.get('type')
-        if kind == AlreadyRunningError.__name__:
-            raise AlreadyRunningError(outcome.report.get('holder'))
-        raise (ConfigError if kind == ConfigError.__name__ else MasterError)(outcome.error)
+        raise _failure(outcome)
     return outcome
+
+
+def _why(record: Record) -> str:
+    """:return: why a slice does not run, with the error that its last process ended with."""
+    is_told = record.last_error_ns < record.started_ns or record.last_error in record.reason
+    return record.reason if is_told else f'{record.reason}: {record.last_error}'
+
+
+def _failure(outcome: Outcome) -> Exception:
+    """:return: the error of a start, as the process that goes on in the background has met it."""
+    kind = outcome.report.get('type')
+    if kind == AlreadyRunningError.__name__:
+        return AlreadyRunningError(outcome.report.get('holder'))
+    if kind == OSError.__name__:
+        return OSError(*outcome.report['arguments'])
+    return (ConfigError if kind == ConfigError.__name__ else MasterError)(outcome.error)
 
 
 def _be_daemon(config: Config, report: Report) -> int:
     def tell(records: list[Record]) -> None:
         failed = [
-            {'title': each.title, 'state': each.state, 'reason': each.reason}
+            {'title': each.title, 'state': each.state, 'reason': _why(each)}
             for each in records
             if each.state not in (State.RUNNING, State.STARTING)
         ]
@@ -101,9 +117,15 @@ def _be_daemon(config: Config, report: Report) -> int:
         report.failed(str(error), type=type(error).__name__, holder=error.pid)
     except ConfigError as error:
         report.failed(str(error), type=ConfigError.__name__)
+    except MasterError as error:
+        report.failed(str(error))
     except Exception as error:
         event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
-        report.failed(f'{type(error).__name__}: {error}')
+        if isinstance(error, OSError) and error.errno is not None:
+            place = None if error.filename is None else os.fsdecode(error.filename)
+            report.failed(str(error), type=OSError.__name__, arguments=(error.errno, error.strerror, place))
+        else:
+            report.failed(f'{type(error).__name__}: {error}')
     return 1
 
 
@@ -126,24 +148,47 @@ def one_runner(
 
     TERM and INT let it finish its message and stop.  It may run beside a master: claims keep them apart.
 
-    :return: the exit status.
+    :return: the exit status: not 0 after an error that the runner's class has raised, which is in the log then.
     :raises ConfigError: there is no such runner, or it cannot be made.
+    :raises SwitchboardError: the spool, or a queue, is in trouble.
+    :raises OSError: likewise.
     """
     options = config.runners.get(name)
     if options is None:
         known = ', '.join(config.runners) or 'none'
         raise ConfigError(f'there is no runner {name!r}; there are: {known}', file=str(config.path))
     _configure_log(config, None)
+    log.capture_other_loggers()
     log.set_process_name(f'{name} {part + 1}/{count}')
     extend_path(python_path(config.path, config.master.python_path))
-    runner = make_runner(config, options, part, count, NullSlot())
+    try:
+        runner = _make_runner(config, options, part, count)
 
-    def stop(_signum: int, _frame: FrameType | None) -> None:
-        runner.stop()
+        def stop(_signum: int, _frame: FrameType | None) -> None:
+            runner.stop()
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, stop)
-    return runner.run(once=once, until_empty=until_empty)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, stop)
+        return runner.run(once=once, until_empty=until_empty)
+    except Exception as error:
+        if isinstance(error, SwitchboardError) or _is_about(error, config.spool):
+            raise
+        # An error of the class, and no trouble of this program: logged as under a master.
+        event(log.logger('runner'), logging.ERROR, None, 'runner failed', runner=name, exc_info=True)
+        return EXIT_SOFTWARE
+
+
+def _make_runner(config: Config, options: RunnerOptions, part: int, count: int) -> Runner:
+    try:
+        return make_runner(config, options, part, count, NullSlot())
+    except SystemExit as leaving:
+        reason = f'{options.class_path} ends the program with {leaving}'
+        raise ConfigError(reason, section=f'runner.{options.name}', key='class') from leaving
+
+
+def _is_about(error: Exception, spool: Path) -> bool:
+    """Does an error of the system name a place in the spool?"""
+    return isinstance(error, OSError) and Path(os.fsdecode(error.filename or '')).is_relative_to(spool)
 
 
 RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<part>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')

@@ -157,7 +157,11 @@ class LogFile(logging.Handler):
         if self._directory is None:
             fresh = os.open(self.path, flags | os.O_CREAT, FILE_MODE)
         else:
-            fresh = open_or_make(self.path.name, flags, FILE_MODE, self._directory)
+            try:
+                fresh = open_or_make(self.path.name, flags, FILE_MODE, self._directory)
+            except OSError as error:
+                error.filename = str(self.path)
+                raise
         if self._descriptor == 2:
             self._descriptor = fresh
         else:

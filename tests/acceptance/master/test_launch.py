@@ -82,7 +82,13 @@ def test_a_module_that_cannot_be_preloaded_is_told_to_who_waits(site: Installati
 
 def test_trouble_with_the_disk_is_told_to_who_waits(site: Installation) -> None:
     site.configure({'in': {}}, log_file=site.home / 'no' / 'such' / 'directory.log')
-    assert 'MasterError FileNotFoundError: ' in background(site)
+    assert background(site).startswith('FileNotFoundError [Errno 2] ')
+
+
+def test_a_runner_that_does_not_start_is_told_of_with_its_own_error(site: Installation) -> None:
+    site.configure({'in': {'class': 'broken:Job'}})
+    (site.home / 'broken.py').write_text(RAISES.format(hook='setup(self)', error='OSError("no database")'))
+    assert 'in 1/1 BACKOFF exited with status 70: OSError: no database\n' in background(site)
 
 
 def runner(site: Installation, *arguments: str) -> subprocess.Popen[str]:
@@ -99,6 +105,88 @@ def test_one_runner_by_hand_works_until_its_queue_is_empty(site: Installation) -
         assert process.wait(PATIENCE_S) == 0
     assert site.count('in') == 0
     site.told.wait_for('cleanup')
+
+
+RAISES = """
+import sys
+from switchboard import Runner
+
+class Job(Runner):
+    def {hook}:
+        raise {error}
+
+    def dispose(self, msg, msgdata):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    'hook', ['setup(self)', 'periodic(self)', 'cleanup(self)', '__init__(self, *args, **keys)']
+)
+@pytest.mark.parametrize(
+    'error', ['OSError("no database")', 'PermissionError(13, "no", "/db")', 'TimeoutError()', 'ValueError(1)']
+)
+def test_what_a_class_raises_by_hand_is_told_as_under_a_master_and_not_as_trouble_of_this_program(
+    site: Installation, hook: str, error: str
+) -> None:
+    site.configure({'in': {'class': 'broken:Job'}})
+    (site.home / 'broken.py').write_text(RAISES.format(hook=hook, error=error))
+    with runner(site, 'in', '--until-empty') as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == os.EX_SOFTWARE
+    assert ' runner failed runner=in\n' in said
+    assert f'broken.py", line 7, in {hook.partition("(")[0]}\n' in said
+    assert said.splitlines()[-1].strip().startswith(error.partition('(')[0])
+
+
+def test_what_the_users_own_loggers_say_by_hand_is_in_the_log_as_under_a_master(site: Installation) -> None:
+    site.configure({'in': {'class': 'talks:Job'}})
+    (site.home / 'talks.py').write_text(TALKS)
+    site.put('in', 'one')
+    with runner(site, 'in', '--until-empty') as process:
+        assert process.stderr is not None
+        lines = process.stderr.read().splitlines()
+        assert process.wait(PATIENCE_S) == 0
+    assert [line.partition('Z ')[2] for line in lines] == [f'info shop in 1/1[{process.pid}] is open']
+
+
+TALKS = """
+import logging
+from switchboard import Runner
+
+class Job(Runner):
+    def setup(self):
+        logging.getLogger('shop').info('is open')
+
+    def dispose(self, msg, msgdata):
+        pass
+"""
+
+
+@pytest.mark.parametrize('place', ['module', 'class'])
+def test_a_class_that_ends_the_program_by_hand_is_refused_in_words(site: Installation, place: str) -> None:
+    site.configure({'in': {'class': 'broken:Job'}})
+    text = RAISES.format(hook='__init__(self, *args, **keys)', error='SystemExit(0)')
+    (site.home / 'broken.py').write_text('raise SystemExit(0)' if place == 'module' else text)
+    with runner(site, 'in', '--until-empty') as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == os.EX_CONFIG
+    assert said == '[runner.in] class: broken:Job ends the program with 0\n'
+
+
+def test_a_spool_that_cannot_be_read_is_no_fault_of_the_class(site: Installation) -> None:
+    site.configure({'in': {}})
+    site.put('in', 'one')
+    (site.spool_directory / '.spare').rename(site.home / 'away')
+    (site.spool_directory / '.spare').write_text('')
+    with runner(site, 'in', '--until-empty') as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == os.EX_SOFTWARE
+    assert len(said.splitlines()) == 1
+    assert str(site.spool_directory / '.spare') in said
 
 
 def test_slices_by_hand_are_counted_from_one_and_cover_the_queue(site: Installation) -> None:

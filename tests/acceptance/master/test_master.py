@@ -188,7 +188,10 @@ def test_a_runner_that_died_shows_when_it_will_be_started_again(site: Installati
     ('class_path', 'reason'),
     [
         ('nowhere:Job', "cannot import nowhere:Job: ModuleNotFoundError: No module named 'nowhere'"),
-        ('jobs:Nobody', "cannot import jobs:Nobody: AttributeError: module 'jobs' has no attribute 'Nobody'"),
+        (
+            'jobs:Nobody',
+            "cannot import jobs:Nobody: AttributeError: module 'jobs' has no attribute 'Nobody' ({home}/jobs.py)",
+        ),
         ('jobs:tell', 'jobs:tell is not a Runner'),
     ],
 )
@@ -199,7 +202,7 @@ def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
     site.start()
     record = site.record('bad')
     assert (record.state, record.restarts) == (State.FATAL, 0)
-    assert record.reason == f'[runner.bad] class: {reason}'
+    assert record.reason == f'[runner.bad] class: {reason.format(home=site.home)}'
     site.put('in', 'hello')
     site.told.wait_for('end in .* hello')
     assert site.stop() == os.EX_UNAVAILABLE

@@ -81,6 +81,28 @@ def test_an_error_of_the_system_goes_by_its_number(number: int, status: Exit) ->
     assert lines_of(error)[0].startswith(f'/spool/in: {os.strerror(number)}')
 
 
+@pytest.mark.parametrize(
+    ('number', 'status', 'word'),
+    [
+        (errno.EACCES, Exit.NO_PERMISSION, "spool's owner"),
+        (errno.EPERM, Exit.NO_PERMISSION, "spool's owner"),
+        (errno.EROFS, Exit.CANNOT_CREATE, 'mounted'),
+        (errno.EDQUOT, Exit.TEMPORARY, 'df -h'),
+        (errno.EMFILE, Exit.TEMPORARY, 'ulimit -n'),
+        (errno.EIO, Exit.IO, 'dmesg'),
+        (errno.ENOENT, Exit.IO, 'dmesg'),
+    ],
+)
+def test_a_write_that_a_disk_in_good_order_refuses_as_well_is_not_laid_to_the_disk(
+    number: int, status: Exit, word: str
+) -> None:
+    error = errors.DurabilityError(os.strerror(number), step='write', queue='in')
+    error.__cause__ = OSError(number, os.strerror(number), 'draft')
+    assert exit_of(error) is status
+    assert word in advice(error)
+    assert ('look at the disk' in advice(error)) is (status is Exit.IO)
+
+
 def test_every_mistake_of_a_configuration_is_a_line() -> None:
     mistakes = [
         errors.ConfigError('wrong', file='a.cfg', line=3),
