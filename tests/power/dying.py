@@ -1,15 +1,12 @@
-"""``python -m tests.power.dying SPOOL MODE STEP``: a process dies in a hand-off, and another one goes on with what it has left.
+"""A process dies in a hand-off, and another one goes on with what it has left.
 
-When this returns, all that the second one does is promised; the power may go. The input is on the disk for long: that is where Btrfs
-would keep a name that nobody has flushed away.
+The input is on the disk for long: that is where Btrfs would keep a name that nobody has flushed away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import sys
 
 from switchboard import Spool
 from switchboard.queue.switchboard import Switchboard
@@ -71,8 +68,7 @@ def go_on(directory: str, mode: str) -> None:
     queues['next'].enqueue_many(['next'] * 3)
 
 
-if __name__ == '__main__':
-    logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    directory, mode, step = sys.argv[1:4]
+def die_and_go_on(directory: str, mode: str, step: str) -> None:
+    """Die in a step of a hand-off; when this returns, all that was done after it is promised, and the power may go."""
     hand_on(directory, mode, call_of(step, hand_on(f'{directory}.trial', mode, 0)))
     go_on(directory, mode)

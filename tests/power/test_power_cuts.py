@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +13,13 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.world import DAMAGED
+from tests.helpers.processes import Child, ends, in_child
 from tests.helpers.waiting import eventually
 from tests.power import images
-from tests.power.dying import STEPS
+from tests.power.dying import STEPS, die_and_go_on
+from tests.power.found import what_is_there
 from tests.power.images import FILE_SYSTEMS, FileSystem
-from tests.power.work import number_of
+from tests.power.work import Work, number_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(images.why_not()), reason=images.why_not())]
 
@@ -32,7 +31,6 @@ WORKERS, LINES_BETWEEN = 3, 250
 RETRIED = 30
 # Numbers that one worker has for its messages.
 EACH = 1_000_000
-ROOT = Path(__file__).resolve().parents[2]
 # Of `tests.power.work`: as few flushes as the file system needs, or two.
 FLUSHES = ('full', 'two')
 # Where nothing is promised, two of the four file systems have their turn on a day.
@@ -95,26 +93,6 @@ class Tally:
     under_way: int = 0
     retried: int = 0
     errors: list[str] = field(default_factory=list)
-
-
-class Remains(NamedTuple):
-    """What is there after a cut and a recovery."""
-
-    found: dict[str, list[str]]
-    # Names that are left in the stage, and the messages after the producers' next try.
-    staged: list[str]
-    again: dict[str, list[str]]
-
-
-def what_is_there(spool: Path, retried: Sequence[int] = ()) -> Remains:
-    """Recover what a cut has left, and look.
-
-    :param retried: numbers whose producers try again.
-    """
-    command = [sys.executable, '-m', 'tests.power.found', str(spool), *map(str, retried)]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert not said.returncode, said.stderr
-    return Remains(**json.loads(said.stdout))
 
 
 def places_of(found: Mapping[str, Sequence[str]]) -> dict[int, list[str]]:
@@ -186,33 +164,35 @@ def look_at_retries(
 class Crew:
     """Workers in one spool; a killed one is replaced."""
 
-    def __init__(self, *arguments: str) -> None:
-        self._arguments = arguments
+    def __init__(self, spool: Path, log: Path, mode: str) -> None:
+        self._place = spool, log, mode
         self._started = 0
         self._workers = [self._start() for _ in range(WORKERS)]
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        first = str(1 + self._started * EACH)
+    def _start(self) -> Child:
+        first = 1 + self._started * EACH
         self._started += 1
-        return subprocess.Popen([sys.executable, '-m', 'tests.power.work', *self._arguments, first], cwd=ROOT)
+        return Child(lambda: Work(*self._place, first).for_ever())
 
     def signal(self, signum: signal.Signals) -> None:
         for worker in self._workers:
-            worker.send_signal(signum)
+            os.kill(worker.pid, signum)
 
-    def is_well(self) -> bool:
-        return all(worker.poll() is None for worker in self._workers)
+    def assert_well(self) -> None:
+        for worker in self._workers:
+            if ends(worker.pid, 0):
+                worker.join()
+                raise AssertionError('a worker ended by itself')
 
     def kill_one(self) -> None:
-        worker = self._workers.pop(0)
-        worker.kill()
-        worker.wait()
+        with self._workers.pop(0) as worker:
+            worker.kill()
         self._workers.append(self._start())
 
     def end(self) -> None:
         for worker in self._workers:
-            worker.kill()
-            worker.wait()
+            with worker:
+                worker.kill()
 
 
 def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
@@ -223,7 +203,7 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
     with images.host(work) as host:
         image = images.make(kind, host)
         with images.mounted(image, work / 'original', kind.options) as original:
-            crew = Crew(str(original / 'spool'), str(log), mode)
+            crew = Crew(original / 'spool', log, mode)
             try:
                 for number in range(1, cuts + 1):
                     _wait_for_lines(log, number * LINES_BETWEEN - LINES_BETWEEN // 2, crew)
@@ -249,10 +229,11 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
 
 
 def _wait_for_lines(log: Path, lines: int, crew: Crew) -> None:
-    eventually(
-        lambda: log.read_bytes().count(b'\n') >= lines or not crew.is_well(), f'{lines} lines in {log}'
-    )
-    assert crew.is_well()
+    def are_there() -> bool:
+        crew.assert_well()
+        return log.read_bytes().count(b'\n') >= lines
+
+    eventually(are_there, f'{lines} lines in {log}')
 
 
 @pytest.mark.parametrize('mode', FLUSHES)
@@ -278,13 +259,12 @@ def test_a_hand_off_that_a_dead_process_began_is_not_there_by_halves(
         with images.mounted(image, tmp_path / 'original', kind.options) as original:
             for number, step in enumerate(STEPS):
                 spool = original / f'spool{number}'
-                command = [sys.executable, '-m', 'tests.power.dying', str(spool), mode, step]
-                subprocess.run(command, cwd=ROOT, check=True)
+                in_child(lambda spool=spool, step=step: die_and_go_on(str(spool), mode, step))
                 copy = images.cut(image)
                 with images.mounted(copy, tmp_path / 'cut', kind.copy_options) as place:
                     found[step] = what_is_there(place / spool.name).found
-    begun = {'in': ['input'], 'next': ['next'] * 3}
-    done = {'out': ['output'], 'notes': ['note'], 'next': ['next'] * 3}
+    begun = {'in': ('input',), 'next': ('next',) * 3}
+    done = {'out': ('output',), 'notes': ('note',), 'next': ('next',) * 3}
     assert found == {step: begun if step == 'before the commit' else done for step in STEPS}
 
 

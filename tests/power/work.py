@@ -1,9 +1,6 @@
-"""``python -m tests.power.work SPOOL LOG MODE FIRST``: work with a spool until somebody ends it, and write down what was promised.
+"""Work with a spool until somebody ends it, and write down what was promised.
 
-Several may do so with one spool and one log, and each may be killed at any time.  FIRST is the number of the first message, which nobody else uses.
-
-MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out; ``lazy``: nothing is flushed, and
-messages are only put in, with keys, and finished.
+Several processes may do so with one spool and one log, and each may be killed at any time.
 
 The log lies elsewhere, where no power is cut. A line is a word, a message's number, and perhaps its queue, and the numbers of the notes that are
 handed on with it.
@@ -13,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import random
-import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
@@ -37,9 +33,14 @@ class LyingDisk(Disk):
 
 
 class Work:
-    """Everything that a program and an operator do with messages, at random."""
+    """Everything that a program and an operator do with messages, at random.
 
-    def __init__(self, directory: str, log: str, mode: str, first: str) -> None:
+    :param mode: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out; ``lazy``: nothing
+        is flushed, and messages are only put in, with keys, and finished.
+    :param first: the number of the first message, which nobody else uses.
+    """
+
+    def __init__(self, directory: Path, log: Path, mode: str, first: int) -> None:
         self.mode = mode
         disk = LyingDisk() if mode == 'none' else Disk()
         self.spool = Spool(directory, 'lazy' if mode == 'lazy' else 'full', disk=disk)
@@ -48,7 +49,7 @@ class Work:
             name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead', 'renewed')
         }
         self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
-        self.numbers = itertools.count(int(first))
+        self.numbers = itertools.count(first)
         self.note('order', self.queues['in'].folder.order)
 
     def note(self, what: str, *words: Any) -> None:
@@ -203,8 +204,3 @@ def enqueue_with_key(spool: Spool, text: str) -> None:
 def number_of(text: str) -> int:
     """:return: the number that a message's text begins with."""
     return int(text.partition(':')[0])
-
-
-if __name__ == '__main__':
-    logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    Work(*sys.argv[1:5]).for_ever()
