@@ -1,13 +1,14 @@
-"""Masters and runners whose program has been imported already: each is forked from one process that has done nothing else.
+"""Programs that have been imported already: masters, runners and the command line, each forked from one process that has done nothing else.
 
-To import a master takes ten times as long as to start Python, and some hundred tests start one.  What is forked is what ``python -c 'from
-switchboard.master.programs import master; master()'`` is at the call: a process of its own, with its arguments, environment, directory,
-umask and standard streams, which ends as Python ends.  That the programs start from nothing is seen by the tests of an installed wheel, of the
-documentation and of the service managers; what is small or quick is measured there too (``Installation.start(fresh=True)``).
+To import a master takes ten times as long as to start Python, and some hundred tests start one; the verbs of the command line, five times.  What is
+forked is what ``python -c 'from switchboard.master.programs import master; master()'`` is at the call: a process of its own, with its arguments,
+environment, directory, umask and standard streams, which ends as Python ends.  That the programs start from nothing is seen by the tests of an
+installed wheel, of the documentation and of the service managers; what is small or quick is measured there too
+(``Installation.start(fresh=True)``).
 
 ::
 
-    python -m tests.acceptance.forked DESCRIPTOR
+    python -m tests.acceptance.forked PROGRAM DESCRIPTOR
 
 waits at a socket for what it is to fork, says its number and later how it ended, and ends with the process at the other end.
 """
@@ -15,6 +16,7 @@ waits at a socket for what it is to fork, says its number and later how it ended
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import select
@@ -22,23 +24,41 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from tests.helpers.processes import ends
 
 REQUEST_MAX_BYTES = 1 << 20
+# In the place of a descriptor: the stream is closed.  `subprocess` has numbers of its own for what may stand there, from -1 to -3.
+CLOSED = -4
+# The module whose function of that name a program is.
+PROGRAMS = {
+    'master': 'switchboard.master.programs',
+    'runner': 'switchboard.master.programs',
+    'main': 'switchboard.cli',
+}
 
 
 class Forked:
     """A program that runs; what `subprocess.Popen` has of one.
 
-    :param program: ``master`` or ``runner``, of `switchboard.master.programs`.
+    :param program: one of `PROGRAMS`.
     :param stderr: a descriptor for its standard error; without one, it can be read here.
+    :param environment: that of this process, if nothing is said.
     """
 
-    def __init__(self, program: str, *arguments: str, stdout: int, stderr: int | None = None) -> None:
+    def __init__(
+        self,
+        program: str,
+        *arguments: str,
+        stdin: int = 0,
+        stdout: int,
+        stderr: int | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         self.args = [program, *arguments]
         self.returncode: int | None = None
         self.stderr = None
@@ -49,15 +69,18 @@ class Forked:
         self._told, theirs = socket.socketpair()
         umask = os.umask(0o022)
         os.umask(umask)
+        streams = {0: stdin, 1: stdout, 2: stderr if writing is None else writing}
+        streams = {number: descriptor for number, descriptor in streams.items() if descriptor != CLOSED}
         request = {
             'args': self.args,
-            'environment': dict(os.environ),
+            'environment': dict(environment),
             'directory': os.getcwd(),
             'umask': umask,
+            'streams': list(streams),
         }
-        streams = [0, stdout, stderr if writing is None else writing]
         with theirs:
-            socket.send_fds(_server(os.getpid()), [json.dumps(request).encode()], [theirs.fileno(), *streams])
+            server = _server(PROGRAMS[program], os.getpid())
+            socket.send_fds(server, [json.dumps(request).encode()], [theirs.fileno(), *streams.values()])
         if writing is not None:
             os.close(writing)
         self.pid = int(self._told.recv(100))
@@ -88,22 +111,23 @@ class Forked:
 
 
 @cache
-def _server(_pid: int) -> socket.socket:
+def _server(module: str, _pid: int) -> socket.socket:
     """:return: the end of the socket at which this process asks; a child of it has one of its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, '-m', 'tests.acceptance.forked', str(theirs.fileno())]
+        command = [sys.executable, '-m', 'tests.acceptance.forked', module, str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     atexit.register(lambda: (ours.close(), process.wait()))
     return ours
 
 
-def serve(asked: socket.socket) -> None:
+def serve(module: str, asked: socket.socket) -> None:
     """Fork what is asked for, until nobody can ask any more; in what is forked this raises `SystemExit`."""
     from setproctitle import getproctitle
 
-    from switchboard.master import programs
-
+    programs = importlib.import_module(module)
+    if module == 'switchboard.cli':
+        _import_the_verbs()
     getproctitle()  # takes the room for titles, while the environment is where it was
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -116,9 +140,10 @@ def serve(asked: socket.socket) -> None:
             _tell_of_the_ended(running)
         if asked not in ready:
             continue
-        content, (teller, *streams), _, _ = socket.recv_fds(asked, REQUEST_MAX_BYTES, 4)
+        content, descriptors, _, _ = socket.recv_fds(asked, REQUEST_MAX_BYTES, 4)
         if not content:
             return
+        teller, *streams = descriptors
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
@@ -134,6 +159,14 @@ def serve(asked: socket.socket) -> None:
         running[pid].send(f'{pid}\n'.encode())
 
 
+def _import_the_verbs() -> None:
+    from switchboard.cli.app import VERBS
+
+    for name in {name for name, _ in VERBS.values()}:
+        importlib.import_module(f'switchboard.cli.commands.{name}')
+    importlib.import_module('switchboard.spool.spool')
+
+
 def _tell_of_the_ended(running: dict[int, socket.socket]) -> None:
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
@@ -145,12 +178,13 @@ def _tell_of_the_ended(running: dict[int, socket.socket]) -> None:
 
 def _become(programs: Any, request: dict[str, Any], streams: list[int]) -> NoReturn:
     """Be a process that has just begun, at the call of its program."""
-    for number, descriptor in enumerate(streams):
+    for number, descriptor in zip(request['streams'], streams, strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - ends with the process
-    sys.stdout = open(1, 'w', closefd=False)  # noqa: SIM115 - ends with the process
-    sys.stderr = open(2, 'w', 1, errors='backslashreplace', closefd=False)  # noqa: SIM115 - ends with the process
+    for number in {0, 1, 2}.difference(request['streams']):
+        os.close(number)
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        setattr(sys, name, _stream(number) if number in request['streams'] else None)
     os.environ.clear()
     os.environ.update(request['environment'])
     os.chdir(request['directory'])
@@ -162,5 +196,12 @@ def _become(programs: Any, request: dict[str, Any], streams: list[int]) -> NoRet
     raise AssertionError('a program ends by itself')
 
 
+def _stream(descriptor: int) -> TextIO:
+    """:return: what Python makes of one of the standard streams."""
+    if descriptor == 2:
+        return open(2, 'w', 1, errors='backslashreplace', closefd=False)
+    return open(descriptor, 'w' if descriptor else 'r', closefd=False)
+
+
 if __name__ == '__main__':
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))

@@ -13,7 +13,9 @@ import sys
 import termios
 import time
 from pathlib import Path
+from subprocess import PIPE
 
+from tests.acceptance.forked import Forked
 from tests.acceptance.installation import PATIENCE_S
 
 PROGRAM = [sys.executable, '-c', 'from switchboard.cli import main; main()']
@@ -28,17 +30,44 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, 'TERM': 'xterm-256color', **more}
 
 
-def program(*words: str | Path, input: bytes = b'') -> subprocess.CompletedProcess[str]:
-    """Run it in a pipe."""
-    ran = subprocess.run(
-        [*PROGRAM, *map(str, words)],
-        input=input,
-        capture_output=True,
-        timeout=PATIENCE_S,
-        env=environment(),
-        check=False,
+def program(
+    *words: str | Path, input: bytes = b'', stdout: int = PIPE, stderr: int = PIPE
+) -> subprocess.CompletedProcess[str]:
+    """Run it, with its imports done (see `tests.acceptance.forked`).
+
+    :param input: as much as a pipe holds.
+    :param stdout: a descriptor, or `CLOSED`; in a pipe, it comes back from here.
+    """
+    (stdin, input_end), (out_end, out), (err_end, err) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    os.write(input_end, input)
+    os.close(input_end)
+    ran = Forked(
+        'main',
+        *map(str, words),
+        stdin=stdin,
+        stdout=out if stdout == PIPE else stdout,
+        stderr=err if stderr == PIPE else stderr,
+        environment=environment(),
     )
-    return subprocess.CompletedProcess(ran.args, ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+    for descriptor in (stdin, out, err):
+        os.close(descriptor)
+    said = _read_all(out_end, err_end)
+    return subprocess.CompletedProcess(ran.args, ran.wait(PATIENCE_S), *said)
+
+
+def _read_all(*descriptors: int) -> list[str]:
+    said = dict.fromkeys(descriptors, b'')
+    ahead = set(descriptors)
+    while ahead:
+        ready, _, _ = select.select(ahead, [], [], PATIENCE_S)
+        assert ready, f'nothing more is said after {said}'
+        for descriptor in ready:
+            chunk = os.read(descriptor, 65536)
+            said[descriptor] += chunk
+            if not chunk:
+                ahead.remove(descriptor)
+                os.close(descriptor)
+    return [text.decode(errors='surrogateescape') for text in said.values()]
 
 
 class Terminal:

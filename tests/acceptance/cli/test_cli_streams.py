@@ -6,19 +6,19 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
 from switchboard import Spool
 from switchboard.cli.app import VERBS
 from switchboard.cli.exits import LOOKING, Exit
-from tests.acceptance.cli.terminal import PROGRAM, environment
+from tests.acceptance.cli.terminal import PROGRAM, environment, program
+from tests.acceptance.forked import CLOSED
 from tests.acceptance.installation import PATIENCE_S
-from tests.helpers.commands import fail, switchboard
-from tests.helpers.processes import in_child
+from tests.helpers.commands import fail
 
 
 @pytest.fixture
@@ -27,22 +27,6 @@ def spool(tmp_path: Path) -> Spool:
     for n in range(3):
         fail(spool, 'in', n)
     return spool
-
-
-def run(
-    spool: Spool, *words: str, stdout: int | IO[bytes], before: Callable[[], Any] | None = None, **more: str
-) -> tuple[int, str]:
-    ran = subprocess.run(
-        [*PROGRAM, '-s', spool.directory, *words],
-        input=b'x',
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        timeout=PATIENCE_S,
-        preexec_fn=before,
-        env=environment(**more),
-        check=False,
-    )
-    return ran.returncode, ran.stderr.decode()
 
 
 # What changes something, and how to see that it did.
@@ -65,16 +49,16 @@ CHANGES: dict[tuple[str, ...], Callable[[Spool], bool]] = {
 @pytest.mark.parametrize('words', CHANGES, ids=' '.join)
 def test_what_was_done_is_done_on_a_full_disk(spool: Spool, words: tuple[str, ...]) -> None:
     with Path('/dev/full').open('wb') as full:
-        status, err = run(spool, *words, stdout=full)
-    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
-    assert 'it is done' in err
+        ran = program('-s', spool.directory, *words, input=b'x', stdout=full.fileno())
+    assert (ran.returncode, CHANGES[words](Spool(spool.directory))) == (0, True), ran.stderr
+    assert 'it is done' in ran.stderr
     assert words[0] not in LOOKING
 
 
 @pytest.mark.parametrize('words', CHANGES, ids=' '.join)
 def test_what_was_done_is_done_without_a_standard_output(spool: Spool, words: tuple[str, ...]) -> None:
-    status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
-    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+    ran = program('-s', spool.directory, *words, input=b'x', stdout=CLOSED)
+    assert (ran.returncode, CHANGES[words](Spool(spool.directory))) == (0, True), ran.stderr
 
 
 @pytest.mark.parametrize('words', CHANGES, ids=' '.join)
@@ -82,28 +66,54 @@ def test_what_was_done_is_done_when_the_reader_has_gone(spool: Spool, words: tup
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, 'wb') as gone:
-        status, err = run(spool, *words, stdout=gone)
-    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+        ran = program('-s', spool.directory, *words, input=b'x', stdout=gone.fileno())
+    assert (ran.returncode, CHANGES[words](Spool(spool.directory))) == (0, True), ran.stderr
 
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
 def test_a_list_that_cannot_be_written_is_an_error(spool: Spool) -> None:
     for words in (['ls'], ['ls', '--json'], ['queues'], ['version'], ['sample'], ['show', 'bad']):
         with Path('/dev/full').open('wb') as full:
-            status, err = run(spool, *words, stdout=full)
-        assert status == Exit.TEMPORARY, (words, err)
-        assert 'standard output' in err
-        status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
-        assert status == Exit.IO, (words, err)
+            ran = program('-s', spool.directory, *words, stdout=full.fileno())
+        assert ran.returncode == Exit.TEMPORARY, (words, ran.stderr)
+        assert 'standard output' in ran.stderr
+        ran = program('-s', spool.directory, *words, stdout=CLOSED)
+        assert ran.returncode == Exit.IO, (words, ran.stderr)
 
 
-def test_all_streams_may_be_closed(spool: Spool) -> None:
-    def close_all() -> None:
-        for descriptor in (0, 1, 2):
+# What of these is Python's own is seen in programs that start from nothing.
+@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 1, 2)])
+def test_streams_may_be_closed_from_the_start(spool: Spool, closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for descriptor in closed:
             os.close(descriptor)
 
-    status, _ = run(spool, 'retry', '--all', '--yes', stdout=subprocess.PIPE, before=close_all)
-    assert (status, len(spool['in'].files)) == (0, 3)
+    ran = subprocess.run(
+        [*PROGRAM, '-s', spool.directory, 'retry', '--all', '--yes'],
+        input=b'x',
+        capture_output=True,
+        timeout=PATIENCE_S,
+        preexec_fn=close,
+        env=environment(),
+        check=False,
+    )
+    assert (ran.returncode, len(spool['in'].files)) == (0, 3), ran.stderr
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+@pytest.mark.parametrize('stream', ['stdout', 'stderr'])
+def test_streams_may_be_full_from_the_start(spool: Spool, stream: str) -> None:
+    with Path('/dev/full').open('wb') as full:
+        streams = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, stream: full}
+        ran = subprocess.run(
+            [*PROGRAM, '-s', spool.directory, 'retry', '--all', '--yes'],
+            timeout=PATIENCE_S,
+            env=environment(),
+            check=False,
+            **streams,
+        )
+    assert (ran.returncode, len(spool['in'].files)) == (0, 3)
+    assert (ran.stderr or b'').count(b'it is done') == (stream == 'stdout')
 
 
 def test_what_an_alphabet_does_not_have_is_written_out(tmp_path: Path) -> None:
@@ -148,17 +158,9 @@ def test_an_installation_works_in_a_directory_that_is_no_text(tmp_path: Path) ->
     config = home / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
 
-    def act(*words: str) -> bytes:
-        ran = subprocess.run(
-            [*PROGRAM, '-C', config, *words],
-            input=b'x',
-            capture_output=True,
-            timeout=PATIENCE_S,
-            env=environment(),
-            check=False,
-        )
-        assert (ran.returncode, b'Traceback' in ran.stderr) == (0, False), (words, ran.stdout, ran.stderr)
-        return ran.stdout
+    def act(*words: str) -> None:
+        ran = program('-C', config, *words, input=b'x')
+        assert (ran.returncode, 'Traceback' in ran.stderr) == (0, False), (words, ran.stdout, ran.stderr)
 
     act('start')
     try:
@@ -258,38 +260,29 @@ class Streams:
         fail(spool, 'out', 'y')
         return config
 
-    def _run(self, out: IO[bytes] | int, err: IO[bytes] | int, closed: int | None) -> tuple[int, bytes, str]:
-        ran = subprocess.run(
-            [*PROGRAM, '-C', self._installed(), *self._words],
-            input=MAIL,
-            stdout=out,
-            stderr=err,
-            timeout=PATIENCE_S,
-            preexec_fn=None if closed is None else lambda: os.close(closed),
-            env=environment(),
-            check=False,
-        )
-        return ran.returncode, ran.stdout or b'', (ran.stderr or b'').decode()
+    def _run(self, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE) -> tuple[int, str, str]:
+        ran = program('-C', self._installed(), *self._words, input=MAIL, stdout=stdout, stderr=stderr)
+        return ran.returncode, ran.stdout, ran.stderr
 
-    def good(self) -> tuple[int, bytes, str]:
-        """What the others are compared with: in pipes, and so it need be no program of its own, if it does not end its process itself."""
-        if self._words[0] in ('drop', 'runner'):
-            return self._run(subprocess.PIPE, subprocess.PIPE, None)
-        config = self._installed()
-        ran = in_child(lambda: switchboard('-C', config, *self._words, input=MAIL))
-        return ran.status, ran.raw, ran.err
+    def good(self) -> tuple[int, str, str]:
+        """What the others are compared with: in pipes."""
+        return self._run()
 
-    def without_output(self, how: str) -> tuple[int, bytes, str]:
+    def without_output(self, how: str) -> tuple[int, str, str]:
+        with self._taking_nothing(how) as stream:
+            return self._run(stdout=stream)
+
+    def without_errors(self, how: str) -> tuple[int, str, str]:
+        with self._taking_nothing(how) as stream:
+            return self._run(stderr=stream)
+
+    @contextmanager
+    def _taking_nothing(self, how: str) -> Iterator[int]:
         if how == 'closed':
-            return self._run(subprocess.PIPE, subprocess.PIPE, 1)
-        with Path('/dev/full').open('wb') as full:
-            return self._run(full, subprocess.PIPE, None)
-
-    def without_errors(self, how: str) -> tuple[int, bytes, str]:
-        if how == 'closed':
-            return self._run(subprocess.PIPE, subprocess.PIPE, 2)
-        with Path('/dev/full').open('wb') as full:
-            return self._run(subprocess.PIPE, full, None)
+            yield CLOSED
+        else:
+            with Path('/dev/full').open('wb') as full:
+                yield full.fileno()
 
 
 def test_the_table_has_every_verb() -> None:
