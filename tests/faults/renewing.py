@@ -95,7 +95,7 @@ def enqueue_in_a_renewed_queue(world: World) -> None:
     prepare=lambda world: (
         world.queue('in'),
         renew(world, 'in'),
-        World(world.directory).queue('in').enqueue('a'),
+        World(world.directory, clock=world.clock).queue('in').enqueue('a'),
     ),
 )
 def take_from_a_renewed_queue(world: World) -> None:

@@ -18,7 +18,7 @@ from tests.faults.world import World, hand_on, state
 def die_at(world: World, call: str, number: int, act: Callable[[World], Any], first: Any) -> None:
     """Let another process begin something and die in it."""
     disk = FaultyDisk()
-    doomed = World(world.directory, disk)
+    doomed = World(world.directory, disk, world.clock)
     first(doomed)
     disk.calls, disk.kill = (call,), 'simulated'
     disk.arm(number)
@@ -32,7 +32,7 @@ def die_with_claim(world: World, times: int = 1) -> None:
     die_at(world, 'pread', 1, dequeue, enqueue_a)
     world.queue('in')
     for _ in range(times - 1):
-        queue = World(world.directory).queue('in')
+        queue = World(world.directory, clock=world.clock).queue('in')
         queue.recover_backup_files()
         queue.dequeue(queue.get_files()[0])
         for claim in list(OWN_CLAIMS.values()):

@@ -18,9 +18,13 @@ from _pytest.logging import LogCaptureHandler
 from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.world import State, World, observe
+from tests.helpers.turns import CALLS, struck
 
 # An operation that makes more calls than this goes round in circles.
 MAX_CALLS = 2000
+
+# What follows a short write, where nothing does.
+GOES_ON = 'and goes on'
 
 # After so many cases their descriptors are closed.
 FEW = 20
@@ -74,13 +78,15 @@ def cases(
     operation: Operation,
     directory: Path,
     fault_at: Callable[[int], Mapping[str, Any]] = lambda number: {},
+    calls: str = '',
     **fault: Any,
 ) -> Iterator[Case]:
     """The operation, struck at its first, second, ... call, until a run meets no fault.
 
     :param fault_at: what is special about the fault at a call.
+    :param calls: which of them; by default all.
     """
-    for number in itertools.count(1):
+    for done, number in enumerate(struck(calls), 1):
         case = Case(operation, directory, number, {**fault, **fault_at(number)})
         if case.disk.count < number:
             assert case.error is None
@@ -89,7 +95,7 @@ def cases(
             return
         assert number < MAX_CALLS
         yield case
-        if number % FEW == 0:
+        if done % FEW == 0:
             let_go()
 
 
@@ -138,14 +144,21 @@ def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, scrat
         assert case.restart() in expected(case), case
 
 
+def in_quarters(*errors: str) -> Callable[[Any], Any]:
+    """Mark a test of two errors, each at half of the calls: one of the four on each day."""
+    quarters = tuple(itertools.product(errors, CALLS))
+    parametrize = pytest.mark.parametrize('quarter', quarters, ids=', '.join)
+    return lambda test: pytest.mark.in_turns('quarter', quarters)(parametrize(test))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('error', ['EIO', 'ENOSPC'])
-@pytest.mark.in_turns('error', ('EIO', 'ENOSPC'))
+@in_quarters('EIO', 'ENOSPC')
 @each_operation
 def test_after_a_failure_the_same_process_can_do_it_again(
-    operation: Operation, error: str, scratch: Path
+    operation: Operation, quarter: tuple[str, str], scratch: Path
 ) -> None:
-    for case in cases(operation, scratch, error=ERRORS[error]):
+    error, calls = quarter
+    for case in cases(operation, scratch, calls=calls, error=ERRORS[error]):
         if case.error is None or not operation.repeatable:
             case.restart()
             continue
@@ -158,27 +171,29 @@ def test_after_a_failure_the_same_process_can_do_it_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('error', [0, errno.ENOSPC], ids=['and goes on', 'and then ENOSPC'])
-@pytest.mark.in_turns('error', (0, errno.ENOSPC))
+@in_quarters(GOES_ON, 'ENOSPC')
 @each_operation
 def test_a_short_write_or_read_leaves_no_half_message(
-    operation: Operation, error: int, scratch: Path
+    operation: Operation, quarter: tuple[str, str], scratch: Path
 ) -> None:
-    for case in cases(operation, scratch, error=error, short=True):
+    error, calls = quarter
+    for case in cases(operation, scratch, calls=calls, error=ERRORS.get(error, 0), short=True):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
-        if not error:
+        if error == GOES_ON:
             assert case.error is None, case
         assert case.restart() in expected(case), case
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('error', ['ENOSPC', 'EROFS'])
-@pytest.mark.in_turns('error', ('ENOSPC', 'EROFS'))
+@in_quarters('ENOSPC', 'EROFS')
 @each_operation
-def test_a_disk_that_stays_broken_loses_nothing(operation: Operation, error: str, scratch: Path) -> None:
+def test_a_disk_that_stays_broken_loses_nothing(
+    operation: Operation, quarter: tuple[str, str], scratch: Path
+) -> None:
     """Taking back may fail as well here, so what was reported as not stored may arrive: but never in part."""
-    for case in cases(operation, scratch, error=ERRORS[error], lasting=True):
+    error, calls = quarter
+    for case in cases(operation, scratch, calls=calls, error=ERRORS[error], lasting=True):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
         assert case.restart() in operation.after_death(), case

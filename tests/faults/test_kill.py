@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from switchboard.testing.faults import FaultyDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.whole_runners import RUNS
 from tests.faults.world import World, observe
+from tests.helpers.turns import CALLS, struck
 
 FINISHED, FEWER_CALLS = 0, 3
 
@@ -40,10 +40,12 @@ def die_at(operation: Operation, directory: Path, number: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', [*OPERATIONS, *RUNS], ids=str)
+@pytest.mark.parametrize('calls', CALLS)
+@pytest.mark.in_turns('calls', tuple(CALLS))
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
-    operation: Operation, scratch: Path
+    calls: str, operation: Operation, scratch: Path
 ) -> None:
-    for number in itertools.count(1):
+    for number in struck(calls):
         directory = scratch / str(number)
         directory.mkdir()
         status = die_at(operation, directory, number)

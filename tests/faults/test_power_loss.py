@@ -85,14 +85,16 @@ def cuts(
     *,
     since: str = OPERATION_BEGUN,
     returned: bool = True,
+    seen: Seen | None = None,
 ) -> Iterator[Outcome]:
     """Take the power away at each moment of a recorded operation, several times.
 
     :param variants: the numbers of what may be left at each moment.
     :param since: what was noted before the first of these moments.
     :param returned: the operation said that all was well.
+    :param seen: of runs that go alike, see `the_same_again`.
     """
-    seen: Seen = {}
+    seen = {} if seen is None else seen
     for moment in disk.moments():
         if since not in moment.notes:
             continue

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.config.config import Config
 from switchboard.errors import CorruptEntryError
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import read_entry
 from switchboard.message.envelope import parse_header
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase, number_anew
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD, TRASH
 from switchboard.store.pool import _POOLS
+from switchboard.testing.clock import FakeClock
 from switchboard.testing.faults import FaultyDisk
 
 # By queue: what the messages say, sorted; a file that cannot be believed says `DAMAGED`.
@@ -87,10 +92,11 @@ def settings() -> Config:
 class World:
     """One spool, the disk that it is on, and what an operation keeps between its two halves."""
 
-    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+    def __init__(self, directory: Path, disk: Disk | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
         self.directory = directory
         self.path = directory / 'spool'
         self.disk = disk or Disk()
+        self.clock = clock
         self._spool: Spool | None = None
         self.kept: dict[str, Any] = {}
 
@@ -98,12 +104,14 @@ class World:
     def spool(self) -> Spool:
         """The spool, opened when it is first asked for."""
         if self._spool is None:
-            self._spool = Spool(self.path, disk=self.disk)
+            self._spool = Spool(self.path, disk=self.disk, clock=self.clock)
         return self._spool
 
     def configured(self) -> Spool:
         """A spool whose queues and exchanges are declared."""
-        self._spool = Spool.from_config(replace(settings(), spool=self.path), disk=self.disk)
+        self._spool = Spool.from_config(
+            replace(settings(), spool=self.path), disk=self.disk, clock=self.clock
+        )
         return self._spool
 
     def queue(self, name: str) -> Switchboard:
@@ -123,6 +131,16 @@ class World:
             if pool is not None and pool.disk is self.disk:
                 known |= {draft.fd for draft in pool.kept_open}
         return sorted(name for fd, name in self.disk.files().items() if fd not in known)
+
+
+@contextmanager
+def the_same_again(start_s: float) -> Iterator[FakeClock]:
+    """A run in which chance gives what it gave in all others, and the clock stands at `start_s`: so far as two runs go alike, they leave the same bytes."""
+    with patch('os.urandom', random.Random(0).randbytes):
+        random.seed(0)
+        number_anew()
+        yield FakeClock(start_s)
+    number_anew()
 
 
 def hand_on(spool: Spool, queue: Switchboard, filebase: str, outputs: Mapping[str, list[str]]) -> None:

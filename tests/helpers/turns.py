@@ -1,4 +1,4 @@
-"""Matrices in turns, of faults first: one flush order a day for each operation, all of them in three days; one of two errors, and of two durabilities.
+"""Matrices in turns, of faults first: one flush order a day for each operation, all of them in three days; one of two errors, and every second call.
 
 A flush of a file makes nothing but its content durable, or its name too, or all names before it: that decides what a power cut leaves, and most
 mistakes show in any of the three.  ``--every-order`` runs all.
@@ -10,8 +10,10 @@ for what is made for a value is used by all of them.  A test may have several ma
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,8 +21,15 @@ import pytest
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 
 ORDERS = (APART, WITH_FILE, IN_ORDER)
+# Which calls of an operation are struck: the first of them; every second one follows.
+CALLS = {'odd calls': 1, 'even calls': 2}
 # The day, as a number: set it to repeat the choice of another day.
 DAY = 'SWITCHBOARD_FAULTS_DAY'
+
+
+def struck(calls: str = '') -> Iterator[int]:
+    """:return: the numbers of calls, one of `CALLS`; by default all, from 1."""
+    return itertools.count(CALLS[calls], len(CALLS)) if calls else itertools.count(1)
 
 
 def has_its_day(item: pytest.Item) -> bool:
