@@ -72,9 +72,11 @@ class Scene:
         self.count += 1
         when = format_when(self.clock.time_ns() + int(in_s * NS) + self.count)
         filebase = f'{when}+{first:08x}{self.count:032d}' + (f'+p{priority}' if priority else '')
-        # As entries come: finished, by a rename.
-        (self.path / '.draft').touch()
-        (self.path / '.draft').rename(self.path / f'{filebase}.pck')
+        # As entries come: finished, by a rename, and dated by the clock that named them, however much later it is for the kernel.
+        draft = self.path / '.draft'
+        draft.touch()
+        os.utime(draft, ns=(self.clock.time_ns(), self.clock.time_ns()))
+        draft.rename(self.path / f'{filebase}.pck')
         return filebase
 
     def rename(self, old: str, new: str) -> None:
