@@ -153,11 +153,19 @@ class Installation:
         """The spool's directory, also that of a configuration which has mistakes elsewhere.
 
         :raises ConfigError: nothing says which it is.
+        :raises FileNotFoundError: it is a queue of a spool, and messages in a queue of a queue are found by nobody.
         """
+        from switchboard.store.layout import SPARE
+
         if self.named_spool is not None:
-            return self.named_spool.absolute()
-        config = self.config_or_none
-        return config.spool if config is not None else self._spool_of_a_broken_config()
+            directory = self.named_spool.absolute()
+        else:
+            config = self.config_or_none
+            directory = config.spool if config is not None else self._spool_of_a_broken_config()
+        if (directory.parent / SPARE).is_dir():
+            hint = f'this is a directory in a spool, and no spool: name {directory.parent}'
+            raise FileNotFoundError(2, hint, str(directory))
+        return directory
 
     def _spool_of_a_broken_config(self) -> Path:
         from switchboard.config.inifile import Problems, parse, read_file

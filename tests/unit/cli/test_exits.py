@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard import errors
+from switchboard import Spool, errors
 from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
 from tests.helpers.commands import succeed, switchboard
 
@@ -208,3 +208,22 @@ def test_without_a_verb_the_help_is_shown() -> None:
     ran = switchboard()
     assert ran.status == Exit.USAGE
     assert 'Look:' in ran.err
+
+
+@pytest.mark.parametrize(
+    'words', [('enqueue', 'in'), ('queues',), ('ls', 'in'), ('init',), ('status',)], ids=' '.join
+)
+@pytest.mark.parametrize('names', ['spool', 'configuration'])
+def test_a_queue_of_a_spool_is_not_taken_for_a_spool(
+    tmp_path: Path, words: tuple[str, ...], names: str
+) -> None:
+    spool = Spool(tmp_path / 'spool', durability='lazy')
+    filebase = spool['in'].enqueue('x')
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool/in\n[queue.in]\n')
+    queue = tmp_path / 'spool' / 'in'
+    place = ('-s', queue) if names == 'spool' else ('-C', config)
+    ran = switchboard(*place, *words, input=b'lost')
+    assert ran.status == Exit.NO_INPUT
+    assert f'no spool: name {spool.directory}\n' in ran.err
+    assert [each.name for each in queue.iterdir()] == [f'{filebase}.pck']
