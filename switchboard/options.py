@@ -83,6 +83,47 @@ class QueueOptions(NamedTuple):
     accept_eml_files: bool = True
 
 
+# The words of options that are one of some, and the types of the others, by their annotation: a program's type checker knows them, a program does not.
+_WORDS = {
+    'Durability': ('full', 'lazy'),
+    'Flush': ('one', 'two'),
+    'Overflow': ('reject', 'dead-letter', 'drop-oldest'),
+}
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    'bool': (bool,),
+    'int': (int,),
+    'float': (int, float),
+    'str': (str,),
+    'str | type': (str, type),
+    'Sequence[str]': (tuple, list),
+    'RetryPolicy': (RetryPolicy,),
+}
+
+
+def check_values(options: QueueOptions) -> None:
+    """Refuse options that no configuration could say: ``durability = Full`` would count as *lazy*, and a number as text fails with each message.
+
+    :raises ConfigError: one of them is of another type, or none of its words; a number is less than 0, or a priority more than 9.
+    """
+    from switchboard.errors import ConfigError  # here, because few programs give options
+
+    for key, annotation in QueueOptions.__annotations__.items():
+        value = getattr(options, key)
+        kind = str(getattr(annotation, '__forward_arg__', annotation))
+        if value is None and kind.endswith(' | None'):
+            continue
+        words = _WORDS.get(kind)
+        if words is not None:
+            if value not in words:
+                raise ConfigError(f'{value!r} is none of {", ".join(words)}', key=key)
+            continue
+        types = _TYPES[kind.removesuffix(' | None')]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ConfigError(f'{value!r} is no {" or ".join(each.__name__ for each in types)}', key=key)
+        if isinstance(value, int | float) and not 0 <= value <= (9 if key == 'priority' else float('inf')):
+            raise ConfigError(f'{value!r} is out of range', key=key)
+
+
 def shown_url(url: str | None) -> str | None:
     """:return: a broker's address for people: without the password."""
     if url is None:

@@ -17,9 +17,9 @@ from switchboard.declared.declarations import Declaration, Declarations, checked
 from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
 from switchboard.declared.removal import QueueRemoval
-from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
+from switchboard.errors import ConfigError, QueueLockedError, QueueMismatchError, UnknownQueueError
 from switchboard.message.naming import Namer, check_queue_name
-from switchboard.options import QueueOptions
+from switchboard.options import QueueOptions, check_values
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
@@ -101,7 +101,11 @@ class DeclaredQueues:
         check_queue_name(name)
         checked = checked_options(options or {}, name)
         wanted = Declaration(name, owner=owner.name if owner else None, options=checked, **keys)
-        wanted.applied_to(QueueOptions())
+        try:
+            check_values(wanted.applied_to(QueueOptions()))
+        except ConfigError as error:
+            error.section = f'queue.{name}'
+            raise
         if self.is_fixed(name):
             self._check_fixed(wanted)
             return None

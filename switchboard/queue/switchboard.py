@@ -24,7 +24,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, make_slice
 from switchboard.message.serializers import Serializers
-from switchboard.options import QueueOptions
+from switchboard.options import QueueOptions, check_values
 from switchboard.queue.admission import Admission
 from switchboard.queue.consumer import Consumer
 from switchboard.queue.listing import Listing, Pickup
@@ -114,7 +114,10 @@ class Switchboard:
         self.slice = make_slice(slice, numslices)
         self.name = check_queue_name(name)
         self.queue_directory = os.path.abspath(queue_directory)
-        options = options or QueueOptions()
+        if options is None:
+            options = QueueOptions()
+        elif pool is None:  # else a spool has looked at them
+            check_values(options)
         if message_class is not None:
             options = options._replace(message_class=message_class)
         self.options = options

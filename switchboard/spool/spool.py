@@ -36,7 +36,7 @@ from switchboard.message.naming import (
     is_queue_name,
     make_slice,
 )
-from switchboard.options import QueueOptions
+from switchboard.options import QueueOptions, check_values
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.queue.wakeup import arrivals_of_others
@@ -126,6 +126,7 @@ class Spool:
     :param message_class: the class of mails where no configuration says it: a subclass of ``Message``, or its path.
     :param options: all options of queues that no configuration describes, instead of those two.
     :param config: names the queues and exchanges; without one, queues are made as they are named.
+    :raises ConfigError: an option is of another type, or none of its words.
     :raises OSError: a directory cannot be made or opened.
     """
 
@@ -144,6 +145,8 @@ class Spool:
         self.disk = disk = disk or Disk.of_system()
         self.clock = clock
         self._defaults = options or QueueOptions(durability=durability, message_class=message_class)
+        if config is None:
+            check_values(self._defaults)
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
