@@ -8,7 +8,7 @@ installed wheel, of the documentation and of the service managers; what is small
 
 ::
 
-    python -m tests.acceptance.forked PROGRAM DESCRIPTOR
+    python -m tests.acceptance.forked DESCRIPTOR MODULE...
 
 waits at a socket for what it is to fork, says its number and later how it ended, and ends with the process at the other end.
 """
@@ -48,6 +48,7 @@ class Forked:
     :param program: one of `PROGRAMS`.
     :param stderr: a descriptor for its standard error; without one, it can be read here.
     :param environment: that of this process, if nothing is said.
+    :param imported: modules that it would import by itself.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Forked:
         stdout: int,
         stderr: int | None = None,
         environment: Mapping[str, str] = os.environ,
+        imported: tuple[str, ...] = (),
     ) -> None:
         self.args = [program, *arguments]
         self.returncode: int | None = None
@@ -79,7 +81,7 @@ class Forked:
             'streams': list(streams),
         }
         with theirs:
-            server = _server(PROGRAMS[program], os.getpid())
+            server = _server(os.getpid(), PROGRAMS[program], *imported)
             socket.send_fds(server, [json.dumps(request).encode()], [theirs.fileno(), *streams.values()])
         if writing is not None:
             os.close(writing)
@@ -111,23 +113,25 @@ class Forked:
 
 
 @cache
-def _server(module: str, _pid: int) -> socket.socket:
+def _server(_pid: int, *modules: str) -> socket.socket:
     """:return: the end of the socket at which this process asks; a child of it has one of its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, '-m', 'tests.acceptance.forked', module, str(theirs.fileno())]
+        command = [sys.executable, '-m', 'tests.acceptance.forked', str(theirs.fileno()), *modules]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     atexit.register(lambda: (ours.close(), process.wait()))
     return ours
 
 
-def serve(module: str, asked: socket.socket) -> None:
+def serve(asked: socket.socket, module: str, *imported: str) -> None:
     """Fork what is asked for, until nobody can ask any more; in what is forked this raises `SystemExit`."""
     from setproctitle import getproctitle
 
     programs = importlib.import_module(module)
     if module == 'switchboard.cli':
         _import_the_verbs()
+    for each in imported:
+        importlib.import_module(each)
     getproctitle()  # takes the room for titles, while the environment is where it was
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -204,4 +208,4 @@ def _stream(descriptor: int) -> TextIO:
 
 
 if __name__ == '__main__':
-    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    serve(socket.socket(fileno=int(sys.argv[1])), *sys.argv[2:])

@@ -1,11 +1,9 @@
-"""A desk as it is at work: ``switchboard web`` in a process of its own, and the distribution's Chromium."""
+"""A desk as it is at work: ``switchboard web`` in a process of its own, forked with its imports done, and the distribution's Chromium."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,15 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
+from tests.acceptance.forked import Forked
 from tests.helpers.desk_installation import install
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import PATIENCE_S, eventually
 
 # The one without a window is the same engine, and draws no toolbar for each tab: it takes half of the processor time for a page, and a fifth for a tab.
 CHROMIUM = shutil.which('chromium-headless-shell') or shutil.which('chromium')
+# What a desk imports when it starts and with its first page.
+IMPORTED = ('switchboard.web.server', 'switchboard.web.app', 'uvicorn.protocols.http.h11_impl')
 
 
 class Site:
@@ -34,20 +35,11 @@ class Site:
         self.spool['in']
         self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}'
-        words = [
-            '-m',
-            'switchboard',
-            '-C',
-            str(self.config),
-            'web',
-            '--listen',
-            f'127.0.0.1:{self.port}',
-            *options,
-        ]
-        self.process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
+        words = ['-C', str(self.config), 'web', '--listen', f'127.0.0.1:{self.port}', *options]
+        self.process = Forked('main', *words, stdout=1, imported=IMPORTED)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
-        assert 'the desk is at' in line, line
+        assert b'the desk is at' in line, line
 
     def told(self, path: str) -> Any:
         """:return: what the twin of a page says: to wait for it costs less than to load the page again and again."""
