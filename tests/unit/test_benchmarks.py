@@ -256,6 +256,7 @@ def test_the_file_system_is_named() -> None:
 @pytest.mark.slow
 def test_bursts_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aftermath, 'SECOND_UP_TO', 20)
+    monkeypatch.setattr(aftermath, 'IDLE', 1)  # each is a process, and all of them do nothing
     facts: dict[str, Any] = {}
     found = list(aftermath.bursts(tmp_path, cases.TINY, lambda _text: None, facts))
     case = 'after 20 came and went'
