@@ -63,15 +63,25 @@ def test_it_shows_the_main_job_from_start_to_stop(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_it_may_run_twice_at_once(tmp_path: Path) -> None:
+def test_it_may_run_twice_at_once_and_what_one_made_can_be_kept(tmp_path: Path) -> None:
     demos = [
-        subprocess.Popen([DEMO], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
+        subprocess.Popen(
+            [DEMO, *words],
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in ((), ('--keep',))
     ]
     for demo in demos:
         out, _ = demo.communicate(timeout=SECONDS_MAX * 2)
-        assert demo.returncode == 0, out.decode()
-    assert left_behind(tmp_path) == []
+        assert demo.returncode == 0, out
+    [home] = tmp_path.iterdir()
+    assert str(home) in out.splitlines()[-1]
+    assert len(list((home / 'mailboxes' / 'carla').iterdir())) == 1
+    assert list((home / 'var' / 'spool' / 'bad').iterdir()) == []
+    assert left_behind(tmp_path) == [home.name]
 
 
 @pytest.mark.parametrize('word', ['started in', '$ drop in', '$ switchboard ls bad'])
@@ -107,18 +117,6 @@ def test_on_a_terminal_it_is_drawn_live(tmp_path: Path) -> None:
     assert b'\x1b[' in shown
     assert b'All of them have gone' in shown
     assert left_behind(tmp_path) == []
-
-
-def test_what_it_made_can_be_kept(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [DEMO, '--keep'], env=environment(tmp_path), capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    [home] = tmp_path.iterdir()
-    assert str(home) in run.stdout.splitlines()[-1]
-    assert len(list((home / 'mailboxes' / 'carla').iterdir())) == 1
-    assert list((home / 'var' / 'spool' / 'bad').iterdir()) == []
-    assert left_behind(tmp_path) == [home.name]
 
 
 def test_it_says_what_it_is_and_knows_no_other_word() -> None:
