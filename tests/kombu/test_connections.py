@@ -26,6 +26,9 @@ from tests.helpers.waiting import PATIENCE_S
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT
 
+# How many files a program may open: as many as it likes, or fewer than it needs.
+LIMITS = ('', '128')
+
 
 @pytest.mark.parametrize(
     ('keys', 'address'),
@@ -122,7 +125,8 @@ def test_a_connection_fails_over_from_another_transport_with_the_options_of_each
 
 
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('limit', ['', '128'], ids=['enough files', 'too few files'])
+@pytest.mark.parametrize('limit', LIMITS, ids=['enough files', 'too few files'])
+@pytest.mark.in_turns('limit', LIMITS)
 def test_a_hundred_connections_leave_no_descriptor(way, limit, spool_path):
     if (
         way != 'threads' and importlib.util.find_spec(way) is None
