@@ -22,11 +22,13 @@ from tests.test_documentation import Block, blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PAGES = {'README.md': ROOT / 'README.md', 'tutorial': ROOT / 'docs' / 'tutorial' / 'first-queue.md'}
+PAGES = ('README.md', 'docs/tutorial/first-queue.md')
 # Installing has been done, and programs of a checkout have tests of their own.
 NOT_TYPED = ('pip install ', 'bin/')
 LOG_LINE = re.compile(r'^\d+\.\d{9}\+[0-9a-f]{40} .*\n', re.MULTILINE)
 PROMPT = 'typed$ '
+# Where it is typed: each page in one of them a day, and the other page in the other.
+INSTALLATIONS = ('checkout', 'wheel')
 
 
 class Typist:
@@ -80,7 +82,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp('wheel') / 'installed', built_once(tmp_path_factory)[1])
 
 
-@pytest.fixture(params=['checkout', 'wheel'])
+@pytest.fixture(params=INSTALLATIONS)
 def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     common = {'HOME': str(tmp_path), 'LC_ALL': 'C.UTF-8', 'TERM': 'dumb', 'NO_COLOR': '1', 'PS1': PROMPT}
     if request.param == 'wheel':
@@ -148,8 +150,9 @@ def python(environment: dict[str, str], tmp_path: Path) -> Iterator[Typist]:
 
 
 @pytest.mark.parametrize('page', PAGES)
+@pytest.mark.in_turns('environment', INSTALLATIONS)
 def test_each_block_runs_as_it_is_printed(page: str, tmp_path: Path, shell: Typist, python: Typist) -> None:
-    for block in blocks_of(PAGES[page].read_text()):
+    for block in blocks_of((ROOT / page).read_text()):
         if block.mark.startswith('file: '):
             (tmp_path / block.mark.removeprefix('file: ')).write_text(block.text)
         if block.language == 'python' and '>>>' in block.text:
@@ -159,7 +162,7 @@ def test_each_block_runs_as_it_is_printed(page: str, tmp_path: Path, shell: Typi
 
 
 def test_the_first_screen_says_how_to_install() -> None:
-    first = PAGES['README.md'].read_text().splitlines()[:24]
+    first = (ROOT / 'README.md').read_text().splitlines()[:24]
     assert '$ pip install switchboard-queue' in first
 
 

@@ -131,6 +131,8 @@ class Installed:
         self.environment['PIP_FIND_LINKS'] = self.environment['UV_FIND_LINKS'] = str(wheel.parent)
         self.environment['PIP_DISABLE_PIP_VERSION_CHECK'] = '1'
         self.environment['PIP_ROOT_USER_ACTION'] = 'ignore'
+        # Python compiles what it uses; the rest, which pip would compile as well, takes as long as all else of an installation.
+        self.environment['PIP_COMPILE'] = '0'
         install = getattr(self, f'_by_{way}')(wheel)
         self.environment['PATH'] = os.pathsep.join(
             [str(self.bin), str(self.python.parent), '/usr/local/bin', '/usr/bin', '/bin']
