@@ -133,8 +133,10 @@ class RabbitDriver(Driver):
                 tls.check_files()
             connection = self._client.transport.establish_connection()
         except Exception:
-            self._client.maybe_switch_next()  # the next of a list of addresses
-            self._secure()
+            # The next of a list of addresses.  A single one stays as it was secured: kombu has written another name of localhost down by now.
+            if self._client.cycle is not None:
+                self._client.maybe_switch_next()
+                self._secure()
             raise
         self._alarm.watch(connection)
         self.connection = connection

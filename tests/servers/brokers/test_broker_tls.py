@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tests.helpers.commands import switchboard
 from tests.helpers.waiting import eventually
 from tests.servers.bridge.bridging import Site
 from tests.servers.brokers.broker import Broker, rabbitmq, redis, started
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait_for
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait_for, wait_for_broker
 from tests.servers.certificates import Authority, Pair
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -175,6 +176,29 @@ queue = out
 url = {url}?{options}
 remote_queue = out
 """
+
+
+def test_renewed_certificates_are_read_without_a_restart(
+    secure: Secure, open_queue: Callable[..., Any], tmp_path: Path
+) -> None:
+    theirs, mine = secure.client.certificate.parent, tmp_path / 'mine'
+    shutil.copytree(theirs, mine)
+    files = {'ca_certs': 'authority.pem', 'certfile': 'client.pem', 'keyfile': 'client.key'}
+    queue = open_queue(''.join(f'&ssl_{option}={mine / name}' for option, name in files.items()))
+    filebase = queue.enqueue('first')
+    assert queue.take().msg == 'first'
+    renewed = Authority(theirs, 'renewed')
+    renewed.sign('server')
+    renewed.sign('client')
+    queue.finish(filebase)  # a connection that lives goes on
+    secure.server.stop()
+    secure.server.start()
+    queue.connection.drop()
+    assert 'certificate' in why_refused(queue)
+    shutil.copytree(theirs, mine, dirs_exist_ok=True)
+    wait_for_broker(queue)
+    queue.enqueue('second')
+    assert wait_for(queue).msg == 'second'
 
 
 def test_an_operator_sees_why_nothing_goes_on(secure: Secure, tmp_path: Path) -> None:
