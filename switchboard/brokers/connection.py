@@ -303,8 +303,16 @@ class Connection:
         with self._lock:
             if not self.holds(delivery):
                 raise _lost(delivery)
+            end_it = partial(self.again if self.driver.has_leases else self._once, 'acknowledge', end)
             try:
-                (self.again if self.driver.has_leases else self._once)('acknowledge', end)
+                try:
+                    end_it()
+                except EntryTakenError:
+                    # Where the broker has lost it, and not another one got it, it has it again after a sign of life.
+                    self.again('heartbeat', self._beat)
+                    if not self.holds(delivery):
+                        raise
+                    end_it()
             except BrokerDownError as error:
                 if self.driver.has_leases:
                     raise
@@ -444,9 +452,8 @@ class Connection:
         with self._lock:
             if stop is not None and stop.is_set():
                 return
-            work = self.again if self.driver.has_leases else self._once
             try:
-                lost = work('heartbeat', lambda: self.driver.beat(self.held.values()))
+                (self.again if self.driver.has_leases else self._once)('heartbeat', self._beat)
             except Exception as error:
                 level = logging.DEBUG if self._heartbeat_failed else logging.WARNING
                 self._heartbeat_failed = True
@@ -454,10 +461,13 @@ class Connection:
                 self.drop()
                 return
             self._heartbeat_failed = False
-            for delivery in (self.held.pop(tag, None) for tag in lost):
-                if delivery is not None:
-                    name, queue = delivery.message_id, delivery.queue
-                    event(log, logging.WARNING, None, 'claim lost', name=name, queue=queue)
+
+    def _beat(self) -> None:
+        for tag in self.driver.beat(self.held.values()):
+            delivery = self.held.pop(tag, None)
+            if delivery is not None:
+                name, queue = delivery.message_id, delivery.queue
+                event(log, logging.WARNING, None, 'claim lost', name=name, queue=queue)
 
     def __del__(self) -> None:
         # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.

@@ -7,6 +7,7 @@ after it was made anew.  A reply says that a message is in Redis's memory, and o
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,10 @@ from switchboard.errors import (
     QueueFullError,
     UnknownExchangeError,
 )
+from switchboard.events import event
 from switchboard.message.naming import HIGHEST_PRIORITY
+
+log = logging.getLogger('switchboard.queue')
 
 # The ``proto-max-bulk-len`` of a Redis, beyond which it hangs up: what it is by default, and the least that it may be.
 DEFAULT_BULK_BYTES, LEAST_BULK_BYTES = 512 << 20, 1 << 20
@@ -64,6 +68,8 @@ class RedisDriver(Driver):
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
         self._asked: dict[str, str] = {}
         self._looked_into: set[str] = set()
+        # By queue, when its keys came to be; our leases on it are of that time.
+        self._born: dict[str, bytes] = {}
         # The message that is being stored, and the queues that it is not in yet.
         self._storing: tuple[Publish, list[str]] | None = None
         self._forget()
@@ -152,14 +158,31 @@ class RedisDriver(Driver):
 
     def beat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        by_queue: dict[str, list[str]] = {queue: [] for queue in self._looked_into}
+        by_queue: dict[str, dict[str, Delivery]] = {queue: {} for queue in self._looked_into}
         for delivery in held:
-            by_queue.setdefault(delivery.queue, []).append(delivery.tag)
-        return [
-            _text(tag)
-            for queue, tags in by_queue.items()
-            for tag in self._run('RENEW', queue, [self._lease_ms, *tags])
-        ]
+            by_queue.setdefault(delivery.queue, {})[delivery.tag] = delivery
+        return [tag for queue, mine in by_queue.items() for tag in self._renew(queue, mine)]
+
+    def _renew(self, queue: str, mine: Mapping[str, Delivery]) -> list[str]:
+        """:return: the tags of those that are ours no longer."""
+        born, *lost = self._run('RENEW', queue, [self._lease_ms, *mine])
+        if self._born.setdefault(queue, born) == born:
+            return [_text(tag) for tag in lost]
+        unwritable = []
+        for tag in map(_text, lost):
+            one = mine[tag]
+            outgoing = OutgoingMessage(one.body, one.headers, one.properties)
+            try:
+                message = pack(self._channel, outgoing, one.exchange, one.routing_key)
+            except Exception:  # what a stranger has sent may be read by kombu, and not written
+                unwritable.append(tag)
+                continue
+            self._run('ADOPT', queue, [tag, tag[0] + message, self._lease_ms])
+        self._born[queue] = born
+        self.connection_number += 1  # bindings went with it
+        kept = len(lost) - len(unwritable)
+        event(log, logging.WARNING, None, 'data lost', queue=queue, url=self._url.shown, kept=kept)
+        return unwritable
 
     # Keys.
 
@@ -265,7 +288,8 @@ class RedisDriver(Driver):
         del self._asked[queue]
         if not taken:
             return None
-        tag, message, deaths = taken
+        tag, message, deaths, born = taken
+        self._born.setdefault(queue, born)
         return unpack(
             queue, message, deaths=int(deaths), tag=_text(tag), connection_number=self.connection_number
         )
@@ -365,6 +389,7 @@ class RedisDriver(Driver):
     def delete_queue(self, queue: str) -> None:
         """See `Driver`."""
         self._looked_into.discard(queue)  # or the next sign of life makes one of its keys again
+        self._born.pop(queue, None)
         self._channel.client.delete(*self._keys(queue))
 
     def count(self, queue: str) -> int:

@@ -9,7 +9,8 @@ kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its p
     a sorted set: until when each is its holder's, in milliseconds, by tag.  A holder that lives renews it.  A tag is the list's number, the
     SHA-1 of the message and the number of this taking.
 ``switchboard:QUEUE:deaths``
-    a hash: how often a lease ran out, by SHA-1; and when somebody looked for such leases last, in milliseconds, as ``looked``.
+    a hash: how often a lease ran out, by SHA-1; and when somebody looked for such leases last, in milliseconds, as ``looked``; and when
+    these keys came to be, as ``born``.
 ``switchboard:QUEUE:delayed``
     a sorted set: messages that wait, each behind the number of its list, by the time they are due.
 ``switchboard:QUEUE:wake``
@@ -19,6 +20,9 @@ No Redis Cluster: the keys of a queue have no hash tag, and a cluster would have
 
 Times are those of the server, so that the clocks of its clients do not matter.  Its own clock may be turned, and it may be away for longer than a lease: every
 consumer looks four times in the time of a lease, and where nobody has looked for half of one, nobody can have renewed: the leases that were running then run on for one more.
+
+**Lost data.**  An empty server may take the place of one that has failed, and ``FLUSHALL`` is one word.  What waited is gone then; what somebody holds is not, and
+would be, if its holder were to believe that another one has it.  So each holder sees by ``born`` that its leases were lost and did not run out, and puts its messages there again.
 
 **A script that is stopped** in the middle is not undone.  Redis stops it at a command that its user may not call (an access list, a renamed command), and at a key that is
 of another type.  So a script puts a message where it goes before it takes it away from where it was, and begins by calling the commands that take away in a way
@@ -43,7 +47,7 @@ def key_of(queue: str, part: str) -> str:
     return f'switchboard:{queue}:{part}'
 
 
-SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
+SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'ADOPT', 'PUT', 'DELAY', 'NEXT_DUE')
 
 
 @cache

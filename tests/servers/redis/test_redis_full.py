@@ -87,7 +87,7 @@ def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
     full.fill(queue)
     wait_for_renewal(full.place, queue)
     assert other.recover(own=False) == []
-    assert full.client.hkeys(f'switchboard:{queue.all_queues[0]}:deaths') == [b'looked']
+    assert full.client.hkeys(f'switchboard:{queue.all_queues[0]}:deaths') == [b'born', b'looked']
     queue.finish(filebase)
     assert unacked(queue.connection) == 0
 

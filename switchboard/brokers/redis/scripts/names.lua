@@ -32,3 +32,13 @@ local function look(lease)
   redis.call('HSET', deaths, 'looked', now)
 end
 
+-- When the keys of a queue came to be.  Another time says that Redis has lost them, and the leases with them.
+local function born()
+  local found = redis.call('HGET', deaths, 'born')
+  if not found then
+    found = time[1] .. '.' .. time[2]
+    redis.call('HSET', deaths, 'born', found)
+  end
+  return found
+end
+

@@ -2,8 +2,8 @@
 
 begin()
 look(tonumber(ARGV[1]))
--- Returns those that were not renewed, because their lease was over and somebody else has the message.
-local lost = {}
+-- Returns when the keys came to be, and the tags that were not renewed: their lease was over and somebody else has the message, or Redis has lost them.
+local lost = {born()}
 for i = 2, #ARGV do
   if redis.call('ZSCORE', leases, ARGV[i]) then
     redis.call('ZADD', leases, 'XX', now + ARGV[1], ARGV[i])

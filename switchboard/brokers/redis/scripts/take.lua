@@ -27,4 +27,4 @@ if not had then
   redis.call('HSET', held, ARGV[1], list .. message)
   redis.call('LTRIM', lists[list], 0, -2)
 end
-return {tag, message, died}
+return {tag, message, died, born()}
