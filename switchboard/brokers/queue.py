@@ -19,7 +19,7 @@ import logging
 import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -397,11 +397,14 @@ class BrokerQueue:
         for queue in self.broker_queues:
             for message_id, deaths in self.connection.restore(queue):
                 event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
-        claims = [self.claim_of(filebase) for filebase in self.get_files(CLAIMED)] if own else []
-        ready = [claim.filebase for claim in reversed(claims) if self._give_up(claim)]
-        return sorted(ready)
+        claimed = self.get_files(CLAIMED) if own else []
+        return sorted(filebase for filebase in reversed(claimed) if self._give_up(filebase))
 
-    def _give_up(self, claim: BrokerClaim) -> bool:
+    def _give_up(self, filebase: str) -> bool:
+        try:
+            claim = self.claim_of(filebase)
+        except ConnectionLostError:
+            return True
         recoveries = count_since_retry(claim.entry.records, 'recovered') + 1
         if recoveries >= self.options.max_recoveries:
             claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
@@ -410,7 +413,8 @@ class BrokerQueue:
         self.consumer.forget(claim)
         if not claim.connection.counts_deaths:
             self.delivery_counts.add(claim.identity)
-        claim.connection.requeue(claim.delivery, died=True)
+        with suppress(EntryTakenError):  # then the broker has it back already
+            claim.connection.requeue(claim.delivery, died=True)
         return True
 
     def close(self) -> None:

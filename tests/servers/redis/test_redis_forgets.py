@@ -29,6 +29,7 @@ from tests.servers.brokers.broker_queues import (
     drain,
     end_leases,
     queue_of,
+    unacked,
     wait,
     wait_for_broker,
 )
@@ -163,6 +164,16 @@ def test_what_kombu_cannot_write_holds_up_no_other(place: OnBroker, forgetful: B
     assert [queue.connection.holds(one) for one in (first, second)] == [False, True]
     queue.connection.requeue(second)
     assert queue.take().filebase == filebase
+
+
+def test_a_message_whose_lease_is_over_is_given_up_with_the_others(place: OnBroker) -> None:
+    queue = queue_of(place, f'&lease={HELD_LEASE}')
+    queue.enqueue_many(['first', 'second', 'third'])
+    assert [queue.take().msg for _ in range(2)] == ['first', 'second']
+    end_leases(place, queue)
+    queue.recover_backup_files()
+    assert sorted(drain(queue)) == ['first', 'second', 'third']
+    assert unacked(queue.connection) == 0
 
 
 def test_a_bridge_makes_its_bindings_again(
