@@ -19,7 +19,13 @@ from switchboard.config import remote_queues
 from switchboard.declared.declarations import Declaration
 from switchboard.declared.declaring import DeclaredQueues
 from switchboard.declared.presence import Ticket
-from switchboard.errors import QueueError, QueueMismatchError, SwitchboardError, UnknownQueueError
+from switchboard.errors import (
+    NotListableError,
+    QueueError,
+    QueueMismatchError,
+    SwitchboardError,
+    UnknownQueueError,
+)
 from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
 from switchboard.handoff.handoff import Handoff, KeyedOutput
 from switchboard.handoff.publish_many import Outcome, Publication, publish_many
@@ -505,9 +511,13 @@ class Spool:
         :param on_failure: called for each entry that could not be dropped, with its file's name and the error; by default they are in the log.
         :return: how many.
         :raises QueueError: it cannot be looked into.
+        :raises NotListableError: the queue is on a broker.
         """
+        queue = self[name]
+        if queue.is_remote:
+            raise NotListableError('the queue is on a broker, whose tools purge it', queue=queue.name)
         try:
-            return self.declared.removal.purge(self[name].name, on_failure)
+            return self.declared.removal.purge(queue.name, on_failure)
         except OSError as error:
             refuse(error, 'purge', name)
 

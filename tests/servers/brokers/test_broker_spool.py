@@ -11,7 +11,13 @@ import pytest
 from switchboard import Runner, Spool
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.transaction import BrokerTransaction, commit_outputs, publish_outputs
-from switchboard.errors import BrokerDownError, EntryTakenError, OutputsNeverFitError, QueueFullError
+from switchboard.errors import (
+    BrokerDownError,
+    EntryTakenError,
+    NotListableError,
+    OutputsNeverFitError,
+    QueueFullError,
+)
 from switchboard.handoff.moving import send_back
 from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
@@ -58,6 +64,12 @@ class TestHandOff:
         work(far.another(), 'far', batch_size=2)
         assert far.out() == list(range(5))
         assert far.queue.count() == 0
+
+    def test_what_cannot_be_purged_is_not_said_to_be(self, far: Far) -> None:
+        far.queue.enqueue('stays')
+        with pytest.raises(NotListableError, match='on a broker'):
+            far.spool.purge('far')
+        assert far.queue.count() == 1
 
     def test_the_context_of_a_trace_goes_there_and_back(self, far: Far) -> None:
         trace = pytest.importorskip('opentelemetry.sdk.trace')
