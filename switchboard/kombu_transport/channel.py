@@ -32,7 +32,8 @@ from switchboard.store.claims import claim_of
 
 log = logging.getLogger('switchboard.queue')
 
-# Messages that one consumer gets before the next one of the same connection has its turn.
+# Messages that one consumer gets before the next one of the same connection has its turn: to look into a queue is more work than to take a message
+# that was found there.
 BURST = 16
 # Characters of an error that a history keeps: some errors show all that they choked on.
 MAX_REASON = 500
@@ -44,6 +45,8 @@ class Consumer:
     """A consumer of a queue's messages.
 
     :param name: of the queue's directory.
+    :param turn: the consumer with the smallest is the next.
+    :param left: how many messages it may still get in its turn.
     """
 
     tag: str
@@ -54,6 +57,8 @@ class Consumer:
     on_cancel: Callable[[str], object] | None
     ticket: Ticket
     limit: int
+    turn: int = 0
+    left: int = BURST
 
 
 class Channel(Entities, virtual.Channel):
@@ -176,40 +181,18 @@ class Channel(Entities, virtual.Channel):
         if self.connection is not None:
             self.connection.look_anew()
 
-    def consumed(self) -> list[str]:
-        """:return: the directories of the queues that have a consumer here."""
-        return [one.name for one in self._by_tag.values()]
+    def consumers(self) -> list[Consumer]:
+        """:return: all consumers of this channel."""
+        return list(self._by_tag.values())
 
     def wanted(self) -> list[str]:
         """:return: the directories of the queues from which a message could be delivered now."""
         has_room = self.qos.can_consume()
         return list(dict.fromkeys(one.name for one in self._by_tag.values() if one.no_ack or has_room))
 
-    def deliver(self) -> int:
-        """Hand messages to consumers, as far as there is room for them.
-
-        :return: how many.
-        """
-        count = 0
-        for consumer in list(self._by_tag.values()):
-            for _ in range(BURST):
-                if self._by_tag.get(consumer.tag) is not consumer:
-                    break  # a callback has cancelled it
-                message = self._next(consumer)
-                if message is None:
-                    break
-                count += 1
-                consumer.callback(message)
-                if self.broker.is_used_up(consumer.name):
-                    break  # the next wait begins with a look
-        # The next time, another one is the first.
-        if len(self._by_tag) > 1:
-            tag, first = next(iter(self._by_tag.items()))
-            self._by_tag[tag] = self._by_tag.pop(tag, first)
-        return count
-
-    def _next(self, consumer: Consumer) -> Any:
-        if not consumer.no_ack and not self.qos.can_consume():
+    def next_message(self, consumer: Consumer) -> Any:
+        """:return: the next message of a consumer; None if there is none, or no room for it, or a callback has cancelled the consumer."""
+        if self._by_tag.get(consumer.tag) is not consumer or not (consumer.no_ack or self.qos.can_consume()):
             return None
         with self.broker.lock:
             try:
@@ -305,11 +288,11 @@ class Channel(Entities, virtual.Channel):
         self._get_many((), timeout)
 
     def _get_many(self, queues: Iterable[str], timeout: float | None = None) -> None:
-        """Deliver the ready messages of all queues that have a consumer.
+        """Deliver one message.
 
-        :raises queue.Empty: nothing is.
+        :raises queue.Empty: there is none.
         """
-        if not self.deliver():
+        if not self.connection.deliver((self,)):
             raise Empty
 
     def after_reply_message_received(self, queue: str) -> None:

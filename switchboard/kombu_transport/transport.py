@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -61,6 +63,7 @@ class Transport(virtual.Transport):
         self._readers: list[int] = []
         self._thread: int | None = None
         self._next_look_s = 0.0
+        self._turns = itertools.count(1)
         # Claims that somebody closed, by directory and filebase: when to look whether he is dead, and how often we did.
         self._suspects: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -132,7 +135,7 @@ class Transport(virtual.Transport):
     # Waiting.
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver the ready messages; if there is none, wait for one.
+        """Deliver one message; if there is none, wait for it.
 
         :raises TimeoutError: nothing came in time.
         """
@@ -141,11 +144,11 @@ class Transport(virtual.Transport):
             raise DiskFault('the connection is closed')
         ends_s = None if timeout is None else time.monotonic() + timeout
         self._thread = threading.get_ident()
-        if self._deliver_all():
+        if self._deliver():
             return
         while True:
             is_watched = watch.follow(set(self._directories()), ARRIVALS)
-            if self._deliver_all():
+            if self._deliver():
                 return
             left_s = None if ends_s is None else ends_s - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -156,13 +159,29 @@ class Transport(virtual.Transport):
             if self.watch is not watch:
                 raise DiskFault('the connection was closed meanwhile')
 
-    def _deliver_all(self) -> int:
+    def _deliver(self) -> bool:
         if time.monotonic() >= self._next_look_s:
             self._look_after_queues()  # who always has something to do must not leave to the dead what they held
-        count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
-        if count >= BURST and self.watch is not None:
-            self.watch.rest()  # a busy consumer needs no notice that there is something to do
-        return count
+        return self.deliver(list(self.channels))
+
+    def deliver(self, channels: Iterable[Any]) -> bool:
+        """Hand one message to its consumer, and no more: whoever waits for one event decides after each what to do next.
+
+        :return: False if there is none.
+        """
+        turns = [(one, channel) for channel in channels if not channel.closed for one in channel.consumers()]
+        for consumer, channel in sorted(turns, key=lambda turn: turn[0].turn):
+            message = channel.next_message(consumer)
+            consumer.left -= 1
+            is_over = consumer.left <= 0
+            if is_over and self.watch is not None:
+                self.watch.rest()  # a busy consumer needs no notice that there is something to do
+            if message is None or is_over or self.broker.is_used_up(consumer.name):
+                consumer.turn, consumer.left = next(self._turns), BURST
+            if message is not None:
+                consumer.callback(message)
+                return True
+        return False
 
     def _directories(self) -> list[str]:
         path = self.broker.spool.path
@@ -219,7 +238,7 @@ class Transport(virtual.Transport):
             retry_what_was_refused()
             for channel in list(self.channels):
                 channel.qos.end_refused()
-            for name in {name for channel in self.channels for name in channel.consumed()}:
+            for name in {one.name for channel in list(self.channels) for one in channel.consumers()}:
                 try:
                     self.broker.recover(self.broker.queue(name, 'consume'))
                 except QueueError:
@@ -289,9 +308,10 @@ class Transport(virtual.Transport):
         self._readers = []
 
     def _on_news(self) -> None:
-        """Deliver the ready messages, one burst at a time, and go back to sleep when there is none.
+        """Deliver the ready messages, one at a time, and go back to sleep when there is none.
 
-        While there is something, the descriptor stays readable: the loop comes back here after it has looked at all others.
+        While there is something, the descriptor stays readable: the loop comes back here after it has looked at all others, and at
+        whether it is to end.
         """
         watch = self.watch
         if watch is None:
@@ -299,12 +319,12 @@ class Transport(virtual.Transport):
         if not self._read_watch(watch):
             return
         try:
-            if self._deliver_all():
+            if self._deliver():
                 watch.wake()
                 return
             is_watched = watch.follow(set(self._directories()), ARRIVALS)
             self._add_readers()
-            if self._deliver_all():
+            if self._deliver():
                 watch.wake()
                 return
         except BaseException:

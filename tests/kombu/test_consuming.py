@@ -35,6 +35,11 @@ def put(connect, *bodies, queue='work', **keys):
         producer.publish(body, routing_key=queue, **keys)
 
 
+def drain(connection, count):
+    for _ in range(count):
+        connection.drain_events(timeout=PATIENCE_S)
+
+
 class Inbox:
     """Keeps what is delivered."""
 
@@ -93,13 +98,37 @@ def test_a_consumer_that_waits_follows_a_directory_that_is_renewed(connect, queu
     assert inbox.bodies == [{'a': 1}]
 
 
+def test_who_waits_for_one_event_gets_one_message(connection, connect, channel, queue):
+    put(connect, *range(5))
+    inbox = Inbox()
+    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        for number in range(5):
+            assert inbox.bodies == list(range(number))
+            connection.drain_events(timeout=PATIENCE_S)
+    assert inbox.bodies == list(range(5))
+
+
+def test_a_callback_may_wait_for_an_event_itself(connection, connect, channel, queue):
+    put(connect, 'first', 'second')
+    inbox = Inbox()
+
+    def wait_for_the_next(body, message):
+        if body == 'first':
+            connection.drain_events(timeout=PATIENCE_S)
+        inbox(body, message)
+
+    with kombu.Consumer(channel, queue, callbacks=[wait_for_the_next]):
+        connection.drain_events(timeout=PATIENCE_S)
+    assert inbox.bodies == ['second', 'first']
+
+
 def test_prefetch_is_the_most_that_is_delivered_and_unacknowledged(
     connection, connect, channel, queue, files
 ):
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(channel, queue, callbacks=[inbox], prefetch_count=2) as consumer:
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 2)
         assert inbox.bodies == [0, 1]
         assert sum(name.endswith('.bak') for name in files('work')) == 2
         with pytest.raises(TimeoutError):
@@ -108,7 +137,7 @@ def test_prefetch_is_the_most_that_is_delivered_and_unacknowledged(
         connection.drain_events(timeout=PATIENCE_S)
         assert inbox.bodies == [0, 1, 2]
         consumer.qos(prefetch_count=4)
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 2)
         assert inbox.bodies == [0, 1, 2, 3, 4]
 
 
@@ -119,7 +148,9 @@ def test_without_prefetch_there_is_a_limit_all_the_same(connect):
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(connection.default_channel, queue, callbacks=[inbox]):
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 3)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
     assert inbox.bodies == [0, 1, 2]
 
 
@@ -134,9 +165,9 @@ def test_consumers_of_one_connection_take_turns(connection, connect, channel):
         kombu.Consumer(channel, kombu.Queue('one'), callbacks=[one]),
         kombu.Consumer(channel, kombu.Queue('two'), callbacks=[two]),
     ):
-        connection.drain_events(timeout=PATIENCE_S)
-        assert 0 < len(one.bodies) < 50
-        assert 0 < len(two.bodies) < 50
+        drain(connection, 49)
+        assert one.bodies
+        assert two.bodies
 
 
 def test_two_channels_may_consume_from_one_queue(connection, connect, queue):
@@ -147,7 +178,7 @@ def test_two_channels_may_consume_from_one_queue(connection, connect, queue):
         kombu.Consumer(second, kombu.Queue('work'), callbacks=[two], prefetch_count=1),
     ):
         put(connect, 'a', 'b')
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 2)
     assert sorted(one.bodies + two.bodies) == ['a', 'b']
     assert len(one.bodies) == len(two.bodies) == 1
 
@@ -306,6 +337,18 @@ def test_an_acknowledgement_makes_the_loop_deliver_the_next(connect, queue, hub)
             thread = threading.Thread(target=inbox.messages[number].ack)
             thread.start()
             thread.join()
+
+
+def test_the_loop_looks_at_all_others_after_each_message(connect, queue, hub):
+    put(connect, *range(20))
+    connection = connect(rescan=HOUR_S)
+    inbox = Inbox()
+    connection.register_with_event_loop(hub)
+    with kombu.Consumer(connection, queue, callbacks=[inbox]):
+        while len(inbox.bodies) < 20:
+            before = len(inbox.bodies)
+            hub.run_once()
+            assert len(inbox.bodies) <= before + len(connection.transport.watch.descriptors())
 
 
 def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):

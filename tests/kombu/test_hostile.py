@@ -24,7 +24,7 @@ from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
 from tests.helpers.descriptors import Opened, open_files
 from tests.helpers.waiting import PATIENCE_S
-from tests.kombu.test_consuming import Inbox, consume_and_keep, put
+from tests.kombu.test_consuming import Inbox, consume_and_keep, drain, put
 from tests.unit.declared.test_presence import in_child, kill
 
 
@@ -176,8 +176,9 @@ def test_channels_share_the_files_that_a_process_may_have_open(connection, conne
         kombu.Consumer(one, kombu.Queue('work'), callbacks=[inbox], prefetch_count=2),
         kombu.Consumer(two, kombu.Queue('work'), callbacks=[inbox], prefetch_count=2),
     ):
-        connection.drain_events(timeout=PATIENCE_S)
-        assert len(inbox.bodies) == 3
+        drain(connection, 3)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
         inbox.messages[0].ack()
         connection.drain_events(timeout=PATIENCE_S)
         assert len(inbox.bodies) == 4
@@ -191,7 +192,7 @@ def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, qu
     with kombu.Consumer(
         connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=10
     ):
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 3)
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.01)
     assert len(inbox.bodies) == 3
@@ -311,7 +312,7 @@ def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, 
     connection = connect()
     inbox = Inbox(acks=False)
     with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox]):
-        connection.drain_events(timeout=PATIENCE_S)
+        drain(connection, 2)
     with refusing(connection):
         with pytest.raises(DiskFault):
             inbox.messages[0].ack()
