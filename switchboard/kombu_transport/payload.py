@@ -28,7 +28,7 @@ from switchboard.message.mail import mail_bytes
 from switchboard.message.metadata import ALWAYS
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.serializers import Raw
-from switchboard.message.typed_json import OWN_TAGS, TAG, dump_json
+from switchboard.message.typed_json import MAX_DEPTH, OWN_TAGS, TAG, dump_json, is_too_deep, parse_json
 
 TRANSIENT = 1
 # Tuples, for a union is made anew each time that it is asked about.
@@ -39,6 +39,8 @@ TYPED = 'kombu_typed'
 RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
 _DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
 _DEAD = 'dead-lettered'
+# What of a message is not its body, in errors.
+_FIELDS = 'headers and properties'
 
 
 class _Nothing:
@@ -61,6 +63,7 @@ def pack(
 
     :param delayed: a task's ``eta`` is when the entry is ready; otherwise its consumer waits for it.
     :return: the message and its metadata.
+    :raises UnserializableError: its expiration is none.
     """
     body, encoding = _text(message)
     properties = dict(message['properties'])
@@ -107,13 +110,20 @@ def _metadata(
     if priority := _priority(properties.get('priority')):
         metadata['priority'] = priority
     if (expiration := properties.get('expiration')) not in (None, ''):
-        metadata['ttl'] = float(expiration) / 1000
+        metadata['ttl'] = _milliseconds(expiration) / 1000
     for key in ('reply_to', 'correlation_id'):
         if isinstance(value := properties.get(key), str):
             metadata[key] = value
     if delayed and (ready_s := _eta_s(headers.get('eta'))) is not None:
         metadata['not_before'] = ready_s
     return metadata
+
+
+def _milliseconds(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UnserializableError(f'expiration: {str(value)[:40]!r} is no number of milliseconds') from error
 
 
 def _priority(value: Any) -> int:
@@ -151,10 +161,30 @@ def encoded(payload: Mapping[str, Any]) -> Raw:
     try:
         text = _dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UnserializableError(f'headers and properties: {error}') from error
+        raise UnserializableError(f'{_FIELDS}: {error}') from error
+    if text.count('[') + text.count('{') > MAX_DEPTH and is_too_deep(payload):
+        raise UnserializableError(f'{_FIELDS}: nested too deeply')
     if f'"{TAG}"' in text:  # a dictionary of a user's, which is to come back as it was
         return Raw('json', dump_json(json.loads(text)))
     return Raw('json', text.encode('ascii'))
+
+
+def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
+    """:return: the payload in kombu's own form, for what JSON alone does not hold.
+
+    :raises TypeError: nor does that.
+    :raises UnserializableError: no consumer could read it, for kombu writes more (``NaN``, any depth, a user's dictionary that looks like a tag) than
+        can be read.
+    """
+    try:
+        body = kombu_json.dumps(payload).encode('ascii')
+        parse_json(body, _FIELDS)
+        kombu_json.loads(body)
+    except TypeError:
+        raise
+    except Exception as error:  # each type that kombu was taught has errors of its own
+        raise UnserializableError(f'{_FIELDS}: {error}') from error
+    return Raw('json', body)
 
 
 def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
-from kombu.utils import json as kombu_json
 
 from switchboard.declared.presence import Ticket
 from switchboard.errors import (
@@ -30,7 +29,7 @@ from switchboard.errors import (
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
-from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, pack
+from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
@@ -310,12 +309,11 @@ class SpoolConnection:
         return stored > 0
 
     def _encoded(self, routed: RoutedMessage) -> tuple[Raw, dict[str, Any]]:
-        """:raises UnserializableError: kombu's own JSON does not hold the headers or properties either."""
+        """:raises UnserializableError: no consumer could read it."""
         try:
             return encoded(routed.payload), routed.metadata
         except UnserializableError:
-            body = kombu_json.dumps(routed.payload).encode('ascii')
-            return Raw('json', body), {**routed.metadata, TYPED: True}
+            return encoded_by_kombu(routed.payload), {**routed.metadata, TYPED: True}
 
     def _transaction(
         self, queues: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]

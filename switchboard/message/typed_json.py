@@ -33,6 +33,7 @@ MAX_DEPTH = 200
 _KEYS = frozenset((TAG, VALUE))
 _MARK = f'"{TAG}"'
 _PLAIN = frozenset((str, int, bool, type(None)))
+_NESTS = (dict, list, tuple)
 _NESTED = 'nested too deeply'
 _TOO_DEEP = f'{_NESTED}, or it contains itself'
 
@@ -115,12 +116,13 @@ def parse_json(
         raise CorruptEntryError(f'{what}: {_NESTED}') from error
     except ValueError as error:
         raise CorruptEntryError(f'{what}: {error}') from error
-    if len(text) > MAX_DEPTH and text.count('[') + text.count('{') > MAX_DEPTH and _is_too_deep(value):
+    if len(text) > MAX_DEPTH and text.count('[') + text.count('{') > MAX_DEPTH and is_too_deep(value):
         raise CorruptEntryError(f'{what}: {_NESTED}')
     return value, _MARK in text
 
 
-def _is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any) -> bool:
+    """Has a value more levels than a reader takes?"""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         if not level:
@@ -128,9 +130,9 @@ def _is_too_deep(value: Any) -> bool:
         level = [
             item
             for each in level
-            if type(each) in (dict, list)
-            for item in (each.values() if type(each) is dict else each)
-            if type(item) in (dict, list)
+            if isinstance(each, _NESTS)
+            for item in (each.values() if isinstance(each, dict) else each)
+            if isinstance(item, _NESTS)
         ]
     return True
 

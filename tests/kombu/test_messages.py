@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
+from contextlib import nullcontext
 from email.message import EmailMessage
 
 import kombu
@@ -13,7 +15,10 @@ from amqp.exceptions import ContentTooLarge, PreconditionFailed
 from switchboard import Spool
 from switchboard.kombu_transport import unacked
 from switchboard.kombu_transport.errors import QueueFull
+from switchboard.message.typed_json import MAX_DEPTH
 from tests.helpers.waiting import PATIENCE_S
+
+WHEN = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
@@ -66,14 +71,58 @@ def test_bare_text_is_a_message_as_the_command_celery_amqp_has_it(channel, queue
 
 
 def test_headers_that_json_does_not_hold_survive(channel, queue):
-    when = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
-    put(channel, 'x', headers={'when': when, 'key': b'\xff', 'plain': 1})
-    assert queue.get().headers == {'when': when, 'key': b'\xff', 'plain': 1}
+    put(channel, 'x', headers={'when': WHEN, 'key': b'\xff', 'plain': 1})
+    assert queue.get().headers == {'when': WHEN, 'key': b'\xff', 'plain': 1}
 
 
 def test_headers_that_nothing_holds_are_an_error_and_nothing_is_stored(channel, queue, files):
     with pytest.raises((PreconditionFailed, TypeError)):
         put(channel, 'x', headers={'object': object()})
+    assert files('work') == []
+
+
+def _nested(levels):
+    value: list = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    'headers',
+    [
+        {'a': math.nan},
+        {'a': [math.inf]},
+        {'a': _nested(MAX_DEPTH)},
+        {'a': _nested(100_000)},
+        {'a': _nested(MAX_DEPTH), 'when': WHEN},
+        {'a': {'__type__': 'datetime', '__value__': 'no date'}, 'when': WHEN},
+        {'a': {'__type__': 'unknown', '__value__': ''}, 'when': WHEN},
+    ],
+    ids=['not a number', 'infinity', 'deep', 'very deep', 'deep with a date', 'no date', 'unknown tag'],
+)
+@pytest.mark.parametrize('is_batch', [False, True], ids=['alone', 'batch'])
+def test_headers_that_no_consumer_could_read_are_an_error_and_nothing_is_stored(
+    channel, queue, files, headers, is_batch
+):
+    if is_batch and kombu.VERSION[:2] < (5, 7):
+        pytest.skip('kombu has no batches')
+    producer = kombu.Producer(channel)
+    with pytest.raises(PreconditionFailed), producer.batch() if is_batch else nullcontext():
+        producer.publish('x', routing_key='work', headers=headers)
+    assert files('work') == []
+
+
+def test_headers_as_deep_as_can_be_read_are_delivered(channel, queue):
+    deep = _nested(MAX_DEPTH - 4)
+    put(channel, 'x', headers={'a': deep})
+    assert queue.get(no_ack=True).headers == {'a': deep}
+
+
+def test_an_expiration_that_is_no_number_is_an_error_and_nothing_is_stored(channel, queue, files):
+    message = channel.prepare_message('x', properties={'expiration': 'soon'})
+    with pytest.raises(PreconditionFailed, match='milliseconds'):
+        channel.basic_publish(message, exchange='', routing_key='work')
     assert files('work') == []
 
 
