@@ -78,7 +78,8 @@ class Definitions:
         """Write it as JSON."""
         exchanges = [one._asdict() for one in self.exchanges.values()]
         bindings = [_fields(one) for one in self.bindings]
-        return json.dumps({'exchanges': exchanges, 'bindings': bindings}, separators=(',', ':')).encode()
+        content = {'exchanges': exchanges, 'bindings': bindings}
+        return json.dumps(content, separators=(',', ':'), allow_nan=False).encode()
 
     @classmethod
     def load(cls, content: bytes) -> Definitions:

@@ -12,6 +12,7 @@ from typing import Any
 
 from amqp.exceptions import PreconditionFailed
 
+from switchboard.message.typed_json import tagged
 from switchboard.routing.headers import HeaderMatch, text_of
 
 DELIVERY_LIMIT = 'x-delivery-limit'
@@ -36,11 +37,21 @@ _OVERFLOW = {
 DROPPED = ('expired', 'overflow')
 
 
+def comparable(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """:return: arguments as they are when they are read from a declaration again.
+
+    :raises UnserializableError: a value is none that can be written.
+    """
+    values: dict[str, Any] = tagged(dict(arguments or {}), 'arguments')
+    return values
+
+
 def queue_keys(arguments: Mapping[str, Any], *, durable: bool, directory: Any) -> dict[str, Any]:
     """Make the arguments of `Spool.declare`.
 
     :param directory: makes a queue's name of what the arguments name.
     :raises PreconditionFailed: an argument has no sense.
+    :raises UnserializableError: one cannot be written.
     """
     options: dict[str, Any] = {} if durable else {'durability': 'lazy'}
     if (ttl_ms := _number(arguments, 'x-message-ttl')) is not None:
@@ -56,7 +67,7 @@ def queue_keys(arguments: Mapping[str, Any], *, durable: bool, directory: Any) -
         options['overflow'] = _OVERFLOW[overflow]
     if (limit := _number(arguments, DELIVERY_LIMIT)) is not None:
         options['max_recoveries'] = max(1, int(limit))
-    kept = {key: value for key, value in arguments.items() if key not in _STORAGE}
+    kept = comparable({key: value for key, value in arguments.items() if key not in _STORAGE})
     keys: dict[str, Any] = {'arguments': {**kept, DURABLE: durable}, 'options': options}
     if (expires_ms := _number(arguments, 'x-expires')) is not None:
         keys['expires_s'] = expires_ms / 1000

@@ -263,9 +263,11 @@ class Channel(Entities, virtual.Channel):
         """:return: the next message of a queue; None if there is none.
 
         :raises NotFound: there is no such queue.
+        :raises ResourceLocked: it is another process's alone.
         """
         name = directory_name(queue)
         with self.broker.lock, amqp_errors('Basic.get'):
+            self.broker.check_access(name)
             self.broker.spool.declared.records.note_use(name)
             return self._take(queue, name, no_ack, self._delivery_limit(name))
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from amqp.exceptions import AccessRefused, NotFound
+from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.utils.uuid import uuid
@@ -14,7 +14,13 @@ from kombu.utils.uuid import uuid
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange
 from switchboard.errors import QueueMismatchError, UnknownQueueError
 from switchboard.events import event
-from switchboard.kombu_transport.arguments import ALTERNATE, binding_match, queue_keys, same_arguments
+from switchboard.kombu_transport.arguments import (
+    ALTERNATE,
+    binding_match,
+    comparable,
+    queue_keys,
+    same_arguments,
+)
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.kombu_transport.spool_connection import PREDECLARED, SpoolConnection
@@ -27,6 +33,7 @@ class Entities:
     """The methods of `Channel` about queues and exchanges."""
 
     broker: SpoolConnection
+    exchange_types: Any
 
     # Exchanges.
 
@@ -47,14 +54,16 @@ class Entities:
         """
         kind: Any = type or 'direct'
         exchange = exchange or f'amq.{kind}'
-        arguments = dict(arguments or {})
-        alternate = arguments.get(ALTERNATE)
         with self.broker.lock, amqp_errors('Exchange.declare'):
+            arguments = comparable(arguments)
+            alternate = arguments.get(ALTERNATE)
             if passive:
                 if exchange not in self.broker.spool.exchanges and exchange not in PREDECLARED:
                     raise NotFound(f'NOT_FOUND - no exchange {exchange!r}', method_name='Exchange.declare')
                 return
             if exchange in PREDECLARED:
+                if kind != PREDECLARED[exchange]:
+                    raise PreconditionFailed(f'{exchange} is of type {PREDECLARED[exchange]}, not {kind}')
                 self._make_predeclared(exchange)
                 return
             wanted = DeclaredExchange(
@@ -71,7 +80,10 @@ class Entities:
         """Delete an exchange, with its bindings.  One that is not there is deleted already.
 
         :raises PreconditionFailed: it has bindings, and `if_unused`.
+        :raises AccessRefused: it is one that is always there.
         """
+        if exchange in PREDECLARED:
+            raise AccessRefused(f'{exchange} is always there')
         with self.broker.lock, amqp_errors('Exchange.delete'):
             self.broker.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
 
@@ -114,6 +126,7 @@ class Entities:
         """Let an exchange deliver to a queue.
 
         :raises NotFound: one of the two is not there.
+        :raises ResourceLocked: the queue is another process's alone.
         """
         self._bind(exchange or 'amq.direct', Target(directory_name(queue)), routing_key, arguments)
 
@@ -134,6 +147,8 @@ class Entities:
         with self.broker.lock, amqp_errors('Queue.bind'):
             if not source:
                 raise AccessRefused('every queue is bound to the default exchange, and nothing else is')
+            if not target.is_exchange:
+                self.broker.check_access(target.name)
             self._make_predeclared(source)
             self.broker.spool.declared.bind(self._binding(source, target, routing_key, arguments))
 
@@ -141,6 +156,8 @@ class Entities:
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
     ) -> None:
         with self.broker.lock, amqp_errors('Queue.unbind'):
+            if not target.is_exchange:
+                self.broker.check_access(target.name)
             if source in self.broker.spool.exchanges:
                 self.broker.spool.declared.exchanges.unbind(
                     self._binding(source, target, routing_key, arguments)
@@ -151,9 +168,8 @@ class Entities:
     ) -> DeclaredBinding:
         exchange = self.broker.spool.exchanges.exchanges.get(source)
         kind = exchange.type if exchange is not None else 'direct'
-        arguments = dict(arguments or {})
-        match = binding_match(kind, routing_key or '', arguments)
-        return DeclaredBinding(source, target, match, routing_key or '', arguments)
+        match = binding_match(kind, routing_key or '', arguments or {})
+        return DeclaredBinding(source, target, match, routing_key or '', comparable(arguments))
 
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
@@ -163,6 +179,20 @@ class Entities:
             (one.target.name, one.source, one.routing_key)
             for one in definitions.bindings
             if not one.target.is_exchange
+        ]
+
+    def typeof(self, exchange: str, default: str = 'direct') -> Any:
+        """:return: kombu's own idea of an exchange's type, which the messages here are not routed by."""
+        known = self.broker.spool.exchanges.exchanges.get(exchange)
+        return self.exchange_types[PREDECLARED.get(exchange, default) if known is None else known.type]
+
+    def get_table(self, exchange: str) -> list[Any]:
+        """:return: of each queue that is bound to an exchange, the routing key, kombu's pattern and the name."""
+        prepare = self.typeof(exchange).prepare_bind
+        return [
+            prepare(queue, exchange, key, {})
+            for queue, source, key in self.list_bindings()
+            if source == exchange
         ]
 
     def get_exchanges(self) -> list[str]:
@@ -196,6 +226,7 @@ class Entities:
         name = directory_name(queue)
         with self.broker.lock, amqp_errors('Queue.declare'):
             if passive:
+                self.broker.check_access(name)
                 self.broker.check_known(name)
             else:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
@@ -221,8 +252,10 @@ class Entities:
 
         :return: how many messages went with it.
         :raises PreconditionFailed: it has consumers, and `if_unused`; or messages, and `if_empty`.
+        :raises ResourceLocked: it is another process's alone.
         """
         with self.broker.lock, amqp_errors('Queue.delete'):
+            self.broker.check_access(directory_name(queue))
             try:
                 return self.broker.spool.delete(directory_name(queue), if_unused=if_unused, if_empty=if_empty)
             except UnknownQueueError:
@@ -232,8 +265,10 @@ class Entities:
         """Drop the messages that wait in a queue: not those that are being worked on.
 
         :return: how many.
+        :raises ResourceLocked: it is another process's alone.
         """
         with self.broker.lock, amqp_errors('Queue.purge'):
+            self.broker.check_access(directory_name(queue))
             self.broker.check_known(directory_name(queue))
             return self.broker.spool.purge(directory_name(queue))
 

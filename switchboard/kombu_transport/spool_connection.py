@@ -21,6 +21,7 @@ from switchboard.declared.presence import Ticket
 from switchboard.errors import (
     ConfigError,
     NoRouteError,
+    QueueLockedError,
     SwitchboardError,
     UnknownExchangeError,
     UnknownQueueError,
@@ -171,6 +172,20 @@ class SpoolConnection:
         """:raises UnknownQueueError: there is no such queue."""
         if not self.spool.declared.is_known(queue):
             raise UnknownQueueError('no such queue', queue=queue)
+
+    def check_access(self, queue: str) -> None:
+        """Make sure that this process may use a queue, if there is one.
+
+        :raises QueueLockedError: it is another process's alone.
+        """
+        declared = self.spool.declared
+        declaration = declared.records.get(queue)
+        if declaration is None or declaration.owner is None:
+            return
+        owner = _OWNERS.get(declaration.owner)
+        # The other one may have died: then it goes.
+        if (owner is None or not owner.is_active) and not declared.removal.delete_if_unused(queue):
+            raise QueueLockedError('it belongs to another process alone', queue=queue)
 
     def size(self, queue: str) -> int:
         """:return: how many messages wait in a queue.  Its directory is not kept open: a program may declare very many."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import math
+from decimal import Decimal
+
 import kombu
 import pytest
 from amqp.exceptions import AccessRefused, ChannelError, NotFound, PreconditionFailed, ResourceLocked
@@ -176,6 +180,21 @@ def test_the_exchanges_that_are_always_there(channel):
     channel.exchange_declare('amq.fanout', passive=True)
     with pytest.raises(AccessRefused):
         channel.exchange_bind('amq.fanout', '')
+    with pytest.raises(AccessRefused):
+        channel.exchange_delete('amq.topic')
+    with pytest.raises(PreconditionFailed):
+        channel.exchange_declare('amq.topic', 'direct')
+    put(channel, 'z', 'a.b', exchange='amq.topic')
+    assert got(queue) == [['z']]
+
+
+@pytest.mark.parametrize('kind', ['direct', 'topic', 'fanout'])
+def test_programs_that_ask_for_an_exchanges_type_and_bindings_get_them(channel, kind):
+    declared(channel, 'in', exchange=kombu.Exchange('e', type=kind), routing_key='a.*')
+    assert channel.typeof('e').type == kind
+    assert [(key, queue) for key, _, queue in channel.get_table('e')] == [('a.*', 'in')]
+    assert channel.typeof('amq.topic').type == 'topic'
+    assert channel.typeof('not there').type == 'direct'
 
 
 def test_a_deleted_exchange_is_gone_for_all(connect):
@@ -245,6 +264,44 @@ def test_arguments_without_sense_are_refused(channel, arguments):
         declared(channel, 'q', queue_arguments=arguments)
 
 
+ODD = {
+    'tuple': ('a', 'b'),
+    'bytes': b'x',
+    'date': datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    'decimal': Decimal('1.5'),
+}
+
+
+@pytest.mark.parametrize('value', ODD.values(), ids=ODD)
+def test_arguments_that_json_does_not_hold_are_compared_and_undone(connect, value):
+    for _ in range(2):
+        channel = connect().default_channel
+        exchange = kombu.Exchange('e', arguments={'x-odd': value})(channel)
+        queue = declared(channel, 'q', queue_arguments={'x-odd': value})
+        exchange.declare()
+        queue.bind_to(exchange, 'key', arguments={'x-odd': value})
+    assert channel.list_bindings() == [('q', 'e', 'key')]
+    queue.unbind_from(exchange, 'key', arguments={'x-odd': value})
+    assert channel.list_bindings() == []
+
+
+def test_arguments_that_cannot_be_written_damage_nothing(connect):
+    arguments = {'x-odd': math.nan}
+    channel = connect().default_channel
+    queue, exchange = declared(channel, 'q'), kombu.Exchange('e')(channel)
+    exchange.declare()
+    for refused in (
+        lambda: declared(channel, 'other', queue_arguments=arguments),
+        kombu.Exchange('f', arguments=arguments)(channel).declare,
+        lambda: queue.bind_to(exchange, 'key', arguments=arguments),
+    ):
+        with pytest.raises(PreconditionFailed):
+            refused()
+    queue.bind_to(exchange, 'key')
+    put(connect().default_channel, 'x', 'key', exchange='e')
+    assert got(queue) == [['x']]
+
+
 def test_a_queue_without_a_name_gets_one(channel):
     queue = kombu.Queue('')(channel)
     queue.declare()
@@ -281,11 +338,24 @@ def test_an_exclusive_queue_is_one_processs_alone_and_goes_with_its_connection(c
         connection = connect()
         with pytest.raises(ResourceLocked):
             declared(connection.default_channel, 'q', exclusive=True)
-        with pytest.raises(ResourceLocked):
-            connection.default_channel.basic_consume('q', True, print, 'tag')
+        channel = connection.default_channel
+        queue = kombu.Queue('q')(channel)
+        for use in (
+            lambda: channel.basic_consume('q', True, print, 'tag'),
+            lambda: queue.queue_declare(passive=True),
+            queue.get,
+            queue.purge,
+            queue.delete,
+            lambda: queue.bind_to('amq.direct', 'key'),
+            lambda: channel.queue_unbind('q', 'amq.direct', 'key'),
+        ):
+            with pytest.raises(ResourceLocked):
+                use()
+        put(channel, 'y', 'q')
         return connection
 
     kill(in_child(declare))
+    assert got(queue) == [['y']]
     one.release()
     assert files('.run/declared') == ['.lock']
 
