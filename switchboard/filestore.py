@@ -25,6 +25,7 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from zope.interface import implementer
@@ -69,7 +70,7 @@ class UniqueNames:
 class FileStore:
     """One directory with ``tmp``, ``new`` and ``cur`` in it.
 
-    Wherever a directory is asked for, it is one of these three words.
+    Wherever a directory is asked for, it is one of these three words, or of those that a subclass has put into :attr:`sub_dirs`.
 
     :param path: where the store is, or will be when it is prepared.
     :param durability: ``full``: what a call did is on the disk when it returns; ``lazy``: it survives the death of every
@@ -78,7 +79,7 @@ class FileStore:
         says, so that readers of this program's files may read them too.
     """
 
-    sub_dirs = DIRECTORIES
+    sub_dirs: Sequence[str] = DIRECTORIES
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class FileStore:
         :raises NotADirectoryError: one of its names is taken by something else.
         """
         self._make(self.path)
-        for directory in DIRECTORIES:
+        for directory in self.sub_dirs:
             self._make(os.path.join(self.path, directory))
 
     def create(self, filename: str | None = None, mode: str = 'w', *, encoding: str = 'utf-8') -> IO[Any]:
@@ -180,9 +181,9 @@ class FileStore:
         self._disk.unlink(self._place(_last_part(filename), source))
         self._sync_names(source)
 
-    def list(self, directory: str) -> builtins.list[str]:
-        """:return: the full paths of the regular files in the directory, sorted by name."""
-        path = self._directory(directory)
+    def list(self, section: str) -> builtins.list[str]:
+        """:return: the full paths of the regular files in one of the directories, sorted by name."""
+        path = self._directory(section)
         with Folder(path, self._disk).scan() as entries:
             names = [
                 entry.name
@@ -213,8 +214,8 @@ class FileStore:
             self._sync(above.fd, 'fsync')
 
     def _directory(self, directory: str) -> str:
-        if directory not in DIRECTORIES:
-            known = ', '.join(DIRECTORIES)
+        if directory not in self.sub_dirs:
+            known = ', '.join(self.sub_dirs)
             raise FileNotFoundError(
                 errno.ENOENT, f'no such directory in a file store (it has {known})', directory
             )

@@ -191,7 +191,7 @@ class IFileStore(Interface):
     """A directory of whole files, with the calls of gocept.filestore.  See `switchboard.filestore`."""
 
     path = Attribute('Where it is.')
-    sub_dirs = Attribute('The names of its directories: tmp, new and cur.')
+    sub_dirs = Attribute('The names of its directories: tmp, new and cur, and what a subclass adds.')
 
     def prepare() -> None:
         """Make its missing parts."""
@@ -208,7 +208,7 @@ class IFileStore(Interface):
     def remove(filename: str, source: str) -> None:
         """Remove a file from a directory."""
 
-    def list(directory: str) -> Sequence[str]:
+    def list(section: str) -> Sequence[str]:
         """:return: the full paths of the files in a directory, sorted by name."""
 
 

@@ -125,7 +125,21 @@ def test_it_has_the_calls_of_its_model_by_the_same_names(store: FileStore) -> No
     put(store, 'a-file')
     store.move(filename='a-file', source='new', destination='cur')
     store.remove(filename='a-file', source='cur')
-    assert store.list('cur') == []
+    assert store.list(section='cur') == []
+
+
+class WithFailures(FileStore):
+    sub_dirs = (*FileStore.sub_dirs, 'failed')
+
+
+def test_a_subclass_may_have_more_directories(tmp_path: Path) -> None:
+    store = WithFailures(tmp_path / 'store')
+    store.prepare()
+    put(store, 'a-file')
+    store.move('a-file', 'new', 'failed')
+    assert store.list('failed') == [f'{store.path}/failed/a-file']
+    with pytest.raises(FileNotFoundError, match='failed'):
+        store.list('nowhere')
 
 
 def test_text_is_utf_8_unless_another_encoding_is_asked_for(store: FileStore) -> None:
