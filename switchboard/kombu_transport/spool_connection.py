@@ -9,6 +9,7 @@ Everything that touches the spool holds :attr:`SpoolConnection.lock`: kombu's us
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,12 +22,14 @@ from switchboard.declared.presence import Ticket
 from switchboard.errors import (
     ConfigError,
     NoRouteError,
+    QueueError,
     QueueLockedError,
     SwitchboardError,
     UnknownExchangeError,
     UnknownQueueError,
     UnserializableError,
 )
+from switchboard.events import event
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
@@ -34,6 +37,7 @@ from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encod
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
+from switchboard.operating.janitor import expire_first
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
@@ -45,6 +49,8 @@ from switchboard.store.publishing import PreparedEntry, publish
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Flush
 
+log = logging.getLogger('switchboard.queue')
+
 Role = Literal['publish', 'publish lazily', 'consume']
 
 # These are always there, AMQP says; a spool makes them when they are first bound to.
@@ -55,6 +61,9 @@ PREDECLARED = {
     'amq.headers': 'headers',
     'amq.match': 'headers',
 }
+
+# Options of a queue whose messages may have to go somewhere when their time is over.
+_EXPIRING = frozenset(('ttl_s', 'dead_letter'))
 
 # Open queues that a connection keeps before it looks which of them are gone: a worker answers each client in a queue of its own, and each
 # has a directory open.
@@ -228,6 +237,25 @@ class SpoolConnection:
             if claim_of(queue.folder, filebase) is None and self._is_orphan(queue, filebase):
                 recovered += len(queue.consumer.recover([filebase], own=False))
         return recovered
+
+    def expire(self) -> bool:
+        """Send messages whose time is over to the dead letters, in queues that nobody consumes from.
+
+        Programs of RabbitMQ delay messages so: in a queue without consumers, with a time to live and an exchange for its dead letters.
+
+        :return: whether there is more to do.
+        """
+        has_more = False
+        for name in self.spool.declared.records.names():
+            try:
+                declaration = self.spool.declared.records.get(name)
+                if declaration is None or not declaration.options.keys() & _EXPIRING or not self.size(name):
+                    continue
+                if not self.spool.consumers(name):  # who consumes finds them himself
+                    has_more |= expire_first(self.queue(name, 'publish lazily'))
+            except (QueueError, OSError) as error:  # gone meanwhile, or another user's
+                event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
+        return has_more
 
     def _is_orphan(self, queue: Switchboard, filebase: str) -> bool:
         disk = self.spool.disk

@@ -165,7 +165,7 @@ class Transport(virtual.Transport):
         return self.deliver(list(self.channels))
 
     def deliver(self, channels: Iterable[Any]) -> bool:
-        """Hand one message to its consumer, and no more: whoever waits for one event decides after each what to do next.
+        """Hand one message to its consumer, and no more: a program that waits for one event decides after each what to do next.
 
         :return: False if there is none.
         """
@@ -227,7 +227,7 @@ class Transport(virtual.Transport):
         return is_news
 
     def _look_after_queues(self) -> None:
-        """Make ready again what the dead held, end what the disk refused to, and take away queues whose time has come."""
+        """Make ready again what the dead held, end what the disk refused to, and take away queues and messages whose time is over."""
         now_s = time.monotonic()
         with self.broker.lock, amqp_errors('Basic.recover'):
             self._look_at_suspects(now_s)
@@ -245,6 +245,8 @@ class Transport(virtual.Transport):
                     continue  # deleted: the next delivery says so
             self.broker.spool.recover()
             self.broker.spool.reap()
+            if self.broker.expire():
+                self._next_look_s = now_s
 
     def _look_at_suspects(self, now_s: float) -> None:
         for suspect, (when_s, count) in list(self._suspects.items()):

@@ -165,6 +165,15 @@ def expire(queue: Switchboard) -> int:
             return expired + sum(_expire(queue, filebase) for filebase in queue.some_files(SAMPLED))
 
 
+def expire_first(queue: Switchboard) -> bool:
+    """Send the first entries to the dead letters, up to the one whose time is not over.
+
+    :return: whether there may be more of them than one look takes.
+    """
+    first = queue.first_files(LOOKED_AT)
+    return all(_expire(queue, filebase) for filebase in first) and len(first) == LOOKED_AT
+
+
 def _expire(queue: Switchboard, filebase: str) -> bool:
     try:
         entry = queue.peek(filebase, READY)

@@ -303,6 +303,27 @@ def test_a_message_expires(channel, queue, files):
     assert files('bad') == []
 
 
+@pytest.mark.parametrize('says', ['queue', 'message'])
+def test_a_queue_without_consumers_delays_messages_for_another(connect, files, says):
+    connection = connect(recovery=0.02, rescan=0.02)
+    channel = connection.default_channel
+    dead_letters = {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'work'}
+    kombu.Queue('work')(channel).declare()
+    kombu.Queue('delay', message_ttl=0.1 if says == 'queue' else None, queue_arguments=dead_letters)(
+        channel
+    ).declare()
+    for number in range(2):
+        put(channel, number, 'delay', expiration=0.1 if says == 'message' else None)
+    bodies: list[object] = []
+    with kombu.Consumer(
+        channel, kombu.Queue('work'), callbacks=[lambda body, _: bodies.append(body)], no_ack=True
+    ):
+        while len(bodies) < 2:
+            connection.drain_events(timeout=PATIENCE_S)
+    assert bodies == [0, 1]
+    assert files('delay') == []
+
+
 def test_an_eta_is_the_brokers_if_the_connection_says_so(connect):
     connection = connect(eta='broker')
     channel = connection.default_channel
