@@ -3,7 +3,8 @@
 First, files that somebody has named: in a configuration, or by their place in a directory that a group may write to.
 
 The name may lead to a fifo, which is opened when a writer comes, and to a device, which never ends: a daemon would hang at its start, and say
-nothing.  So they are opened without waiting, and all but regular files are refused.
+nothing.  So they are opened without waiting, and all but regular files are refused.  The kernel shows some of its own as regular files that are to
+be waited for (``/proc/kmsg``): to read them fails, too.
 """
 
 from __future__ import annotations
@@ -11,10 +12,34 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader, FileIO
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from io import BufferedReader
+    from typing import TypeVar
+
+    from _typeshed import WriteableBuffer
+
+    T = TypeVar('T')
+
+
+class _Unwaited(FileIO):
+    """A file whose reading never says that there is nothing yet."""
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """See `io.RawIOBase`."""
+        found: int | None = super().readinto(buffer)
+        return _there(found)
+
+    def readall(self) -> bytes:
+        """See `io.RawIOBase`."""
+        return _there(super().readall())
+
+
+def _there(found: T | None) -> T:
+    if found is None:
+        raise OSError(errno.EINVAL, 'is a file to wait at, and no regular one')
+    return found
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
@@ -27,7 +52,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, 'is not a regular file', os.fspath(path))
-        return open(descriptor, 'rb')
+        return BufferedReader(_Unwaited(descriptor))
     except BaseException:
         os.close(descriptor)
         raise

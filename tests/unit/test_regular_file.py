@@ -68,6 +68,14 @@ def test_what_is_no_file_is_a_clear_error_at_once(no_file: Path, read: Callable[
         read(no_file)
 
 
+@pytest.mark.parametrize('name', ['configuration', 'part of a configuration', 'password', 'users'])
+def test_a_file_of_the_kernel_that_is_to_be_waited_for_is_an_error_too(name: str) -> None:
+    # Its type is that of a regular file.  To read it takes root, and there is nothing new in it the second time.
+    for _ in range(2):
+        with pytest.raises(SwitchboardError):
+            READERS[name](Path('/proc/kmsg'))
+
+
 def test_a_key_of_a_certificate_is_looked_at_too(no_file: Path, tmp_path: Path) -> None:
     certificate = tmp_path / 'certificate'
     certificate.touch()
