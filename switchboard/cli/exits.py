@@ -105,7 +105,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     ),
     (errors.ScoreboardError, Exit.UNAVAILABLE, ''),
     (errors.SwitchboardError, Exit.UNAVAILABLE, ''),
-    (PermissionError, Exit.NO_PERMISSION, "run it as the spool's owner, or as a member of its group"),
+    (PermissionError, Exit.NO_PERMISSION, ''),
     (FileNotFoundError, Exit.NO_INPUT, ''),
     (NotADirectoryError, Exit.NO_INPUT, ''),
     (IsADirectoryError, Exit.NO_INPUT, ''),
@@ -119,16 +119,13 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     ),
 )
 
-_ROOM = 'make room: `df -h` and `df -i` show the disks, `switchboard spares empty` frees the spare files'
-# The same, for what the kernel says with numbers that have no class.
+# The same, for what the kernel says with numbers that have no class; the advice is that of `system_advice`.
 _BY_NUMBER = {
-    errno.ENOSPC: (Exit.TEMPORARY, _ROOM),
-    errno.EDQUOT: (Exit.TEMPORARY, _ROOM),
-    errno.EMFILE: (Exit.TEMPORARY, 'let it open more files (`ulimit -n`, `LimitNOFILE`)'),
-    errno.EROFS: (
-        Exit.CANNOT_CREATE,
-        'look whether the disk is mounted so, or the kernel made it so after an error (`dmesg`)',
-    ),
+    errno.ENOSPC: Exit.TEMPORARY,
+    errno.EDQUOT: Exit.TEMPORARY,
+    errno.EMFILE: Exit.TEMPORARY,
+    errno.ENFILE: Exit.TEMPORARY,
+    errno.EROFS: Exit.CANNOT_CREATE,
 }
 
 
@@ -138,21 +135,15 @@ LOOKING = frozenset(
 )
 
 
-def _rule(error: BaseException) -> tuple[Exit, str]:
-    """:return: status and advice."""
+def exit_of(error: BaseException) -> Exit:
+    """:return: the status that this error ends in."""
     cause = error.__cause__
     if isinstance(error, errors.DurabilityError) and isinstance(cause, OSError):
         refused = isinstance(cause, PermissionError) or cause.errno in _BY_NUMBER
         error = cause if refused else error  # a disk in good order refuses this as well
     if isinstance(error, OSError) and error.errno in _BY_NUMBER:
         return _BY_NUMBER[error.errno]
-    fitting = ((status, hint) for kind, status, hint in _ERRORS if isinstance(error, kind))
-    return next(fitting, (Exit.SOFTWARE, ''))
-
-
-def exit_of(error: BaseException) -> Exit:
-    """:return: the status that this error ends in."""
-    return _rule(error)[0]
+    return next((status for kind, status, _ in _ERRORS if isinstance(error, kind)), Exit.SOFTWARE)
 
 
 def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
@@ -200,8 +191,10 @@ def _quoted(path: Path | None) -> str:
 
 
 def advice(error: BaseException) -> str:
-    """:return: the advice what to do next, if there is any."""
-    return _rule(error)[1]
+    """:return: the advice what to do next, if there is any: first for trouble that the disk or the machine has."""
+    from switchboard.operating.text import system_advice  # here, because most commands go well
+
+    return system_advice(error) or next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
 
 
 def lines_of(error: BaseException) -> list[str]:
@@ -209,8 +202,9 @@ def lines_of(error: BaseException) -> list[str]:
     if isinstance(error, errors.ConfigErrors):
         return [str(each) for each in error.errors]
     if isinstance(error, OSError):
-        place = f'{error.filename}: ' if error.filename is not None else ''
-        text = place + (error.strerror or str(error) or type(error).__name__)
+        from switchboard.operating.text import system_words
+
+        text = system_words(error)
     elif isinstance(error, MemoryError):
         text = 'out of memory'
     else:

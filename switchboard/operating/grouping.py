@@ -25,6 +25,8 @@ log = logging.getLogger('switchboard.queue')
 NONE = '(none)'
 # Of the text of an error.
 MAX_TOLD = 400
+# The time of a file that the disk did not give: it is read again at each look.
+NEVER_NS = -1
 
 
 def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[str]]:
@@ -50,12 +52,19 @@ def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[
 
 
 def ages(
-    places: Iterable[tuple[str, Folder]], now_ns: int, *, by: str = 'queue', domain: bool = False
+    places: Iterable[tuple[str, Folder]],
+    now_ns: int,
+    unread: dict[str, OSError],
+    *,
+    by: str = 'queue',
+    domain: bool = False,
 ) -> Iterator[tuple[str, float]]:
-    """Walk over the entries of some queues; those that the disk does not give are left out, with a line in the log.
+    """Walk over the entries of some queues.
 
+    :param unread: takes the queues that the disk does not give, and why.
     :return: the name of a group and an age in seconds, for each entry and each of its groups.  By queue nothing is opened, but for what
         was put aside, whose age its history says.
+    :raises PermissionError: this process may not look.
     """
     groups = group_of(by, domain=domain)
     for queue, folder in places:
@@ -69,7 +78,7 @@ def ages(
         except PermissionError:
             raise
         except OSError as error:
-            event(log, logging.WARNING, None, 'not read', queue=queue, error=error)
+            unread[queue] = error
 
 
 def _ages_of(
@@ -128,7 +137,7 @@ class Causes:
     def look(self, folder: Folder, is_over: Callable[[], bool] = lambda: False) -> list[Cause]:
         """:return: the causes; fewer, if it is over before all have been looked at.
 
-        :raises PermissionError: this process may not look.
+        :raises OSError: it cannot be looked at.
         """
         stamp = stamp_of(folder, time.time_ns())
         if stamp is None or stamp != self._stamp:
@@ -137,20 +146,26 @@ class Causes:
 
     def _read(self, folder: Folder, is_over: Callable[[], bool]) -> bool:
         before, self._known = self._known, {}
+        is_all = True
         for filebase, suffix in walk(folder, (PRESERVED,)):
             if len(self._known) >= self._limit:
                 break
             if is_over():
                 return False
-            try:
-                status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
-            except OSError:
-                continue  # it went on meanwhile
             known = before.get(filebase)
-            if known is None or known[0] != status.st_mtime_ns:
+            if known is None or known[0] != _modified_ns(folder, filebase + suffix):
                 entry = summarize(folder, self._queue, filebase, suffix)
                 if entry is None:
                     continue
-                known = entry.modified_ns, Cause.of(entry)
+                known = entry.modified_ns if entry.is_read else NEVER_NS, Cause.of(entry)
+            is_all &= known[0] != NEVER_NS
             self._known[filebase] = known
-        return True
+        return is_all
+
+
+def _modified_ns(folder: Folder, name: str) -> int | None:
+    """:return: when a file was changed last; None where that cannot be seen."""
+    try:
+        return folder.disk.stat(name, dir_fd=folder.fd, follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return None

@@ -8,6 +8,7 @@ Nothing is claimed, so an entry may have gone on a moment later.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import Any, Literal, NamedTuple
@@ -50,6 +51,9 @@ FIRST_READ_BYTES = 8192
 TAIL_BYTES = 1 << 20
 
 
+# Trouble that any other file would have met as well.
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 # The events that bring an entry to where nobody takes it.
 _PUT_ASIDE = ('preserved', 'moved', 'dead-lettered', 'removed', 'restored')
 # Those of them that are a verdict on the message.
@@ -82,6 +86,8 @@ class EntrySummary(NamedTuple):
     damage: str = ''
     # Whether its history may decide where it goes: the file is not of a user whom the spool does not trust.
     is_trusted: bool = True
+    # The disk gave it; it may give one that it refused another time.
+    is_read: bool = True
 
     @property
     def kind(self) -> str:
@@ -242,23 +248,33 @@ def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = No
 
     :param suffix: the state it was in a moment ago; the others are tried as well.
     :return: None if there is no such entry (any more).  An unreadable one is no error, but has ``damage``.
+    :raises OSError: the directory cannot be read, whether there is such an entry cannot be seen, or this process may open no more files.
     """
     for extension in (suffix, *SUFFIXES) if suffix else SUFFIXES:
-        found = _glance(folder, queue, filebase, extension)
+        found = _glance(folder, queue, filebase, extension, is_listed=extension == suffix)
         if found is not None:
             return found
     return None
 
 
-def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySummary | None:
+def _glance(
+    folder: Folder, queue: str, filebase: str, suffix: str, *, is_listed: bool
+) -> EntrySummary | None:
     disk = folder.disk
     name = filebase + suffix
+    try:
+        folder.open()  # where it cannot be, that is no damage of an entry's
+    except FileNotFoundError:
+        return None
     try:
         fd = disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return _unreadable(folder, queue, filebase, suffix, f'cannot be opened: {error.strerror}')
+        if error.errno in _OF_THE_PROCESS:
+            raise
+        why = f'cannot be opened: {error.strerror}'
+        return _unreadable(folder, queue, filebase, suffix, why, is_listed=is_listed)
     try:
         status = disk.fstat(fd)
         entry, body_bytes, damage = _read(disk, fd, status.st_size, filebase)
@@ -267,7 +283,8 @@ def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySumm
         if is_checked and not disk.leads_to(name, folder.fd, status):
             return None
     except OSError as error:
-        return _unreadable(folder, queue, filebase, suffix, f'cannot be read: {error.strerror}')
+        why = f'cannot be read: {error.strerror}'
+        return _unreadable(folder, queue, filebase, suffix, why, is_listed=is_listed)
     finally:
         disk.close(fd)
     inode = (status.st_dev, status.st_ino)
@@ -285,14 +302,20 @@ def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySumm
     )
 
 
-def _unreadable(folder: Folder, queue: str, filebase: str, suffix: str, why: str) -> EntrySummary | None:
+def _unreadable(
+    folder: Folder, queue: str, filebase: str, suffix: str, why: str, *, is_listed: bool
+) -> EntrySummary | None:
+    size, modified_ns, inode = 0, 0, (0, 0)
     try:
         status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
-    except OSError:
+        size, modified_ns, inode = status.st_size, status.st_mtime_ns, (status.st_dev, status.st_ino)
+    except FileNotFoundError:
         return None
-    inode = (status.st_dev, status.st_ino)
+    except OSError:
+        if not is_listed:
+            raise  # nobody can say whether it is there
     entry = Entry(filebase, UNKNOWN, b'{}', b'')
-    return EntrySummary(queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, 0, why)
+    return EntrySummary(queue, filebase, suffix, size, modified_ns, inode, entry, 0, why, is_read=False)
 
 
 def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, str]:

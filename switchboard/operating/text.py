@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from typing import Any
+
+from switchboard.door_errors import DurabilityError
 
 # Characters that could move the cursor, ring, recolour or reverse their neighbours: control characters but the newline and the tab,
 # separators that break lines, marks that change the direction of writing, and surrogates, which no terminal takes.
 _UNSAFE = re.compile(
     '[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]'
 )
+_LOOK_AT_THE_DISK = 'look at the disk (`dmesg`), then do it again'
+_MAKE_ROOM = 'make room: `df -h` and `df -i` show the disks, `switchboard spares empty` frees the spare files'
+_TOO_MANY_OPEN = 'let it have more files open (`ulimit -n`, or `LimitNOFILE` of its unit), then do it again'
+# By the system's number, the advice about trouble that is the disk's or the machine's: it would have met any other message as well.
+_TROUBLE = {
+    errno.EIO: _LOOK_AT_THE_DISK,
+    errno.EUCLEAN: 'the file system is damaged: look at the disk (`dmesg`), and have it checked (`fsck`)',
+    errno.ENODEV: _LOOK_AT_THE_DISK,
+    errno.EROFS: 'look whether it is mounted so, the kernel made it so after an error (`dmesg`), or this unit may not write (`ReadWritePaths`)',
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.ESTALE: 'mount it anew, and look at the machine that it is on',
+    errno.EMFILE: _TOO_MANY_OPEN,
+    errno.ENFILE: 'let the machine have more files open (`sysctl fs.file-max`), then do it again',
+    errno.ENOMEM: 'the machine has no memory for it: end something else, then do it again',
+}
 _UNITS = ((86400, 'd'), (3600, 'h'), (60, 'm'))
 
 
@@ -26,6 +45,20 @@ def escape_terminal(text: str) -> str:
     'red: \\\\x1b[31m'
     """
     return _UNSAFE.sub(_written_out, text)
+
+
+def system_advice(error: BaseException) -> str:
+    """:return: the advice about trouble of the disk or the machine, which an error is or comes from; empty if it is neither's."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, PermissionError) and isinstance(error, OSError | DurabilityError):
+        return "run it as the spool's owner, or as a member of its group"
+    return _TROUBLE.get(cause.errno or 0, '') if isinstance(cause, OSError) else ''
+
+
+def system_words(error: OSError) -> str:
+    """:return: an error in the system's words, with the path that it is about."""
+    place = f'{error.filename}: ' if isinstance(error.filename, str) else ''
+    return place + (error.strerror or str(error) or type(error).__name__)
 
 
 def one_line(text: str) -> str:

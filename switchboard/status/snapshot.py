@@ -23,6 +23,8 @@ class Snapshot(NamedTuple):
     master: MasterRecord
     records: Sequence[Record]
     has_scoreboard: bool = True
+    # Why nothing of this is known.
+    trouble: str = ''
 
     @property
     def failing(self) -> list[Record]:
@@ -50,7 +52,7 @@ def read_status_or_none(directory: Path) -> Snapshot | None:
     """:return: the same, or None where it is unknown: good enough for a progress line."""
     try:
         return read_status(directory)
-    except ScoreboardError:
+    except (ScoreboardError, OSError):
         return None
 
 
@@ -100,7 +102,7 @@ def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str
     return {
         'type': 'master',
         'running': snapshot.alive,
-        'state': master.state.value if snapshot.alive else 'NOT RUNNING',
+        'state': master.state.value if snapshot.alive else 'UNKNOWN' if snapshot.trouble else 'NOT RUNNING',
         'pid': master.pid if snapshot.alive else None,
         'spool': str(snapshot.directory),
         'started_at': master.started_ns / 1e9 or None,

@@ -22,7 +22,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from switchboard.errors import (
+    DurabilityError,
     ForeignFileError,
+    LockTimeoutError,
     MasterError,
     SelectionError,
     SelectionGrewError,
@@ -32,6 +34,7 @@ from switchboard.errors import (
 )
 from switchboard.installing import needs
 from switchboard.operating.audit import MAX_REASON, Operator
+from switchboard.operating.text import system_advice, system_words
 from switchboard.web import entry_pages, openapi, pages
 from switchboard.web.desk import Desk
 from switchboard.web.forms import HALVES, MAX_TEXT, BadRequestError, Form
@@ -68,9 +71,13 @@ STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (UnknownQueueError, 404),
     (ForeignFileError, 404),
     (MasterError, 503),
+    (DurabilityError, 503),
+    (LockTimeoutError, 503),
     (SwitchboardError, 409),
     (PermissionError, 403),
     (FileNotFoundError, 404),
+    # The disk's trouble, or the machine's: the request is in order, and nothing can be read or written now.
+    (OSError, 503),
 )
 # Members that are another number at each look, though nothing has happened.
 VOLATILE = ('_age_s', 'age_s', 'next_due_s', 'current_s', 'counted_at_ns')
@@ -210,16 +217,20 @@ class Routes:
 
     def on_our_error(self, request: Request, error: Exception) -> Response:
         """Answer with the reason for which a page or a deed could not be."""
+        advice = system_advice(error)
         status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
+        if advice and status == 409:
+            status = 503  # the disk has refused it, or the machine
         if status == 404 and not os.path.exists(self.desk.directory):
             status = 503  # all of the spool is away, and with it what may well be there again
-        text = (_os_error(error) if isinstance(error, OSError) else str(error)) or type(error).__name__
-        return self._say_wrong(request, status, text)
+        text = system_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+        return self._say_wrong(request, status, f'{text}; {advice}' if advice else text)
 
     def _say_wrong(self, request: Request, status: int, text: str) -> Response:
         if _is_api(request):
             return Json({'error': text}, status)
-        return self._html(request, 'error', {'status': status, 'text': text, 'command': ''}, status)
+        shown = {'status': status, 'text': text, 'is_act': request.method == 'POST', 'command': ''}
+        return self._html(request, 'error', shown, status)
 
     async def on_http_error(self, request: Request, error: Exception) -> Response:
         """Answer for a route that is not there."""
@@ -361,12 +372,6 @@ class Routes:
                 '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303
             )
         return self._html(request, template, shown)
-
-
-def _os_error(error: OSError) -> str:
-    """:return: the words of the system, and the path that they are about."""
-    where = f'{error.filename}: ' if isinstance(error.filename, str) else ''
-    return f'{where}{error.strerror}' if error.strerror else ''
 
 
 def _is_api(request: Request) -> bool:

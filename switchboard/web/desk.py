@@ -15,6 +15,7 @@ from switchboard.operating.actions import OperatorSession
 from switchboard.operating.audit import Operator
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
+from switchboard.operating.text import system_words
 from switchboard.status.scoreboard import MasterRecord
 from switchboard.status.snapshot import Snapshot, read_status
 from switchboard.web.identity import Identity
@@ -97,11 +98,12 @@ class Desk:
         self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
 
     def snapshot(self) -> Snapshot:
-        """:return: the state by the scoreboard; of one that cannot be read, that there is none."""
+        """:return: the state by the scoreboard; of one that cannot be read, why."""
         try:
             return read_status(self.directory)
-        except (ScoreboardError, OSError):
-            return Snapshot(self.directory, False, MasterRecord(), (), has_scoreboard=False)
+        except (ScoreboardError, OSError) as error:
+            text = system_words(error) if isinstance(error, OSError) else str(error)
+            return Snapshot(self.directory, False, MasterRecord(), (), trouble=text)
 
     @contextmanager
     def operator_session(self, operator: Operator) -> Iterator[OperatorSession]:

@@ -38,7 +38,10 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
 
 
 def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
-    if not snapshot.has_scoreboard:
+    if snapshot.trouble:
+        text = f'Whether a master runs cannot be seen: {snapshot.trouble}. Queues are as on disk.'
+        yield _alarm('bad', text, '/runners')
+    elif not snapshot.has_scoreboard:
         yield _alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners')
     elif not snapshot.alive:
         text = 'The master is gone. Queues are as on disk; retried entries wait for a master.'
@@ -229,6 +232,7 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
         'counted_at_ns': _counted(survey),
         'total': bad.total,
         'looked_at': bad.looked_at,
+        'trouble': (survey.queues[BAD].trouble if BAD in survey.queues else '') or None,
         'ages': [_until(high) for _, high in AGES[:-1]] + ['older'],
         'groups': rows,
         'command': desk.command('shape', BAD, '--by', by),

@@ -117,7 +117,7 @@ def row(one: QueueCounts, dead: int, now_s: float, flagged: Iterable[str] = ()) 
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
 @click.option('--fast', is_flag=True, help='Leave out the bytes: they cost one system call an entry.')
 @json_option
-def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> None:
+def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> int:
     """Show how much is in every queue.
 
     \b
@@ -133,13 +133,16 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> No
     counts = count_all(installation, wanted, sizes=not fast)
     origin = next((one.origins for one in counts if one.queue == 'bad'), {})
     counts = [one for one in counts if not names or one.queue in names]
+    # A broker that is away is no part of this machine.
+    is_partial = any(one.waiting == UNKNOWN and not one.trouble for one in counts)
+    status = Exit.PARTIAL if is_partial else Exit.OK
     now_s = time.time()
     flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
     if is_json():
         for one in counts:
             in_bad = None if one.queue in (BAD, TRASH) else origin.get(one.queue, 0)
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
-        return
+        return status
     shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
     rows = [row(one, origin.get(one.queue, 0), now_s, flagged[one.queue]) for one in shown]
@@ -152,6 +155,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> No
     if lines:
         write_line('\n' + '\n'.join(lines))
     _print_bad(counts, origin)
+    return status
 
 
 def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
@@ -245,7 +249,7 @@ def _made_room(counts: QueueCounts) -> str:
 )
 @click.option('--domain', is_flag=True, help='Of addresses, take the part behind the @.')
 @json_option
-def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool) -> None:
+def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool) -> int:
     """Show how old the entries of each queue are, in minutes: Postfix's qshape.
 
     A column counts the entries younger than its heading and not younger than the one before; LATER are those that are
@@ -261,14 +265,20 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     ]
     from switchboard.operating.grouping import ages  # here, because it brings the selections with it
 
-    rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
+    unread: dict[str, OSError] = {}
+    rows = shapes(ages(places, time.time_ns(), unread, by=by, domain=domain))
+    for queue, error in unread.items():
+        if names:
+            raise error
+        print_note(f'{queue}: {error.strerror}')
+    status = Exit.PARTIAL if unread else Exit.OK
     if is_json():
         for one in rows:
             write_json(one.fields(by))
-        return
+        return status
     if not rows:
         print_note('no entries')
-        return
+        return status
     total = Shape('TOTAL')
     for one in rows:
         total.counts = [a + b for a, b in zip(total.counts, one.counts, strict=True)]
@@ -285,6 +295,7 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
             for one in (total, *rows)
         ),
     )
+    return status
 
 
 _reason = click.option('--reason', default='', metavar='TEXT', help='The reason, for the next operator.')

@@ -12,6 +12,8 @@ import pytest
 
 from switchboard import Spool, errors
 from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
+from switchboard.operating.text import system_advice
+from switchboard.store.publishing import refusal
 from tests.helpers.commands import succeed, switchboard
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'exit-codes.md'
@@ -101,6 +103,34 @@ def test_a_write_that_a_disk_in_good_order_refuses_as_well_is_not_laid_to_the_di
     assert exit_of(error) is status
     assert word in advice(error)
     assert ('look at the disk' in advice(error)) is (status is Exit.IO)
+
+
+# What no other message would have met as well is not among them.
+TROUBLE = [errno.EIO, errno.EUCLEAN, errno.ENODEV, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM]  # fmt: skip
+
+
+@pytest.mark.parametrize('number', TROUBLE, ids=os.strerror)
+def test_trouble_of_the_disk_says_what_to_do_about_it_however_it_is_wrapped(number: int) -> None:
+    bare = OSError(number, os.strerror(number), '/spool/in')
+    for error in (bare, refusal(bare, 'read', 'in')):
+        (line,) = lines_of(error)
+        assert system_advice(bare)
+        assert line.endswith(f'; {system_advice(bare)}')
+        assert exit_of(error) is exit_of(bare)
+
+
+def test_a_queue_that_the_disk_does_not_give_is_no_empty_one(tmp_path: Path) -> None:
+    config = tmp_path / 'shop.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[queue.in]\n[queue.out]\n')
+    succeed('-C', config, 'init')
+    (tmp_path / 'spool' / 'in').rmdir()
+    (tmp_path / 'spool' / 'in').symlink_to('in')  # a circle
+    for words in (('queues',), ('queues', '--fast'), ('shape',), ('shape', '--by', 'error')):
+        found = switchboard('-C', config, *words)
+        assert found.status == Exit.PARTIAL, words
+        assert 'in: Too many levels of symbolic links' in found.err, words
+    for words in (('queues', 'in'), ('shape', 'in'), ('ls', 'in'), ('tail', 'in', '-n', '1')):
+        assert switchboard('-C', config, *words).status == Exit.IO, words
 
 
 def test_every_mistake_of_a_configuration_is_a_line() -> None:

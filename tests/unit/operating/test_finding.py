@@ -193,7 +193,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
         assert told[name]['age_s'] == pytest.approx(ages_s[name], abs=0.01)
         assert told[name]['ready_at'] == pytest.approx(now_ns / NS - ages_s[name], abs=0.01)
         assert (ages_s[name] >= 0) == (name in files)
-    (row,) = shapes(ages([('in', queue.folder)], now_ns))
+    (row,) = shapes(ages([('in', queue.folder)], now_ns, {}))
     assert row.later == 2 - len(files)
     picked = select([('in', queue.folder)], Criteria.parse('age:>=0s'), now_ns)
     assert {found.filebase for found in picked} == set(files)

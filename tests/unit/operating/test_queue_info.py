@@ -75,11 +75,11 @@ def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> Non
     spool['in'].enqueue('y', rcpt=['ann@Example.com', 'bob@example.com'])
     view = SpoolView(config.spool, config)
     now_ns = spool.clock.time_ns()
-    found = sorted(name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='error'))
+    found = sorted(name for name, _ in ages(view.queue_folders(['bad']), now_ns, {}, by='error'))
     assert found == ['TimeoutError', 'TimeoutError', 'ValueError']
-    domains = [name for name, _ in ages(view.queue_folders(['in']), now_ns, by='rcpt', domain=True)]
+    domains = [name for name, _ in ages(view.queue_folders(['in']), now_ns, {}, by='rcpt', domain=True)]
     assert domains == ['example.com']
-    assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='nosuch')} == {NONE}
+    assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, {}, by='nosuch')} == {NONE}
     assert origins_of(view.folder('bad'), 'bad') == {'in': 3}
     assert origins_of(view.folder('bad'), 'bad', limit=1) == {'in': 1, '?': 2}
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from switchboard import Spool
+from switchboard.operating.grouping import NONE, Causes
 from switchboard.operating.summary import FIRST_READ_BYTES, EntrySummary, summarize
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.reading import peek
 from tests.helpers.commands import fail
 
@@ -154,3 +159,61 @@ def test_the_age_of_a_preserved_entry_counts_from_when_it_was_preserved(spool: S
     queue.finish(filebase, preserve=True)
     seen = look(spool['bad'], filebase)
     assert 0 <= seen.age_s(spool.clock.time_ns()) < 60
+
+
+class RefusingDisk(Disk):
+    """Does not give the entries of the bad queue: neither their content nor what the directory knows of them."""
+
+    def __init__(self, error: int) -> None:
+        super().__init__()
+        self.error = error
+
+    def _refuse(self, path: object) -> None:
+        if self.error and str(path).endswith('.psv'):
+            raise OSError(self.error, os.strerror(self.error), path)
+
+    def open(self, path: Any, *arguments: Any, **keys: Any) -> int:
+        self._refuse(path)
+        return super().open(path, *arguments, **keys)
+
+    def stat(self, path: Any, **keys: Any) -> os.stat_result:
+        self._refuse(path)
+        return super().stat(path, **keys)
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EACCES])
+def test_an_entry_that_the_disk_does_not_give_is_not_taken_for_gone(spool: Spool, number: int) -> None:
+    filebase = fail(spool, 'out', 'x')
+    folder = Folder(spool.path('bad'), RefusingDisk(number))
+    listed = summarize(folder, 'bad', filebase, '.psv')
+    assert listed is not None
+    assert listed.damage == f'cannot be opened: {os.strerror(number)}'
+    assert not listed.is_read
+    # Of a name that no list has shown, nobody can say whether it is there.
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        summarize(folder, 'bad', filebase)
+
+
+def test_a_directory_that_cannot_be_read_is_no_empty_one(spool: Spool, tmp_path: Path) -> None:
+    filebase = fail(spool, 'out', 'x')
+    (tmp_path / 'circle').symlink_to('circle')
+    with pytest.raises(OSError, match='Too many levels'):
+        summarize(Folder(tmp_path / 'circle', Disk()), 'bad', filebase)
+    assert summarize(Folder(tmp_path / 'none', Disk()), 'bad', filebase) is None
+
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_process_lacks_is_no_damage_of_an_entry(spool: Spool, number: int) -> None:
+    filebase = fail(spool, 'out', 'x')
+    with pytest.raises(OSError, match=os.strerror(number)):
+        summarize(Folder(spool.path('bad'), RefusingDisk(number)), 'bad', filebase, '.psv')
+
+
+def test_the_cause_of_an_entry_that_the_disk_did_not_give_is_read_when_it_gives_it(spool: Spool) -> None:
+    fail(spool, 'out', 'x', 'TimeoutError')
+    disk = RefusingDisk(errno.EIO)
+    folder, causes = Folder(spool.path('bad'), disk), Causes('bad', 100)
+    os.utime(spool.path('bad'), ns=(1, 1))
+    assert [cause.error for cause in causes.look(folder)] == [NONE]
+    disk.error = 0
+    assert [cause.error for cause in causes.look(folder)] == ['TimeoutError']

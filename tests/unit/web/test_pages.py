@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from switchboard.operating import finding, grouping, queue_counts, selection
+from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, own_directory
+from switchboard.store.publishing import refusal
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
@@ -141,6 +145,46 @@ def test_a_spool_that_is_gone_is_named_on_every_page(here: Browser) -> None:
     assert here.get(f'/api{entry}').status_code == here.get(entry).status_code == 503
     here.desk.directory.with_name('away').rename(here.desk.directory)
     assert here.get(f'/api{entry}').status_code == 404
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.EUCLEAN, errno.EROFS, errno.ENOSPC, errno.ESTALE, errno.EMFILE, errno.ELOOP])  # fmt: skip
+def test_trouble_of_the_disk_is_no_mistake_of_ours_and_says_what_to_do(here: Browser, number: int) -> None:
+    scope = {'type': 'http', 'method': 'GET', 'path': '/api/entries', 'query_string': b'', 'headers': []}
+    bare = OSError(number, os.strerror(number), '/spool/bad')
+    for error in (bare, refusal(bare, 'read', 'bad')):
+        answer = Routes(here.desk).on_our_error(Request(scope), error)
+        text = json.loads(bytes(answer.body))['error']
+        assert answer.status_code == 503
+        assert os.strerror(number) in text
+        assert text.endswith(system_advice(bare))
+
+
+def test_a_queue_that_the_disk_does_not_give_is_said_to_be_so_on_every_page(here: Browser) -> None:
+    filebase = fail(here.spool, 'out', 'x')
+    bad = here.desk.directory / 'bad'
+    bad.rename(bad.with_name('away'))
+    bad.symlink_to('bad')  # a circle
+    here.count()
+    for path in ('/entries', f'/entries/bad/{filebase}', f'/entries/bad/{filebase}/download', '/export.json'):
+        answer = here.get(path)
+        assert answer.status_code == 503, path
+        assert 'Too many levels of symbolic links' in answer.text, path
+        assert 'That was not done' not in answer.text, path
+    assert 'bad: it cannot be read: Too many levels of symbolic links' in here.get('/').text
+    assert 'Not readable' in here.get('/groups').text
+
+
+def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here: Browser) -> None:
+    own = own_directory(here.desk.directory)
+    own.parent.mkdir(exist_ok=True)
+    own.write_text('no directory')
+    here.count()
+    for path in ('/', '/runners'):
+        page = here.json(path)
+        assert page['master']['state'] == 'UNKNOWN'
+        assert f'cannot be seen: {own}: Not a directory' in page['alarms'][0]['text']
+    # Everything else is there all the same.
+    assert here.json('/')['counted_at_ns']
 
 
 def test_looking_changes_nothing(here: Browser) -> None:
