@@ -7,6 +7,7 @@ entries, so of two operators one hears that an entry is gone.  A deed has a time
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from typing import Any
 
@@ -91,6 +92,8 @@ class Plan:
         more = [*(('--to', self.to) if self.to else ()), *(('--reason', self.reason) if self.reason else ())]
         if self.canary:
             more += ['--canary', str(self.canary)]
+        elif self.is_all and not self.is_whole:
+            more += ['--limit', str(len(self.targets))]
         if self.is_all:
             return desk.command_for((self.act, *(() if self.criteria else ('--all',))), self.criteria, *more)
         return desk.command_for_names(self.act, self.names, *more)
@@ -117,16 +120,20 @@ class Plan:
 
 
 def confirm(desk: Desk, form: Form) -> dict[str, Any]:
-    """:return: the question that somebody says yes to before the act."""
-    return Plan(desk, form).fields(desk)
+    """:return: the question that somebody says yes to before the act; sent with its ``ticket``, the answer counts once."""
+    return Plan(desk, form).fields(desk) | {'ticket': secrets.token_hex(8)}
 
 
 def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
-    """Do it.
+    """Do it, once for each form.
 
     :return: the fate of each entry: ``done``, ``not_done`` with the reason, ``gone``; and how many are ``left``.
     :raises SelectionGrewError: more fit than somebody has agreed to; nothing was done.
     """
+    return desk.once(form.text('ticket', limit=40), lambda: _act(desk, form, operator))
+
+
+def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     expect = form.number('expect', -1, 0, MAX_CHOSEN)
     plan = Plan(desk, form, DEED_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
     targets = plan.targets

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # A command line with more names of entries than that is no help.
 MAX_NAMES = 20
+# So many answers to forms are kept, for browsers that send one twice.
+MAX_ANSWERS = 8
 # The configuration's files are looked at this often.
 LOOK_EVERY_S = 2.0
 
@@ -53,6 +56,8 @@ class Desk:
         self._reading = threading.Lock()
         # A spool is made for one thread: acts go one after the other.
         self._acting = threading.Lock()
+        self._answering = threading.Lock()
+        self._answers: dict[str, Future[dict[str, Any]]] = {}
 
     def command(self, *words: str) -> str:
         """:return: the command line that does the same as a page or an act: it teaches, and makes runbooks."""
@@ -118,6 +123,28 @@ class Desk:
             finally:
                 self.looks.clear()
                 spool.close()
+
+    def once(self, ticket: str, deed: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do something the first time that a form is sent: a double click, a reload and the way back in a browser send it again.
+
+        :param ticket: of the form; empty for a form that may be sent twice.
+        :return: the answer of the deed, now or before, and whether it is a repetition.  A deed that has failed is done anew.
+        """
+        if not ticket:
+            return deed() | {'is_repeated': False}
+        with self._answering:
+            answer = self._answers.get(ticket)
+            is_first = answer is None
+            answer = answer or self._answers.setdefault(ticket, Future())
+            while len(self._answers) > MAX_ANSWERS:
+                del self._answers[next(iter(self._answers))]
+        if is_first:
+            try:
+                answer.set_result(deed())
+            except BaseException as error:
+                self._answers.pop(ticket, None)
+                answer.set_exception(error)
+        return answer.result() | {'is_repeated': not is_first}
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -220,6 +220,7 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
         'gone': [],
         'left': 0,
         'canary': 0,
+        'is_repeated': False,
         'selection': f'queue:"{name}"',
         'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }

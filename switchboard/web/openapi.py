@@ -23,7 +23,10 @@ _CHANGE = ('seen', 'metadata', 'body', 'undo', 'to', 'reason')
 # What acts: in a word, and the fields of its form.
 DEEDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     '/confirm': ('Tell what would be done, and to how many; nothing is.', _CHOICE),
-    '/act': ('Do it; with scope=all, to no more than `expect`.', (*_CHOICE, 'expect')),
+    '/act': (
+        'Do it; with scope=all, to no more than `expect`.  With the `ticket` of `/confirm`, it is done once, however often it is sent.',
+        (*_CHOICE, 'expect', 'ticket'),
+    ),
     '/queues/{name}/say': ('Pause, drain or resume a queue.', ('say', 'reason')),
     '/runners/{name}/do': ('Restart or scale a runner, by its master.', ('do', 'instances', 'reason')),
     '/entries/{name}/{filebase}/review': (
@@ -47,6 +50,7 @@ def describe_deed(path: str) -> dict[str, Any]:
                 '200': {'description': 'what became of it', 'content': {'application/json': {}}},
                 '403': {'description': 'it comes from elsewhere, or without an Authorization'},
                 '409': {'description': 'something is another by now, and nothing was done'},
+                '503': {'description': 'the disk does not give or take it, or no master answers'},
             },
         }
     }
@@ -85,6 +89,7 @@ def describe(
                     },
                     '304': {'description': 'nothing has changed since the ETag of If-None-Match'},
                     '404': {'description': 'there is no such thing'},
+                    '503': {'description': 'the disk does not give it'},
                 },
             }
         }

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from switchboard.operating.audit import recent
 from switchboard.operating.spool_view import flags_of
+from switchboard.web import acting
 from tests.helpers.commands import at_work, fail, succeed
 from tests.unit.web.desks import Browser, browser
 
@@ -87,13 +90,13 @@ def test_of_two_operators_one_is_told_who_was_first(tmp_path: Path) -> None:
     with browser(tmp_path, user_header='x-user') as here:
         here.client.headers['x-user'] = 'ann'
         filebase = fail(here.spool, 'out', 'x')
-        page = here.post('/confirm', {'act': 'retry', 'entry': f'bad/{filebase}'})
-        fields = hidden(page.text)
+        pages = [here.post('/confirm', {'act': 'retry', 'entry': f'bad/{filebase}'}) for _ in range(2)]
+        first, second = (hidden(page.text) for page in pages)
         from switchboard.operating.actions import Result, Target
         from switchboard.web.acting import _why
 
-        assert '1 done' in here.post('/act', fields).text
-        assert '1 gone' in here.post('/act', fields).text
+        assert '1 done' in here.post('/act', first).text
+        assert '1 gone' in here.post('/act', second).text
         result = Result(Target('bad', filebase, '.psv'), None, ValueError('no such entry'))
         assert 'ann was first (retry' in _why(here.desk, result)
         assert len(here.spool['out'].files) == 1
@@ -175,6 +178,38 @@ def test_a_canary_goes_first_and_the_rest_is_offered_when_it_went_through(here: 
     assert (found['counts']['went through'], found['is_over']) == (2, True)
     assert 'Send back the rest' in here.get(place).text
     assert len(here.spool['bad'].get_files('.psv')) == 3
+
+
+def test_a_form_that_is_sent_twice_is_done_once(here: Browser) -> None:
+    for number in range(6):
+        fail(here.spool, 'out', number)
+    page = here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad', 'canary': '2'})
+    first, second = (here.post('/act', hidden(page.text)) for _ in range(2))
+    assert first.status_code == second.status_code == 303
+    assert first.headers['location'] == second.headers['location']
+    assert len(here.spool['out'].files) == 2
+    page = here.post('/confirm', {'act': 'rm', 'entry': f'bad/{here.spool["bad"].get_files(".psv")[0]}'})
+    assert 'sent before' not in here.post('/act', hidden(page.text)).text
+    again = here.post('/act', hidden(page.text)).text
+    assert '1 done' in again
+    assert 'This form was sent before' in again
+    # Another confirmation is another form; so is one that was refused.
+    page = here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad'})
+    late = fail(here.spool, 'out', 'late')
+    assert here.post('/act', hidden(page.text)).status_code == 409
+    succeed('-C', here.config, 'rm', f'bad/{late}', '--yes')
+    assert '3 done' in here.post('/act', hidden(page.text)).text
+
+
+def test_the_command_of_a_part_is_about_no_more_than_that(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        fail(here.spool, 'out', number)
+    monkeypatch.setattr(acting, 'MAX_CHOSEN', 3)
+    page = here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad'})
+    assert 'Send back 3 entries' in page.text
+    assert 'retry --where queue:bad --limit 3' in page.text
 
 
 def test_a_canary_that_failed_again_is_told(here: Browser) -> None:
