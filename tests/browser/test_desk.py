@@ -224,6 +224,27 @@ def test_at_400_percent_no_page_scrolls_sideways_and_nothing_covers_it(site: Sit
     context.close()
 
 
+def test_on_paper_is_all_of_the_text_and_nothing_to_press(site: Site, tab: Any) -> None:
+    lines = '\n'.join(f'line {number}' for number in range(200))
+    filebase = fail(site.spool, 'out', lines, text=lines)
+    site.wait_until_counted()
+    tab.emulate_media(media='print')
+    for path in ('/', '/entries', '/groups', '/runners', f'/entries/bad/{filebase}'):
+        tab.goto(site.url + path)
+        pressed = "[...document.querySelectorAll('button, .button, select, input, nav')]"
+        assert (
+            tab.evaluate(f'{pressed}.filter((one) => one.checkVisibility()).map((one) => one.outerHTML)')
+            == []
+        ), path
+        assert (
+            tab.evaluate(
+                "[...document.querySelectorAll('pre')].filter((one) => one.scrollHeight > one.clientHeight + 1).length"
+            )
+            == 0
+        ), path
+    assert 'line 199' in tab.locator('pre').first.inner_text()
+
+
 @pytest.mark.parametrize('script', [True, False], ids=['with script', 'without script'])
 def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: bool) -> None:
     for number in range(3):
