@@ -29,8 +29,17 @@ EXAMPLES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     'SwitchboardDown': ('5m', {'master_up': '0x20'}, {'master_up': '1x20'}),
     'OldestClaimableTooOld': (
         '30m',
-        {f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60'},
-        {f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60', f'queue_paused{{{Q}}}': '1x60'},
+        {
+            f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60',
+            'exporter_census_timestamp_seconds': '0+60x60',
+        },
+        {
+            f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60',
+            f'queue_paused{{{Q}}}': '1x60',
+            # Ten seconds old when it was counted; that was long ago, and nobody knows what has become of it.
+            'queue_oldest_claimable_timestamp_seconds{queue="out"}': '1000x60',
+            'exporter_census_timestamp_seconds': '1010x60',
+        },
     ),
     'QueueWithoutRunner': (
         '10m',
