@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -132,3 +133,13 @@ def test_no_program_of_a_checkout_imports_what_lies_in_the_working_directory() -
                 wrong.append(f'{path.name}: {match[0].strip()}')
     assert seen > 8
     assert wrong == []
+
+
+def test_each_program_of_a_checkout_is_read_by_the_shell_to_its_end() -> None:
+    """A shell runs a program as far as it can read it, and an apostrophe in the wrong place shows at the end."""
+    programs = [ROOT / '.ci' / 'run', *sorted(each for each in (ROOT / 'bin').iterdir() if each.is_file())]
+    shell = [path for path in programs if path.read_bytes().startswith(b'#!/bin/sh') or path.name == '_setup']
+    assert len(shell) > 8
+    for path in shell:
+        read = subprocess.run(['/bin/sh', '-n', str(path)], capture_output=True, text=True, check=False)
+        assert (read.returncode, read.stderr) == (0, ''), path.name
