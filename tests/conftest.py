@@ -8,8 +8,10 @@ import itertools
 import os
 import random
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -99,24 +101,37 @@ SLOW = (
 )
 # Nothing below these is for `-m 'not slow'`, so it need not be read then.
 SLOW_DIRECTORIES = tuple(each for each in SLOW if each.endswith('/'))
-# Each test of these stands alone, and there are many: they fill what the others leave.
+# Where these have their files takes turns: what they ask depends on the file system at most in what is known of its flushes, and in memory they
+# take two thirds of the time.
+ON_DISK_OR_IN_MEMORY = (
+    'tests/acceptance/',
+    'tests/contracts/',
+    'tests/faults/',
+    'tests/kombu/',
+    'tests/properties/',
+    'tests/regressions/',
+    'tests/unit/',
+)
+# A file system in memory.
+MEMORY = '/dev/shm'
+# Each test of these stands alone, and there are many: they fill what the others leave, those that take longest first.
 ALONE = (
-    'tests/acceptance/cli/test_cli_streams.py',
+    'tests/test_documentation.py',
+    'tests/faults/test_power_loss.py',
+    'tests/faults/test_kill.py',
     'tests/faults/test_death_and_power.py',
     'tests/faults/test_every_call.py',
-    'tests/faults/test_kill.py',
-    'tests/faults/test_power_loss.py',
-    'tests/test_documentation.py',
+    'tests/acceptance/cli/test_cli_streams.py',
 )
-# The longest chains of tests that cannot be divided: `bin/test` ends with how long each has taken.  After the two longest come those that
-# mostly wait, and then those that compute: side by side with few of the former, the latter would wait for each other.
+# The longest chains of tests that cannot be divided: `bin/test` ends with how long each has taken.  Those that mostly wait, and those that
+# compute, take turns: side by side with their like, the former would leave the processors idle, and the latter would wait for each other.
 FIRST = (
     'brokers',
+    'browser',
     'mailman',
+    'power',
     'other-peoples-suites',
     'celery',
-    'browser',
-    'power',
     'tests/servers/machine/test_systemd.py',
     'tests/acceptance/released/test_accelerator.py',
     'tests/acceptance/released/test_wheel.py',
@@ -187,12 +202,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
     if os.environ.get('PYTEST_XDIST_WORKER'):
-        # What stands alone fills what the chains leave.
-        items.sort(
-            key=lambda item: (
-                FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST) + (groups[item] == '')
-            )
-        )
+        items.sort(key=lambda item: _place(item.nodeid, groups[item]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -226,6 +236,13 @@ def _group(test: str) -> str:
     if file in ALONE:
         return ''
     return next((group for beginning, group in GROUPS.items() if file.startswith(beginning)), file)
+
+
+def _place(test: str, group: str) -> int:
+    """:return: where a test stands in the line: the longest chains, all others, and then what fills what these leave."""
+    if group in FIRST:
+        return FIRST.index(group)
+    return len(FIRST) + (0 if group else 1 + ALONE.index(test.partition('::')[0]))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -323,17 +340,49 @@ def _numbers() -> Iterator[int]:
     return itertools.count()
 
 
+@pytest.fixture(scope='session')
+def _memory() -> Iterator[Path | None]:
+    """A directory on a file system in memory, if there is one."""
+    if not os.access(MEMORY, os.W_OK):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(
+        prefix='switchboard-', dir=MEMORY, ignore_cleanup_errors=True
+    ) as directory:
+        yield Path(directory)
+
+
+def _is_for_memory(item: pytest.Item, config: pytest.Config) -> bool:
+    """Has a test its day in memory?  The other half of all files has it tomorrow; with ``--every-order`` all are on the disk."""
+    file = item.nodeid.partition('::')[0]
+    return (
+        file.startswith(ON_DISK_OR_IN_MEMORY)
+        and not config.getoption('every_order')
+        and item.get_closest_marker('figures') is None
+        and (zlib.crc32(file.encode()) + int(os.environ[DAY])) % 2 == 0
+    )
+
+
 @pytest.fixture
 def tmp_path(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _numbers: Iterator[int]
-) -> Path:
-    """A directory for one test, below that of the session, as by pytest.
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    _numbers: Iterator[int],
+    _memory: Path | None,
+) -> Iterator[Path]:
+    """A directory for one test, below that of the session, as by pytest; on each second day it is in memory.
 
     It is numbered by counting, and its name is no longer than pytest's.  To number each by those that are there, as pytest does, is to look at
     thousands of names thousands of times, a twentieth of all that the tests in a process take.
     """
-    name = re.sub(r'\W', '_', request.node.name)[:26]
-    return tmp_path_factory.mktemp(f'{name}-{next(_numbers)}', numbered=False)
+    name = re.sub(r'\W', '_', request.node.name)[:26] + f'-{next(_numbers)}'
+    if _memory is None or not _is_for_memory(request.node, request.config):
+        yield tmp_path_factory.mktemp(name, numbered=False)
+        return
+    path = _memory / name
+    path.mkdir(mode=0o700)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)  # memory is dear
 
 
 @pytest.fixture

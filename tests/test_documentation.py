@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import remaining
+from tests.helpers.processes import GOING_S, remaining
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')] if path.exists())
@@ -100,9 +100,10 @@ class Shell:
                 written += piece
         return written.decode(errors='replace')
 
-    def close(self) -> list[str]:
+    def close(self, going_s: float) -> list[str]:
         """End the shell and whatever the page has left running.
 
+        :param going_s: how long what ends may take for it.
         :return: the command lines of what was left.
         """
         assert self._process.stdin is not None
@@ -110,7 +111,7 @@ class Shell:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(COMMAND_TIMEOUT_S)
-        return remaining('DOCUMENTATION_SESSION', self._mark, kill=True)
+        return remaining('DOCUMENTATION_SESSION', self._mark, kill=True, within_s=going_s)
 
 
 @dataclass
@@ -178,7 +179,9 @@ def commands_of(block: Block) -> Iterator[tuple[int, str, str]]:
         line += len(lines)
 
 
-def run_page(text: str, name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_page(
+    text: str, name: str, directory: Path, monkeypatch: pytest.MonkeyPatch, going_s: float = GOING_S
+) -> None:
     monkeypatch.chdir(directory)
     monkeypatch.syspath_prepend(directory)
     modules_before = set(sys.modules)
@@ -188,7 +191,7 @@ def run_page(text: str, name: str, directory: Path, monkeypatch: pytest.MonkeyPa
         for block in blocks_of(text):
             page.run(block)
     finally:
-        left = shell.close()
+        left = shell.close(going_s)
         for module in set(sys.modules) - modules_before:
             if str(directory) in str(getattr(sys.modules[module], '__file__', None)):
                 del sys.modules[module]
@@ -269,7 +272,7 @@ def test_an_example_that_does_not_hold_is_noticed(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises((AssertionError, SyntaxError)):
-        run_page(block, 'bad', tmp_path, monkeypatch)
+        run_page(block, 'bad', tmp_path, monkeypatch, going_s=1.0)
 
 
 def test_every_page_stands_in_the_index_under_its_title() -> None:

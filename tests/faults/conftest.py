@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-# A file system in memory: the tests make tens of thousands of files, and what they ask does not depend on the disk.
-MEMORY = '/dev/shm'
+from tests.conftest import MEMORY
 
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A directory that is gone afterwards, in memory if there is such a place."""
+    """A directory that is gone afterwards, in memory if there is such a place.
+
+    The tests make tens of thousands of files, and what they ask does not depend on the disk.
+    """
     place = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(
         prefix='switchboard-', dir=place, ignore_cleanup_errors=True

@@ -26,10 +26,11 @@ NOBODY = 65534
 GOING_S = 60.0
 
 
-def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
+def remaining(variable: str, value: str, *, kill: bool = False, within_s: float = GOING_S) -> list[str]:
     """Find the processes that were started with a value in their environment, and have not gone in a moment.
 
     :param kill: end them.
+    :param within_s: how long a moment is.
     :return: their command lines.
     """
     found = {}
@@ -39,7 +40,7 @@ def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
                 found[process.pid] = ' '.join(process.cmdline())
         except psutil.Error:
             continue  # it has gone, or is somebody else's
-    give_up_s = time.monotonic() + GOING_S
+    give_up_s = time.monotonic() + within_s
     left = [pid for pid in found if not ends(pid, max(0.0, give_up_s - time.monotonic()))]
     for pid in left if kill else ():
         os.kill(pid, signal.SIGKILL)
