@@ -83,11 +83,12 @@ class QueueOptions(NamedTuple):
     accept_eml_files: bool = True
 
 
-# The words of options that are one of some, and the types of the others, by their annotation: a program's type checker knows them, a program does not.
-_WORDS = {
-    'Durability': ('full', 'lazy'),
-    'Flush': ('one', 'two'),
-    'Overflow': ('reject', 'dead-letter', 'drop-oldest'),
+# The words of options that are one of some, which `queue_defaults` writes for type checkers, and the types of the others, by their annotation.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    'durability': ('full', 'lazy'),
+    'flush': ('one', 'two'),
+    'overflow': ('reject', 'dead-letter', 'drop-oldest'),
+    'serializer': ('json', 'msgpack', 'yaml'),
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     'bool': (bool,),
@@ -109,13 +110,13 @@ def check_values(options: QueueOptions) -> None:
 
     for key, annotation in QueueOptions.__annotations__.items():
         value = getattr(options, key)
-        kind = str(getattr(annotation, '__forward_arg__', annotation))
-        if value is None and kind.endswith(' | None'):
-            continue
-        words = _WORDS.get(kind)
+        words = WORDS.get(key)
         if words is not None:
             if value not in words:
                 raise ConfigError(f'{value!r} is none of {", ".join(words)}', key=key)
+            continue
+        kind = str(getattr(annotation, '__forward_arg__', annotation))
+        if value is None and kind.endswith(' | None'):
             continue
         types = _TYPES[kind.removesuffix(' | None')]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

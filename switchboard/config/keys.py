@@ -27,7 +27,7 @@ from switchboard.config.units import (
 )
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
-from switchboard.options import RestartOptions
+from switchboard.options import WORDS, RestartOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.suggestions import did_you_mean
 
@@ -143,8 +143,8 @@ def _modules(text: str) -> tuple[str, ...]:
 SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'spool': Key('spool', _text, is_path=True),
     'exchange_file': Key('exchange_file', _text, is_path=True),
-    'durability': Key('durability', choice('full', 'lazy')),
-    'flush': Key('flush', choice('one', 'two')),
+    'durability': Key('durability', choice(*WORDS['durability'])),
+    'flush': Key('flush', choice(*WORDS['flush'])),
     'message_class': Key('message_class', optional(_class_path)),
     'on_event': Key('on_event', _command),
 }
@@ -192,11 +192,11 @@ RUNNER_KEYS: Mapping[str, Key] = {
 }
 
 QUEUE_KEYS: Mapping[str, Key] = {
-    'durability': Key('durability', choice('full', 'lazy')),
-    'flush': Key('flush', choice('one', 'two')),
+    'durability': Key('durability', choice(*WORDS['durability'])),
+    'flush': Key('flush', choice(*WORDS['flush'])),
     'accept': Key('accept', words, is_list=True),
     'pickle_classes': Key('pickle_classes', lambda text: tuple(map(_class_path, words(text))), is_list=True),
-    'serializer': Key('serializer', choice('json', 'msgpack', 'yaml')),
+    'serializer': Key('serializer', choice(*WORDS['serializer'])),
     'message_class': Key('message_class', optional(_class_path)),
     'max_recoveries': Key('max_recoveries', count(1)),
     'max_attempts': Key('max_attempts', count(1)),
@@ -207,7 +207,7 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'max_bytes': Key('max_bytes', optional(size_bytes)),
     'max_body': Key('max_body_bytes', optional(size_bytes)),
     'min_free_space': Key('min_free_space_bytes', size_bytes),
-    'overflow': Key('overflow', choice('reject', 'dead-letter', 'drop-oldest')),
+    'overflow': Key('overflow', choice(*WORDS['overflow'])),
     'ttl': Key('ttl_s', optional(_wait_s)),
     'rate': Key('rate', optional(rate)),
     'dedupe_window': Key('dedupe_window_s', _wait_s),

@@ -15,6 +15,7 @@ from amqp.exceptions import InvalidPath
 from switchboard.config.units import choice, count
 from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
+from switchboard.options import WORDS
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability
@@ -40,7 +41,7 @@ class Address(NamedTuple):
 OPTIONS = {
     'config': UrlOption('config', str),
     'create': UrlOption('create', yes_or_no),
-    'durability': UrlOption('durability', choice('full', 'lazy')),
+    'durability': UrlOption('durability', choice(*WORDS['durability'])),
     'delivery_limit': UrlOption('delivery_limit', count(0)),
     'max_unacked': UrlOption('max_unacked', count(0)),
     'eta': UrlOption('eta', choice('worker', 'broker')),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchboard import Spool, Switchboard
+from switchboard import Spool, Switchboard, queue_defaults
 from switchboard.errors import ConfigError
-from switchboard.options import QueueOptions, RetryPolicy, check_values
+from switchboard.options import WORDS, QueueOptions, RetryPolicy, check_values
 
 WRONG: dict[str, list[Any]] = {
     'durability': ['Full', 'fast', None, True],
     'flush': ['three', 2],
     'overflow': ['drop-head'],
+    'serializer': ['xml', 'text', None],
     'ttl_s': ['1h', -1.0, float('nan'), True],
     'max_messages': ['3', 1.5, -1, True],
     'priority': [10, -1, '5', None],
@@ -53,6 +55,24 @@ def test_each_option_is_checked(key: str) -> None:
     check_values(QueueOptions())
     with pytest.raises(ConfigError, match=key):
         check_values(QueueOptions()._replace(**{key: object()}))
+
+
+def test_each_option_of_some_words_has_those_that_its_annotation_gives_a_type_checker() -> None:
+    literals: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(Path(queue_defaults.__file__).read_text())):
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=name)], value=ast.Subscript(value=ast.Name(id='Literal'), slice=words)
+            ):
+                literals[name] = set(ast.literal_eval(words))
+    annotations = {
+        key: getattr(annotation, '__forward_arg__', annotation)
+        for key, annotation in QueueOptions.__annotations__.items()
+    }
+    for key, name in annotations.items():
+        if name in literals:
+            assert set(WORDS[key]) == literals.pop(name)
+    assert not literals
 
 
 def test_whole_numbers_are_times_and_lists_are_lists() -> None:
