@@ -7,6 +7,7 @@ that put messages somewhere ask for the configuration, and end with its mistakes
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
@@ -164,7 +165,7 @@ class Installation:
             directory = config.spool if config is not None else self._spool_of_a_broken_config()
         if (directory.parent / SPARE).is_dir():
             hint = f'this is a directory in a spool, and no spool: name {directory.parent}'
-            raise FileNotFoundError(2, hint, str(directory))
+            raise FileNotFoundError(errno.ENOENT, hint, str(directory))
         return directory
 
     def _spool_of_a_broken_config(self) -> Path:
@@ -185,7 +186,7 @@ class Installation:
         directory = self.directory
         if not directory.is_dir():
             hint = 'there is no spool there; `switchboard init` makes one'
-            error = FileNotFoundError(2, hint, str(directory))
+            error = FileNotFoundError(errno.ENOENT, hint, str(directory))
             if text := self.master_elsewhere():
                 error.add_note(text)
             raise error
@@ -259,7 +260,7 @@ class Installation:
         if config is not None and name not in config.runners:
             known = '; there are ' + ', '.join(sorted(config.runners)) if config.runners else ''
             hint = did_you_mean(name, config.runners) or known
-            raise FileNotFoundError(2, f'there is no such runner{hint}', name)
+            raise FileNotFoundError(errno.ENOENT, f'there is no such runner{hint}', name)
 
     def exchanges(self) -> ExchangeTable:
         """:return: the exchanges of the configuration, and those that programs have declared in the spool, if it is there."""
