@@ -94,7 +94,7 @@ class FileStore:
         self._is_durable = durability == 'full'
         self._is_shared = shared
         self._mode = FILE_MODE if shared else OPEN_TO_THE_UMASK
-        self._disk = disk or Disk()
+        self._disk = disk or Disk.of_system()
         self._unique_name = UniqueNames(clock)
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from switchboard.store.kernel import (
     copy_attributes,
     directory_read_bytes,
     is_being_written,
+    open_files_limit,
     rename_order,
     renameat2,
     syncfs,
@@ -97,7 +98,8 @@ class Disk:
 
     @classmethod
     def of_system(cls) -> Self:
-        """:return: a disk for work, and not for a look or a test: with the accelerator, if there is one."""
+        """:return: a disk for work, and not for a look or a test: with the accelerator, if there is one, and with `makes_room`."""
+        open_files_limit()  # loads what `makes_room` needs, while a file can be opened
         disk = cls()
         disk.accelerator = accelerator()
         return disk

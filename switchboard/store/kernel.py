@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource  # here and not where it is used: a process that may open no more files cannot import either
 import sys
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -237,6 +236,8 @@ def _extended(fd: int) -> dict[str, bytes]:
 
 def open_files_limit() -> int:
     """:return: how many files this process may have open, as things are."""
+    import resource  # here, because the mail servers' door never asks
+
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
@@ -244,8 +245,13 @@ def open_files_limit() -> int:
 def allow_more_files() -> bool:
     """Raise this process's soft limit of open files.
 
-    :return: False if it stands at the hard limit already.
+    :return: False if it stands at the hard limit already, or has been met before `open_files_limit` was called: who may open no more
+        files can load no module either.
     """
+    try:
+        import resource
+    except (ImportError, OSError):
+        return False
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and soft >= hard:
         return False

@@ -432,7 +432,7 @@ def test_it_loads_nothing_that_is_slow_to_load() -> None:
     loaded = {name for name in run.stdout.split() if not name.startswith('switchboard')}
     assert loaded <= {
         *('__future__', '_collections_abc', '_json', '_stat', 'errno', 'fcntl', 'genericpath', 'itertools'),
-        *('os', 'os.path', 'posixpath', 'resource', 'stat', 'zlib', '_signal'),
+        *('os', 'os.path', 'posixpath', 'stat', 'zlib', '_signal'),
         *('_abc', 'abc'),  # of `os`, which Python 3.14 has not loaded by itself
     }
 

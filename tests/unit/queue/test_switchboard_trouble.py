@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -190,6 +191,28 @@ class TestOpenFiles:
             return len(taken), resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
 
         assert in_child(work) == (300, True)
+
+    def test_what_raises_the_limit_is_loaded_before_the_limit_is_met(
+        self, queue: Switchboard, tmp_path: Path
+    ) -> None:
+        queue.enqueue_many(range(60))
+        program = (
+            'import sys; from switchboard import Switchboard; from switchboard.options import QueueOptions; '
+            'queue = Switchboard("in", sys.argv[1], options=QueueOptions(durability="lazy")); '
+            'print(len(list(iter(queue.take, None))))'
+        )
+        command = [
+            'sh',
+            '-c',
+            'ulimit -Sn 40 && exec "$@"',
+            'sh',
+            sys.executable,
+            '-c',
+            program,
+            str(tmp_path / 'in'),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.stdout, done.stderr) == ('60\n', '')
 
     def test_at_the_hard_limit_it_says_so_and_works_on_what_it_has(self, tmp_path: Path) -> None:
         clock = FakeClock()

@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,6 +210,12 @@ class TestRenaming:
 
 
 class TestOpenFiles:
+    def test_where_what_raises_the_limit_cannot_be_loaded_any_more_it_stays(
+        self, folder: Folder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, 'resource', None)
+        assert not folder.disk.makes_room(OSError(errno.EMFILE, 'too many open files'))
+
     def test_the_soft_limit_is_raised_when_it_is_met_and_not_before(self, folder: Folder) -> None:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         used = max(map(int, os.listdir('/proc/self/fd')))
