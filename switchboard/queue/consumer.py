@@ -30,7 +30,7 @@ from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, is_filebas
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
-from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
+from switchboard.queue.ready_queue import ReadyQueue, asked_wait
 from switchboard.queue.recovery import (
     INTERRUPTED,
     move_to_bad,
@@ -124,8 +124,8 @@ class Consumer:
         self._mark: Mark | None = None
         self._sync = options.durability == 'full'
         self._max_body_bytes = options.max_body_bytes
-        # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
-        self._kept_waits: dict[str, int] = {}
+        # Waits of strict order that a turned clock would make longer, by entry and the time that its history names: when each ends, on the boot clock.
+        self._kept_waits: dict[tuple[str, float], int] = {}
         # Entries that the disk did not give when they were tried last.
         self._refused: set[str] = set()
         # The next ones to go where the queue is full and the oldest is to make room.
@@ -303,20 +303,20 @@ class Consumer:
     def _waits(self, claim: Claim) -> bool:
         """Give an entry back that holds its key until a time that has not come."""
         filebase = claim.filebase
-        still_s = asked_wait_s(claim.read().records, self._clock.time_ns())
+        until_s, still_s = asked_wait(claim.read().records, self._clock.time_ns())
         now_ns = self._clock.monotonic_ns()
-        until_ns = self._kept_waits.get(filebase, now_ns + int(still_s * NS))
+        until_ns = self._kept_waits.get((filebase, until_s), now_ns + int(still_s * NS))
         if still_s <= 0 or until_ns <= now_ns:
-            self._kept_waits.pop(filebase, None)
+            self._kept_waits.pop((filebase, until_s), None)
             return False
         self.undo(claim)
-        self._keep_wait(filebase, until_ns)
+        self._keep_wait(filebase, until_s, until_ns)
         return True
 
-    def _keep_wait(self, filebase: str, until_ns: int) -> None:
+    def _keep_wait(self, filebase: str, until_s: float, until_ns: int) -> None:
         if len(self._kept_waits) >= MAX_KEPT_WAITS:
             self._kept_waits.clear()  # they are in the histories as well
-        self._kept_waits[filebase] = until_ns
+        self._kept_waits[filebase, until_s] = until_ns
         self._ready.defer(filebase, until_ns)
 
     # When.
@@ -365,21 +365,20 @@ class Consumer:
 
     def release(self, claim: Claim, delay_s: float, record: Record | None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
-        filebase, when_ns = claim.filebase, None
-        if delay_s > 0:
-            now_ns = self._clock.time_ns()
-            if self._options.strict_order:
-                record = {'event': 'released', **(record or {}), 'not_before': now_ns / NS + delay_s}
-            else:
-                when_ns = now_ns + int(min(delay_s, LONGEST_DELAY_S) * NS)
-        wished = filebase if when_ns is None else with_when(filebase, when_ns)
+        filebase, now_ns = claim.filebase, self._clock.time_ns()
+        wait_ns = int(min(delay_s, LONGEST_DELAY_S) * NS) if delay_s > 0 else 0
+        is_kept, until_s = delay_s > 0 and self._options.strict_order, now_ns / NS + delay_s
+        if is_kept:
+            record = {'event': 'released', **(record or {}), 'not_before': until_s}
+        elif delay_s > 0:
+            filebase = with_when(filebase, now_ns + wait_ns)
         try:
-            renamed = self.rename(claim, wished, record, is_delayed=when_ns is not None)
+            filebase = self.rename(claim, filebase, record, is_delayed=delay_s > 0 and not is_kept)
         except OSError as error:
             self._refuse(claim, error, 'release')
-        if delay_s > 0 and when_ns is None:
-            self._keep_wait(renamed, self._clock.monotonic_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS))
-        return renamed
+        if is_kept:
+            self._keep_wait(filebase, until_s, self._clock.monotonic_ns() + wait_ns)
+        return filebase
 
     def rename(self, claim: Claim, filebase: str, record: Record | None, *, is_delayed: bool) -> str:
         """Give an entry back under another name.

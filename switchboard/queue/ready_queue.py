@@ -579,8 +579,8 @@ def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> Non
     due.extend(some)
 
 
-def asked_wait_s(records: list[Record], now_ns: int) -> float:
-    """:return: seconds for which an entry of strict order is still to wait, as its history says; 0 if it is not.
+def asked_wait(records: list[Record], now_ns: int) -> tuple[float, float]:
+    """:return: until when an entry of strict order is to wait, as its history says, and how many seconds that are still; zeros if it is not to.
 
     A record from the future was written before the clock was set back: the wait that was asked for is kept, not the hour.
     """
@@ -590,7 +590,7 @@ def asked_wait_s(records: list[Record], now_ns: int) -> float:
             wait_s = until - now_ns / NS
             if isinstance(since, int | float) and since > (now_ns + CLOCK_SLACK_NS) / NS:
                 wait_s = until - since
-            return max(0.0, wait_s)
+            return until, max(0.0, wait_s)
         if record.get('event') == 'retried':
             break
-    return 0.0
+    return 0.0, 0.0

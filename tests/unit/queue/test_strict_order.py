@@ -14,7 +14,7 @@ from switchboard import Runner, Spool, Switchboard
 from switchboard.message.naming import NS
 from switchboard.operating.holding import hold, release
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
-from switchboard.queue.ready_queue import asked_wait_s
+from switchboard.queue.ready_queue import asked_wait
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import IN_ORDER, WITH_FILE
 from switchboard.testing import FakeClock
@@ -89,6 +89,20 @@ def test_another_process_is_held_back_as_well(queue, clock, tmp_path):
     assert taken(other) == []
     clock.advance(60)
     assert taken(other) == ['a1']
+
+
+def test_the_wait_that_another_process_asked_for_last_is_kept(queue, clock, tmp_path):
+    first, _ = fill(queue, 'a1', 'a2')
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    queue.take()
+    queue.release(first, delay_s=10)
+    clock.advance(11)
+    assert other.take().msg == 'a1'
+    other.release(first, delay_s=60)
+    clock.advance(30)
+    assert taken(queue) == []
+    clock.advance(31)
+    assert taken(queue) == ['a1']
 
 
 def test_one_that_was_preserved_lets_the_next_pass(queue, clock):
@@ -206,10 +220,10 @@ def test_without_strict_order_one_that_waits_lets_the_others_pass(tmp_path, cloc
 
 
 def test_a_history_says_until_when_an_entry_waits():
-    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == 2.0
-    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == 0.0
-    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == 0.0
-    assert asked_wait_s([], 0) == 0.0
+    assert asked_wait([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == (12.0, 2.0)
+    assert asked_wait([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == (12.0, 0.0)
+    assert asked_wait([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == (0.0, 0.0)
+    assert asked_wait([], 0) == (0.0, 0.0)
 
 
 def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):
