@@ -342,9 +342,10 @@ class ProcessTree:
 
 def _open_files(pid: int) -> Iterator[str]:
     """Yield the names of the files that a process has open; none if it has gone, or is another user's."""
+    # It has gone, or is another user's.
     with contextlib.suppress(OSError), os.scandir(f'/proc/{pid}/fd') as descriptors:
         for descriptor in descriptors:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closed meanwhile
                 yield os.readlink(descriptor)
 
 

@@ -216,7 +216,7 @@ class Lmtp(AsyncRunner):
             os.rename(made, path)
         except OSError as error:
             listener.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the error before it counts
                 os.unlink(made)
             raise self._wrong(f'{path}: {error.strerror or error}') from error
         self._paths[path] = os.stat(path).st_ino

@@ -357,7 +357,7 @@ class Smtp(Runner):
     def _close(self) -> None:
         """Say good-bye."""
         if self._smtp is not None:
-            with suppress(OSError, smtplib.SMTPException):
+            with suppress(OSError, smtplib.SMTPException):  # it may have gone before us
                 self._smtp.quit()
             self._drop()
 

@@ -372,3 +372,104 @@ def test_a_sleep_without_a_reason_is_noticed() -> None:
     assert list(sleeps_without_a_reason('async def wait():\n    await asyncio.sleep(0.1)\n'))
     assert not list(sleeps_without_a_reason('time.sleep(0.1)  # any moment\n'))
     assert not list(sleeps_without_a_reason('async def turn():\n    await asyncio.sleep(0)\n'))
+
+
+# An error of these is one of many, and who passes it over says which it may be, or why it does not matter; a narrow one is named after its reason.
+BROAD = {
+    'ArithmeticError',
+    'BaseException',
+    'Error',
+    'Exception',
+    'OSError',
+    'QueueError',
+    'RedisError',
+    'RuntimeError',
+    'SMTPException',
+    'SwitchboardError',
+    'TypeError',
+    'ValueError',
+}
+PASSED_OVER = re.compile(r'suppress\(|\bexcept\b[^\n]*:\n\s+(pass|continue)\n')
+# The functions that say it in their docstrings, and do more than that.
+SAID_ABOVE = {'give_to_owner'}
+
+
+def errors_passed_over_without_a_reason(source: str) -> Iterator[str]:
+    """Yield the broad errors that are passed over, and no comment says why, nor the docstring of a function that does nothing else."""
+    lines = source.splitlines()
+    tree = ast.parse(source)
+    explained = {
+        statement
+        for each in ast.walk(tree)
+        if isinstance(each, ast.FunctionDef) and ast.get_docstring(each)
+        for statement in each.body
+        if len(each.body) == 2 or each.name in SAID_ABOVE
+    }
+    for node in ast.walk(tree):
+        if node in explained:
+            continue
+        found: list[tuple[int, int, list[ast.expr]]] = []
+        match node:
+            case ast.Try(handlers=handlers):
+                found = [
+                    (one.lineno, one.end_lineno or 0, [one.type] if one.type else [])
+                    for one in handlers
+                    if all(isinstance(each, ast.Pass | ast.Continue) for each in one.body)
+                ]
+            case ast.With(items=items, body=[first, *_]):
+                found = [
+                    (node.lineno, first.lineno, item.context_expr.args)
+                    for item in items
+                    if isinstance(item.context_expr, ast.Call)
+                    and ast.unparse(item.context_expr.func) in ('suppress', 'contextlib.suppress')
+                ]
+        for start, end, types in found:
+            names = {
+                each.attr if isinstance(each, ast.Attribute) else each.id
+                for one in types
+                for each in ast.walk(one)
+                if isinstance(each, ast.Attribute | ast.Name)
+            }
+            if (names & BROAD or not types) and not any(
+                '# ' in line for line in lines[max(0, start - 2) : end]
+            ):
+                yield f'line {start}: {", ".join(map(ast.unparse, types))}'
+
+
+def test_each_broad_error_that_is_passed_over_has_its_reason_beside_it() -> None:
+    found = {
+        str(path.relative_to(ROOT)): errors
+        for folder in ('bin', 'switchboard', 'runners', 'tests')
+        for path in ROOT.glob(f'{folder}/**/*.py')
+        if PASSED_OVER.search(source := path.read_text())
+        and (errors := list(errors_passed_over_without_a_reason(source)))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'try:\n    f()\nexcept OSError:\n    pass\n',
+        'for x in y:\n    try:\n        f()\n    except (KeyError, socket.Error):\n        continue\n',
+        'try:\n    f()\nexcept:\n    pass\n',
+        'with contextlib.suppress(Exception):\n    f()\n    g()  # another matter\n',
+        'def f():\n    """One thing."""\n    f()\n    with suppress(OSError):\n        f()\n',
+    ],
+)
+def test_an_error_that_is_passed_over_without_a_reason_is_noticed(source: str) -> None:
+    assert PASSED_OVER.search(source)
+    assert list(errors_passed_over_without_a_reason(source))
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'try:\n    f()\nexcept OSError:\n    pass  # it has gone\n',
+        'try:\n    f()\nexcept FileNotFoundError:\n    pass\n',
+        'with suppress(OSError):  # it has gone\n    f()\n',
+        'def f():\n    """It does not matter whether it is there."""\n    with suppress(OSError):\n        f()\n',
+    ],
+)
+def test_an_error_that_is_passed_over_for_a_reason_is_let_be(source: str) -> None:
+    assert not list(errors_passed_over_without_a_reason(source))

@@ -120,7 +120,7 @@ class DeliveryCounts:
             try:
                 self._disk.unlink(digest + DEATHS, dir_fd=self._folder.fd)
             except OSError:
-                pass
+                pass  # a count that stays is forgotten when it is old
 
     def collect(self, *, counts: bool = True) -> list[str]:
         """Count what dead processes held, and take their files away.

@@ -205,7 +205,7 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # nobody reads it; the status says it too
             click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except click.ClickException as error:

@@ -85,7 +85,7 @@ class Name(click.types.StringParamType):
         installation = ctx.ensure_object(Installation)
         installation.warns = False
         for source in self._sources:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # a traceback in the middle of a typed line helps nobody
                 found += source(installation, incomplete)
         return [CompletionItem(each) for each in dict.fromkeys(found) if each.startswith(incomplete)]
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 
 import click
 
@@ -178,12 +178,7 @@ def output_failed(error: OSError, status: int, *, changes: bool, as_json: bool =
     :return: the exit status.
     """
     is_gone = isinstance(error, BrokenPipeError)
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stdout.fileno() == 1:
-            # The rest of the buffer has no reader; flushing it at the end would complain.
-            sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, 1)
-            os.close(sink)
+    _drop_unwritten(sys.stdout, 1)
     if changes:
         if not is_gone:
             print_note(f'it is done, but the result cannot be printed: standard output: {error.strerror}')
@@ -199,9 +194,15 @@ def drop_unwritten_errors() -> None:
     try:
         sys.stderr.flush()
     except OSError:
-        with contextlib.suppress(OSError, ValueError):
+        _drop_unwritten(sys.stderr, 2)
+
+
+def _drop_unwritten(stream: TextIO, descriptor: int) -> None:
+    """Let the rest of a stream's buffer go nowhere: flushing it at the end would complain."""
+    with contextlib.suppress(OSError, ValueError):  # it was closed, or there is no descriptor left
+        if stream.fileno() == descriptor:
             sink = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(sink, sys.stderr.fileno())
+            os.dup2(sink, descriptor)
             os.close(sink)
 
 
@@ -252,7 +253,7 @@ def write_error(
             import json
 
             fields = {'error': as_called(text), 'class': type(error).__name__, 'exit': int(status)}
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the status says it as well
                 click.echo(json.dumps(fields), err=True)
         else:
             print_note(escape_terminal(text))

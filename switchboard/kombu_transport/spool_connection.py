@@ -403,7 +403,7 @@ _BROKERS = after_fork(SpoolConnection._renew_lock)
 def _close_all() -> None:
     # A program may end without closing, as Celery's commands do: its exclusive queues go with it all the same.
     for broker in list(_BROKERS):
-        with suppress(SwitchboardError, OSError):
+        with suppress(SwitchboardError, OSError):  # at the end of a program: a janitor tidies up after it
             broker.close()
 
 

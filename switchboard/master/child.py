@@ -169,7 +169,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # nobody reads them any more, and the status counts
                 stream.close()
         log.flush_and_wait()
         os._exit(code)

@@ -104,7 +104,7 @@ def marked_in(content: bytes) -> tuple[str, int] | None:
     for variable in content.split(b'\0'):
         if variable.startswith(prefix):
             number, _, spool = variable.removeprefix(prefix).partition(b' ')
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # no mark of ours
                 return os.fsdecode(spool), int(number)
     return None
 
@@ -115,11 +115,11 @@ def end_all_of(spool: str) -> list[int]:
     :return: the processes.
     """
     found = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # there is no /proc
         for name in os.listdir(PROC):
             if not name.isdecimal() or int(name) == os.getpid():
                 continue
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
                 # First the descriptor, then the look: so it is this process that is looked at and ended.
                 descriptor = os.pidfd_open(int(name))
                 try:
@@ -189,9 +189,9 @@ def kill_noted(
 
 def has_claims_open(pid: int) -> bool:
     """Has a process a claimed entry open?"""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it has gone
         for name in os.listdir(f'{PROC}/{pid}/fd'):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # closed meanwhile
                 if os.readlink(f'{PROC}/{pid}/fd/{name}').endswith(CLAIMED):
                     return True
     return False
@@ -238,7 +238,7 @@ def _opened(pid: int, spool: str, suffix: str) -> Iterator[tuple[str, int]]:
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            continue
+            continue  # closed meanwhile, or its file has gone
         if os.path.samestat(os.fstat(descriptor), os.stat(link)):
             yield path, descriptor
         else:

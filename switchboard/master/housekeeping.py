@@ -110,7 +110,7 @@ class Housekeeping:
             return
         os.close(writing)
         self._at_work, self.pid, self._began_s = reading, pid, now_s
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # without one it cannot be killed: its number may be another's
             self._pidfd = os.pidfd_open(pid)
 
     def extend_deadlines(self, lost_s: float, _now_s: float) -> None:
@@ -182,5 +182,5 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
         answer = json.dumps({**seen, 'noted': repeats.noted}).encode()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the master has gone, or given it up
             os.write(writing, b'%.3f %s' % (took_s, answer))

@@ -79,6 +79,7 @@ class ServiceManager:
         if not self._address:
             return
         text = '\n'.join(line.replace('\n', ' ') for line in lines)
+        # Nobody listens there, or not fast enough.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
             way.setblocking(False)
             way.sendto(text.encode('utf-8', 'replace'), self._address)

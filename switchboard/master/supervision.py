@@ -358,7 +358,7 @@ class RunnerSlice:
         if self.phase is Phase.PREPARED and self.channel is not None:
             self.phase = Phase.RELEASED
             self._check_at_s = now_s + self._start_timeout_s
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended, of which SIGCHLD tells
                 self.channel.send(child.GO)
 
     def stop(self, now_s: float) -> None:

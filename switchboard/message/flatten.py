@@ -207,7 +207,7 @@ def parse(raw: bytes, cls: type[Message] = Message, policy: Policy[Any] = compat
 
     def make(policy: Policy[Any] = policy) -> Message:
         for keys in ({'policy': policy}, {}):
-            with suppress(TypeError):
+            with suppress(TypeError):  # it takes other arguments
                 return cls(**keys)
         mail = cls.__new__(cls)
         Message.__init__(mail, policy)

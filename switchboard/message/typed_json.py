@@ -292,7 +292,7 @@ def untag(value: Any) -> Any:
             try:
                 return reader(inner[VALUE])
             except (TypeError, ValueError, ArithmeticError):
-                pass
+                pass  # only looks like a tag
     return inner
 
 

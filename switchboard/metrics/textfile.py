@@ -22,6 +22,6 @@ def write(path: Path, content: bytes) -> None:
             os.fchmod(descriptor, 0o644)
         os.replace(fresh, path)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the error before it counts
             os.unlink(fresh)
         raise

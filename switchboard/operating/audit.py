@@ -97,6 +97,7 @@ def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:
 def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
     for name in (ACTS, OLD_ACTS):
         lines: list[bytes] = []
+        # Not there yet, or another user's.
         with contextlib.suppress(OSError), open_regular(directory / RUN / name) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
             lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()

@@ -61,7 +61,7 @@ def delegated_group() -> str | None:
 
 def _is_given(path: str) -> bool:
     for name in DELEGATED:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a kernel without it
             if os.getxattr(path, name) == b'1':
                 return True
     return False
@@ -129,7 +129,7 @@ class ControlGroup:
         return True
 
     def _wait(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has gone: nothing to wait for
             fd = os.open(f'{self.path}/{EVENTS}', os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.pread(fd, 4096, 0)
@@ -141,7 +141,7 @@ class ControlGroup:
 
 
 def _write(path: str, text: bytes) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the group has gone, or is not ours to write to
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, text)
@@ -166,8 +166,8 @@ def kill_group_of(pid: int) -> bool:
 
 def clear_groups(base: str) -> None:
     """Take the groups away in which nothing is any more."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # there is no such place
         for name in os.listdir(base):
             if name.startswith(PREFIX):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # somebody is in it
                     os.rmdir(f'{base}/{name}')

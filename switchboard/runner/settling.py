@@ -286,7 +286,7 @@ class Settler:
             traceback.print_exception(error)
             code = 1
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
+            with suppress(Exception):  # nobody reads them any more, and the status counts
                 stream.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
 

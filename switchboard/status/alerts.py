@@ -201,7 +201,7 @@ class Alerts:
         if not poll.poll(0):
             if now_s < self._ends_s:
                 return True
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self.close()
         return False

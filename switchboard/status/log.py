@@ -170,6 +170,7 @@ class LogFile(logging.Handler):
             os.close(fresh)
         if self.takes_stderr:
             for stream in (sys.stdout, sys.stderr):
+                # Closed, or full: the new file is in use all the same.
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
             os.dup2(self._descriptor, 1)

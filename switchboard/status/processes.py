@@ -14,7 +14,7 @@ MAX_ENVIRON_BYTES = 4 << 20
 def children_of(pid: int) -> list[int]:
     """:return: the processes whose parent it is."""
     found: list[int] = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it has gone
         for task in os.listdir(f'{PROC}/{pid}/task'):
             found += map(int, _read(pid, f'task/{task}/children').split())
     return found

@@ -226,7 +226,7 @@ def evicted(folder: Folder, queue: str) -> int:
             if (numbers := _unsealed(folder.read(queue, _LENGTH) or b'')) is not None:
                 return numbers[-1]
     except OSError:
-        pass
+        pass  # none for this user
     return 0
 
 

@@ -145,7 +145,7 @@ class FaultyDisk(Disk):
             if stat_module.S_ISDIR(os.fstat(fd).st_mode):
                 return
         except OSError:
-            pass
+            pass  # not open at all
         self.misuse.append(f'{name}({fd})')
 
     def _strikes(self, name: str) -> bool:

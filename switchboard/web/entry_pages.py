@@ -287,7 +287,7 @@ def _became(desk: Desk, name: str) -> str:
         try:
             places = desk.view.queue_folders([where])
         except SwitchboardError:
-            continue
+            continue  # there is no such queue any more
         budget = Budget(BUDGET_S / 4)
         for found in select(places, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
             seen = found.look()

@@ -185,7 +185,7 @@ def _unix(path: str, mode: int) -> socket.socket:
         os.rename(beside, path)
     except OSError:
         made.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the error before it counts
             os.unlink(beside)
         raise
     return made

@@ -54,5 +54,5 @@ def fill(place: Path, leave: int = 0) -> Path:
                 file.seek(0, os.SEEK_END)
                 file.write(b'\0' * 4096)
         except OSError:
-            pass
+            pass  # it is full
     return ballast

@@ -19,6 +19,6 @@ def free_port() -> int:
     numbers = random.SystemRandom()  # some tests seed the other one
     while True:
         port = numbers.randrange(*PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with socket.socket() as probe, contextlib.suppress(OSError):  # in use: another one
             probe.bind(('127.0.0.1', port))
             return port

@@ -83,7 +83,7 @@ def few_descriptors(allowed: int) -> Iterator[None]:
     taken: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir('/proc/self/fd'))) + 8, hard))
     try:
-        with suppress(OSError):
+        with suppress(OSError):  # none is left
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
         for descriptor in taken[:allowed]:

@@ -60,7 +60,7 @@ def cpu_s(site: Site) -> float:
     """:return: the processor time of the site's processes up to now."""
     total = 0.0
     for process in site.processes():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error):  # it has ended
             times = process.cpu_times()
             total += times.user + times.system
     return total

@@ -143,7 +143,7 @@ class Site:
             for _ in range(20):
                 for lock in (self.directory / 'var' / 'locks').glob('master.*'):
                     lock.unlink(missing_ok=True)
-                with suppress(RuntimeError):
+                with suppress(RuntimeError):  # it could not be started: once more
                     self._command('start', '--force')
                     return
         self._command('start')
@@ -156,12 +156,12 @@ class Site:
         """End the masters and runners of all but the newest generations: each that is started over another brings a dozen processes."""
         sessions: dict[int, float] = {}
         for process in self.processes():
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError):  # it has ended
                 session, begun = os.getsid(process.pid), process.create_time()
                 sessions[session] = min(sessions.get(session, begun), begun)
         newest = sorted(sessions, key=sessions.__getitem__)[-kept:]
         for process in self.processes():
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError):  # it has ended
                 if os.getsid(process.pid) not in newest:
                     process.kill()
 
@@ -169,6 +169,7 @@ class Site:
         eventually(self._listens, 'the LMTP runner listens', within_s=120)
 
     def _listens(self) -> bool:
+        # Not yet.
         with suppress(OSError, smtplib.SMTPException), smtplib.LMTP('127.0.0.1', self.lmtp, timeout=5):
             return True
         return False
@@ -180,7 +181,7 @@ class Site:
         """
         found = []
         for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError):  # it has ended
                 words = process.cmdline()
                 title = ' '.join(words)
                 # A process that has begun its work has a title for its arguments; its log files are open by then.
@@ -207,7 +208,7 @@ class Site:
         msg['Message-ID'], msg['X-Post'] = f'<post-{number}@example.org>', str(number)
         msg.set_content(f'This is number {number}.\n')
         with (
-            suppress(OSError, smtplib.SMTPException),
+            suppress(OSError, smtplib.SMTPException),  # not taken
             smtplib.LMTP('127.0.0.1', self.lmtp, timeout=20) as server,
         ):
             server.send_message(msg, MEMBERS[number % 3], [LIST])
@@ -248,7 +249,7 @@ class Site:
             nonlocal looks
             found = self.processes()
             for process in found:
-                with suppress(psutil.Error):
+                with suppress(psutil.Error):  # it has ended
                     process.kill()
             looks = 0 if found else looks + 1
             # Those that a master was about to start are seen a moment later.
@@ -310,7 +311,7 @@ def _kill(site: Site, rng: random.Random, done: Counter[str]) -> None:
         ('masters killed', masters) if rng.random() < MASTERS_SHARE else ('runners killed', runners)
     )
     if victims:
-        with suppress(psutil.Error):
+        with suppress(psutil.Error):  # it has ended
             rng.choice(victims).send_signal(signal.SIGKILL)
             done[kind] += 1
     if not site.processes('master') or rng.random() < FORCED_SHARE:

@@ -373,7 +373,7 @@ def pairs_of_an_option(content: bytes) -> object:
 @reader(b'"2026-11-29T10:00:00+00:00"', *JSON_UNITS)
 def typed_values(content: bytes) -> object:
     for tag in _READERS:
-        with suppress(SwitchboardError):
+        with suppress(SwitchboardError):  # refused, as it should be
             load_json(b'{"__type__":"%s","__value__":%s}' % (tag.encode(), content), 'body')
     return load_json(content, 'body')
 
@@ -389,7 +389,7 @@ def message_of_a_broker(content: bytes) -> object:
     ):
         for properties in ({'content_type': text, 'content_encoding': 'utf-16'}, {'content_encoding': text}):
             entry = entry_of(Delivery('in', content, headers, properties))
-            with suppress(SwitchboardError):
+            with suppress(SwitchboardError):  # refused, as it should be
                 entry.load(SERIALIZERS)
     return None
 

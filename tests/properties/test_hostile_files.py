@@ -177,7 +177,7 @@ def test_a_link_in_the_place_of_a_directory_of_ours_leads_nowhere(home: Path, na
     place = home / 'spool' / name
     place.rename(home / 'moved')
     place.symlink_to(others)
-    with suppress(QueueError, OSError):
+    with suppress(QueueError, OSError):  # it may refuse
         use_all_of(home / 'spool')
     assert sorted(others.iterdir()) == letters
     assert {letter.read_bytes() for letter in letters} == {OUTSIDE}

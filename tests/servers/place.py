@@ -141,7 +141,7 @@ def small_disk(path: Path, size: str) -> Iterator[Callable[[], None]]:
         missing(f'to mount a small disk: {mounted.stderr.decode()}')
 
     def fill() -> None:
-        with open(path / 'filler', 'wb', buffering=0) as filler, contextlib.suppress(OSError):
+        with open(path / 'filler', 'wb', buffering=0) as filler, contextlib.suppress(OSError):  # it is full
             while True:
                 filler.write(b'x' * 4096)
 

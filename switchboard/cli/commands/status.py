@@ -105,6 +105,7 @@ def under_way(snapshot: Snapshot) -> list[str]:
     if snapshot.alive:
         from switchboard.master.control import ask
 
+        # It is shown without: the master may be ending.
         with contextlib.suppress(MasterError, TimeoutError, ValueError):
             planned = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
             return [str(each) for each in planned]

@@ -158,6 +158,6 @@ def serving(server: Server) -> Iterator[Server]:
                 try:
                     client.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    pass
+                    pass  # the client has closed it
             for thread in threads:
                 thread.join(PATIENCE_S)

@@ -109,7 +109,7 @@ class Broker:
         except ConnectionError:
             return False
         except OSError:
-            pass
+            pass  # too busy to answer, so it is there
         return True
 
     def _answers(self) -> bool:

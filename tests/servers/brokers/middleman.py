@@ -56,12 +56,12 @@ class Middleman:
     def close(self) -> None:
         """Close all connections."""
         self.let_go.set()
-        with suppress(OSError):
+        with suppress(OSError):  # nobody has connected yet
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
             for each in self._open:
-                with suppress(OSError):
+                with suppress(OSError):  # closed by the other side
                     each.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(ANSWER_TIMEOUT_S)
@@ -80,6 +80,7 @@ class Middleman:
             thread.start()
 
     def _hand_on(self, client: socket.socket) -> None:
+        # The server is away, or either side has gone.
         with client, suppress(OSError), socket.create_connection(self._server) as server:
             with self._lock:
                 self._open |= {client, server}

@@ -162,7 +162,7 @@ def test_a_script_that_is_stopped_loses_nothing_and_doubles_nothing(
                     work()
                     break
                 except (RedisError, SwitchboardError):
-                    pass
+                    pass  # stopped by the fault: once more
         assert limited.all_there_is() == [b'one'], step.__name__
 
 

@@ -422,7 +422,7 @@ def sent(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], s
     with trace.get_tracer('shop').start_as_current_span('order') as outer:
         queue.enqueue('own')
         queue.enqueue('of another', traceparent=PARENT)
-        with contextlib.suppress(QueueError):
+        with contextlib.suppress(QueueError):  # no kind holds it: a span that failed
             queue.enqueue(object())
     found = [json.loads(span.to_json()) for span in exporter.get_finished_spans()]
     metadata = [queue.dequeue(name)[1] for name in queue.files]
