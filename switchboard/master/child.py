@@ -46,6 +46,7 @@ from switchboard.events import event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import blocked, nothing
 from switchboard.options import RunnerOptions
+from switchboard.runner.settling import exit_status
 from switchboard.status import log, printed
 from switchboard.status.scoreboard import Slot
 
@@ -118,23 +119,30 @@ class Child(NamedTuple):
         """Say that all is prepared, and wait until the slice is free."""
         self.channel.send(PREPARED)
         if self.channel.recv(1) != GO:
-            raise SystemExit(EXIT_OK)
+            raise Stopped
+
+
+class Stopped(SystemExit):
+    """The end of a process that was asked to go before its runner looped, and no ``sys.exit`` of a user's."""
 
 
 class StopSignal:
-    """The handler of TERM and INT: a runner that loops stops after its message, one that does not loop yet just exits."""
+    """The handler of TERM and INT: a runner that loops stops after its message, one that does not loop yet just exits.
+
+    :ivar runner: the runner that is asked to stop; None as long as there is none.
+    """
 
     def __init__(self) -> None:
-        self._runner: Runner | None = None
+        self.runner: Runner | None = None
 
     def __call__(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._runner is None:
-            raise SystemExit(EXIT_OK)
-        self._runner.stop()
+        if self.runner is None:
+            raise Stopped
+        self.runner.stop()
 
     def pass_on_to(self, runner: Runner) -> None:
         """From now on `runner` is asked to stop."""
-        self._runner = runner
+        self.runner = runner
 
 
 # What the process is to do; it returns the exit status.
@@ -162,16 +170,23 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         stop = StopSignal()
         settle(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        code = _exit_code(child, work, stop)
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else EXIT_OK
+        code = exit_status(_exit_code(child, work, stop))
+    except Stopped:
+        code = EXIT_OK
     except BaseException:
         traceback.print_exc()
     finally:
+        _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process, with its log written: an error on the way must not go on, in the code of the master, as a second one."""
+    try:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # nobody reads them any more, and the status counts
                 stream.close()
         log.flush_and_wait()
+    finally:
         os._exit(code)
 
 
@@ -200,8 +215,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
         except BaseException:
             event(log.logger('master'), logging.ERROR, None, 'mistake', exc_info=True)
         finally:
-            log.flush_and_wait()
-            os._exit(code)
+            _end(code)
 
 
 def _close_all_but(kept: Iterable[int]) -> None:
@@ -249,8 +263,8 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
     log.reopen()
 
 
-def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
-    """:return: the exit status; whatever went wrong is on the scoreboard and in the log by then."""
+def _exit_code(child: Child, work: Work, stop: StopSignal) -> object:
+    """:return: the exit status, as for ``sys.exit``; whatever went wrong is on the scoreboard and in the log by then."""
     slot = child.slot
     slot.hold()
     try:
@@ -259,10 +273,15 @@ def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
         slot.fatal(str(error))
         event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
         return EXIT_CONFIG
-    except Exception as error:
+    except Stopped:
+        raise
+    except BaseException as error:
+        leaving = exit_status(error.code) if isinstance(error, SystemExit) else 0
+        if stop.runner is not None and isinstance(error, SystemExit):
+            return leaving  # no hook of a runner lets it through unless the runner stops
         slot.error(f'{type(error).__name__}: {error}')
         event(logger, logging.ERROR, None, 'runner failed', runner=child.title, exc_info=True)
-        return EXIT_SOFTWARE
+        return leaving or EXIT_SOFTWARE
 
 
 def die_with(parent: int, lifeline: int) -> None:

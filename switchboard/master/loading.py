@@ -21,7 +21,7 @@ from switchboard.config.config import Config
 from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.child import Prepared
+from switchboard.master.child import Prepared, Stopped
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
@@ -237,18 +237,36 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     :raises ConfigError: it cannot be imported, is no runner, or could not work.
     """
     section = f'runner.{options.name}'
-    try:
-        found = _load(_full_path(options.class_path))
-    except UnknownRunnerError as error:
-        raise ConfigError(str(error.args[0]), section=section, key='class') from error
-    except Exception as error:
-        event(log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True)
-        reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
-        if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
-            # Of two modules of one name, a library's goes before the one beside the configuration.
-            reason += f' ({getattr(error.obj, "__file__", "built in")})'
-        raise ConfigError(reason, section=section, key='class') from error
+    with ending_refused(options):
+        try:
+            found = _load(_full_path(options.class_path))
+        except UnknownRunnerError as error:
+            raise ConfigError(str(error.args[0]), section=section, key='class') from error
+        except Exception as error:
+            event(
+                log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True
+            )
+            reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
+            if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+                # Of two modules of one name, a library's goes before the one beside the configuration.
+                reason += f' ({getattr(error.obj, "__file__", "built in")})'
+            raise ConfigError(reason, section=section, key='class') from error
     return _checked(found, options)
+
+
+@contextlib.contextmanager
+def ending_refused(options: RunnerOptions) -> Iterator[None]:
+    """Take a class that ends the program, where it is to be loaded or made, for a mistake of the configuration.
+
+    :raises ConfigError: it does.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except SystemExit as leaving:
+        reason = f'{options.class_path} ends the program with {leaving}'
+        raise ConfigError(reason, section=f'runner.{options.name}', key='class') from leaving
 
 
 def _load(path: str) -> Any:

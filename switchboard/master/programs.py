@@ -24,12 +24,10 @@ from switchboard.config.inifile import Problems, parse, read_file
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import event
 from switchboard.master.directory import OwnDirectory
-from switchboard.master.loading import extend_path, make_runner, python_path
+from switchboard.master.loading import ending_refused, extend_path, make_runner, python_path
 from switchboard.master.master import Master
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
-from switchboard.options import RunnerOptions
-from switchboard.runner.runner import Runner
 from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
@@ -162,7 +160,8 @@ def one_runner(
     log.set_process_name(f'{name} {part + 1}/{count}')
     extend_path(python_path(config.path, config.master.python_path))
     try:
-        runner = _make_runner(config, options, part, count)
+        with ending_refused(options):
+            runner = make_runner(config, options, part, count, NullSlot())
 
         def stop(_signum: int, _frame: FrameType | None) -> None:
             runner.stop()
@@ -176,14 +175,6 @@ def one_runner(
         # An error of the class, and no trouble of this program: logged as under a master.
         event(log.logger('runner'), logging.ERROR, None, 'runner failed', runner=name, exc_info=True)
         return EXIT_SOFTWARE
-
-
-def _make_runner(config: Config, options: RunnerOptions, part: int, count: int) -> Runner:
-    try:
-        return make_runner(config, options, part, count, NullSlot())
-    except SystemExit as leaving:
-        reason = f'{options.class_path} ends the program with {leaving}'
-        raise ConfigError(reason, section=f'runner.{options.name}', key='class') from leaving
 
 
 def _is_about(error: Exception, spool: Path) -> bool:

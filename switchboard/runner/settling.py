@@ -141,6 +141,11 @@ def _is_of_target(error: BaseException | None) -> bool:
     return isinstance(error, QueuePausedError | QueueMismatchError)
 
 
+def exit_status(code: object) -> int:
+    """:return: the status of a process that is left with ``sys.exit(code)``, as Python has it; `os._exit` refuses text, None, and large numbers."""
+    return code & 0xFF if isinstance(code, int) else int(code is not None)
+
+
 class Work:
     """One message at work: the taken entry, and the messages emitted for it.
 
@@ -279,16 +284,18 @@ class Settler:
         """End this process, if it is one that `dispose` has forked: nothing here is its own, and it must not go on as a second runner."""
         if not self.is_forked_child:
             return
-        code: object = 0
-        if isinstance(error, SystemExit):
-            code = error.code
-        elif error is not None:
-            traceback.print_exception(error)
-            code = 1
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # nobody reads them any more, and the status counts
-                stream.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
+        status = 0
+        try:
+            if isinstance(error, SystemExit):
+                status = exit_status(error.code)
+            elif error is not None:
+                status = 1
+                traceback.print_exception(error)
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):  # nobody reads them any more, and the status counts
+                    stream.flush()
+        finally:
+            os._exit(status)
 
     @property
     def queue(self) -> ISwitchboard:

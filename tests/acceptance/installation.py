@@ -177,9 +177,13 @@ class Lines:
 
     def said(self, pattern: str) -> bool:
         """:return: whether `pattern` has been said up to now."""
+        return self.count(pattern) > 0
+
+    def count(self, pattern: str) -> int:
+        """:return: in how many lines `pattern` has been said up to now."""
         while self._read(0):
             pass
-        return any(re.search(pattern, line) for line in self.seen)
+        return sum(bool(re.search(pattern, line)) for line in self.seen)
 
     def _read(self, timeout_s: float) -> bool:
         ready, _, _ = select.select([self.descriptor], [], [], timeout_s)

@@ -162,28 +162,24 @@ Problem = tuple[str, ConfigError]
 
 def import_problems(config: Config) -> Iterator[Problem]:
     """Import every runner's class and read its section's own keys, as the runner would."""
-    from switchboard.master.loading import extend_path, find_class, python_path
+    from switchboard.master.loading import ending_refused, extend_path, find_class, python_path
     from switchboard.runner.settings import read_settings
 
     extend_path(python_path(config.path, config.master.python_path))
     for options in config.runners.values():
         try:
-            found = find_class(options)
-            setting = read_settings(found.settings, options, found.__name__)
-            found.check(setting, options, config.runners)
-            for warning in found.warnings(setting, options):
+            with ending_refused(options):
+                found = find_class(options)
+                setting = read_settings(found.settings, options, found.__name__)
+                found.check(setting, options, config.runners)
+                warnings = [*found.warnings(setting, options)]
+            for warning in warnings:
                 warning.file = warning.file or str(config.path)
                 yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
             error.section = error.section or f'runner.{options.name}'
             yield 'error', error
-        except SystemExit as error:
-            reason = f'importing {options.class_path} ends the program with {error}'
-            yield (
-                'error',
-                ConfigError(reason, file=str(config.path), section=f'runner.{options.name}', key='class'),
-            )
 
 
 def url_problems(config: Config) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from switchboard.master.control import ask, signal_master
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
+from tests.helpers.waiting import eventually
 
 
 def test_a_stop_lets_the_message_at_work_be_finished(site: Installation) -> None:
@@ -193,11 +194,13 @@ def test_a_runner_that_died_shows_when_it_will_be_started_again(site: Installati
             "cannot import jobs:Nobody: AttributeError: module 'jobs' has no attribute 'Nobody' ({home}/jobs.py)",
         ),
         ('jobs:tell', 'jobs:tell is not a Runner'),
+        ('leaves:Job', 'leaves:Job ends the program with no licence'),
     ],
 )
 def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
     site: Installation, class_path: str, reason: str
 ) -> None:
+    (site.home / 'leaves.py').write_text('raise SystemExit("no licence")')
     site.configure({'bad': {'class': class_path, 'queue': 'x'}, 'in': {}})
     site.start()
     record = site.record('bad')
@@ -206,6 +209,61 @@ def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
     site.put('in', 'hello')
     site.told.wait_for('end in .* hello')
     assert site.stop() == os.EX_UNAVAILABLE
+
+
+ENDS = """
+import sys
+from switchboard import Runner
+
+class Init(Runner):
+    def __init__(self, *args, **keys):
+        super().__init__(*args, **keys)
+        sys.exit({code})
+
+    def dispose(self, msg, msgdata):
+        pass
+
+class Run(Runner):
+    def run(self, **keys):
+        self.slot.beat()
+        return {code}
+
+    def dispose(self, msg, msgdata):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ('place', 'code'),
+    [
+        ('Init', 2**40),
+        ('Init', 'no licence'),
+        ('Init', 0),
+        ('Init', 78),
+        ('Run', 2**40),
+        ('Run', None),
+        ('Run', 'text'),
+    ],
+)
+def test_whatever_a_class_ends_its_process_with_it_ends_and_its_siblings_go_on(
+    site: Installation, place: str, code: object
+) -> None:
+    (site.home / 'ends.py').write_text(ENDS.format(code=repr(code)))
+    keys = {'class': f'ends:{place}', 'restart': '50ms..50ms', 'max_restarts': 2}
+    site.configure({'bad': keys, 'in': {}})
+    site.start()
+    pid = site.pids()['in 1/1']
+    is_refused = (place, code) == ('Init', 78)
+    eventually(lambda: site.log.count('ended .*bad 1/1') >= (1 if is_refused else 3), 'ended')
+    if place == 'Init':
+        eventually(lambda: site.record('bad').state is State.FATAL, 'given up')
+        assert site.record('bad').last_error == f'SystemExit: {code}'
+    site.put('in', 'hello')
+    site.told.wait_for('end in .* hello')
+    assert site.pids()['in 1/1'] == pid
+    assert site.record('in').restarts == 0
+    assert not site.log.count('mistake|master failed|killed by')
+    assert site.ask('status')['ok']
 
 
 def test_runner_classes_are_found_where_the_configuration_says(site: Installation) -> None:

@@ -115,11 +115,18 @@ def leaves() -> None:
     sys.exit(3)
 
 
+def leaves_with_more_than_a_status_can_be() -> None:
+    sys.exit(2**40 + 3)
+
+
 def fails() -> None:
     raise ValueError('in the child')
 
 
-@pytest.mark.parametrize(('ending', 'status'), [(returns, 0), (leaves, 3), (fails, 1)])
+@pytest.mark.parametrize(
+    ('ending', 'status'),
+    [(returns, 0), (leaves, 3), (leaves_with_more_than_a_status_can_be, 3), (fails, 1)],
+)
 @pytest.mark.parametrize('is_async', [False, True])
 def test_a_child_that_comes_back_from_dispose_does_not_go_on_as_a_second_runner(
     spool: Spool, tmp_path: Path, ending: Callable[[], None], status: int, is_async: bool
