@@ -35,9 +35,9 @@ from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
 from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
 from switchboard.kombu_transport.queue_names import directory_name
-from switchboard.message.naming import CLAIMED, READY
+from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.message.serializers import Raw
-from switchboard.operating.janitor import expire_first
+from switchboard.operating.janitor import LOOKED_AT, expire_first
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
@@ -62,8 +62,9 @@ PREDECLARED = {
     'amq.match': 'headers',
 }
 
-# Options of a queue whose messages may have to go somewhere when their time is over.
-_EXPIRING = frozenset(('ttl_s', 'dead_letter'))
+# After a look that has found no message whose time is over, a connection does not look for so many times as long as it took: a long list costs
+# its consumers a hundredth of their time.  After one that has found some, for as long as it took.
+EXPIRY_RESTS = 100
 
 # Open queues that a connection keeps before it looks which of them are gone: a worker answers each client in a queue of its own, and each
 # has a directory open.
@@ -105,6 +106,9 @@ class SpoolConnection:
         self._kept_queues = KEPT_QUEUES
         self._owner: Ticket | None = None
         self._owned: dict[str, Ticket] = {}
+        # When messages whose time is over are looked for again, and whether some were left.
+        self._expiry_ns = 0
+        self._has_expired = False
         # What this connection has declared, by directory.
         self.declared_here: set[str] = set()
         _BROKERS.add(self)
@@ -238,24 +242,38 @@ class SpoolConnection:
                 recovered += len(queue.consumer.recover([filebase], own=False))
         return recovered
 
-    def expire(self) -> bool:
-        """Send messages whose time is over to the dead letters, in queues that nobody consumes from.
+    def expire(self) -> float | None:
+        """Send messages whose time is over to the dead letters, in queues that nobody consumes from; nothing while it rests.
 
         Programs of RabbitMQ delay messages so: in a queue without consumers, with a time to live and an exchange for its dead letters.
 
-        :return: whether there is more to do.
+        :return: after how many seconds to go on, if there is more to do.
         """
-        has_more = False
-        for name in self.spool.declared.records.names():
-            try:
-                declaration = self.spool.declared.records.get(name)
-                if declaration is None or not declaration.options.keys() & _EXPIRING or not self.size(name):
-                    continue
-                if not self.spool.consumers(name):  # who consumes finds them himself
-                    has_more |= expire_first(self.queue(name, 'publish lazily'))
-            except (QueueError, OSError) as error:  # gone meanwhile, or another user's
-                event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
-        return has_more
+        clock = self.spool.clock
+        now_ns = clock.monotonic_ns()
+        if now_ns >= self._expiry_ns:
+            began_ns = now_ns
+            most = max(map(self._expire_first, self.spool.declared.records.names()), default=0)
+            now_ns = clock.monotonic_ns()
+            self._expiry_ns = now_ns + (now_ns - began_ns) * (1 if most else EXPIRY_RESTS)
+            self._has_expired = most == LOOKED_AT
+        return (self._expiry_ns - now_ns) / NS if self._has_expired else None
+
+    def _expire_first(self, name: str) -> int:
+        try:
+            if self._is_empty(name) or self.spool.consumers(name):  # who consumes finds them himself
+                return 0
+            return expire_first(self.queue(name, 'publish lazily'))
+        except (QueueError, OSError) as error:  # gone meanwhile, or another user's
+            event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
+            return 0
+
+    def _is_empty(self, queue: str) -> bool:
+        try:
+            with Folder(self.spool.path(queue), self.spool.disk).scan() as entries:
+                return not any(entry.name.endswith(READY) for entry in entries)
+        except FileNotFoundError:
+            return True
 
     def _is_orphan(self, queue: Switchboard, filebase: str) -> bool:
         disk = self.spool.disk

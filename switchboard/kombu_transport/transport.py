@@ -192,7 +192,8 @@ class Transport(virtual.Transport):
         assert self._address is not None
         waits = [self._address.rescan_s if is_watched else min(POLL_S, self._address.rescan_s)]
         now_s = time.monotonic()
-        waits += [max(0.0, when_s - now_s) for when_s, _ in self._suspects.values()]
+        whens = [self._next_look_s, *(when_s for when_s, _ in self._suspects.values())]
+        waits += [max(0.0, when_s - now_s) for when_s in whens]
         with self.broker.lock:
             for channel in self.channels:
                 for name in channel.wanted():
@@ -245,8 +246,8 @@ class Transport(virtual.Transport):
                     continue  # deleted: the next delivery says so
             self.broker.spool.recover()
             self.broker.spool.reap()
-            if self.broker.expire():
-                self._next_look_s = now_s
+            if (more_s := self.broker.expire()) is not None:
+                self._next_look_s = min(self._next_look_s, time.monotonic() + more_s)
 
     def _look_at_suspects(self, now_s: float) -> None:
         for suspect, (when_s, count) in list(self._suspects.items()):

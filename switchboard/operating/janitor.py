@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nsmallest
+from itertools import takewhile
 
-from switchboard.errors import EntryExpiredError, QueueError, UnknownQueueError
+from switchboard.errors import CorruptEntryError, EntryExpiredError, QueueError, UnknownQueueError
 from switchboard.events import event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
@@ -24,6 +25,7 @@ from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_whe
 from switchboard.operating.actions import remove
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import time_ns
+from switchboard.queue.consumer import UNREADABLE
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.folder import Folder
@@ -165,28 +167,43 @@ def expire(queue: Switchboard) -> int:
             return expired + sum(_expire(queue, filebase) for filebase in queue.some_files(SAMPLED))
 
 
-def expire_first(queue: Switchboard) -> bool:
+def expire_first(queue: Switchboard) -> int:
     """Send the first entries to the dead letters, up to the one whose time is not over.
 
-    :return: whether there may be more of them than one look takes.
+    A damaged one among them goes to the bad queue, as it does when somebody takes it: here nobody does, and it would hold up all others.
+
+    :return: how many; after `LOOKED_AT` there may be more.
     """
     first = queue.first_files(LOOKED_AT)
-    return all(_expire(queue, filebase) for filebase in first) and len(first) == LOOKED_AT
+    return sum(1 for _ in takewhile(lambda filebase: _expire(queue, filebase, or_damaged=True), first))
 
 
-def _expire(queue: Switchboard, filebase: str) -> bool:
+def _expire(queue: Switchboard, filebase: str, *, or_damaged: bool = False) -> bool:
     try:
-        entry = queue.peek(filebase, READY)
-        metadata = load_metadata(entry.metadata) if entry.damage is None else {}
-        if not is_expired(entry.changed_metadata(metadata), queue.steady):
+        is_over = _is_over(queue, filebase)
+        if not is_over and not (or_damaged and is_over is None):
             return False
         queue.dequeue(filebase)
         queue.release(filebase)  # somebody has changed it between the two looks
     except EntryExpiredError:
         return True
+    except UNREADABLE:
+        return or_damaged
     except QueueError as error:
         event(log, logging.DEBUG, filebase, 'not read', error=error)
     return False
+
+
+def _is_over(queue: Switchboard, filebase: str) -> bool | None:
+    """:return: whether the time of an entry is over; None if it is damaged."""
+    entry = queue.peek(filebase, READY)
+    if entry.damage is not None:
+        return None
+    try:
+        metadata = load_metadata(entry.metadata)
+    except CorruptEntryError:
+        return None
+    return is_expired(entry.changed_metadata(metadata), queue.steady)
 
 
 def _empty_trash(spool: Spool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 from contextlib import nullcontext
 from email.message import EmailMessage
 
@@ -13,9 +14,12 @@ import pytest
 from amqp.exceptions import ContentTooLarge, PreconditionFailed
 
 from switchboard import Spool
-from switchboard.kombu_transport import unacked
+from switchboard.kombu_transport import spool_connection, unacked
 from switchboard.kombu_transport.errors import QueueFull
+from switchboard.kombu_transport.spool_connection import EXPIRY_RESTS
 from switchboard.message.typed_json import MAX_DEPTH
+from switchboard.operating import janitor
+from switchboard.testing import FakeClock
 from tests.helpers.waiting import PATIENCE_S
 
 WHEN = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
@@ -322,6 +326,61 @@ def test_a_queue_without_consumers_delays_messages_for_another(connect, files, s
             connection.drain_events(timeout=PATIENCE_S)
     assert bodies == [0, 1]
     assert files('delay') == []
+
+
+def kept_without_consumers(channel, *bodies, queue='kept', **keys):
+    kombu.Queue(queue, **keys)(channel).declare()
+    for body in bodies:
+        put(channel, body, queue, expiration=0)
+
+
+def test_a_message_whose_time_is_over_is_dropped_where_nobody_consumes(connect, files):
+    connection = connect()
+    kept_without_consumers(connection.default_channel, 'x')
+    connection.transport.broker.expire()
+    assert files('kept') == files('bad') == []
+
+
+def test_a_damaged_message_holds_up_no_other_where_nobody_consumes(connect, spool_path, files):
+    connection = connect()
+    dead_letters = {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'work'}
+    declared = kombu.Queue('work')(connection.default_channel)
+    declared.declare()
+    kept_without_consumers(connection.default_channel, 'damaged', 'x', queue_arguments=dead_letters)
+    os.truncate(spool_path / 'kept' / files('kept')[0], 30)
+    connection.transport.broker.expire()
+    assert declared.get(no_ack=True).payload == 'x'
+    assert len(files('bad')) == 1
+
+
+class Slow(FakeClock):
+    """One by which each look takes a second."""
+
+    def monotonic_ns(self):
+        self.advance(1)
+        return super().monotonic_ns()
+
+
+def test_who_consumes_has_the_time_between_two_looks_for_what_is_over(connect, files, monkeypatch):
+    connection = connect()
+    channel, broker = connection.default_channel, connection.transport.broker
+    for module in (janitor, spool_connection):
+        monkeypatch.setattr(module, 'LOOKED_AT', 2)
+    monkeypatch.setattr(broker.spool, 'clock', Slow())
+    kept_without_consumers(channel, *range(3))
+    assert broker.expire() > 0
+    assert broker.expire() is not None  # it rests as long as that took, and tells when to go on
+    assert len(files('kept')) == 1
+    looks = [broker.expire() for _ in range(20)]
+    assert files('kept') == []
+    assert looks[-1] is None
+    kept_without_consumers(channel, 'late')
+    count = 0
+    while files('kept'):
+        broker.expire()
+        count += 1
+        assert count < 10 * EXPIRY_RESTS
+    assert count > EXPIRY_RESTS / 2  # of a look that has found nothing
 
 
 def test_an_eta_is_the_brokers_if_the_connection_says_so(connect):
