@@ -13,6 +13,7 @@ from typing import Any
 
 from amqp.exceptions import ChannelError, ConsumerCancelled, NotAllowed
 from kombu.transport import virtual
+from kombu.transport.virtual.exchange import ExchangeType
 from kombu.utils.uuid import uuid
 
 from switchboard.declared.presence import Ticket
@@ -61,6 +62,12 @@ class Consumer:
     left: int = BURST
 
 
+class HeadersExchange(ExchangeType):
+    """The type of exchange that kombu does not have.  Its bindings' keys say nothing."""
+
+    type = 'headers'
+
+
 class Channel(Entities, virtual.Channel):
     """See `kombu.transport.virtual.Channel`.
 
@@ -68,6 +75,7 @@ class Channel(Entities, virtual.Channel):
     """
 
     QoS = UnackedMessages
+    exchange_types = virtual.Channel.exchange_types | {HeadersExchange.type: HeadersExchange}
     supports_fanout = True
     do_restore = True
     # Bytes are kept in this; text as it is.

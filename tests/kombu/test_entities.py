@@ -188,7 +188,7 @@ def test_the_exchanges_that_are_always_there(channel):
     assert got(queue) == [['z']]
 
 
-@pytest.mark.parametrize('kind', ['direct', 'topic', 'fanout'])
+@pytest.mark.parametrize('kind', ['direct', 'topic', 'fanout', 'headers'])
 def test_programs_that_ask_for_an_exchanges_type_and_bindings_get_them(channel, kind):
     declared(channel, 'in', exchange=kombu.Exchange('e', type=kind), routing_key='a.*')
     assert channel.typeof('e').type == kind
