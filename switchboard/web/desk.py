@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from switchboard.errors import ConfigError, ScoreboardError
+from switchboard.errors import ConfigError, ScoreboardError, SwitchboardError
 from switchboard.operating.actions import OperatorSession
 from switchboard.operating.audit import Operator
 from switchboard.operating.selection import Criteria
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # A command line with more names of entries than that is no help.
 MAX_NAMES = 20
-# So many answers to forms are kept, for browsers that send one twice.
-MAX_ANSWERS = 8
+# So many answers to forms are kept, for browsers that send one twice; of more forms, only that they were sent.
+MAX_ANSWERS, MAX_TICKETS = 8, 10_000
 # The configuration's files are looked at this often.
 LOOK_EVERY_S = 2.0
 
@@ -57,7 +57,8 @@ class Desk:
         # A spool is made for one thread: acts go one after the other.
         self._acting = threading.Lock()
         self._answering = threading.Lock()
-        self._answers: dict[str, Future[dict[str, Any]]] = {}
+        # By ticket, in the order of the forms; None for an answer that is not kept any more.
+        self._answers: dict[str, Future[dict[str, Any]] | None] = {}
 
     def command(self, *words: str) -> str:
         """:return: the command line that does the same as a page or an act: it teaches, and makes runbooks."""
@@ -129,22 +130,31 @@ class Desk:
 
         :param ticket: of the form; empty for a form that may be sent twice.
         :return: the answer of the deed, now or before, and whether it is a repetition.  A deed that has failed is done anew.
+        :raises SwitchboardError: it was done before, and the answer is not kept any more.
         """
         if not ticket:
             return deed() | {'is_repeated': False}
         with self._answering:
-            answer = self._answers.get(ticket)
-            is_first = answer is None
-            answer = answer or self._answers.setdefault(ticket, Future())
-            while len(self._answers) > MAX_ANSWERS:
-                del self._answers[next(iter(self._answers))]
+            is_first = ticket not in self._answers
+            answer = self._answers.setdefault(ticket, Future())
+            self._forget_answers()
+        if answer is None:
+            raise SwitchboardError('This form was sent before, and done once; the acts say what came of it')
         if is_first:
             try:
                 answer.set_result(deed())
             except BaseException as error:
-                self._answers.pop(ticket, None)
+                with self._answering:
+                    self._answers.pop(ticket, None)
                 answer.set_exception(error)
         return answer.result() | {'is_repeated': not is_first}
+
+    def _forget_answers(self) -> None:
+        # One that is under way is needed by the second form that waits for it.
+        given = [ticket for ticket, answer in self._answers.items() if answer is not None and answer.done()]
+        self._answers |= dict.fromkeys(given[:-MAX_ANSWERS])
+        while len(self._answers) > MAX_TICKETS:
+            del self._answers[next(iter(self._answers))]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

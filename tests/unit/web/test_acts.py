@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 
 from switchboard.operating.audit import recent
 from switchboard.operating.spool_view import flags_of
-from switchboard.web import acting
+from switchboard.web import acting, desk
 from tests.helpers.commands import at_work, fail, succeed
+from tests.helpers.waiting import PATIENCE_S
 from tests.unit.web.desks import Browser, browser
 
 
@@ -199,6 +202,48 @@ def test_a_form_that_is_sent_twice_is_done_once(here: Browser) -> None:
     assert here.post('/act', hidden(page.text)).status_code == 409
     succeed('-C', here.config, 'rm', f'bad/{late}', '--yes')
     assert '3 done' in here.post('/act', hidden(page.text)).text
+
+
+def test_a_form_that_is_sent_again_after_many_others_is_not_done_again(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, 'MAX_ANSWERS', 1)
+    for number in range(6):
+        fail(here.spool, 'out', number)
+    pages = [
+        here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad', 'canary': '1'})
+        for _ in range(3)
+    ]
+    assert [here.post('/act', hidden(page.text)).status_code for page in pages] == [303] * 3
+    again = here.post('/act', hidden(pages[0].text))
+    assert again.status_code == 409
+    assert 'sent before, and done once' in again.text
+    assert here.post('/act', hidden(pages[2].text)).status_code == 303
+    assert len(here.spool['out'].files) == 3
+
+
+def test_the_second_form_waits_for_the_first_whatever_is_done_meanwhile(here: Browser) -> None:
+    ran: list[int] = []
+    begun, going = threading.Event(), threading.Event()
+
+    def deed() -> dict[str, Any]:
+        ran.append(1)
+        begun.set()
+        assert going.wait(PATIENCE_S)
+        return {}
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(here.desk.once, 'ticket', deed)
+        assert begun.wait(PATIENCE_S)
+        for number in range(desk.MAX_ANSWERS + 1):
+            here.desk.once(f'other {number}', dict)
+        second = pool.submit(here.desk.once, 'ticket', deed)
+        going.set()
+        assert [first.result(PATIENCE_S), second.result(PATIENCE_S)] == [
+            {'is_repeated': False},
+            {'is_repeated': True},
+        ]
+    assert ran == [1]
 
 
 def test_the_command_of_a_part_is_about_no_more_than_that(
