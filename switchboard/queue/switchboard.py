@@ -114,12 +114,12 @@ class Switchboard:
         self.slice = make_slice(slice, numslices)
         self.name = check_queue_name(name)
         self.queue_directory = os.path.abspath(queue_directory)
-        if options is None:
-            options = QueueOptions()
-        elif pool is None:  # else a spool has looked at them
-            check_values(options)
+        given = options is not None or message_class is not None
+        options = options or QueueOptions()
         if message_class is not None:
             options = options._replace(message_class=message_class)
+        if given and pool is None:  # else a spool has looked at them
+            check_values(options)
         self.options = options
         self.disk = disk = disk or Disk.of_system()
         self.clock = clock

@@ -263,10 +263,13 @@ class Spool:
 
         :param changed_options: fields of `QueueOptions` that this object sees otherwise than all others.
         :raises UnknownQueueError: nobody declared it, or the name cannot be one.
+        :raises ConfigError: an option is of another type, or none of its words.
         """
         if not changed_options and (prepared := self._prepared.pop((name, slice, numslices), None)):
             return prepared
         check_queue_name(name)
+        if changed_options:
+            check_values(QueueOptions(**changed_options))
         with self.declared.opening(name) as declaration:
             options = self._options(name, declaration)._replace(**changed_options)
             return self._open(name, slice, numslices, options, declaration)

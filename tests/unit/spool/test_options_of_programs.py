@@ -31,6 +31,7 @@ Way = Callable[[Path, str, Any], object]
 WAYS: dict[str, Way] = {
     'Spool': lambda place, key, value: Spool(place, options=QueueOptions(**{key: value})),
     'Switchboard': lambda place, key, value: Switchboard('in', place, options=QueueOptions(**{key: value})),
+    'queue': lambda place, key, value: Spool(place).queue('in', **{key: value}),
     'declare': lambda place, key, value: Spool(place).declare('in', options={key: value}),
 }
 
@@ -48,6 +49,11 @@ def test_an_option_that_no_configuration_could_say_is_refused_with_its_name(
 def test_a_misspelt_durability_is_not_taken_for_lazy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="durability: 'Full' is none of full, lazy"):
         Spool(tmp_path / 'spool', durability='Full')  # type: ignore[arg-type]  # which a program need not ask
+
+
+def test_a_message_class_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='message_class'):
+        Switchboard('in', tmp_path / 'in', message_class=5)  # type: ignore[arg-type]  # which a program need not ask
 
 
 @pytest.mark.parametrize('key', QueueOptions._fields)
