@@ -120,8 +120,8 @@ def _be_daemon(config: Config, report: Report) -> int:
     except Exception as error:
         event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
         if isinstance(error, OSError) and error.errno is not None:
-            place = None if error.filename is None else os.fsdecode(error.filename)
-            report.failed(str(error), type=OSError.__name__, arguments=(error.errno, error.strerror, place))
+            arguments = (error.errno, error.strerror, _path_of(error))
+            report.failed(str(error), type=OSError.__name__, arguments=arguments)
         else:
             report.failed(f'{type(error).__name__}: {error}')
     return 1
@@ -179,7 +179,13 @@ def one_runner(
 
 def _is_about(error: Exception, spool: Path) -> bool:
     """Does an error of the system name a place in the spool?"""
-    return isinstance(error, OSError) and Path(os.fsdecode(error.filename or '')).is_relative_to(spool)
+    path = _path_of(error) if isinstance(error, OSError) else None
+    return path is not None and Path(path).is_relative_to(spool)
+
+
+def _path_of(error: OSError) -> str | None:
+    named: object = error.filename  # where it is not the system's, whatever a program has put there
+    return os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None
 
 
 RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<part>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')

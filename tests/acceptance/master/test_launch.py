@@ -124,7 +124,14 @@ class Job(Runner):
     'hook', ['setup(self)', 'periodic(self)', 'cleanup(self)', '__init__(self, *args, **keys)']
 )
 @pytest.mark.parametrize(
-    'error', ['OSError("no database")', 'PermissionError(13, "no", "/db")', 'TimeoutError()', 'ValueError(1)']
+    'error',
+    [
+        'OSError("no database")',
+        'OSError(5, "no", 7)',
+        'PermissionError(13, "no", "/db")',
+        'TimeoutError()',
+        'ValueError(1)',
+    ],
 )
 def test_what_a_class_raises_by_hand_is_told_as_under_a_master_and_not_as_trouble_of_this_program(
     site: Installation, hook: str, error: str
