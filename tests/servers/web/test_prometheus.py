@@ -96,9 +96,15 @@ EXAMPLES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
         {f'runner_heartbeat_timestamp_seconds{{{R}}}': '0x60', f'runner_busy_slices{{{R}}}': '1x60'},
     ),
     'SpoolFillsIn24h': (
-        '90m',
-        {'spool_free_inodes{spool="x"}': '100000-100x100'},
-        {'spool_free_inodes{spool="x"}': '0x100', 'spool_free_bytes{spool="x"}': '1e12x100'},
+        '5h',
+        {'spool_free_inodes{spool="x"}': '100000-100x400'},
+        {
+            'spool_free_inodes{spool="x"}': '0x400',
+            'spool_free_bytes{spool="x"}': '1e12x400',
+            # Of a new installation, which fills its spares: for an hour and a half.
+            'spool_free_inodes{spool="new"}': '_x210 100000-100x190',
+            'spool_free_bytes{spool="new"}': '_x210 1e9-1e6x190',
+        },
     ),
     'ReloadFailed': (
         '10m',
