@@ -31,6 +31,13 @@ class Snapshot(NamedTuple):
         """The slices that do not do their work."""
         return [record for record in self.records if record.state in (State.FATAL, State.BACKOFF)]
 
+    @property
+    def ended(self) -> str:
+        """The end of the last master: ``stopped``, which it notes itself, or ``died``; empty if there is none, or nobody knows."""
+        if self.alive or self.trouble or not self.has_scoreboard:
+            return ''
+        return 'stopped' if self.master.state is State.EXITED else 'died'
+
 
 def read_status(directory: Path) -> Snapshot:
     """:return: how things stand.
@@ -103,6 +110,7 @@ def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str
         'type': 'master',
         'running': snapshot.alive,
         'state': master.state.value if snapshot.alive else 'UNKNOWN' if snapshot.trouble else 'NOT RUNNING',
+        'ended': snapshot.ended or None,
         'pid': master.pid if snapshot.alive else None,
         'spool': str(snapshot.directory),
         'started_at': master.started_ns / 1e9 or None,

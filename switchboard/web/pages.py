@@ -43,9 +43,10 @@ def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         yield _alarm('bad', text, '/runners')
     elif not snapshot.has_scoreboard:
         yield _alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners')
-    elif not snapshot.alive:
-        text = 'The master is gone. Queues are as on disk; retried entries wait for a master.'
-        yield _alarm('bad', text, '/runners')
+    elif snapshot.ended:
+        what = 'died' if (has_died := snapshot.ended == 'died') else 'was stopped'
+        text = f'The master {what}. Queues are as on disk; retried entries wait for a master.'
+        yield _alarm('bad' if has_died else 'warn', text, '/runners')
     if desk.config_errors:
         text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
         yield _alarm('bad', text, '/configuration')

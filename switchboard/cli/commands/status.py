@@ -124,7 +124,7 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
         return f'master: {text}', 'red'
     if snapshot.alive:
         return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
-    if master.state is State.EXITED:
+    if snapshot.ended == 'stopped':
         return 'master: not running; it was stopped; its last state follows', 'yellow'
     return f'master: NOT RUNNING; it died (pid {master.pid}); its last state follows', 'red'
 

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, own_directory
+from switchboard.status.scoreboard import MasterRecord, Scoreboard, State
 from switchboard.store.publishing import refusal
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
@@ -185,6 +186,31 @@ def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here
         assert f'cannot be seen: {own}: Not a directory' in page['alarms'][0]['text']
     # Everything else is there all the same.
     assert here.json('/')['counted_at_ns']
+
+
+@pytest.mark.parametrize(
+    ('state', 'alarm'),
+    [
+        (State.EXITED, ('warn', 'The master was stopped.', 'stopped')),
+        (State.RUNNING, ('bad', 'The master died.', 'died')),
+        (State.STOPPING, ('bad', 'The master died.', 'died')),
+    ],
+)
+def test_a_master_that_was_stopped_is_told_from_one_that_died(
+    here: Browser, state: State, alarm: tuple[str, str, str]
+) -> None:
+    own = own_directory(here.desk.directory)
+    own.mkdir(parents=True)
+    with closing(Scoreboard.create(own / SCOREBOARD, 1)) as scoreboard:
+        scoreboard.post_master(MasterRecord(12, state, started_ns=time.time_ns()))
+    for path in ('/', '/runners'):
+        page = here.json(path)
+        first, said = page['alarms'][0], page['alarms'][0]['text'].partition(' Queues')[0]
+        assert (first['level'], said, page['master']['ended']) == alarm, path
+    assert (
+        f'the master {"was stopped" if alarm[2] == "stopped" else "died"}; it was'
+        in here.get('/runners').text
+    )
 
 
 def test_looking_changes_nothing(here: Browser) -> None:
