@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
 MAX_OPENED = 20_000
-# A count that a broker did not give.
+# A count that a broker, or the disk, did not give: then nothing is known of the queue's other states either.
 UNKNOWN = -1
 
 
@@ -106,13 +106,13 @@ def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Th
 def count_fields(
     counts: QueueCounts, flags: Iterable[str], now_s: float, in_bad: int | None = None
 ) -> dict[str, Any]:
-    """:return: how much is in a queue, for programs.
+    """:return: how much is in a queue, for programs; a number that nobody knows is None.
 
     :param in_bad: how many entries of the bad queue came from it.
     """
-    fields = {name: getattr(counts, name) for name in _COUNTS}
-    fields['size_bytes'] = counts.size_bytes if counts.has_size else None
-    fields['waiting'] = None if counts.waiting == UNKNOWN else counts.waiting
+    is_known = counts.waiting != UNKNOWN
+    fields = {name: getattr(counts, name) if is_known else None for name in _COUNTS}
+    fields['size_bytes'] = counts.size_bytes if is_known and counts.has_size else None
     fields['oldest_age_s'] = round(now_s - counts.oldest_ns / NS, 3) if counts.oldest_ns else None
     fields['next_due_s'] = round(counts.next_ns / NS - now_s, 3) if counts.next_ns else None
     fields['in_bad'] = in_bad

@@ -130,7 +130,8 @@ def _queues(desk: Desk, survey: Survey) -> list[dict[str, Any]]:
 
 def _queue_row(survey: Survey, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
     counts = survey.queues.get(name)
-    in_bad = survey.bad.origins.get(name, 0) if survey.at_ns and name not in (BAD, TRASH) else None
+    is_known = survey.bad.total is not None and name not in (BAD, TRASH)
+    in_bad = survey.bad.origins.get(name, 0) if is_known else None
     fields = count_fields(counts or QueueCounts(name), flags, now_s, in_bad)
     done = survey.throughput.get(name)
     rates = survey.rates.get(name, Rates())

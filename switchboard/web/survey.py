@@ -121,8 +121,9 @@ class Surveyor:
                 self.failures += 1
                 trouble = f'it cannot be read: {error.strerror}'
                 queues[name] = QueueCounts(name, waiting=UNKNOWN, trouble=trouble)
-        bad = survey_bad(self._causes_of(view), queues[BAD].preserved if BAD in queues else 0)
-        if BAD in queues:
+        bad = BadSurvey()
+        if BAD in queues and queues[BAD].waiting != UNKNOWN:
+            bad = survey_bad(self._causes_of(view), queues[BAD].preserved)
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}

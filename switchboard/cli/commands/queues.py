@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,14 +77,14 @@ def count_one(installation: Installation, name: str, *, sizes: bool = True) -> Q
 
 
 def count_all(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[QueueCounts]:
-    """:return: the count of each queue; that of the bad queue has ``origins``.  A queue that the disk does not give is named on standard error, unless it was asked for."""
+    """:return: the count of each queue, and of the bad queue, which has ``origins``.  A queue that the disk does not give is named on standard error, unless it was asked for."""
     counts = []
     view, wanted = installation.view, tuple(names)
-    for name in view.known(wanted):
+    for name in dict.fromkeys((*view.known(wanted), BAD)):
         try:
             found = count_one(installation, name, sizes=sizes)
         except OSError as error:
-            if wanted or isinstance(error, PermissionError):
+            if name in wanted or isinstance(error, PermissionError):
                 raise
             print_note(f'{name}: {error.strerror}')
             found = QueueCounts(name, waiting=UNKNOWN)
@@ -93,22 +94,35 @@ def count_all(installation: Installation, names: Iterable[str], *, sizes: bool =
     return counts
 
 
-def row(one: QueueCounts, dead: int, now_s: float, flagged: Iterable[str] = ()) -> list[Cell]:
+def origins_in_bad(counts: Iterable[QueueCounts]) -> Mapping[str, int] | None:
+    """:return: how many entries of the bad queue came from which queue; None if it could not be counted."""
+    bad = next(one for one in counts if one.queue == BAD)
+    return None if bad.waiting == UNKNOWN else defaultdict(int, bad.origins)
+
+
+def row(
+    one: QueueCounts, origins: Mapping[str, int] | None, now_s: float, flagged: Iterable[str] = ()
+) -> list[Cell]:
     """:return: the cells of one queue.
 
-    :param dead: how many entries of the bad queue came from it; the bad queue itself shows all of them.
+    :param origins: how many entries of the bad queue came from which queue; the bad queue itself shows all of them.
     """
     waits_s = now_s - one.oldest_ns / NS
+    is_known = one.waiting != UNKNOWN
+    bad: Cell = '?'
+    if origins is not None:
+        dead = origins[one.queue] + one.preserved
+        bad = (grouped(dead), 'red') if dead else ''
     return [
         (one.queue, 'bold'),
-        grouped(one.waiting) if one.waiting != UNKNOWN else '?',
+        grouped(one.waiting) if is_known else '?',
         grouped(one.delayed) if one.delayed else '',
         grouped(one.held) if one.held else '',
         grouped(one.claimed) if one.claimed else '',
-        size(one.size_bytes),
+        size(one.size_bytes) if is_known else '?',
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
         age(now_s - one.next_ns / NS) if one.next_ns else '',
-        (grouped(dead + one.preserved), 'red') if dead + one.preserved else '',
+        bad,
         (', '.join(flagged), 'yellow'),
     ]
 
@@ -129,23 +143,22 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
     BAD      entries of the bad queue that came from here
     FLAGS    what `switchboard pause` and `drain` have said
     """
-    wanted = names if not names or 'bad' in names else (*names, 'bad')
-    counts = count_all(installation, wanted, sizes=not fast)
-    origin = next((one.origins for one in counts if one.queue == 'bad'), {})
-    counts = [one for one in counts if not names or one.queue in names]
+    counts = count_all(installation, names, sizes=not fast)
     # A broker that is away is no part of this machine.
     is_partial = any(one.waiting == UNKNOWN and not one.trouble for one in counts)
+    origins = origins_in_bad(counts)
+    counts = [one for one in counts if not names or one.queue in names]
     status = Exit.PARTIAL if is_partial else Exit.OK
     now_s = time.time()
     flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
     if is_json():
         for one in counts:
-            in_bad = None if one.queue in (BAD, TRASH) else origin.get(one.queue, 0)
+            in_bad = None if origins is None or one.queue in (BAD, TRASH) else origins[one.queue]
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
         return status
     shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
-    rows = [row(one, origin.get(one.queue, 0), now_s, flagged[one.queue]) for one in shown]
+    rows = [row(one, origins, now_s, flagged[one.queue]) for one in shown]
     if fast:
         rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
@@ -154,15 +167,15 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
     lines = [line for queue, said in flagged.items() for line in flag_lines(queue, said)]
     if lines:
         write_line('\n' + '\n'.join(lines))
-    _print_bad(counts, origin)
+    _print_bad(counts)
     return status
 
 
-def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
+def _print_bad(counts: list[QueueCounts]) -> None:
     bad = next((one for one in counts if one.queue == 'bad'), None)
     if bad is not None and bad.entries:
         where = ', '.join(
-            f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
+            f'{queue} {many}' for queue, many in sorted(bad.origins.items(), key=lambda item: -item[1])
         )
         came = f' (from {where})' if where else ''
         write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {bytes_text(bad.size_bytes)}{came}')

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import count_all
+from switchboard.cli.commands.queues import count_all, origins_in_bad
 from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.commands.status import (
     RUNNER_COLUMNS,
@@ -75,11 +75,11 @@ class Screen:
     def _count(self, now_s: float) -> None:
         started_s = time.monotonic()
         counts = count_all(self._installation, ())
-        dead = next((one.origins for one in counts if one.queue == 'bad'), {})
+        origins = origins_in_bad(counts)
         self._queues = [
-            queue_row(one, dead.get(one.queue, 0), now_s)
+            queue_row(one, origins, now_s)
             for one in counts
-            if one.entries or dead.get(one.queue)
+            if one.entries or (origins is not None and origins[one.queue])
         ]
         took_s = time.monotonic() - started_s
         self._count_again_s = time.monotonic() + took_s * COUNT_SHARE

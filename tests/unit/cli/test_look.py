@@ -118,6 +118,25 @@ def test_a_queue_that_the_disk_does_not_give_hides_no_other(tmp_path: Path) -> N
     assert switchboard('-C', config.path, 'queues', 'broken').status != 0
 
 
+def test_what_came_into_a_bad_queue_that_the_disk_does_not_give_is_not_known(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    fail(spool, 'in', 'dead')
+    bad = Path(spool.directory, 'bad')
+    bad.rename(bad.parent.with_name('away'))
+    bad.symlink_to('bad')
+    for words in (('queues',), ('queues', 'in'), ('queues', '--fast')):
+        ran = switchboard('-s', spool.directory, *words)
+        assert ran.lines[1].split()[-2] == '?', words
+        assert 'bad: Too many levels' in ran.err
+    (one,) = switchboard('-s', spool.directory, 'queues', 'in', '--json').objects
+    assert (one['waiting'], one['in_bad']) == (1, None)
+    found = switchboard('-s', spool.directory, 'queues', '--json').objects
+    assert {one['preserved'] for one in found if one['queue'] == 'bad'} == {None}
+    (shown,) = [line for line in succeed('-s', spool.directory, 'top').lines if line.startswith('in ')]
+    assert shown.split()[-2] == '?'
+    assert switchboard('-s', spool.directory, 'queues', 'bad').status == Exit.IO
+
+
 def test_a_queue_that_is_not_there_is_no_input(spool: Spool) -> None:
     spool['incoming'].enqueue('x')
     ran = switchboard('-s', spool.directory, 'ls', 'incomin')

@@ -172,6 +172,9 @@ def test_a_queue_that_the_disk_does_not_give_is_said_to_be_so_on_every_page(here
         assert 'Too many levels of symbolic links' in answer.text, path
         assert 'That was not done' not in answer.text, path
     assert 'bad: it cannot be read: Too many levels of symbolic links' in here.get('/').text
+    page = here.json('/')
+    counted = {one['queue']: (one['waiting'], one['preserved'], one['in_bad']) for one in page['queues']}
+    assert (counted['out'], counted['bad'], page['bad']) == ((0, 0, None), (None, None, None), None)
     assert 'Not readable' in here.get('/groups').text
 
 
