@@ -6,7 +6,7 @@ The spool gives such a queue what only this machine has: the bad queue, operator
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,7 @@ def free(config: Config, name: str, keys: Collection[str]) -> None:
 
 
 def store_dead_letter(
-    queue: BrokerQueue, claim: BrokerClaim, targets: list[Any], cause: str, reason: str
+    queue: BrokerQueue, claim: BrokerClaim, targets: list[Any], fields: Mapping[str, Any]
 ) -> None:
     """Store a dead letter of a queue on a broker where it goes; it is acknowledged then: a crash in between has it stored once more."""
     entry = claim.entry
@@ -125,8 +125,7 @@ def store_dead_letter(
             'time': timestamp(queue.clock),
             'queue': queue.name,
             'to': target.name,
-            'cause': cause,
-            'reason': reason,
+            **fields,
         }
         store_copy(target, outgoing, [record], suffix=PRESERVED if target.name == BAD else READY)
 

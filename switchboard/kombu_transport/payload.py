@@ -26,9 +26,10 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.mail import mail_bytes
 from switchboard.message.metadata import ALWAYS
-from switchboard.message.naming import HIGHEST_PRIORITY
+from switchboard.message.naming import HIGHEST_PRIORITY, NS
 from switchboard.message.serializers import Raw
 from switchboard.message.typed_json import MAX_DEPTH, OWN_TAGS, TAG, dump_json, is_too_deep, parse_json
+from switchboard.operating.summary import time_ns
 
 TRANSIENT = 1
 # Tuples, for a union is made anew each time that it is asked about.
@@ -39,6 +40,8 @@ TYPED = 'kombu_typed'
 RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
 _DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
 _DEAD = 'dead-lettered'
+# AMQP's words for a dead letter's cause, where they are others.
+_REASONS = {'overflow': 'maxlen', 'recoveries': 'delivery_limit', 'attempts': 'delivery_limit'}
 # What of a message is not its body, in errors.
 _FIELDS = 'headers and properties'
 
@@ -210,9 +213,9 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
         'attempts': 1 + attempts(records),
         'queue': queue,
     }
-    deaths = [one for one in records if one.get('event') == _DEAD]
-    if deaths:
-        payload['headers'] = {**(payload.get('headers') or {}), 'x-death': _deaths(deaths)}
+    if deaths := _deaths(records, properties['delivery_info'], properties.get('expiration')):
+        properties.pop('expiration', None)  # published again, it would die of it again
+        payload['headers'] = {**(payload.get('headers') or {}), **deaths}
     return payload
 
 
@@ -279,17 +282,42 @@ def attempts(records: Sequence[Record]) -> int:
     return count
 
 
-def _deaths(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """AMQP's ``x-death``: one entry for each queue and reason, the last first."""
-    found: dict[tuple[Any, Any], dict[str, Any]] = {}
+def _deaths(records: Sequence[Record], published: Mapping[str, Any], expiration: Any) -> dict[str, Any]:
+    """Make the headers that RabbitMQ gives a dead letter, of a history: ``x-death``, with one table for each queue and reason, the last first; and the first death.
+
+    Of a death for the same reason in the same queue once more, only the count says it.
+
+    :param published: the ``exchange`` and the ``routing_key`` by which the message came to the queue of its first death.
+    :param expiration: the message's own, of which it can have died.
+    :return: nothing for a message that has never died.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    first: dict[str, Any] = {}
+    # Without an exchange a key is the queue's name.
+    came = exchange, key = published['exchange'], published['routing_key'] if published['exchange'] else ''
     for one in records:
-        key = one.get('queue'), one.get('cause')
-        before = found.pop(key, {'count': 0})
-        found[key] = {
-            **before,
-            'queue': key[0],
-            'reason': key[1],
-            'time': one.get('time'),
-            'count': before['count'] + 1,
+        if one.get('event') == 'retried':
+            exchange, key = came
+        if one.get('event') != _DEAD:
+            continue
+        queue, cause = str(one.get('queue', '')), str(one.get('cause', ''))
+        death: dict[str, Any] = {
+            'queue': queue,
+            'reason': _REASONS.get(cause, cause),
+            'count': 0,
+            'exchange': str(exchange),
+            'routing-keys': [str(key or queue)],
         }
-    return list(reversed(found.values()))
+        if (died_ns := time_ns(one.get('time'))) is not None:
+            death['time'] = datetime.fromtimestamp(died_ns // NS, UTC).replace(
+                tzinfo=None
+            )  # as AMQP's are read
+        if not first:
+            first = {f'x-first-death-{field}': death[field] for field in ('queue', 'reason', 'exchange')}
+            if expiration not in (None, ''):
+                death['original-expiration'] = str(expiration)
+        death = found.pop((queue, cause), death)
+        death['count'] += 1
+        found[queue, cause] = death
+        exchange, key = one.get('exchange', ''), one.get('routing_key', '')
+    return {'x-death': [*reversed(found.values())], **first} if found else {}

@@ -69,7 +69,7 @@ class DeadLetters(Generic[L]):
     """The dead letters of one queue.
 
     :param target: where they go, as ``dead_letter`` names it.
-    :param send: stores an entry in the queues to which it goes, for a cause and a reason.
+    :param send: stores an entry in the queues to which it goes, with what its history says: the cause, the reason, and by which exchange and key it went.
     :param key: the routing key by which an exchange routes them; by default the message's own, or the queue's name.
     """
 
@@ -78,7 +78,7 @@ class DeadLetters(Generic[L]):
         spool: Targets,
         queue: str,
         target: str,
-        send: Callable[[L, list[Switchboard], str, str], None],
+        send: Callable[[L, list[Switchboard], Record], None],
         key: str | None = None,
     ) -> None:
         self._spool = spool
@@ -104,32 +104,33 @@ class DeadLetters(Generic[L]):
             return False
         filebase = claim.filebase
         try:
-            targets = [self._spool[name] for name in self._names(claim)]
-            self._send(claim, targets, cause, reason)
+            names, route = self._route(claim)
+            targets = [self._spool[name] for name in names]
+            self._send(claim, targets, {'cause': cause, 'reason': reason, **route})
         except (SwitchboardError, OSError) as error:
             event(log, logging.ERROR, filebase, 'not dead-lettered', queue=queue, target=target, error=error)
             return False
-        names = ','.join(each.name for each in targets)
-        event(
-            log, logging.WARNING, filebase, 'dead-lettered', queue=queue, to=names, cause=cause, reason=reason
-        )
+        to = ','.join(names)
+        event(log, logging.WARNING, filebase, 'dead-lettered', queue=queue, to=to, cause=cause, reason=reason)
         return True
 
-    def _names(self, claim: L) -> tuple[str, ...]:
+    def _route(self, claim: L) -> tuple[tuple[str, ...], Record]:
+        """:return: the queues that it goes to, and for its history the exchange and the key that said so, if one did."""
         exchange = self._target.removeprefix(EXCHANGE_PREFIX)
         if exchange == self._target:
-            return (exchange,)
+            return (exchange,), {}
         entry = claim.read()
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
         key = metadata.get('routing_key') if self._key is None else self._key
-        return self._spool.exchanges.route(exchange, key if isinstance(key, str) else self._queue, metadata)
+        key = key if isinstance(key, str) else self._queue
+        names = self._spool.exchanges.route(exchange, key, metadata)
+        return names, {'exchange': exchange, 'routing_key': key}
 
 
 def hand_over(
-    spool: Targets, queue: Switchboard, claim: Claim, targets: list[Switchboard], cause: str, reason: str
+    spool: Targets, queue: Switchboard, claim: Claim, targets: list[Switchboard], fields: Record
 ) -> None:
     """Store a dead letter of a directory in the queues to which it goes, and end its claim, in one step."""
-    fields: dict[str, Any] = {'cause': cause, 'reason': reason}
     if len(targets) == 1 and not targets[0].is_remote:
         room = targets[0].check_room(claim.read())
         make_room((room,))

@@ -412,8 +412,19 @@ def test_dead_letters_go_where_the_queue_says_and_tell_why(channel):
     queue.declare()
     put(channel, 'x')
     queue.get().reject()
-    death = kombu.Queue('dead')(channel).get().headers['x-death']
-    assert [(one['queue'], one['reason'], one['count']) for one in death] == [('work', 'rejected', 1)]
+    headers = kombu.Queue('dead')(channel).get().headers
+    [death] = headers.pop('x-death')
+    assert isinstance(death.pop('time'), datetime.datetime)
+    assert death == {
+        'queue': 'work',
+        'reason': 'rejected',
+        'count': 1,
+        'exchange': '',
+        'routing-keys': ['work'],
+    }
+    assert headers == {
+        'x-first-death-queue': 'work', 'x-first-death-reason': 'rejected', 'x-first-death-exchange': ''
+    }  # fmt: skip
 
 
 def test_dead_letters_go_through_an_exchange_with_their_own_key(channel):
