@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard import Spool, errors
+from switchboard import Spool, Switchboard, errors
 from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
 from switchboard.operating.text import system_advice
 from switchboard.store.publishing import refusal
@@ -240,20 +240,44 @@ def test_without_a_verb_the_help_is_shown() -> None:
     assert 'Look:' in ran.err
 
 
-@pytest.mark.parametrize(
-    'words', [('enqueue', 'in'), ('queues',), ('ls', 'in'), ('init',), ('status',)], ids=' '.join
-)
+# What looks, and what would make something.
+LOOKS_AND_DEEDS = [('enqueue', 'in'), ('queues',), ('ls', 'in'), ('init',), ('status',), ('top',), ('pause', 'in'), ('declare', 'in'), ('purge', 'in', '--yes'), ('tidy',), ('spares', 'fill', '1'), ('stop',)]  # fmt: skip
+
+
+def tree(directory: Path) -> list[str]:
+    """:return: all that is there, but for what stands in the dot directories."""
+    return sorted(str(each) for each in directory.rglob('*') if '/.' not in str(each))
+
+
+@pytest.mark.parametrize('words', LOOKS_AND_DEEDS, ids=' '.join)
 @pytest.mark.parametrize('names', ['spool', 'configuration'])
-def test_a_queue_of_a_spool_is_not_taken_for_a_spool(
-    tmp_path: Path, words: tuple[str, ...], names: str
+@pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
+def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
+    tmp_path: Path, words: tuple[str, ...], names: str, place: str, what: str
 ) -> None:
-    spool = Spool(tmp_path / 'spool', durability='lazy')
-    filebase = spool['in'].enqueue('x')
+    spool = Spool(tmp_path / 'x' / 'spool', durability='lazy')
+    spool['in'].enqueue('x')
     config = tmp_path / 'switchboard.cfg'
-    config.write_text('[switchboard]\nspool = spool/in\n[queue.in]\n')
-    queue = tmp_path / 'spool' / 'in'
-    place = ('-s', queue) if names == 'spool' else ('-C', config)
-    ran = switchboard(*place, *words, input=b'lost')
+    config.write_text(f'[switchboard]\nspool = {place}\n[queue.in]\n')
+    before = tree(tmp_path)
+    ran = switchboard(
+        *(('-s', tmp_path / place) if names == 'spool' else ('-C', config)), *words, input=b'lost'
+    )
     assert ran.status == Exit.NO_INPUT
-    assert f'no spool: name {spool.directory}\n' in ran.err
-    assert [each.name for each in queue.iterdir()] == [f'{filebase}.pck']
+    assert f'this is a directory {what}, and no spool: name {spool.directory}\n' in ran.err
+    assert tree(tmp_path) == before
+
+
+def test_of_several_spools_below_one_is_named(tmp_path: Path) -> None:
+    for name in ('b', 'a', 'c'):
+        Spool(tmp_path / name, durability='lazy')['in'].enqueue('x')
+    assert f'name {tmp_path / "a"}, or one of 2 others' in switchboard('-s', tmp_path, 'queues').err
+    # One that is a spool itself is one, whatever stands in it.
+    Spool(tmp_path / 'a' / 'in')['in'].enqueue('x')
+    assert 'in ' in succeed('-s', tmp_path / 'a', 'queues').out
+
+
+def test_queues_that_stand_without_a_spool_are_looked_at_as_before(tmp_path: Path) -> None:
+    board = Switchboard('in', tmp_path / 'queues' / 'in')
+    board.dequeue(board.enqueue('x'))
+    assert succeed('-s', tmp_path / 'queues', 'queues', '--json').objects[0]['claimed'] == 1
