@@ -32,6 +32,8 @@ from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
 
+STOPPED_EARLY = 'the master was stopped while it started'
+
 
 def foreground(config: Config) -> int:
     """Be the master in this process, until a stop is requested.
@@ -107,9 +109,11 @@ def _be_daemon(config: Config, report: Report) -> int:
                     _configure_log(config, config.master.log_file, takes_stderr=True)
                 else:
                     _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
-            return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
+            status = Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
+        report.failed(STOPPED_EARLY)
+        return status
     except SystemExit:
-        report.failed('it had to stop while it started')
+        report.failed(STOPPED_EARLY)
         return os.EX_OK
     except AlreadyRunningError as error:
         report.failed(str(error), type=type(error).__name__, holder=error.pid)

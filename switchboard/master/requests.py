@@ -32,6 +32,10 @@ from switchboard.status.record import State
 
 logger = log.logger('master')
 
+# The beginnings of what `status` says of a reload that has failed.
+OLD_IN_FORCE = 'the old configuration is in force'
+NEW_IN_FORCE = 'the new configuration is in force, but not in every runner'
+
 
 class Planned(NamedTuple):
     """The effect of a reload on one runner, and why."""
@@ -48,7 +52,7 @@ def no_reply(_answer: Mapping[str, object]) -> None:
 class Requests:
     """Takes requests and works them off.
 
-    :param on_reload: called after each try, with the error or the empty string.
+    :param on_reload: called after each try, with the empty string, or with which configuration is in force and the error.
     :param around_reload: called when a reload begins, and when it is over, however it went.
     :param shut_down: stops the master.
     """
@@ -138,8 +142,8 @@ class Requests:
         else:
             self.restart(runner, reply, request.slice)
 
-    def _refuse(self, reply: Reply, reason: str) -> None:
-        reply({'ok': False, 'errors': [reason]})
+    def _refuse(self, reply: Reply, reason: str, **answer: object) -> None:
+        reply({'ok': False, 'errors': [reason], **answer})
 
     def _plan(self, title: str, steps: Iterable[Step], reply: Reply, **answer: object) -> None:
         def on_end(errors: list[str]) -> None:
@@ -237,7 +241,7 @@ class Requests:
         try:
             new = self._read_again()
         except ConfigError as error:
-            self._refuse(reply, str(error))
+            self._refuse(reply, str(error), has_mistakes=True)
             return
         old = self.slices.config
         steps = [each._asdict() for each in self._planned(old, new)]
@@ -251,9 +255,9 @@ class Requests:
             new = self._read_again()
         except ConfigError as error:
             event(logger, logging.ERROR, None, 'reload failed', error=error)
-            self._on_reload(str(error))
+            self._on_reload(f'{OLD_IN_FORCE}: {error}')
             self._end_reload()
-            self._refuse(reply, str(error))
+            self._refuse(reply, str(error), has_mistakes=True)
             return
         changes = old.changes(new)
         event(logger, logging.INFO, None, 'reloaded', changes=changes)
@@ -274,7 +278,7 @@ class Requests:
     def _noting_result(self, reply: Reply) -> Reply:
         def note_and_reply(answer: Mapping[str, Any]) -> None:
             if answer['errors']:
-                self._on_reload('; '.join(answer['errors']))
+                self._on_reload(f'{NEW_IN_FORCE}: {"; ".join(answer["errors"])}')
             self._end_reload()
             reply(answer)
 

@@ -68,7 +68,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
     ('gauge', ''): {
         'master_up': 'Whether a master holds the spool.',
         'master_start_timestamp_seconds': 'When the master, or the last one, started.',
-        'config_last_reload_successful': 'Whether the last reload succeeded; if not, the old configuration is in force.',
+        'config_last_reload_successful': 'Whether the last reload succeeded; if not, the old configuration is in force, or a runner could not take up the new one.',
         'config_last_reload_success_timestamp_seconds': 'When the configuration in force was read; absent when a reload has failed since.',
         'exporter_scrape_seconds': 'How long it took to gather these numbers.',
         'exporter_census_timestamp_seconds': 'When the queues were last counted; 0 before the first time.',

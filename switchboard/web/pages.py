@@ -51,7 +51,8 @@ def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
         yield _alarm('bad', text, '/configuration')
     if snapshot.alive and snapshot.master.reload_error:
-        yield _alarm('bad', 'The last reload failed; the configuration before holds.', '/configuration')
+        in_force, _, _ = snapshot.master.reload_error.partition(':')
+        yield _alarm('bad', f'The last reload failed; {in_force}.', '/configuration')
     for record in snapshot.failing if snapshot.alive else ():
         text = f'Runner {record.title} is {record.state.value}: {record.reason or "see its last error"}'
         yield _alarm('bad', text, '/runners')

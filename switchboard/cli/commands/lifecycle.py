@@ -213,7 +213,7 @@ def reload(installation: Installation, timeout_s: float | None, no_wait: bool) -
     answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
     if changes is None and not answer.get('asked'):
-        return report_failure(answer, Exit.CONFIG)
+        return report_failure(answer, Exit.CONFIG if answer.get('has_mistakes') else Exit.UNAVAILABLE)
     found = str(changes).split('; ') if changes is not None else []
     # Where no section has changed, runners that had given up start again.
     for change in found if not is_json() and not (plan and changes == 'nothing changed') else ():

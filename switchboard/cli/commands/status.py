@@ -227,10 +227,7 @@ def _write_status(
     master = snapshot.master
     if master.reload_error:
         when = age(now_s - master.reloaded_ns / 1e9)
-        text = (
-            f'reload: failed {when} ago, the old configuration is in force: {one_line(master.reload_error)}'
-        )
-        write_line(click.style(text, fg='red'))
+        write_line(click.style(f'reload: failed {when} ago, {one_line(master.reload_error)}', fg='red'))
     elif master.reloaded_ns:
         write_line(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
     if busy_with:

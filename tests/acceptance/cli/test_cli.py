@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from typing import Any
@@ -191,10 +192,25 @@ def test_a_reload_with_mistakes_shows_all_of_them_and_changes_nothing(site: Inst
         *(f'{site.config}:{lines - 2}', f'{site.config}:{lines}')
     ]
     assert site.pids() == pids
-    assert 'reload: failed' in cli(site, 'status').stdout
+    assert re.search('reload: failed .* ago, the old configuration is in force: ', cli(site, 'status').stdout)
     assert cli(site, 'stop').returncode == 0, (
         'a broken configuration must not keep the master from being stopped'
     )
+
+
+def test_a_reload_that_comes_while_the_master_stops_is_no_mistake_of_the_configuration(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}})
+    cli(site, 'start')
+    site.put('in', 'wait')
+    site.told.wait_for('begin in .* wait')
+    assert cli(site, 'stop', '--no-wait').returncode == 0
+    ran = cli(site, 'reload')
+    assert (ran.returncode, ran.stderr) == (69, 'switchboard: the master is stopping\n')
+    site.open_gate()
+    site.told.wait_for('end in .* wait')
+    assert cli(site, 'stop').returncode == 0
 
 
 @pytest.mark.slow

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
+from switchboard.master.control import signal_master
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
@@ -72,6 +75,15 @@ def test_runners_that_are_not_ready_in_time_do_not_keep_the_start_waiting(site: 
     assert background(site) == 'None 0 it has not said in time that it is ready\n'
     site.told.wait_for('starting')
     assert master_alive(site.spool_directory)
+
+
+def test_a_stop_while_runners_start_is_told_to_who_waits(site: Installation) -> None:
+    site.configure({'in': {'class': 'jobs:SlowStart', 'stop_timeout': '100ms'}})
+    with ThreadPoolExecutor() as pool:
+        said = pool.submit(background, site)
+        site.told.wait_for('starting')
+        signal_master(site.spool_directory, signal.SIGTERM)
+        assert said.result(PATIENCE_S) == 'MasterError the master was stopped while it started\n'
 
 
 def test_a_module_that_cannot_be_preloaded_is_told_to_who_waits(site: Installation) -> None:
