@@ -24,7 +24,6 @@ wait for nobody).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -44,6 +43,7 @@ from switchboard.runner.api import (
     count,
     duration_s,
     event,
+    listen_at,
     octal,
     refusal_level,
     size_bytes,
@@ -201,23 +201,12 @@ class Lmtp(AsyncRunner):
         )
 
     def _unix_socket(self, path: str) -> socket.socket:
-        """Listen under a name of its own, then take the wanted one: no moment without a socket, none that is stale."""
         if self.options.instances > 1:
             raise self._wrong('only one instance can listen on a path')
-        made = os.path.join(os.path.dirname(path), f'.{os.getpid()}')
-        listener = socket.socket(socket.AF_UNIX)
         try:
-            # In a container, a process that was killed here had the same number.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(made)
-            listener.bind(made)
-            os.chmod(made, self.setting['socket_mode'])
-            listener.listen(128)
-            os.rename(made, path)
+            # The one before may still listen.
+            listener = listen_at(path, self.setting['socket_mode'], takes_over=True)
         except OSError as error:
-            listener.close()
-            with contextlib.suppress(OSError):  # the error before it counts
-                os.unlink(made)
             raise self._wrong(f'{path}: {error.strerror or error}') from error
         self._paths[path] = os.stat(path).st_ino
         return listener

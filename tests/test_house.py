@@ -34,6 +34,7 @@ GROUND = {
     'regular_file',
     'suggestions',
     'trace_context',
+    'unix_socket',
 }
 ROOMS = sorted(
     path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py') if path.parent.name != 'extra'

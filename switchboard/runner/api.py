@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         stat_of,
     )
     from switchboard.store.layout import BAD
+    from switchboard.unix_socket import listen_at
 
 __all__ = [
     'BAD',
@@ -69,6 +70,7 @@ __all__ = [
     'has_ended',
     'is_loopback',
     'lazy_mail',
+    'listen_at',
     'mail_bytes',
     'name_of',
     'needs',
@@ -108,5 +110,6 @@ __getattr__ = lazy(
         'switchboard.runner.template': 'Template',
         'switchboard.status.processes': 'children_of environment_of has_ended name_of signal_name stat_of',
         'switchboard.store.layout': 'BAD',
+        'switchboard.unix_socket': 'listen_at',
     },
 )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import pwd
 import socket
-import stat
 import struct
 from collections.abc import Iterator, MutableMapping
 
@@ -17,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from switchboard.errors import ConfigError
+from switchboard.unix_socket import listen_at
 from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.identity import PEER
@@ -101,7 +100,9 @@ def listener(desk: Desk) -> socket.socket:
     """
     settings = desk.settings
     try:
-        return _unix(settings.listen, settings.socket_mode) if settings.is_unix else _tcp(*settings.address)
+        if settings.is_unix:
+            return listen_at(settings.listen, settings.socket_mode)
+        return _tcp(*settings.address)
     except OSError as error:
         raise ConfigError(f'{settings.listen}: {error.strerror or error}', key='listen') from error
 
@@ -156,37 +157,6 @@ def _tcp(host: str, port: int) -> socket.socket:
         made.listen(128)
     except OSError:
         made.close()
-        raise
-    return made
-
-
-def _unix(path: str, mode: int) -> socket.socket:
-    """Take the place of a socket that nobody listens at; of nothing else."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    beside = os.path.join(os.path.dirname(path), f'.{os.getpid()}.sock')
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise FileExistsError(errno.EEXIST, 'is there, and is no socket')
-            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
-                probe.settimeout(1)
-                try:
-                    probe.connect(path)
-                except ConnectionRefusedError:
-                    pass
-                else:
-                    raise OSError(errno.EADDRINUSE, 'somebody listens there')
-        # In a container, a desk that was killed here had the same number.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        made.bind(beside)
-        os.chmod(beside, mode)
-        made.listen(128)
-        os.rename(beside, path)
-    except OSError:
-        made.close()
-        with contextlib.suppress(OSError):  # the error before it counts
-            os.unlink(beside)
         raise
     return made
 

@@ -35,19 +35,6 @@ def test_several_sockets_are_refused() -> None:
     assert environ == {}
 
 
-def test_a_socket_that_cannot_take_its_place_leaves_nothing_and_one_that_was_left_is_no_hindrance(
-    tmp_path: Path,
-) -> None:
-    left = tmp_path / f'.{os.getpid()}.sock'
-    left.write_text('')
-    desk = Desk(tmp_path, None, DeskSettings(listen=str(tmp_path / 'desk')))
-    listener(desk).close()
-    desk = Desk(tmp_path, None, DeskSettings(listen=str(tmp_path / 'nowhere' / 'desk')))
-    with pytest.raises(ConfigError, match='No such file'):
-        listener(desk)
-    assert not left.exists()
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[str]:
     """A desk that listens, and has an entry that takes long to download."""
