@@ -92,10 +92,6 @@ class Pattern(NamedTuple):
             at += len(piece)
         return True
 
-    def lower(self) -> Pattern:
-        """:return: the same in small letters."""
-        return Pattern(tuple(piece.lower() for piece in self.pieces))
-
     def __str__(self) -> str:
         escaped = '*'.join(re.sub(r'([\\*"])', r'\\\1', piece) for piece in self.pieces)
         return f'"{escaped}"' if not escaped or re.search(r'[\s,:]', escaped) or '"' in escaped else escaped
@@ -127,12 +123,25 @@ class Field(NamedTuple):
     :param kind: ``text``, ``number``, ``size`` or ``duration``.
     :param of: the value that an entry has there, at a moment; of a text, all of its values.
     :param folded: upper and lower case are the same.
+    :param before: any text may stand before the value.
+    :param behind: any text may stand behind it.
     """
 
     help: str
     kind: str
     of: Callable[[EntrySummary, int], Any]
     folded: bool = False
+    before: bool = False
+    behind: bool = False
+
+    def pattern(self, value: Pattern) -> Pattern:
+        """:return: the pattern that a text has to fit, for a value that was asked for."""
+        pieces = ('',) * self.before + value.pieces + ('',) * self.behind
+        return Pattern(tuple(map(str.lower, pieces)) if self.folded else pieces)
+
+
+def _names(filebase: str) -> tuple[str, str]:
+    return filebase, filebase.partition('+')[2]
 
 
 def _age_ms(entry: EntrySummary, now_ns: int) -> float:
@@ -141,7 +150,9 @@ def _age_ms(entry: EntrySummary, now_ns: int) -> float:
 
 FIELDS: dict[str, Field] = {
     'queue': Field('the queue it is in', 'text', lambda e, _: (e.queue,)),
-    'id': Field('the beginning of its name or of its digest', 'text', lambda e, _: (e.filebase,)),
+    'id': Field(
+        'the beginning of its name or of its digest', 'text', lambda e, _: _names(e.filebase), behind=True
+    ),
     'state': Field(', '.join(sorted(STATES)), 'text', lambda e, now: (e.state(now),)),
     'error': Field(
         'class of its last error, or its cause', 'text', lambda e, _: (e.last_error[0], e.cause), True
@@ -152,7 +163,14 @@ FIELDS: dict[str, Field] = {
     'cause': Field(
         'why it was put aside: rejected, attempts, expired ...', 'text', lambda e, _: (e.cause,), True
     ),
-    'match': Field('a text in its last error', 'text', lambda e, _: (e.last_error[1], e.damage), True),
+    'match': Field(
+        'a text in its last error',
+        'text',
+        lambda e, _: (e.last_error[1], e.damage),
+        folded=True,
+        before=True,
+        behind=True,
+    ),
     'origin': Field('the queue it came from', 'text', lambda e, _: (e.origin or '',)),
     'kind': Field('mail, json, text, bytes ...', 'text', lambda e, _: (e.kind.partition('+')[0],)),
     'older': Field('so long as it is now, or longer', 'duration', _age_ms),
@@ -216,22 +234,22 @@ class Term(NamedTuple):
             # Its history says since when; and of one in the future its file's date, whether it is delayed.
             if suffix == PRESERVED or is_on_hold(filebase) or (when_ns > now_ns and suffix == READY):
                 return None
-            fits = self._any((now_ns - when_ns) / NS * 1000)
+            found: Any = (now_ns - when_ns) / NS * 1000
         elif self.field == 'queue':
-            fits = self._any(queue)
+            found = (queue,)
         elif self.field == 'id':
-            fits = any(_begins(filebase, value) for value in self.values if isinstance(value, Pattern))
+            found = _names(filebase)
         elif self.field == 'state':
             state = state_of(filebase, suffix, now_ns)
             if state == 'delayed':
                 return None  # its file's date says whether only a turned clock has put it there
-            fits = self._any(state)
+            found = (state,)
         elif self.field == 'priority':
             name = parse(filebase)
-            fits = self._any(name.priority if name else 0)
+            found = name.priority if name else 0
         else:
             return None
-        return fits is not self.negated
+        return self._any(found) is not self.negated
 
     def fits(self, entry: EntrySummary, now_ns: int) -> bool:
         """:return: whether an entry is as the word says."""
@@ -242,28 +260,14 @@ class Term(NamedTuple):
                 _same(metadata[key], value) for value in self.values if isinstance(value, Pattern)
             )
             return fits is not self.negated
-        known = FIELDS[self.field]
-        found = known.of(entry, now_ns)
-        if self.field == 'id':
-            fits = any(_begins(entry.filebase, value) for value in self.values if isinstance(value, Pattern))
-        elif self.field == 'match':
-            fits = any(
-                Pattern(('', *value.lower().pieces, '')).fits(text.lower())
-                for value in self.values
-                if isinstance(value, Pattern)
-                for text in found
-            )
-        elif known.kind != 'text':
-            fits = self._any(found)
-        else:
-            fits = any(self._any(text.lower() if known.folded else text, known.folded) for text in found)
-        return fits is not self.negated
+        return self._any(FIELDS[self.field].of(entry, now_ns)) is not self.negated
 
-    def _any(self, found: Any, folded: bool = False) -> bool:
-        return any(
-            value.lower().fits(found) if folded and isinstance(value, Pattern) else value.fits(found)
-            for value in self.values
-        )
+    def _any(self, found: Any) -> bool:
+        known = FIELDS[self.field]
+        if known.kind != 'text':
+            return any(value.fits(found) for value in self.values)
+        patterns = [known.pattern(value) for value in self.values if isinstance(value, Pattern)]
+        return any(one.fits(text.lower() if known.folded else text) for text in found for one in patterns)
 
     def __str__(self) -> str:
         key = self.field
@@ -288,11 +292,6 @@ def state_of(filebase: str, suffix: str, now_ns: int) -> State:
             return 'held'
         return 'delayed' if filebase > format_when(now_ns) + '~' else 'waiting'
     return 'claimed' if suffix == CLAIMED else 'preserved'
-
-
-def _begins(filebase: str, value: Pattern) -> bool:
-    beginning = Pattern((*value.pieces[:-1], value.pieces[-1], ''))
-    return beginning.fits(filebase) or beginning.fits(filebase.partition('+')[2])
 
 
 def _same(found: Any, value: Pattern) -> bool:
