@@ -42,7 +42,7 @@ import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.message import Message
 from functools import partial
@@ -375,6 +375,7 @@ class BoundedReplies:
 
     sock: socket.socket | None
     file: io.BufferedReader | None
+    close: Callable[[], None]
 
     def getreply(self) -> tuple[int, bytes]:
         """See `smtplib.SMTP`.
@@ -395,10 +396,6 @@ class BoundedReplies:
         finally:
             if self.sock is not None:
                 self.sock.settimeout(limit_s)
-
-    def close(self) -> None:
-        """See `smtplib.SMTP`."""
-        super().close()  # type: ignore[misc]  # not in the stubs
 
     def _reply(self, sock: socket.socket, file: io.BufferedReader, ends_s: float | None) -> tuple[int, bytes]:
         """:raises OSError: it cannot be read to its end."""

@@ -197,7 +197,7 @@ class Master:
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
-        self._prepared: child.Prepared | None = warm_up(self.config)
+        self._slices.prepared = warm_up(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [
@@ -252,7 +252,6 @@ class Master:
             config=self.config.path,
         )
         try:
-            self._slices.prepared, self._prepared = self._prepared, None
             self._slices.start_all()
             while self._slices.alive or not self._stopping:
                 self._turn()
