@@ -24,11 +24,11 @@ from switchboard.brokers.connection import Connection
 from switchboard.brokers.decode import entry_of, identity_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.message import DUE, Delivery
-from switchboard.brokers.producer import LONGEST_DELAY_S, BrokerProducer, publish
+from switchboard.brokers.producer import BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import event
 from switchboard.message.entry import Entry
-from switchboard.message.naming import NS
+from switchboard.message.naming import LONGEST_DELAY_S, NS
 from switchboard.store.forks import after_fork
 
 

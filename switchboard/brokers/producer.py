@@ -75,8 +75,6 @@ log = logging.getLogger('switchboard.queue')
 BATCH_LIMIT = 256
 # RabbitMQ's timers are of 32 bits; a message that waits for longer is looked at in between.
 LONGEST_WAIT_S = 20 * 86400.0
-# As long as a directory's names reach, and a century is long enough.
-LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.consumer import BrokerClaim, BrokerConsumer, ConnectionLostError
 from switchboard.brokers.delivery_counts import DeliveryCounts
-from switchboard.brokers.producer import LONGEST_DELAY_S, BrokerProducer, PreparedMessage, publish
+from switchboard.brokers.producer import BrokerProducer, PreparedMessage, publish
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import (
@@ -48,6 +48,7 @@ from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry, pack_record
 from switchboard.message.naming import (
     CLAIMED,
+    LONGEST_DELAY_S,
     NS,
     PRESERVED,
     READY,
@@ -351,15 +352,18 @@ class BrokerQueue:
 
         :raises EntryTakenError: they were too many, and it is in the bad queue now.
         """
-        deaths = claim.deaths
         before = count_since_retry(claim.entry.records, 'recovered')
-        for number in range(before + 1, before + deaths + 1):
-            claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
-        recoveries = before + deaths
-        if deaths and recoveries >= self.options.max_recoveries:
-            reason = f'recovered {recoveries} times: its owner died each time'
-            self._set_aside(claim, 'recoveries', reason)
+        for number in range(before + 1, before + claim.deaths + 1):
+            claim.entry.records.append(self._record({'count': number}, 'recovered'))
+        if claim.deaths and self._is_fatal(claim, before + claim.deaths):
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
+
+    def _is_fatal(self, claim: BrokerClaim, recoveries: int) -> bool:
+        """Have too many processes died that had the message?  Then it is set aside."""
+        if recoveries < self.options.max_recoveries:
+            return False
+        self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
+        return True
 
     def ready(self) -> bool:
         """See `ISwitchboard`."""
@@ -406,9 +410,8 @@ class BrokerQueue:
         except ConnectionLostError:
             return True
         recoveries = count_since_retry(claim.entry.records, 'recovered') + 1
-        if recoveries >= self.options.max_recoveries:
-            claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
-            self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
+        claim.note(self._record({'count': recoveries}, 'recovered'))
+        if self._is_fatal(claim, recoveries):
             return False
         self.consumer.forget(claim)
         if not claim.connection.counts_deaths:

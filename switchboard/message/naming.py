@@ -43,6 +43,8 @@ CLOCK_SLACK_NS = NS
 # Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
 ON_HOLD_PREFIX = '9999'
 HELD_NS = 9_999_000_000 * NS
+# A hundred years: longer than anybody waits, and names have room for that time.
+LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 # 100 characters keep a staged name (transaction, queue and filebase in one) below the 255 bytes of a directory entry.
 MAX_QUEUE_NAME = 100

@@ -26,7 +26,7 @@ from switchboard.interfaces import Taken
 from switchboard.message.entry import Entry, changes, is_body_changed
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, is_filebase, with_when
+from switchboard.message.naming import CLAIMED, LONGEST_DELAY_S, NS, PRESERVED, READY, is_filebase, with_when
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
@@ -48,9 +48,6 @@ from switchboard.store.publishing import is_out_of_files, refuse
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
 
 log = logging.getLogger('switchboard.queue')
-
-# A hundred years: a name has room for a time up to the year 2286.
-LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 # How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.  Those that it has
 # refused before say nothing about the others, which get their turn.

@@ -32,13 +32,12 @@ from switchboard.errors import (
     TemporaryFailure,
 )
 from switchboard.message.journal import Record, count_since_retry
+from switchboard.message.naming import LONGEST_DELAY_S
 from switchboard.options import QueueOptions
 
 # Of a traceback, the end is kept: it names the error.
 MAX_TRACEBACK_CHARACTERS = 8192
 MAX_TEXT_CHARACTERS = 1000
-# A hundred years: longer than anybody waits, and names have room for that time.
-LONGEST_WAIT_S = 100 * 365 * 86400.0
 # So often a message may ask to be tried again at once.  After that a second goes by each time, or what the queue's policy begins with if that is
 # less: or it would keep a processor busy for days, and its history would grow with each round.
 TRIES_AT_ONCE = 10
@@ -95,7 +94,7 @@ def judge(
             delay_s = options.retry.delay_s(attempt)
         else:
             least_s = 0.0 if attempt <= TRIES_AT_ONCE else min(SHORTEST_WAIT_S, options.retry.first_s)
-            delay_s = min(max(asked_s, least_s), LONGEST_WAIT_S)
+            delay_s = min(max(asked_s, least_s), LONGEST_DELAY_S)
         return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = _traceback(error)
