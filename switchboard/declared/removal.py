@@ -196,7 +196,7 @@ class QueueRemoval:
     # Its entries.
 
     def _entries(self, folder: Folder) -> list[str]:
-        """:return: the names of the entries that nobody is working on, as far as one can see without taking them."""
+        """:return: the names of the entries that are ready or claimed: whether somebody works on one its lock tells."""
         try:
             names = folder.names()
         except FileNotFoundError:
@@ -225,14 +225,13 @@ class QueueRemoval:
         return True
 
     def purge(self, name: str, on_failure: Callable[[str, Exception], object] | None = None) -> int:
-        """Drop the ready messages of a queue: not those that are being worked on.
+        """Drop the messages of a queue: not those that are being worked on, and also those whose process died at work.
 
         :param on_failure: see `Spool.purge`.
         :return: how many.
         """
         folder = self.folder(name)
-        ready = [one for one in self._entries(folder) if one.endswith(READY)]
-        return self._drop_all(folder, ready, on_failure or _logged)
+        return self._drop_all(folder, self._entries(folder), on_failure or _logged)
 
     # When.
 

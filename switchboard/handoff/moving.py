@@ -33,16 +33,17 @@ def claim_any(queue: Switchboard, filebase: str) -> Claim:
 
 
 def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Claim:
-    """Lock an entry that nobody works on, in one of these states.
+    """Lock an entry that nobody works on, in one of these states.  One whose process died is recovered for it.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it cannot be opened.
     """
     try:
-        for suffix in suffixes:
-            claim = open_claim(queue.folder, filebase, suffix, queue.disk)
-            if claim is not None:
-                return claim
+        claim = _claim_in(queue, filebase, suffixes)
+        if claim is None and queue.consumer.recover([filebase], own=False):
+            claim = _claim_in(queue, filebase, suffixes)
+        if claim is not None:
+            return claim
         working = queue.folder.has(filebase + CLAIMED)
     except OSError as error:
         refuse(error, 'claim', queue.name)
@@ -94,6 +95,11 @@ def move(
             target.consumer.reordered(filebase)
     claim.close()
     return filebase
+
+
+def _claim_in(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Claim | None:
+    claims = (open_claim(queue.folder, filebase, suffix, queue.disk) for suffix in suffixes)
+    return next((claim for claim in claims if claim is not None), None)
 
 
 @contextmanager

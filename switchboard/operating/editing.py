@@ -21,7 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
-from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError, UnserializableError
+from switchboard.errors import (
+    ContentDisallowedError,
+    CorruptEntryError,
+    EntryTakenError,
+    QueueError,
+    UnserializableError,
+)
 from switchboard.handoff.moving import claim_any, origin
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Entry
@@ -181,7 +187,12 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
         if queue.folder.has(filebase + PRESERVED):
             return claim_any(queue, filebase)
-        return claim_ready(queue.folder, filebase, queue.disk)
+        try:
+            return claim_ready(queue.folder, filebase, queue.disk)
+        except EntryTakenError:
+            if not queue.consumer.recover([filebase], own=False):
+                raise
+            return claim_ready(queue.folder, filebase, queue.disk)  # its process had died
     except QueueError as error:
         error.queue = queue.name
         raise

@@ -514,7 +514,7 @@ def delete(
 def purge(installation: Installation, names: tuple[str, ...], yes: bool) -> Exit:
     """Drop all waiting entries of queues, delayed and held ones too; there is no way back, so it asks.
 
-    What a process is working on stays.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
+    What a process is working on stays; what a dead one has left goes.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
     """
     if 'bad' in names:
         raise click.UsageError(

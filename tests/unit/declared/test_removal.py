@@ -71,6 +71,14 @@ def test_purging_leaves_what_is_being_worked_on(spool):
     assert left(spool, 'in') == []
 
 
+def test_purging_drops_what_a_dead_process_has_left(spool):
+    filebases = spool['in'].enqueue_many(['a', 'b', 'c'])
+    kill(in_child(lambda: Spool(spool.directory)['in'].dequeue(filebases[0])))
+    spool['in'].dequeue(filebases[1])
+    assert spool.purge('in') == 2
+    assert spool['in'].recover(own=True) == [filebases[1]]
+
+
 def test_a_producer_that_knew_the_queue_hears_that_it_is_gone(configured, tmp_path):
     producer = Spool.from_config(tmp_path / 'switchboard.cfg')
     configured.declare('reply')

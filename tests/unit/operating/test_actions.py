@@ -8,6 +8,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.errors import EntryTakenError, MessageTooLargeError, QueueError, UnknownQueueError
+from switchboard.message.naming import CLAIMED
 from switchboard.operating.actions import (
     Action,
     Hold,
@@ -18,6 +19,7 @@ from switchboard.operating.actions import (
     Restore,
     Result,
     Retry,
+    Target,
     apply,
     choose,
 )
@@ -27,6 +29,7 @@ from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.disk import Disk
 from tests.helpers.commands import at_work, fail
+from tests.helpers.processes import in_child
 
 
 @pytest.fixture
@@ -38,6 +41,37 @@ def session(tmp_path: Path) -> OperatorSession:
 def act(session: OperatorSession, action: Action, where: str) -> list[Result]:
     chosen = choose(session.view.select(Criteria.parse(where)), action)
     return [apply(action, target, session) for target in chosen]
+
+
+def leave_at_work(directory: Path, name: str) -> str:
+    """:return: an entry whose process died while it worked on it."""
+
+    def work() -> str:
+        queue = Spool(directory, 'lazy')[name]
+        queue.enqueue('x')
+        return queue.take().filebase
+
+    filebase: str = in_child(work)
+    return filebase
+
+
+@pytest.mark.parametrize('action', [Remove(), Remove(at_once=True), Move('out'), Hold()])
+def test_what_a_dead_process_has_left_is_acted_on_though_nobody_has_recovered_it(
+    session: OperatorSession, action: Action
+) -> None:
+    filebase = leave_at_work(session.view.directory, 'in')
+    result = apply(action, Target('in', filebase, CLAIMED), session)
+    assert result.error is None
+    assert session.spool['in'].get_files(CLAIMED) == []
+
+
+def test_what_a_dead_process_has_left_is_edited_though_nobody_has_recovered_it(
+    session: OperatorSession,
+) -> None:
+    filebase = leave_at_work(session.view.directory, 'in')
+    with Editing(session.spool, 'in', filebase) as editing:
+        assert editing.entry.body == b'x'
+    assert session.spool['in'].take().msg == 'x'
 
 
 def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorSession) -> None:
