@@ -12,7 +12,6 @@ import functools
 import os
 import stat
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -53,33 +52,6 @@ def _is_there(path: str) -> bool:
         return False
     except OSError:
         return False
-
-
-# A directory that is no spool may hold anything: so many names in it are looked at.
-MAX_LOOKED_AT = 1000
-
-
-def _is_spool(directory: str | os.PathLike[str]) -> bool:
-    from switchboard.store.layout import SPARE
-
-    return os.path.isdir(os.path.join(directory, SPARE))
-
-
-def _why_no_spool(directory: Path) -> str:
-    """:return: that a directory is one too deep in a spool, or one too high, and which was meant; empty if it is or may become a spool."""
-    if _is_spool(directory.parent):
-        return f'this is a directory in a spool, and no spool: name {directory.parent}'
-    if _is_spool(directory):
-        return ''
-    try:
-        with os.scandir(directory) as entries:
-            below = sorted(each.path for each in islice(entries, MAX_LOOKED_AT) if _is_spool(each))
-    except OSError:  # there is nothing yet, or nothing to be seen
-        return ''
-    if not below:
-        return ''
-    more = f', or one of {len(below) - 1} others' if below[1:] else ''
-    return f'this is a directory above a spool, and no spool: name {below[0]}{more}'
 
 
 class Installation:
@@ -184,13 +156,15 @@ class Installation:
         :raises ConfigError: nothing says which it is.
         :raises FileNotFoundError: it is a queue of a spool, or stands above a spool: messages in a queue of a queue, or beside the spool, are found by nobody.
         """
+        from switchboard.store.folder import why_no_spool
+
         if self.named_spool is not None:
             directory = self.named_spool.absolute()
         else:
             config = self.config_or_none
             directory = config.spool if config is not None else self._spool_of_a_broken_config()
-        if hint := _why_no_spool(directory):
-            raise FileNotFoundError(errno.ENOENT, hint, str(directory))
+        if reason := why_no_spool(directory):
+            raise FileNotFoundError(errno.ENOENT, reason, str(directory))
         return directory
 
     def _spool_of_a_broken_config(self) -> Path:

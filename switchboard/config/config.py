@@ -40,6 +40,7 @@ from switchboard.message.naming import check_queue_name
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
+from switchboard.store.folder import why_no_spool
 from switchboard.store.layout import BAD
 from switchboard.suggestions import closest, did_you_mean, is_misspelled
 
@@ -295,7 +296,10 @@ class _Loader:
         unknown = section.entries.keys() - SWITCHBOARD_KEYS.keys()
         if 'spool' not in section.entries and not is_misspelled('spool', unknown):
             self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
-        return read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
+        values = read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
+        if reason := 'spool' in values and why_no_spool(values['spool']):
+            self.problems.error(section.entries['spool'].error(reason))
+        return values
 
     def _master(self) -> MasterOptions:
         if not self.sections['master']:

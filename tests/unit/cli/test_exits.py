@@ -250,7 +250,7 @@ def tree(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize('words', LOOKS_AND_DEEDS, ids=' '.join)
-@pytest.mark.parametrize('names', ['spool', 'configuration'])
+@pytest.mark.parametrize('names', ['spool', 'link', 'configuration'])
 @pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
 def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
     tmp_path: Path, words: tuple[str, ...], names: str, place: str, what: str
@@ -260,12 +260,40 @@ def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
     config = tmp_path / 'switchboard.cfg'
     config.write_text(f'[switchboard]\nspool = {place}\n[queue.in]\n')
     before = tree(tmp_path)
-    ran = switchboard(
-        *(('-s', tmp_path / place) if names == 'spool' else ('-C', config)), *words, input=b'lost'
-    )
-    assert ran.status == Exit.NO_INPUT
-    assert f'this is a directory {what}, and no spool: name {spool.directory}\n' in ran.err
+    link = tmp_path / 'link'
+    link.symlink_to(place)
+    places = {'spool': ('-s', tmp_path / place), 'link': ('-s', link), 'configuration': ('-C', config)}
+    ran = switchboard(*places[names], *words, input=b'lost')
+    assert ran.status in (Exit.NO_INPUT, Exit.CONFIG)
+    named = Path(spool.directory) if what == 'in a spool' or names != 'link' else link / 'spool'
+    assert f'this is a directory {what}, and no spool: name {named}\n' in ran.err
+    link.unlink()
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize('words', [('check',), ('start',)], ids=' '.join)
+@pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
+def test_a_configuration_that_takes_it_for_a_spool_is_a_mistake(
+    tmp_path: Path, words: tuple[str, ...], place: str, what: str
+) -> None:
+    spool = Spool(tmp_path / 'x' / 'spool', durability='lazy')
+    spool['in'].enqueue('x')
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(f'[switchboard]\nspool = {place}\n[runner.out]\nclass = null\n')
+    before = tree(tmp_path)
+    ran = switchboard('-C', config, *words)
+    assert ran.status == Exit.CONFIG
+    reason = f'this is a directory {what}, and no spool: name {spool.directory}'
+    assert f'{config}:2 [switchboard] spool: {reason}' in ran.out + ran.err
+    assert tree(tmp_path) == before
+
+
+def test_a_spool_whose_name_in_another_one_is_a_link_is_a_spool(tmp_path: Path) -> None:
+    Spool(tmp_path / 'one')
+    Spool(tmp_path / 'two')['in'].enqueue('x')
+    link = tmp_path / 'one' / 'two'
+    link.symlink_to('../two')
+    assert [one['waiting'] for one in succeed('-s', link, 'queues', 'in', '--json').objects] == [1]
 
 
 def test_of_several_spools_below_one_is_named(tmp_path: Path) -> None:
