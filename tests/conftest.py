@@ -30,7 +30,7 @@ from tests.helpers.busy import Busy
 from tests.helpers.process_state import changes, process_state
 from tests.helpers.second_try import SecondTry
 from tests.helpers.skips import Skips
-from tests.helpers.turns import DAY, ORDERS, has_its_day
+from tests.helpers.turns import DAY, ORDERS, has_its_day, is_in_memory
 
 if TYPE_CHECKING:
     from tests.servers.brokers.broker import Broker
@@ -353,13 +353,13 @@ def _memory() -> Iterator[Path | None]:
 
 
 def _is_for_memory(item: pytest.Item, config: pytest.Config) -> bool:
-    """Has a test its day in memory?  The other half of all files has it tomorrow; with ``--every-order`` all are on the disk."""
+    """Has a test its day in memory?  With ``--every-order`` all are on the disk."""
     file = item.nodeid.partition('::')[0]
     return (
         file.startswith(ON_DISK_OR_IN_MEMORY)
         and not config.getoption('every_order')
         and item.get_closest_marker('figures') is None
-        and (zlib.crc32(file.encode()) + int(os.environ[DAY])) % 2 == 0
+        and is_in_memory(file)
     )
 
 
@@ -370,7 +370,7 @@ def tmp_path(
     _numbers: Iterator[int],
     _memory: Path | None,
 ) -> Iterator[Path]:
-    """A directory for one test, below that of the session, as by pytest; on each second day it is in memory.
+    """A directory for one test, below that of the session, as by pytest; in half of all files of tests on a day it is in memory.
 
     It is numbered by counting, and its name is no longer than pytest's.  To number each by those that are there, as pytest does, is to look at
     thousands of names thousands of times, a twentieth of all that the tests in a process take.

@@ -273,6 +273,25 @@ def test_two_parameters_in_turns_have_had_all_pairs_in_six_days(monkeypatch: pyt
     assert sorted(had) == sorted(itertools.product(turns.ORDERS, 'ab'))
 
 
+@pytest.mark.parametrize('values', ['ab', 'abc', 'abcd'])
+@pytest.mark.parametrize('file', ['tests/test_x.py', 'tests/test_y.py'])
+def test_over_some_days_each_value_has_had_its_turn_on_the_disk_and_in_memory(
+    file: str, values: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = set()
+    for day in range(700_000, 700_000 + 2 * turns.DAYS_IN_ONE_PLACE * len(values)):
+        monkeypatch.setenv(turns.DAY, str(day))
+        for value in values:
+            item = SimpleNamespace(
+                nodeid=f'{file}::test[{value}]',
+                callspec=SimpleNamespace(params={'value': value}),
+                iter_markers=lambda _name: [pytest.mark.in_turns('value', values).mark],
+            )
+            if turns.has_its_day(cast('pytest.Item', item)):
+                had.add((value, turns.is_in_memory(file)))
+    assert had == set(itertools.product(values, (False, True)))
+
+
 def test_over_the_days_that_it_takes_each_value_has_had_its_turn_once_and_all_tests_of_a_file_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,9 @@ mistakes show in any of the three.  ``--every-order`` runs all.
 ``in_turns`` marks a test of flush orders; ``in_turns('error', ('EIO', 'ENOSPC'))`` one whose parameter takes turns among these values.  With
 ``days=3`` more than one of them has its turn on a day, and all have had it in so many; ``shared=True`` gives all tests of a file the same turns,
 for what is made for a value is used by all of them.  A test may have several marks, if no two of their numbers of days have a common divisor.
+
+Where a file of tests has its files takes turns as well, each for `DAYS_IN_ONE_PLACE`: in so many days two, three and four values have had their turn in one place,
+and then in the other.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ ORDERS = (APART, WITH_FILE, IN_ORDER)
 CALLS = {'odd calls': 1, 'even calls': 2}
 # The day, as a number: set it to repeat the choice of another day.
 DAY = 'SWITCHBOARD_FAULTS_DAY'
+# With turns of one day, a value that has its turn on each second day would always meet the same place.
+DAYS_IN_ONE_PLACE = 4
 
 
 def struck(calls: str = '') -> Iterator[int]:
@@ -38,6 +43,11 @@ def has_its_day(item: pytest.Item) -> bool:
     return callspec is None or all(
         _has_its_day(item.nodeid, callspec.params, mark) for mark in item.iter_markers('in_turns')
     )
+
+
+def is_in_memory(file: str) -> bool:
+    """:return: whether the tests of a file have their files in memory on this day; half of all do."""
+    return (zlib.crc32(file.encode()) + int(os.environ[DAY]) // DAYS_IN_ONE_PLACE) % 2 == 0
 
 
 def _has_its_day(nodeid: str, params: dict[str, Any], mark: pytest.Mark) -> bool:
