@@ -33,6 +33,7 @@ MAX_DEPTH = 200
 _KEYS = frozenset((TAG, VALUE))
 _MARK = f'"{TAG}"'
 _PLAIN = frozenset((str, int, bool, type(None)))
+_STRINGS = frozenset((str,))
 _NESTS = (dict, list, tuple)
 _NESTED = 'nested too deeply'
 _TOO_DEEP = f'{_NESTED}, or it contains itself'
@@ -151,9 +152,11 @@ def _check(value: Any, place: str, room: int) -> bool:
         return _check_dict(value, place, room)
     needs_tag = False
     if isinstance(value, list):
-        for index, item in enumerate(value):
-            if type(item) not in _PLAIN and _check(item, f'{place}[{index}]', room - 1):
-                needs_tag = True
+        # Most are flat, and for these no line of Python is run for each item.
+        if not _PLAIN.issuperset(map(type, value)):
+            for index, item in enumerate(value):
+                if type(item) not in _PLAIN and _check(item, f'{place}[{index}]', room - 1):
+                    needs_tag = True
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise UnserializableError(f'{place}: {value!r} is no JSON number')
@@ -165,6 +168,8 @@ def _check(value: Any, place: str, room: int) -> bool:
 
 def _check_dict(value: dict[Any, Any], place: str, room: int) -> bool:
     needs_tag = len(value) == 2 and value.keys() == _KEYS
+    if _STRINGS.issuperset(map(type, value)) and _PLAIN.issuperset(map(type, value.values())):
+        return needs_tag
     if needs_tag:
         room -= 2
     for key, item in value.items():
