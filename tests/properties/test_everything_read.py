@@ -593,7 +593,7 @@ def read_or_refuse(reader: Reader, content: bytes) -> None:
 SHORT_BYTES, LONG_BYTES = 20_000, 80_000
 
 
-@pytest.mark.figures
+@pytest.mark.slow
 @pytest.mark.parametrize('reader', READERS, ids=str)
 def test_no_input_costs_more_than_its_length(reader: Reader) -> None:
     for before in (b'', reader.honest):
