@@ -101,6 +101,6 @@ def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(OSError), open_regular(directory / RUN / name) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
             lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()
-        for line in reversed(lines):
+        for line in filter(None, reversed(lines)):
             if (fields := load_record(line)) is not None:
                 yield dict(fields)
