@@ -1,4 +1,4 @@
-"""What becomes of each of Mailman's tests: a plugin of nose2 that writes one line of JSON for each.
+"""What becomes of each of Mailman's tests: a plugin of nose2 that writes one line of JSON for each, and one at the end.
 
 What is printed will not do: tests print between a name and its result, and a test with a docstring is called by that.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from nose2.events import Plugin
 
-from tests.mailman.suite import UNEXPECTED, VARIABLE
+from tests.mailman.suite import ENDED, UNEXPECTED, VARIABLE
 
 
 class Outcomes(Plugin):
@@ -27,5 +27,11 @@ class Outcomes(Plugin):
             return
         is_fine = event.expected or event.outcome == 'skipped'
         outcome = event.outcome if is_fine else f'{event.outcome}, {UNEXPECTED}'
+        self._write(str(event.test), outcome)
+
+    def afterSummaryReport(self, event: Any) -> None:  # noqa: N802 - nose2's name
+        self._write(ENDED, '')
+
+    def _write(self, test: str, outcome: str) -> None:
         with Path(os.environ[VARIABLE]).open('a') as file:
-            file.write(json.dumps([str(event.test), outcome]) + '\n')
+            file.write(json.dumps([test, outcome]) + '\n')

@@ -1,12 +1,12 @@
-"""Mailman's own tests, run twice: as they are, and with its queues on this switchboard.
+"""Mailman's own tests, with its queues on this switchboard, and those that do not pass, as they are.
 
 ::
 
     python -m tests.mailman.suite [--version 3.3.10] [--whole] [--logs DIRECTORY]
 
-The source distribution is fetched by version from the package index, into a cache; nothing of it is part of this project.  Every test's
-result is compared with the result of the same test without the plugin, which is kept beside the environment that gave it: nothing of ours
-is in it.  What differs must stand in `EXPECTED`, with the reason.
+The source distribution is fetched by version from the package index, into a cache; nothing of it is part of this project.  A test that
+passes with the plugin has nothing to be compared with; each other result must be that of the same test without the plugin, or stand in
+`EXPECTED`, with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,16 +47,14 @@ DISTRIBUTION = 'switchboard-queue'
 # The tests of queues and runners, as patterns of their names, where a dot stands for the slash of a page as well.  Each half has its day; `whole`
 # takes some four minutes a run.
 HALVES = {
-    'runners a to k': (
+    'all but runners l to o': (
         'mailman.core',
-        'mailman.runners.(tests.test_|docs.)[a-k]',
-        'mailman.app.tests.test_inject',
-    ),
-    'runners l to z': (
-        'mailman.runners.(tests.test_|docs.)[l-z]',
-        'mailman.rest.tests.test_queues',
         'mailman.email',
+        'mailman.app.tests.test_inject',
+        'mailman.rest.tests.test_queues',
+        'mailman.runners.(tests.test_|docs.)[^l-o]',
     ),
+    'runners l to o': ('mailman.runners.(tests.test_|docs.)[l-o]',),
 }
 
 PLUGIN = """
@@ -65,8 +63,10 @@ class: switchboard.mailman.Plugin
 enabled: yes
 """
 
-# The variable of the environment that says where the outcomes go, and what stands behind one that is not as it should be.
-VARIABLE, UNEXPECTED = 'SWITCHBOARD_OUTCOMES', 'not as expected'
+# The variable of the environment that says where the outcomes go, the outcome of most, and what stands behind one that is not as it should be.
+VARIABLE, PASSED, UNEXPECTED = 'SWITCHBOARD_OUTCOMES', 'passed', 'not as expected'
+# What stands in the place of a test's name at the end: without it, the run was broken off.
+ENDED = 'ended'
 
 # Tests that cannot give the same result, and why.
 _LOG = 'makes os.rename fail by a patch of its module, where ours has taken it from when it was loaded: nothing fails, and nothing is logged'
@@ -87,28 +87,31 @@ def beside_ours() -> dict[str, str]:
 
 @dataclass
 class Comparison:
-    """What became of each test without the plugin and with it."""
+    """What became of each test with the plugin, and of each that did not pass without it."""
 
+    ours: dict[str, str]
     plain: dict[str, str] = field(default_factory=dict)
-    ours: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, object]:
         """:return: how many tests there are, how many did not go well, and which differ."""
         return {
-            'tests': len(self.plain),
-            'with the plugin': len(self.ours),
-            'failed without it': sum(UNEXPECTED in outcome for outcome in self.plain.values()),
-            'failed with it': sum(UNEXPECTED in outcome for outcome in self.ours.values()),
+            'tests': len(self.ours),
+            'failed': sum(UNEXPECTED in outcome for outcome in self.ours.values()),
+            'and without the plugin as well': sum(UNEXPECTED in outcome for outcome in self.plain.values()),
             'differences': self.differences(),
             'without a reason': sorted(self.unexpected()),
         }
 
+    def others(self) -> list[str]:
+        """The tests that did not pass: most of them are skipped."""
+        return sorted(test for test, outcome in self.ours.items() if outcome != PASSED)
+
     def differences(self) -> dict[str, tuple[str, str]]:
-        """The tests whose results are not the same: without the plugin, and with it."""
+        """The tests that did not pass, and whose results are not the same without the plugin: these, and with it."""
         return {
-            test: (self.plain.get(test, 'missing'), self.ours.get(test, 'missing'))
-            for test in sorted({*self.plain, *self.ours})
-            if self.plain.get(test) != self.ours.get(test)
+            test: (plain, self.ours[test])
+            for test in self.others()
+            if (plain := self.plain.get(test, 'missing')) != self.ours[test]
         }
 
     def unexpected(self) -> dict[str, tuple[str, str]]:
@@ -194,12 +197,13 @@ class MailmanTree:
             subprocess.run([self.python, '-m', 'pip', 'install', '-q', *self._needed], check=True)
             (self.environment / 'installed').touch()
 
-    def run(self, tests: Sequence[str], *, with_plugin: bool, directory: Path) -> dict[str, str]:
+    def run(self, tests: Iterable[str], *, with_plugin: bool, directory: Path) -> dict[str, str]:
         """Run some of Mailman's tests, or all.
 
         :param tests: patterns of dotted names; empty for all.
         :param directory: what was printed is left here.
         :return: what `Outcomes` has written, by test.
+        :raises RuntimeError: the run was broken off.
         """
         kind = 'with' if with_plugin else 'without'
         outcomes = directory / f'{kind}.outcomes'
@@ -210,7 +214,7 @@ class MailmanTree:
             extra.write_text(PLUGIN)
             environment['MAILMAN_EXTRA_TESTING_CFG'] = str(extra)
         patterns = [word for test in tests for word in ('-P', test)]
-        command = [self.python, '-m', 'nose2', '-v', '--plugin', 'tests.mailman.outcomes', *patterns]
+        command = [str(self.python), '-m', 'nose2', '-v', '--plugin', 'tests.mailman.outcomes', *patterns]
         with (directory / f'{kind}.log').open('ab') as log:
             subprocess.run(
                 command,
@@ -223,22 +227,13 @@ class MailmanTree:
             )
         return read_outcomes(outcomes, self.source)
 
-    def without_plugin(self, tests: Sequence[str], directory: Path) -> dict[str, str]:
-        """:return: what became of tests without the plugin, as it was found out once in this environment."""
-        kept = self.environment / f'without-{zlib.crc32(repr(tests).encode())}.json'
-        if not kept.exists():
-            found = self.run(tests, with_plugin=False, directory=directory)
-            draft = kept.with_suffix(f'.{os.getpid()}')
-            draft.write_text(json.dumps(found))
-            draft.rename(kept)
-        outcomes: dict[str, str] = json.loads(kept.read_text())
-        return outcomes
-
 
 def read_outcomes(file: Path, source: Path) -> dict[str, str]:
     """:return: what became of each test; a page of documentation is named by its path below the source.
 
     A test with subtests has more than one line; one that is not as expected is enough.
+
+    :raises RuntimeError: the run was broken off.
     """
     found: dict[str, str] = {}
     for line in file.read_text().splitlines() if file.exists() else ():
@@ -246,18 +241,19 @@ def read_outcomes(file: Path, source: Path) -> dict[str, str]:
         name = name.replace(f'{source}/src/', '')
         if UNEXPECTED not in found.get(name, ''):
             found[name] = outcome
+    if found.pop(ENDED, None) is None:
+        raise RuntimeError(f'{file}: a run of {len(found)} tests was broken off')
     return found
 
 
 def compare(tree: MailmanTree, tests: Sequence[str], directory: Path) -> Comparison:
-    """Run the tests without the plugin, if that is not known yet, and then with it.
+    """Run the tests with the plugin, and those that do not pass without it.
 
     Some of Mailman's tests wait for a process for so many seconds: what differs is run once more, alone, in both ways.
     """
-    comparison = Comparison(
-        tree.without_plugin(tests, directory),
-        tree.run(tests, with_plugin=True, directory=directory),
-    )
+    comparison = Comparison(tree.run(tests, with_plugin=True, directory=directory))
+    if others := comparison.others():
+        comparison.plain |= tree.run(map(_pattern, others), with_plugin=False, directory=directory)
     if again := [_pattern(test) for test in comparison.unexpected()]:
         for known, with_plugin in ((comparison.plain, False), (comparison.ours, True)):
             known |= tree.run(again, with_plugin=with_plugin, directory=directory)

@@ -16,10 +16,12 @@ from tests.mailman.price import QUEUES, table
 from tests.mailman.site import Site, storm
 from tests.mailman.suite import (
     CACHE,
+    ENDED,
     EXPECTED,
     HALVES,
     ROOT,
     VERSIONS,
+    Comparison,
     MailmanTree,
     beside_ours,
     compare,
@@ -54,7 +56,8 @@ def test_mailmans_tests_of_queues_and_runners_pass_as_they_do_without_us(
     if SHARED_MEMORY.is_dir():
         monkeypatch.setenv('TMPDIR', str(SHARED_MEMORY))
     comparison = compare(tree, HALVES[half], tmp_path)
-    assert len(comparison.plain) > 80
+    assert len(comparison.ours) > 70
+    assert len(comparison.others()) < 20
     assert comparison.unexpected() == {}
 
 
@@ -70,12 +73,28 @@ def test_what_nose_tells_is_read_test_by_test_and_one_bad_subtest_is_enough(tmp_
         [f'{tmp_path}/src/mailman/docs/x.rst', 'failed, not as expected'],
         ['test_b (mailman.x.TestX.test_b)', 'subtest, not as expected'],
         ['test_b (mailman.x.TestX.test_b)', 'passed'],
+        [ENDED, ''],
     ]
     file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     assert read_outcomes(file, tmp_path) == {
         'test_a (mailman.x.TestX.test_a)': 'passed',
         'mailman/docs/x.rst': 'failed, not as expected',
         'test_b (mailman.x.TestX.test_b)': 'subtest, not as expected',
+    }
+    file.write_text(''.join(json.dumps(line) + '\n' for line in lines[:-1]))
+    with pytest.raises(RuntimeError, match='a run of 3 tests was broken off'):
+        read_outcomes(file, tmp_path)
+
+
+def test_what_passes_with_us_is_compared_with_nothing_and_all_else_with_mailman_alone() -> None:
+    comparison = Comparison({'a': 'passed', 'b': 'skipped', 'c': 'failed, not as expected', 'd': 'skipped'})
+    assert comparison.others() == ['b', 'c', 'd']
+    comparison.plain |= {'b': 'skipped', 'c': 'failed, not as expected', 'd': 'passed'}
+    assert comparison.unexpected() == {'d': ('passed', 'skipped')}
+    del comparison.plain['c']
+    assert comparison.unexpected() == {
+        'c': ('missing', 'failed, not as expected'),
+        'd': ('passed', 'skipped'),
     }
 
 
