@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -222,6 +222,15 @@ def test_the_same_seed_leaves_the_same(bench: Bench) -> None:
     assert bench.outcomes() == bench.outcomes()
 
 
+def marked(nodeid: str, params: dict[str, Any], *marks: pytest.Mark) -> pytest.Item:
+    item = marked(
+        nodeid,
+        callspec=SimpleNamespace(params=params),
+        iter_markers=lambda name: [mark for mark in marks if mark.name == name],
+    )
+    return cast('pytest.Item', item)
+
+
 @pytest.mark.parametrize('operation', ['enqueue', 'take', 'hand off once'])
 def test_over_three_days_each_operation_has_had_every_flush_order(
     operation: str, monkeypatch: pytest.MonkeyPatch
@@ -230,12 +239,12 @@ def test_over_three_days_each_operation_has_had_every_flush_order(
     for day in range(700_000, 700_003):
         monkeypatch.setenv(turns.DAY, str(day))
         for order in turns.ORDERS:
-            item = SimpleNamespace(
-                nodeid=f'test_x[{order}-{operation}]',
-                callspec=SimpleNamespace(params={'order': order, 'operation': operation}),
-                iter_markers=lambda _name: [pytest.mark.in_turns.mark],
+            item = marked(
+                f'test_x[{order}-{operation}]',
+                {'order': order, 'operation': operation},
+                pytest.mark.in_turns.mark,
             )
-            if turns.has_its_day(cast('pytest.Item', item)):
+            if turns.has_its_day(item):
                 had.append((day, order))
     assert len({day for day, _ in had}) == len({order for _, order in had}) == len(had) == 3
 
@@ -245,12 +254,12 @@ def test_over_two_days_each_operation_has_had_both_of_two_errors(monkeypatch: py
     for day in (700_000, 700_001):
         monkeypatch.setenv(turns.DAY, str(day))
         for error in ('EIO', 'ENOSPC'):
-            item = SimpleNamespace(
-                nodeid=f'test_x[enqueue-{error}]',
-                callspec=SimpleNamespace(params={'error': error, 'operation': 'enqueue'}),
-                iter_markers=lambda _name: [pytest.mark.in_turns('error', ('EIO', 'ENOSPC')).mark],
+            item = marked(
+                f'test_x[enqueue-{error}]',
+                {'error': error, 'operation': 'enqueue'},
+                pytest.mark.in_turns('error', ('EIO', 'ENOSPC')).mark,
             )
-            if turns.has_its_day(cast('pytest.Item', item)):
+            if turns.has_its_day(item):
                 had.append(error)
     assert sorted(had) == ['EIO', 'ENOSPC']
 
@@ -260,15 +269,13 @@ def test_two_parameters_in_turns_have_had_all_pairs_in_six_days(monkeypatch: pyt
     for day in range(700_000, 700_006):
         monkeypatch.setenv(turns.DAY, str(day))
         for order, half in itertools.product(turns.ORDERS, 'ab'):
-            item = SimpleNamespace(
-                nodeid='test_x',
-                callspec=SimpleNamespace(params={'order': order, 'half': half}),
-                iter_markers=lambda _name: [
-                    pytest.mark.in_turns.mark,
-                    pytest.mark.in_turns('half', ('a', 'b')).mark,
-                ],
+            item = marked(
+                'test_x',
+                {'order': order, 'half': half},
+                pytest.mark.in_turns.mark,
+                pytest.mark.in_turns('half', ('a', 'b')).mark,
             )
-            if turns.has_its_day(cast('pytest.Item', item)):
+            if turns.has_its_day(item):
                 had.append((order, half))
     assert sorted(had) == sorted(itertools.product(turns.ORDERS, 'ab'))
 
@@ -282,14 +289,26 @@ def test_over_some_days_each_value_has_had_its_turn_on_the_disk_and_in_memory(
     for day in range(700_000, 700_000 + 2 * turns.DAYS_IN_ONE_PLACE * len(values)):
         monkeypatch.setenv(turns.DAY, str(day))
         for value in values:
-            item = SimpleNamespace(
-                nodeid=f'{file}::test[{value}]',
-                callspec=SimpleNamespace(params={'value': value}),
-                iter_markers=lambda _name: [pytest.mark.in_turns('value', values).mark],
+            item = marked(
+                f'{file}::test[{value}]', {'value': value}, pytest.mark.in_turns('value', values).mark
             )
-            if turns.has_its_day(cast('pytest.Item', item)):
+            if turns.has_its_day(item):
                 had.add((value, turns.is_in_memory(file)))
     assert had == set(itertools.product(values, (False, True)))
+
+
+def test_of_two_that_take_turns_one_has_its_day_and_tomorrow_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    had = []
+    for day in (700_000, 700_001):
+        monkeypatch.setenv(turns.DAY, str(day))
+        had += [
+            turn
+            for turn in (0, 1)
+            if turns.has_its_day(marked('', {}, pytest.mark.every_second_day(turn).mark))
+        ]
+    assert had == [0, 1]
 
 
 def test_over_the_days_that_it_takes_each_value_has_had_its_turn_once_and_all_tests_of_a_file_the_same(
@@ -299,12 +318,12 @@ def test_over_the_days_that_it_takes_each_value_has_had_its_turn_once_and_all_te
     for day in range(700_000, 700_003):
         monkeypatch.setenv(turns.DAY, str(day))
         for test, way in itertools.product(had, 'abcdef'):
-            item = SimpleNamespace(
-                nodeid=f'test_x.py::{test}[{way}]',
-                callspec=SimpleNamespace(params={'way': way}),
-                iter_markers=lambda _name: [pytest.mark.in_turns('way', 'abcdef', days=3, shared=True).mark],
+            item = marked(
+                f'test_x.py::{test}[{way}]',
+                {'way': way},
+                pytest.mark.in_turns('way', 'abcdef', days=3, shared=True).mark,
             )
-            if turns.has_its_day(cast('pytest.Item', item)):
+            if turns.has_its_day(item):
                 had[test].append((day, way))
     assert had['test_a'] == had['test_b']
     assert sorted(way for _, way in had['test_a']) == list('abcdef')

@@ -13,7 +13,7 @@ from switchboard.testing.faults import FaultyDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.whole_runners import RUNS
 from tests.faults.world import World, observe
-from tests.helpers.turns import CALLS, struck
+from tests.helpers.turns import FOURTHS, struck
 
 FINISHED, FEWER_CALLS = 0, 3
 
@@ -40,8 +40,8 @@ def die_at(operation: Operation, directory: Path, number: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', [*OPERATIONS, *RUNS], ids=str)
-@pytest.mark.parametrize('calls', CALLS)
-@pytest.mark.in_turns('calls', tuple(CALLS))
+@pytest.mark.parametrize('calls', FOURTHS)
+@pytest.mark.in_turns('calls', tuple(FOURTHS))
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
     calls: str, operation: Operation, scratch: Path
 ) -> None:

@@ -6,6 +6,7 @@ mistakes show in any of the three.  ``--every-order`` runs all.
 ``in_turns`` marks a test of flush orders; ``in_turns('error', ('EIO', 'ENOSPC'))`` one whose parameter takes turns among these values.  With
 ``days=3`` more than one of them has its turn on a day, and all have had it in so many; ``shared=True`` gives all tests of a file the same turns,
 for what is made for a value is used by all of them.  A test may have several marks, if no two of their numbers of days have a common divisor.
+``every_second_day(0)`` marks a test that has no such parameter, and takes turns with those marked by a 1.
 
 Where a file of tests has its files takes turns as well, each for `DAYS_IN_ONE_PLACE`: in so many days two, three and four values have had their turn in one place,
 and then in the other.
@@ -24,8 +25,9 @@ import pytest
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 
 ORDERS = (APART, WITH_FILE, IN_ORDER)
-# Which calls of an operation are struck: the first of them; every second one follows.
-CALLS = {'odd calls': 1, 'even calls': 2}
+# Which calls of an operation are struck: the first of them, and how many further on the next is.
+CALLS = {'odd calls': (1, 2), 'even calls': (2, 2)}
+FOURTHS = {f'calls {first}, {first + 4} and so on': (first, 4) for first in range(1, 5)}
 # The day, as a number: set it to repeat the choice of another day.
 DAY = 'SWITCHBOARD_FAULTS_DAY'
 # With turns of one day, a value that has its turn on each second day would always meet the same place.
@@ -33,12 +35,14 @@ DAYS_IN_ONE_PLACE = 4
 
 
 def struck(calls: str = '') -> Iterator[int]:
-    """:return: the numbers of calls, one of `CALLS`; by default all, from 1."""
-    return itertools.count(CALLS[calls], len(CALLS)) if calls else itertools.count(1)
+    """:return: the numbers of calls, one of `CALLS` or `FOURTHS`; by default all, from 1."""
+    return itertools.count(*(CALLS | FOURTHS)[calls]) if calls else itertools.count(1)
 
 
 def has_its_day(item: pytest.Item) -> bool:
     """:return: whether a test has the value that its operation has on this day; true for all that are marked otherwise."""
+    if any(mark.args[0] != int(os.environ[DAY]) % 2 for mark in item.iter_markers('every_second_day')):
+        return False
     callspec = getattr(item, 'callspec', None)
     return callspec is None or all(
         _has_its_day(item.nodeid, callspec.params, mark) for mark in item.iter_markers('in_turns')

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -314,12 +314,20 @@ class SpoolMachine(RuleBasedStateMachine):
         shutil.rmtree(self.path)
 
 
-@pytest.mark.parametrize('examples', [20, pytest.param(300, marks=pytest.mark.slow)])
+THIRDS = range(3)
+IN_THIRDS = (pytest.mark.slow, pytest.mark.in_turns('third', THIRDS))
+
+
+@pytest.mark.parametrize(
+    ('examples', 'third'), [(20, -1), *(pytest.param(100, third, marks=IN_THIRDS) for third in THIRDS)]
+)
 @pytest.mark.timeout(600)
-def test_a_spool_behaves_as_the_model_says(examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_behaves_as_the_model_says(
+    examples: int, third: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, 'urandom', CHANCE.randbytes)
     run_state_machine_as_test(
-        SpoolMachine,
+        seed(third)(type('Machine', (SpoolMachine,), {})),
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,

@@ -72,6 +72,7 @@ def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(0)
 def test_the_desk_is_measured_with_tabs_and_without(tmp_path: Path) -> None:
     pytest.importorskip('uvicorn')
     facts = desk.measure(tmp_path, 300, 30, 1, 0.3)
@@ -83,6 +84,7 @@ def test_the_desk_is_measured_with_tabs_and_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(1)
 def test_transports_take_turns(tmp_path: Path) -> None:
     pytest.importorskip('kombu')
     effort = replace(cases.TINY, peers=('kombu-fs',))
@@ -92,6 +94,7 @@ def test_transports_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(0)
 def test_celerys_workers_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('celery')
     # Not kombu's own directory: a reader there may meet a half-written file, and then a task is lost.
@@ -254,6 +257,7 @@ def test_the_file_system_is_named() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(0)
 def test_bursts_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aftermath, 'SECOND_UP_TO', 20)
     monkeypatch.setattr(aftermath, 'IDLE', 1)  # each is a process, and all of them do nothing
@@ -271,6 +275,7 @@ def test_bursts_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(1)
 def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
     [found] = crowd.run(tmp_path, cases.TINY)
     assert found.extra['cpu']['ratio'] > 0
@@ -278,6 +283,7 @@ def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.every_second_day(1)
 def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
     found = list(parallel.own_speed_up(tmp_path, cases.TINY, lambda _text: None))
     both = ['2 to 1', f'2 to 2{parallel.APART}']

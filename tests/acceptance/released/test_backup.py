@@ -125,6 +125,7 @@ def content(directory: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.every_second_day(0)
 def test_each_night_holds_each_message_once_and_stays_what_it_was(tmp_path: Path) -> None:
     script = make_script(tmp_path / 'backup.sh', block('rsync-nightly.txt'))
     spool, target = tmp_path / 'spool', tmp_path / 'nights'
@@ -151,6 +152,7 @@ def test_each_night_holds_each_message_once_and_stays_what_it_was(tmp_path: Path
     assert content(nights[1]) == before
 
 
+@pytest.mark.every_second_day(1)
 def test_one_copy_that_is_brought_up_to_date_holds_each_message_once(tmp_path: Path) -> None:
     script = make_script(tmp_path / 'backup.sh', block('rsync.txt'))
     spool = tmp_path / 'spool'

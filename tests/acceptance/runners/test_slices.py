@@ -22,6 +22,7 @@ from switchboard.testing import Signal
 from tests.helpers.processes import Child
 
 WORKERS = 3
+BATCH_SIZES = (1, 16)
 
 # Whoever is killed at random may be killed three times with the same message in his hands: that is not its fault.
 CONFIGURATION = """
@@ -131,7 +132,8 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('batch_size', [1, 16])
+@pytest.mark.parametrize('batch_size', BATCH_SIZES)
+@pytest.mark.in_turns('batch_size', BATCH_SIZES)
 def test_three_workers_on_one_slice_and_a_fourth_process_that_recovers_all_the_time(
     tmp_path: Path, stack: ExitStack, batch_size: int
 ) -> None:
@@ -149,7 +151,8 @@ def test_three_workers_on_one_slice_and_a_fourth_process_that_recovers_all_the_t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('batch_size', [1, 16])
+@pytest.mark.parametrize('batch_size', BATCH_SIZES)
+@pytest.mark.in_turns('batch_size', BATCH_SIZES)
 def test_workers_that_are_killed_at_any_moment(tmp_path: Path, stack: ExitStack, batch_size: int) -> None:
     count, kills = 3000, 30
     rng = random.Random(batch_size)

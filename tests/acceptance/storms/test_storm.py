@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.storms.storm import FULL_AFTER, storm
 
-MESSAGES = 10_000
+MESSAGES = 6_000
 KILLS = 60
 
 
