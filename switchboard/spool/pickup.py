@@ -319,10 +319,11 @@ class Pickup:
             return None
 
     def _sweep(self) -> None:
-        """Remove what writers have begun and abandoned."""
+        """Remove what writers have begun and abandoned: also under a name that begins with a point, which nobody lists."""
         folder = Folder(os.path.join(self._queue.queue_directory, 'tmp'), self._disk)
-        for path in self._store.list('tmp'):
-            name = os.path.basename(path)
+        with folder.scan() as entries:
+            names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+        for name in names:
             try:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
                 if self._queue.steady.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:

@@ -302,14 +302,16 @@ def test_a_maildir_that_was_taken_away_comes_back(tmp_path: Path) -> None:
 def test_what_was_begun_and_abandoned_is_removed_after_36_hours(tmp_path: Path) -> None:
     clock = FakeClock()
     queue = spool_with(tmp_path, clock=clock)['in']
-    path = tmp_path / 's' / 'in' / 'tmp' / 'old'
-    path.touch()
+    # The second as a copy of a file store leaves it, whose process was killed.
+    paths = [tmp_path / 's' / 'in' / 'tmp' / name for name in ('old', '.old')]
+    for path in paths:
+        path.touch()
     clock.advance(35 * 3600)
     queue.ready()
-    assert path.exists()
+    assert [path.exists() for path in paths] == [True, True]
     clock.advance(2 * 3600)
     queue.ready()
-    assert not path.exists()
+    assert [path.exists() for path in paths] == [False, False]
 
 
 def test_a_queue_may_refuse_plain_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
