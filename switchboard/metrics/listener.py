@@ -27,6 +27,9 @@ PATH = '/metrics'
 # Who is slower is let go.  For one too many, the connection gives way that has said nothing for longest: a byte now and then keeps nobody out.
 TIMEOUT_S = 10.0
 MAX_AT_ONCE = 16
+# Connections that may wait until they are taken.  Of one more the kernel drops the beginning, and its caller tries again after a second, or three, or
+# seven: with the five of the library, a handful that come at once put a scrape off, or make it fail.
+MAX_WAITING = 128
 # By these a loopback address is asked for.
 LOOPBACK_NAMES = ('127.0.0.1', '[::1]', 'localhost')
 
@@ -105,6 +108,7 @@ class Listener:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = MAX_WAITING
     hosts: frozenset[str] = frozenset()
 
     def __init__(self, *arguments: Any) -> None:

@@ -52,6 +52,17 @@ def test_those_who_say_nothing_keep_nobody_out(server: Listener) -> None:
         each.close()
 
 
+def test_many_that_come_at_once_need_not_come_again() -> None:
+    with contextlib.ExitStack() as stack:
+        listener = Listener(render, '127.0.0.1:0')
+        stack.callback(listener.close)
+        # Nobody takes them yet, as when the machine is busy.
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(('127.0.0.1', listener.port), 20))
+        listener.start()
+        assert status(listener, 'GET', f'Host: 127.0.0.1:{listener.port}') == 200
+
+
 def ask(server: Listener, request: str) -> str:
     """:return: the answer to a request that is sent as it is."""
     with socket.create_connection(('127.0.0.1', server.port), 60) as connection:
