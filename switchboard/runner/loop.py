@@ -15,6 +15,7 @@ from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
+from switchboard.queue.consumer import UNREADABLE
 from switchboard.queue.wakeup import Wakeup
 from switchboard.runner.retirement import Lifetime
 from switchboard.runner.settling import Settler
@@ -117,10 +118,13 @@ class Loop:
             return None
         try:
             while self._alone:
+                if not queue.ready():  # an operator may have stopped it meanwhile
+                    return None
                 filebase = self._alone.pop()
                 try:
                     taken = Taken(filebase, *queue.dequeue(filebase))
-                except EntryTakenError:
+                except (EntryTakenError, *UNREADABLE) as error:
+                    event(log, logging.DEBUG, filebase, 'skipped', error=error)
                     continue
                 self.is_one_alone = True
                 return taken

@@ -326,6 +326,46 @@ class TestBatches:
         assert dict(held)[0] == dict(held)[3] == 1
         assert spool['in'].get_files() == []
 
+    def test_what_has_one_life_left_waits_for_the_end_of_a_pause_like_all_others(self, spool: Any) -> None:
+        filebases = spool['in'].enqueue_many(range(3))
+        for _ in range(2):
+            spool['in'].dequeue(filebases[1])
+            spool['in'].recover_backup_files()
+        seen = []
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            seen.append(msg)
+            if msg == 0:
+                spool.pause('in')
+
+        runner = make_runner(spool, dispose, batch_size=10)
+        runner.run(until_empty=True)
+        assert seen == [0]
+        spool.resume('in')
+        runner.run(until_empty=True)
+        assert seen == [0, 1, 2]
+
+    def test_what_has_one_life_left_and_expires_before_its_turn_holds_nobody_back(
+        self, tmp_path: Path
+    ) -> None:
+        clock = FakeClock()
+        spool = make_spool(tmp_path, clock=clock)
+        filebases = [spool['in'].enqueue(number, ttl=60 if number == 1 else 3600) for number in range(3)]
+        for _ in range(2):
+            spool['in'].dequeue(filebases[1])
+            spool['in'].recover_backup_files()
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            if msg == 0:
+                clock.advance(61)
+
+        slot = RecordingSlot()
+        runner = make_runner(spool, dispose, batch_size=10, slot=slot)
+        runner.run(until_empty=True)
+        assert [msg for msg, _ in runner.seen] == [0, 2]
+        assert not [call for call in slot.calls if call.startswith('error')]
+        assert list(preserved(spool)) == [filebases[1]]
+
     def test_a_poison_in_a_batch_takes_nobody_to_bad_with_it(self, tmp_path: Path) -> None:
         spool = make_spool(tmp_path)
         filebases = spool['in'].enqueue_many(range(8))
