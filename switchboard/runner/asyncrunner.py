@@ -213,7 +213,7 @@ class AsyncRunner(Runner):
         return (
             loop.queue is not None
             and not loop.is_stopping
-            and not (loop.is_one_alone and self._tasks)
+            and not loop.is_closed(len(self._tasks))
             and len(self._tasks) < self.setting['concurrency']
             and not loop.trouble.is_on()
             and not loop.lifetime.is_over()

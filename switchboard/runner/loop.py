@@ -54,7 +54,7 @@ class Loop:
         self.lifetime = Lifetime(options, clock)
         self.is_stopping = False
         # The message at work may be what kills, and is worked on without others.
-        self.is_one_alone = False
+        self._is_one_alone = False
         self._takes_many = takes_many
         self._alone: list[str] = []
         self._next_recovery_ns = 0
@@ -112,10 +112,9 @@ class Loop:
         :return: None if nothing is to be had now, or what there is must be alone and is not.
         """
         queue = self.queue
-        if not at_work:
-            self.is_one_alone = False
-        if queue is None or self.is_one_alone or (self._alone and at_work) or self.trouble.is_on():
+        if queue is None or self.is_closed(at_work) or self.trouble.is_on():
             return None
+        self._is_one_alone = False
         try:
             while self._alone:
                 if not queue.ready():  # an operator may have stopped it meanwhile
@@ -126,7 +125,7 @@ class Loop:
                 except (EntryTakenError, *UNREADABLE) as error:
                     event(log, logging.DEBUG, filebase, 'skipped', error=error)
                     continue
-                self.is_one_alone = True
+                self._is_one_alone = True
                 return taken
             found = queue.take()
             if found is None:
@@ -137,11 +136,15 @@ class Loop:
                     self.settler.give_back(found.filebase)
                     self._alone.append(found.filebase)
                     return None
-                self.is_one_alone = True
+                self._is_one_alone = True
             return found
         except (QueueError, OSError) as error:
             self.settler.nothing_to_be_had(error)
             return None
+
+    def is_closed(self, at_work: int) -> bool:
+        """Is nothing to be taken beside the messages at work, because one of them, or the next one, has to be alone?"""
+        return at_work > 0 and (self._is_one_alone or bool(self._alone))
 
     def _has_one_life(self, filebase: str) -> bool:
         assert self.queue is not None

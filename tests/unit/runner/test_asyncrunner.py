@@ -309,6 +309,30 @@ def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool):
     assert spool['bad'].history(bad)[-1]['cause'] == 'recoveries'
 
 
+class Long(AsyncRunner):
+    """Has its first message at work for many turns of the event loop."""
+
+    turns = 0
+
+    async def dispose(self, msg, msgdata):
+        for _ in range(1000 if msg == 0 else 0):
+            await asyncio.sleep(0)
+
+    async def periodic(self):
+        self.turns += 1
+
+
+def test_one_that_has_to_be_alone_is_waited_for_in_sleep(spool):
+    _, second = spool['in'].enqueue_many([0, 1])
+    for _ in range(2):
+        spool['in'].dequeue(second)
+        spool['in'].recover_backup_files()
+    runner = make(Long, spool)
+    runner.run(until_empty=True)
+    assert spool['in'].get_files() == []
+    assert runner.turns < 10
+
+
 class Broken(Disk):
     """Opens nothing in queues for a while."""
 
