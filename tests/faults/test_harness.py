@@ -223,8 +223,8 @@ def test_the_same_seed_leaves_the_same(bench: Bench) -> None:
 
 
 def marked(nodeid: str, params: dict[str, Any], *marks: pytest.Mark) -> pytest.Item:
-    item = marked(
-        nodeid,
+    item = SimpleNamespace(
+        nodeid=nodeid,
         callspec=SimpleNamespace(params=params),
         iter_markers=lambda name: [mark for mark in marks if mark.name == name],
     )
