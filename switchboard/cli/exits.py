@@ -9,7 +9,6 @@ everywhere.  An error becomes one line: the mistake, and what to do next.
 from __future__ import annotations
 
 import enum
-import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,16 +118,8 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     ),
 )
 
-# The same, for what the kernel says with numbers that have no class; the advice is that of `system_advice`.
-_BY_NUMBER = {
-    errno.ENOSPC: Exit.TEMPORARY,
-    errno.EDQUOT: Exit.TEMPORARY,
-    errno.EMFILE: Exit.TEMPORARY,
-    errno.ENFILE: Exit.TEMPORARY,
-    errno.EROFS: Exit.CANNOT_CREATE,
-}
-
-
+# These may come from what the kernel says with a number that has no class: its status and its advice are in `operating.text`.
+_OF_THE_SYSTEM = (OSError, errors.DurabilityError, errors.MasterError)
 # These only look.  All others do something, and once it is done, it is done: a closed standard output does not change their status.
 LOOKING = frozenset(
     'status top queues ls show trash tail shape check route graph sample version metrics'.split()
@@ -137,12 +128,11 @@ LOOKING = frozenset(
 
 def exit_of(error: BaseException) -> Exit:
     """:return: the status that this error ends in."""
-    cause = error.__cause__
-    if isinstance(error, errors.DurabilityError) and isinstance(cause, OSError):
-        refused = isinstance(cause, PermissionError) or cause.errno in _BY_NUMBER
-        error = cause if refused else error  # a disk in good order refuses this as well
-    if isinstance(error, OSError) and error.errno in _BY_NUMBER:
-        return _BY_NUMBER[error.errno]
+    if isinstance(error, _OF_THE_SYSTEM):
+        from switchboard.operating.text import system_status  # here, because most commands go well
+
+        if (status := system_status(error)) is not None:
+            return next(each for each in Exit if each == status)  # a disk in good order may refuse it as well
     return next((status for kind, status, _ in _ERRORS if isinstance(error, kind)), Exit.SOFTWARE)
 
 

@@ -90,7 +90,11 @@ class OwnDirectory:
 
     def open(self, name: str, flags: int) -> int:
         """Open one of its files, which is made if need be, without following a link."""
-        return open_or_make(name, flags | NO_LINK, FILE_MODE, self._descriptor)
+        try:
+            return open_or_make(name, flags | NO_LINK, FILE_MODE, self._descriptor)
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
 
     def remove(self, name: str) -> None:
         """Remove one of its files, if it is there."""
@@ -176,7 +180,11 @@ class MasterLock:
     def note_pid(self) -> None:
         """Write down which process it is.  Assumes that the lock is held."""
         with self._place_of_pid() as place:
-            replace_file(self.pid_file.name, b'%d\n' % os.getpid(), place)
+            try:
+                replace_file(self.pid_file.name, b'%d\n' % os.getpid(), place)
+            except OSError as error:
+                error.filename = str(self.pid_file)
+                raise
 
     @contextlib.contextmanager
     def _place_of_pid(self) -> Iterator[int]:

@@ -28,6 +28,7 @@ from switchboard.master.loading import ending_refused, extend_path, make_runner,
 from switchboard.master.master import Master
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
+from switchboard.operating.text import system_advice, system_status, system_words
 from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
@@ -87,7 +88,11 @@ def _failure(outcome: Outcome) -> Exception:
         return AlreadyRunningError(outcome.report.get('holder'))
     if kind == OSError.__name__:
         return OSError(*outcome.report['arguments'])
-    return (ConfigError if kind == ConfigError.__name__ else MasterError)(outcome.error)
+    if kind == ConfigError.__name__:
+        return ConfigError(outcome.error)
+    error = MasterError(outcome.error)
+    error.__cause__ = OSError(*cause) if (cause := outcome.report.get('cause')) else None
+    return error
 
 
 def _be_daemon(config: Config, report: Report) -> int:
@@ -120,15 +125,21 @@ def _be_daemon(config: Config, report: Report) -> int:
     except ConfigError as error:
         report.failed(str(error), type=ConfigError.__name__)
     except MasterError as error:
-        report.failed(str(error))
+        report.failed(str(error), cause=_arguments(error.__cause__))
     except Exception as error:
         event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            arguments = (error.errno, error.strerror, _path_of(error))
+        if arguments := _arguments(error):
             report.failed(str(error), type=OSError.__name__, arguments=arguments)
         else:
             report.failed(f'{type(error).__name__}: {error}')
     return 1
+
+
+def _arguments(error: BaseException | None) -> tuple[int, str, str | None] | None:
+    """:return: the arguments of an error of the system, to make it again in another process; None of any other."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    return error.errno, error.strerror or '', _path_of(error)
 
 
 def _configure_log(
@@ -226,8 +237,8 @@ def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tu
 def master(path: Path) -> None:
     """Supervise the runners of one installation, in the foreground.
 
-    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
-    configuration cannot be used; 70 any other error.
+    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running, or there is no
+    room; 73, 74, 77 the disk or its permissions; 78 the configuration cannot be used; 70 any other error.
     """
     sys.exit(supervise(path))
 
@@ -265,7 +276,7 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
     except AlreadyRunningError as error:
         code, errors = os.EX_TEMPFAIL, (error,)
     except (SwitchboardError, OSError) as error:
-        code, errors = EXIT_SOFTWARE, (error,)
+        code, errors = system_status(error) or EXIT_SOFTWARE, (error,)
     except Exception:
         log.configure(as_json=_asks_for_json(path), waits=True)
         event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
@@ -274,11 +285,19 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
         log.configure(as_json=True, waits=True)
         for each in errors:
             place = each.fields() if isinstance(each, ConfigError) else {}
-            event(log.logger('master'), logging.ERROR, None, 'cannot start', **{'reason': str(each), **place})
+            event(
+                log.logger('master'), logging.ERROR, None, 'cannot start', **{'reason': _words(each), **place}
+            )
     else:
         with contextlib.suppress(OSError):  # the status says it as well
-            click.echo('\n'.join(map(str, errors)), err=True)
+            click.echo('\n'.join(map(_words, errors)), err=True)
     return code
+
+
+def _words(error: Exception) -> str:
+    """:return: an error in words, with what to do about it where it is the disk's or the machine's."""
+    text, advice = system_words(error) if isinstance(error, OSError) else str(error), system_advice(error)
+    return f'{text}; {advice}' if advice else text
 
 
 def note(path: Path, text: str) -> None:

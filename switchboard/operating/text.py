@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from typing import Any
@@ -17,18 +18,28 @@ _UNSAFE = re.compile(
 _LOOK_AT_THE_DISK = 'look at the disk (`dmesg`), then do it again'
 _MAKE_ROOM = 'make room: `df -h` and `df -i` show the disks, `switchboard spares empty` frees the spare files'
 _TOO_MANY_OPEN = 'let it have more files open (`ulimit -n`, or `LimitNOFILE` of its unit), then do it again'
-# By the system's number, the advice about trouble that is the disk's or the machine's: it would have met any other message as well.
+_WHY_READ_ONLY = 'look whether it is mounted so, the kernel made it so after an error (`dmesg`), or this unit may not write (`ReadWritePaths`)'
+# By the system's number, the exit status and the advice for trouble that is the disk's or the machine's: it would have met any other message as well.
 _TROUBLE = {
-    errno.EIO: _LOOK_AT_THE_DISK,
-    errno.EUCLEAN: 'the file system is damaged: look at the disk (`dmesg`), and have it checked (`fsck`)',
-    errno.ENODEV: _LOOK_AT_THE_DISK,
-    errno.EROFS: 'look whether it is mounted so, the kernel made it so after an error (`dmesg`), or this unit may not write (`ReadWritePaths`)',
-    errno.ENOSPC: _MAKE_ROOM,
-    errno.EDQUOT: _MAKE_ROOM,
-    errno.ESTALE: 'mount it anew, and look at the machine that it is on',
-    errno.EMFILE: _TOO_MANY_OPEN,
-    errno.ENFILE: 'let the machine have more files open (`sysctl fs.file-max`), then do it again',
-    errno.ENOMEM: 'the machine has no memory for it: end something else, then do it again',
+    errno.EIO: (os.EX_IOERR, _LOOK_AT_THE_DISK),
+    errno.EUCLEAN: (
+        os.EX_IOERR,
+        'the file system is damaged: look at the disk (`dmesg`), and have it checked (`fsck`)',
+    ),
+    errno.ENODEV: (os.EX_IOERR, _LOOK_AT_THE_DISK),
+    errno.EROFS: (os.EX_CANTCREAT, _WHY_READ_ONLY),
+    errno.ENOSPC: (os.EX_TEMPFAIL, _MAKE_ROOM),
+    errno.EDQUOT: (os.EX_TEMPFAIL, _MAKE_ROOM),
+    errno.ESTALE: (os.EX_IOERR, 'mount it anew, and look at the machine that it is on'),
+    errno.EMFILE: (os.EX_TEMPFAIL, _TOO_MANY_OPEN),
+    errno.ENFILE: (
+        os.EX_TEMPFAIL,
+        'let the machine have more files open (`sysctl fs.file-max`), then do it again',
+    ),
+    errno.ENOMEM: (
+        os.EX_TEMPFAIL,
+        'the machine has no memory for it: end something else, then do it again',
+    ),
 }
 _UNITS = ((86400, 'd'), (3600, 'h'), (60, 'm'))
 
@@ -49,10 +60,23 @@ def escape_terminal(text: str) -> str:
 
 def system_advice(error: BaseException) -> str:
     """:return: the advice about trouble of the disk or the machine, which an error is or comes from; empty if it is neither's."""
-    cause = error if isinstance(error, OSError) else error.__cause__
+    cause = _cause(error)
     if isinstance(cause, PermissionError) and isinstance(error, OSError | DurabilityError):
         return "run it as the spool's owner, or as a member of its group"
-    return _TROUBLE.get(cause.errno or 0, '') if isinstance(cause, OSError) else ''
+    return _TROUBLE[cause.errno or 0][1] if cause is not None and cause.errno in _TROUBLE else ''
+
+
+def system_status(error: BaseException) -> int | None:
+    """:return: the exit status for trouble of the disk or the machine, which an error is or comes from; None if it is neither's."""
+    cause = _cause(error)
+    if isinstance(cause, PermissionError):
+        return os.EX_NOPERM
+    return _TROUBLE[cause.errno or 0][0] if cause is not None and cause.errno in _TROUBLE else None
+
+
+def _cause(error: BaseException) -> OSError | None:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause if isinstance(cause, OSError) else None
 
 
 def system_words(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from switchboard.config.config import Config
 from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.queue.switchboard import Switchboard
@@ -18,6 +20,7 @@ from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
 from tests.faults.tmpfs import fill, small_disk
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -187,3 +190,36 @@ def test_a_master_needs_a_few_pages_and_says_what_it_lacks(tmp_path: Path) -> No
         ballast.unlink()
         assert switchboard(config, 'start').returncode == 0
         assert switchboard(config, 'stop').returncode == 0
+
+
+STARTS = {
+    'start -f': 'from switchboard.cli import main; main(["-C", {config!r}, "start", "-f"])',
+    'start': 'from switchboard.cli import main; main(["-C", {config!r}, "start"])',
+    'master': 'from switchboard.master.programs import master; master(["-C", {config!r}])',
+}
+
+
+@pytest.mark.parametrize('log_format', ['text', 'json'])
+@pytest.mark.parametrize('start', STARTS)
+@pytest.mark.parametrize('leave_bytes', [0, 4096])
+def test_a_master_that_finds_no_room_says_so_with_a_place_and_what_to_do(
+    disk: Path, tmp_path: Path, start: str, log_format: str, leave_bytes: int
+) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(
+        f'[switchboard]\nspool = {disk / "spool"}\n[master]\nlog_format = {log_format}\n[runner.in]\nclass = null\nqueue = in\n'
+    )
+    Spool.from_config(Config.load(config))['in']
+    fill(disk, leave_bytes)
+    ran = subprocess.run(
+        [sys.executable, '-c', STARTS[start].format(config=str(config))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert ran.returncode == os.EX_TEMPFAIL, ran.stderr
+    (line,) = ran.stderr.splitlines()
+    assert f'{disk / "spool"}' in line
+    assert 'No space left on device; make room: `df -h`' in line
+    assert 'Errno' not in line

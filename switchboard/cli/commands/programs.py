@@ -42,8 +42,8 @@ def drop(installation: Installation, queue: str, arguments: tuple[str, ...]) -> 
 def master(installation: Installation) -> NoReturn:
     """Supervise the runners of one installation, in the foreground: for service managers.
 
-    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
-    configuration cannot be used; 70 any other error.
+    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running, or there is no
+    room; 73, 74, 77 the disk or its permissions; 78 the configuration cannot be used; 70 any other error.
     """
     from switchboard.master import programs
 
