@@ -7,6 +7,9 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import threading
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.resources import files
@@ -84,6 +87,41 @@ VOLATILE = ('_age_s', 'age_s', 'next_due_s', 'current_s', 'counted_at_ns')
 COLUMNS = ('queue', 'filebase', 'state', 'ready_at_ns', 'age_s', 'kind', 'body_bytes', 'attempts', 'recoveries', 'sent_back', 'origin', 'cause', 'error', 'message', 'damage')  # fmt: skip
 
 
+# The pages that answered forms: a browser may show one of the last again, by the way back.
+MAX_PAGES, MAX_PAGES_BYTES = 100, 16 << 20
+
+
+class AnswerPages:
+    """The pages that answered the last forms, each at an address of its own, for the user who sent the form.
+
+    A form is answered by the way to one of them: a page that is the answer itself cannot be shown again, by the way back or a reload, without sending the form again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._keeping = threading.Lock()
+
+    def keep(self, user: str, page: str) -> str:
+        """Keep a page.
+
+        :return: its key.
+        """
+        key = secrets.token_hex(16)
+        with self._keeping:
+            self._kept[key] = user, page
+            while len(self._kept) > MAX_PAGES or sum(len(text) for _, text in self._kept.values()) > max(
+                MAX_PAGES_BYTES, len(page)
+            ):
+                self._kept.popitem(last=False)
+        return key
+
+    def page(self, user: str, key: str) -> str | None:
+        """:return: the page; None if it is not kept any more, or is another user's."""
+        with self._keeping:
+            whose, page = self._kept.get(key, ('', ''))
+        return page if page and whose == user else None
+
+
 class Json(Response):
     """An answer for programs, in ASCII: a path that is no text, and half a character of a message, are written out."""
 
@@ -114,6 +152,7 @@ class Routes:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self._pages = AnswerPages()
         self._templates = environment()
         self._static = {name: (files('switchboard.web') / 'static' / name).read_bytes() for name in STATIC}
         self._version = hashlib.sha256(b''.join(self._static.values())).hexdigest()[:12]
@@ -161,6 +200,7 @@ class Routes:
             for path, handler in deeds
             for beginning in ('', '/api')
         ]
+        found.append(Route('/answers/{key}', self._answer_again))
         if is_editing:
             found.append(Route(f'{entry}/edit', self._page(edit.editable, 'acting/edit')))
             found.append(Route(f'/api{entry}/edit', self._page(edit.editable, '')))
@@ -189,10 +229,13 @@ class Routes:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> Response:
+        return Response(self._render(request, template, shown), status, headers, media_type='text/html')
+
+    def _render(self, request: Request, template: str, shown: dict[str, Any]) -> str:
         user: User = request.scope['user']
         settings = self.desk.settings
         surveyor = self.desk.surveyor
-        text = self._templates.get_template(f'{template}.html').render(
+        return self._templates.get_template(f'{template}.html').render(
             page=shown,
             template=template,
             path=request.url.path,
@@ -207,7 +250,6 @@ class Routes:
             queue_names=self._queue_names(),
             since_ns=surveyor.started_ns,
         )
-        return Response(text, status, headers, media_type='text/html')
 
     def _queue_names(self) -> list[str]:
         try:
@@ -371,7 +413,18 @@ class Routes:
             return RedirectResponse(
                 '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303
             )
-        return self._html(request, template, shown)
+        return RedirectResponse(
+            f'/answers/{self._pages.keep(user.name, self._render(request, template, shown))}', 303
+        )
+
+    async def _answer_again(self, request: Request) -> Response:
+        user: User = request.scope['user']
+        page = self._pages.page(user.name, request.path_params['key'])
+        if page is None:
+            return self._say_wrong(
+                request, 404, 'The answer to that form is not kept any more; Acts has the deeds.'
+            )
+        return Response(page, media_type='text/html')
 
 
 def _is_api(request: Request) -> bool:

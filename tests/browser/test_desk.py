@@ -155,6 +155,30 @@ def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None
             assert literal in seen[what], (what, literal)
 
 
+def test_the_way_back_shows_each_page_again_and_sends_no_form(site: Site, tab: Any) -> None:
+    for number in range(2):
+        fail(site.spool, 'orders', number)
+    sent: list[str] = []
+    tab.on('request', lambda request: sent.append(request.method) if request.method == 'POST' else None)
+    tab.goto(f'{site.url}/entries')
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=retry]')
+    tab.click('.confirm form button')
+    title = tab.inner_text('h1')
+    assert '1 done' in title
+    tab.click('text=Back to the entries')
+    tab.go_back()
+    assert tab.inner_text('h1') == title
+    tab.reload()
+    assert tab.inner_text('h1') == title
+    tab.go_back()
+    tab.locator('.confirm form').wait_for()
+    tab.go_forward()
+    assert tab.inner_text('h1') == title
+    assert len(sent) == 2
+    assert len(site.spool['orders'].files) == 1
+
+
 def test_no_page_scrolls_sideways_and_no_target_is_tiny(site: Site, chromium: Any) -> None:
     for number in range(8):
         fail(site.spool, 'out', number, 'AVeryLongNameOfAnErrorWithoutAnyBreakInIt' * 2, 'x' * 400)

@@ -50,6 +50,12 @@ class Browser:
         return match[1]
 
     def post(self, path: str, fields: dict[str, Any], **headers: str) -> Any:
+        """Send a form as a page of this desk does, and go to its answer."""
+        answer = self.send(path, fields, **headers)
+        place = answer.headers.get('location', '')
+        return self.get(place) if place.startswith('/answers/') else answer
+
+    def send(self, path: str, fields: dict[str, Any], **headers: str) -> Any:
         """Send a form as a page of this desk does."""
         sent = {'token': self.token(), **fields}
         return self.client.post(

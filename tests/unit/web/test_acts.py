@@ -13,6 +13,7 @@ import pytest
 from switchboard.operating.audit import recent
 from switchboard.operating.spool_view import flags_of
 from switchboard.web import acting, desk
+from switchboard.web.app import MAX_PAGES, MAX_PAGES_BYTES, AnswerPages, Routes
 from tests.helpers.commands import at_work, fail, succeed
 from tests.helpers.waiting import PATIENCE_S
 from tests.unit.web.desks import Browser, browser
@@ -244,6 +245,64 @@ def test_the_second_form_waits_for_the_first_whatever_is_done_meanwhile(here: Br
             {'is_repeated': True},
         ]
     assert ran == [1]
+
+
+def test_no_form_is_answered_by_a_page_that_only_the_form_can_show_again(tmp_path: Path) -> None:
+    with browser(tmp_path, edit=True) as here:
+        writing = [
+            route
+            for route in Routes(here.desk).all()
+            if 'POST' in (route.methods or ()) and not route.path.startswith('/api')
+        ]
+        filebase = fail(here.spool, 'out', 'x')
+        seen = here.json(f'/entries/bad/{filebase.replace("+", "%2B")}/edit')['seen']
+        fields = {
+            'act': 'retry',
+            'entry': f'bad/{filebase}',
+            'say': 'pause',
+            'seen': seen,
+            'metadata': '{}',
+            'body': 'y',
+        }
+        answered = []
+        for route in sorted(writing, key=lambda one: one.path == '/act'):
+            path = route.path.format(
+                name='in' if '/say' in route.path else 'bad', filebase=filebase.replace('+', '%2B')
+            )
+            answer = here.send(path, fields)
+            # A runner is directed by a master, and there is none.
+            assert answer.status_code == (400 if path.endswith('/do') else 303), (path, answer.text)
+            answered.append(answer.headers.get('location', ''))
+        pages = [place for place in answered if place.startswith('/answers/')]
+        assert len(pages) == len(set(pages)) == len(writing) - 2
+        for place in pages:
+            first, again = here.get(place), here.get(place)
+            assert first.status_code == again.status_code == 200
+            assert first.text == again.text
+
+
+def test_an_answer_is_for_the_user_who_sent_the_form_and_is_not_kept_for_ever(tmp_path: Path) -> None:
+    with browser(tmp_path, user_header='x-user') as here:
+        here.client.headers['x-user'] = 'ann'
+        filebase = fail(here.spool, 'out', 'x')
+        fields = {'act': 'retry', 'entry': f'bad/{filebase}'}
+        place = here.send('/confirm', fields).headers['location']
+        assert here.get(place).status_code == 200
+        assert here.get(place, headers={'x-user': 'bob'}).status_code == 404
+        for _ in range(MAX_PAGES):
+            here.send('/confirm', fields)
+        answer = here.get(place)
+        assert answer.status_code == 404
+        assert 'not kept any more' in answer.text
+
+
+def test_the_kept_answers_take_no_more_than_so_much() -> None:
+    answers = AnswerPages()
+    keys = [answers.keep('ann', 'x' * (MAX_PAGES_BYTES // 3)) for _ in range(4)]
+    assert [answers.page('ann', key) is not None for key in keys] == [False, True, True, True]
+    large = answers.keep('ann', 'x' * (MAX_PAGES_BYTES + 1))
+    assert answers.page('ann', large)
+    assert answers.page('ann', keys[-1]) is None
 
 
 def test_the_command_of_a_part_is_about_no_more_than_that(
