@@ -82,8 +82,8 @@ class Entities:
         :raises PreconditionFailed: it has bindings, and `if_unused`.
         :raises AccessRefused: it is one that is always there.
         """
-        if exchange in PREDECLARED:
-            raise AccessRefused(f'{exchange} is always there')
+        if not exchange or exchange in PREDECLARED:
+            raise AccessRefused(f'{exchange or "the default exchange"} is always there')
         with self.broker.lock, amqp_errors('Exchange.delete'):
             self.broker.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
 
