@@ -136,7 +136,7 @@ class BrokerConsumer:
         if claim is not None and claim.holds():
             return claim
         while (claim := self._get()) is not None:
-            if not self._is_defer(claim):
+            if not self._is_deferred(claim):
                 return claim
             if len(self._waiting) >= MAX_DEFERRED:
                 self._give_back(claim)
@@ -287,7 +287,7 @@ class BrokerConsumer:
                 }
             self._deferred[filebase] = now_ns + int(seconds * NS)
 
-    def _is_defer(self, claim: BrokerClaim) -> bool:
+    def _is_deferred(self, claim: BrokerClaim) -> bool:
         until_ns = self._deferred.get(claim.filebase)
         if until_ns is None:
             return False
@@ -300,7 +300,7 @@ class BrokerConsumer:
         for filebase, claim in list(self._waiting.items()):
             if not claim.holds():
                 del self._waiting[filebase]
-            elif not self._is_defer(claim):
+            elif not self._is_deferred(claim):
                 del self._waiting[filebase]
                 return claim
         return None

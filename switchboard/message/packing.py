@@ -63,7 +63,7 @@ class EncodedEntry(NamedTuple):
 
 
 def _joined(*parts: bytes | LargeText) -> tuple[bytes | LargeText, ...]:
-    return parts if sum(map(len, parts)) > JOINED_BYTES else (b''.join(parts),)  # type: ignore[arg-type]  # a large one is larger
+    return parts if sum(map(len, parts)) > JOINED_BYTES else (b''.join(parts),)  # type: ignore[arg-type]  # no `LargeText` is as short as that
 
 
 class Packer:
