@@ -146,7 +146,8 @@ class Declarations:
         :param waits: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
-        fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
+        with self.folder.naming(DECLARED_LOCK):
+            fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
             if waits:
                 self.disk.lock_when_free(fd, 'the declarations', shared=shared)
@@ -210,7 +211,8 @@ class Declarations:
     def remove(self, name: str) -> None:
         """Take a record away.  Assumes that the lock is held."""
         try:
-            self.disk.unlink(name, dir_fd=self.folder.fd)
+            with self.folder.naming(name):
+                self.disk.unlink(name, dir_fd=self.folder.fd)
         except FileNotFoundError:
             pass
 

@@ -102,7 +102,8 @@ class Dedupe:
 
     def _lock(self, bucket: str) -> int:
         disk = self._queue.disk
-        fd = disk.open_lock_file(bucket, self._folder.fd)
+        with self._folder.naming(bucket):
+            fd = disk.open_lock_file(bucket, self._folder.fd)
         try:
             disk.lock_when_free(fd, f'a key of {self._queue.name}')
         except BaseException:

@@ -78,7 +78,8 @@ def note(
     disk = Disk()
     try:
         run = Folder(directory / RUN, disk)
-        descriptor = disk.open_lock_file(ACTS, run.fd, flags=os.O_WRONLY | os.O_APPEND)
+        with run.naming(ACTS):
+            descriptor = disk.open_lock_file(ACTS, run.fd, flags=os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, line.encode('ascii'))
             if disk.fstat(descriptor).st_size > MAX_ACTS_BYTES:

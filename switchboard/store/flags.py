@@ -83,7 +83,8 @@ class Flags:
         content = json.dumps(said).encode()
         folder = self._folder(flag)
         try:
-            fd = self._disk.create_locked(queue, folder.fd)
+            with folder.naming(queue):
+                fd = self._disk.create_locked(queue, folder.fd)
         except FileExistsError:
             return
         try:
@@ -102,7 +103,8 @@ class Flags:
         self._known.pop((flag, queue), None)
         folder = self._folder(flag)
         try:
-            self._disk.unlink(queue, dir_fd=folder.fd)
+            with folder.naming(queue):
+                self._disk.unlink(queue, dir_fd=folder.fd)
         except FileNotFoundError:
             return False
         folder.sync()

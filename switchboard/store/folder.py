@@ -37,6 +37,20 @@ RECORD_BYTES = 27
 MAX_LOOKED_AT = 1000
 
 
+class Naming:
+    """A block in which an error of the system names the whole path of a file: below a descriptor it knows the name alone, or nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and error.errno and not str(error.filename).startswith('/'):
+            error.filename = self._path
+
+
 class Folder:
     """A directory, by descriptor: names in it are resolved in one step, and it can be synced.
 
@@ -130,11 +144,16 @@ class Folder:
 
     def open_lock_file(self, name: str, *, flags: int = os.O_RDWR) -> int:
         """Open a file as `Disk.open_lock_file` does; the directory is made with it."""
-        try:
+        with self.naming(name):
+            try:
+                return self.disk.open_lock_file(name, self.fd, flags=flags)
+            except FileNotFoundError:
+                self.make(sync=False)
             return self.disk.open_lock_file(name, self.fd, flags=flags)
-        except FileNotFoundError:
-            self.make(sync=False)
-        return self.disk.open_lock_file(name, self.fd, flags=flags)
+
+    def naming(self, name: str) -> Naming:
+        """Have what the system refuses meanwhile of a file in it name the whole path."""
+        return Naming(os.path.join(self.path, name))
 
     def share(self) -> None:
         """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
@@ -398,14 +417,15 @@ class Folder:
 
         :raises OSError: it cannot be read.
         """
-        try:
-            fd = self.disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self.fd)
-        except FileNotFoundError:
-            return None
-        try:
-            return self.disk.read_all(fd, limit)
-        finally:
-            self.disk.let_go(fd)
+        with self.naming(name):
+            try:
+                fd = self.disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self.fd)
+            except FileNotFoundError:
+                return None
+            try:
+                return self.disk.read_all(fd, limit)
+            finally:
+                self.disk.let_go(fd)
 
     def replace(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> None:
         """Put a small file in place by write and rename: readers find the old one or the new one, whole.
@@ -421,6 +441,10 @@ class Folder:
 
         :return: the file's descriptor, which holds the lock on it.
         """
+        with self.naming(name):
+            return self._put(name, content, sync=sync, modified_ns=modified_ns)
+
+    def _put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None) -> int:
         disk = self.disk
         fd, draft = self._create_draft()
         try:

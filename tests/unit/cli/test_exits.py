@@ -309,3 +309,30 @@ def test_queues_that_stand_without_a_spool_are_looked_at_as_before(tmp_path: Pat
     board = Switchboard('in', tmp_path / 'queues' / 'in')
     board.dequeue(board.enqueue('x'))
     assert succeed('-s', tmp_path / 'queues', 'queues', '--json').objects[0]['claimed'] == 1
+
+
+@pytest.mark.parametrize(
+    ('is_loop', 'place', 'words'),
+    [
+        (True, '.run/declared/in', ('status',)),
+        (True, '.run/declared/in', ('enqueue', 'in')),
+        (True, '.run/declared/.lock', ('delete', 'in', '--yes')),
+        (True, '.run/declared/.lock', ('enqueue', 'in')),
+        (False, '.run/declared/in', ('status',)),
+        (False, '.run/declared/in', ('enqueue', 'in')),
+        (False, '.run/paused/in', ('resume', 'in')),
+    ],
+)
+def test_a_file_of_the_spool_that_the_system_refuses_is_named_with_its_whole_path(
+    spool: Spool, is_loop: bool, place: str, words: tuple[str, ...]
+) -> None:
+    spool['in'].enqueue('x')
+    path = Path(spool.directory, place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_loop:
+        path.symlink_to(path.name)
+    else:
+        path.mkdir()
+    ran = switchboard('-s', spool.directory, *words, input=b'x')
+    assert ran.status in (Exit.IO, Exit.NO_INPUT)
+    assert str(path) in ran.err
