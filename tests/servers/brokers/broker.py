@@ -234,8 +234,10 @@ def rabbitmq(directory: Path, *, authority: Authority | None = None) -> Iterator
         'RABBITMQ_CONFIG_FILE': str(directory / 'rabbitmq.conf'),
         'RABBITMQ_ENABLED_PLUGINS_FILE': str(directory / 'plugins'),
         'RABBITMQ_PID_FILE': str(directory / 'pid'),
-        # What was delayed and then refused by a full queue is offered to it again each second, and not each three minutes.
-        'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '-rabbit dead_letter_worker_publisher_confirm_timeout 1000',
+        # What was delayed and then refused by a full queue is offered to it again each second, and not each three minutes; and its threads sleep
+        # while they wait, for what they spin is the tests' time.
+        'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '-rabbit dead_letter_worker_publisher_confirm_timeout 1000 '
+        '+sbwt none +sbwtdcpu none +sbwtdio none',
     }
     url = f'amqp://guest:guest@127.0.0.1:{port}//'
     settings = ''
