@@ -7,9 +7,11 @@ stands there with its port, exactly.  Nothing of a message is ever sent.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -96,12 +98,13 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """End, and have the answers that are under way arrive whole."""
         self._is_ending = True
         self._end.wake()
         if self._thread is not None:
             self._thread.join()
         self._server.server_close()
+        self._server.finish()
         self._end.close()
 
 
@@ -140,6 +143,15 @@ class _Server(ThreadingHTTPServer):
         except (KeyError, OSError):
             return False  # all are being answered, or this one has just hung up
         return self._free.acquire(timeout=TIMEOUT_S)  # its thread reads the end, and ends
+
+    def finish(self) -> None:
+        """Wait for the answers that are under way: half of one is none, and the process ends soon."""
+        for each in list(self.unheard):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RD)  # a request that has arrived is read all the same
+        ends_s = time.monotonic() + TIMEOUT_S
+        for _ in range(MAX_AT_ONCE):
+            self._free.acquire(timeout=max(0.0, ends_s - time.monotonic()))
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

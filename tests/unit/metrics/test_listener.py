@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from switchboard.errors import ConfigError
 from switchboard.metrics.listener import MAX_AT_ONCE, Listener, read_address
 from tests.helpers.descriptors import Opened
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 def render(accept: str) -> tuple[bytes, str]:
@@ -61,6 +63,27 @@ def test_many_that_come_at_once_need_not_come_again() -> None:
             stack.enter_context(socket.create_connection(('127.0.0.1', listener.port), 20))
         listener.start()
         assert status(listener, 'GET', f'Host: 127.0.0.1:{listener.port}') == 200
+
+
+def test_its_end_waits_for_an_answer_that_is_under_way_and_not_for_those_who_say_nothing() -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def render_slowly(_accept: str) -> tuple[bytes, str]:
+        asked.set()
+        assert goes_on.wait(PATIENCE_S)
+        return b'x 1\n', 'text/plain'
+
+    listener = Listener(render_slowly, '127.0.0.1:0')
+    listener.start()
+    with ThreadPoolExecutor() as pool, socket.create_connection(('127.0.0.1', listener.port), 60) as silent:
+        answer = pool.submit(ask, listener, f'GET /metrics HTTP/1.1\nHost: 127.0.0.1:{listener.port}\n\n')
+        assert asked.wait(PATIENCE_S)
+        end = pool.submit(listener.close)
+        assert silent.recv(1) == b''
+        assert not end.done()
+        goes_on.set()
+        assert answer.result(PATIENCE_S).endswith('x 1\n')
+        end.result(PATIENCE_S)
 
 
 def ask(server: Listener, request: str) -> str:
