@@ -20,6 +20,7 @@ needs that wants a queue (`Switchboard`), not this.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import os
 import socket
@@ -204,14 +205,15 @@ class FileStore:
         try:
             self._disk.mkdir(path, 0o777)
         except FileExistsError:
-            return
+            pass  # by one who may have died before it was on the disk
         except FileNotFoundError:
             self._make_open(os.path.dirname(path))
             self._make_open(path)
             return
         if self._is_durable:
             above = Folder(os.path.dirname(path) or '.', self._disk)
-            self._sync(above.fd, 'fsync')
+            with contextlib.suppress(PermissionError):  # we may write there and not read, or neither
+                self._sync(above.fd, 'fsync')
 
     def _directory(self, directory: str) -> str:
         if directory not in self.sub_dirs:

@@ -12,6 +12,8 @@ import pytest
 from switchboard.errors import DurabilityError
 from switchboard.filestore import FileStore
 from switchboard.store.disk import Disk
+from switchboard.testing import FaultyDisk
+from switchboard.testing.faults import Killed
 from tests.helpers.descriptors import Opened
 from tests.unit.store.filestores import put
 
@@ -69,6 +71,31 @@ def test_a_copy_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     sync, *others = disk.calls
     assert sync.startswith('fdatasync .')
     assert others == ['rename to cur', 'fsync cur']
+
+
+def test_directories_whose_maker_died_before_they_were_on_the_disk_are_there_when_the_next_one_returns(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / 'store'
+    with pytest.raises(Killed):
+        FileStore(path, disk=FaultyDisk(1, kill='simulated', calls=('fsync',))).prepare()
+    assert path.exists()
+    disk = RecordingDisk()
+    FileStore(path, disk=disk).prepare()
+    assert disk.calls == [f'fsync {tmp_path.name}', *['fsync store'] * 3]
+
+
+def test_a_store_below_a_directory_that_may_not_be_read_is_prepared(tmp_path: Path) -> None:
+    class Shut(Disk):
+        def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path == str(tmp_path):
+                raise PermissionError(errno.EACCES, 'Permission denied', path)
+            return os.open(path, flags, mode, dir_fd=dir_fd)
+
+    store = FileStore(tmp_path / 'store', disk=Shut())
+    store.prepare()
+    put(store, 'a-file')
+    assert len(store.list('new')) == 1
 
 
 def test_a_lazy_store_syncs_nothing(tmp_path: Path) -> None:
