@@ -52,6 +52,8 @@ class DeliveryCounts:
         self._disk = disk
         self._clock = clock
         self._deaths: dict[str, int] = {}
+        # Of these a file was seen: if it is there no more, the message has come to its end, perhaps in another process.
+        self._noted: set[str] = set()
         self._forget()
         _COUNTS.add(self)
 
@@ -99,7 +101,8 @@ class DeliveryCounts:
 
     def deaths(self, digest: str) -> int:
         """:return: how often a holder of the message died here."""
-        return max(self._deaths.get(digest, 0), self._read(digest))
+        noted = self._read(digest)
+        return max(self._deaths.get(digest, 0), noted)
 
     def add(self, digest: str) -> int:
         """Count one more.
@@ -116,6 +119,7 @@ class DeliveryCounts:
 
     def clear(self, digest: str) -> None:
         """Forget the deaths of a message that has come to its end."""
+        self._noted.discard(digest)
         if self._deaths.pop(digest, 0) and self._folder is not None:
             try:
                 self._disk.unlink(digest + DEATHS, dir_fd=self._folder.fd)
@@ -169,9 +173,13 @@ class DeliveryCounts:
         try:
             content = self._folder.read(digest + DEATHS, 40) if self._folder is not None else None
         except OSError:
-            content = None
-        if content is None:
             return 0
+        if content is None:
+            if digest in self._noted:
+                self._noted.discard(digest)
+                self._deaths.pop(digest, None)
+            return 0
+        self._noted.add(digest)
         count, _, _ = content.partition(b' ')
         self._deaths[digest] = number = int(count) if count.isdigit() else 1
         return number
@@ -182,6 +190,7 @@ class DeliveryCounts:
         fd = self._disk.open_lock_file(digest + DEATHS, self._folder.fd)
         try:
             self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS))
+            self._noted.add(digest)
         finally:
             self._disk.let_go(fd)
 

@@ -1,4 +1,4 @@
-"""The delivery_counts: what a process held when it died is counted, and nothing else."""
+"""Delivery counts: what a process held when it died is counted, and nothing else."""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ def test_an_end_forgets_the_deaths(place: Path) -> None:
     mine.clear(ONE)
     assert delivery_counts(place).deaths(ONE) == 0
     assert list(place.iterdir()) == []
+
+
+def test_an_end_in_another_process_is_known_here(place: Path) -> None:
+    mine, other = delivery_counts(place), delivery_counts(place)
+    assert (mine.add(ONE), other.add(ONE)) == (1, 2)
+    assert mine.deaths(ONE) == 2
+    other.clear(ONE)
+    assert (mine.deaths(ONE), mine.add(ONE)) == (0, 1)
+
+
+def test_a_count_that_could_not_be_written_is_kept_here(place: Path) -> None:
+    place.write_text('in the way of the directory')
+    mine = delivery_counts(place)
+    assert (mine.add(ONE), mine.add(ONE), mine.deaths(ONE)) == (1, 2, 2)
 
 
 def test_a_process_that_ends_in_order_leaves_nothing(place: Path) -> None:
