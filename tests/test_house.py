@@ -34,12 +34,11 @@ GROUND = {
     'regular_file',
     'suggestions',
     'trace_context',
-    'unix_socket',
 }
 ROOMS = sorted(
     path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py') if path.parent.name != 'extra'
 )
-FOLDERS = sorted({path.parent for path in (ROOT / 'switchboard').glob('*/**/*.py')} | {ROOT / 'runners'})
+FOLDERS = sorted({path.parent for path in (ROOT / 'switchboard').glob('**/*.py')} | {ROOT / 'runners'})
 
 # What stands at the top of the checkout, and nothing else.
 TOP_LEVEL = {

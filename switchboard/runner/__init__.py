@@ -3,7 +3,8 @@
 In reading order: runner (the hooks, and what they may call), loop (taking, sleeping, recovering), settling (judging,
 carrying out, committing), verdict (what becomes of a message that failed: pure), asyncrunner (many at once in one
 process), hooks (what a class must look like), settings (keys of a runner's own), template (routing keys with places to be
-filled in), retirement, control_group (the processes of a message, held together), tracing (a span for each message, where that is wanted); api is what runners of the user's, and the shipped ones, may import.
+filled in), retirement, control_group (the processes of a message, held together), tracing (a span for each message, where that is wanted),
+unix_socket (where a runner listens); api is what runners of the user's, and the shipped ones, may import.
 
 It imports operating, spool and below.
 """

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
+    from switchboard.runner.unix_socket import listen_at
     from switchboard.status.processes import (
         children_of,
         environment_of,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         stat_of,
     )
     from switchboard.store.layout import BAD
-    from switchboard.unix_socket import listen_at
 
 __all__ = [
     'BAD',
@@ -108,8 +108,8 @@ __getattr__ = lazy(
         'switchboard.runner.control_group': 'ControlGroup clear_groups delegated_group',
         'switchboard.runner.settings': 'Setting read_secret',
         'switchboard.runner.template': 'Template',
+        'switchboard.runner.unix_socket': 'listen_at',
         'switchboard.status.processes': 'children_of environment_of has_ended name_of signal_name stat_of',
         'switchboard.store.layout': 'BAD',
-        'switchboard.unix_socket': 'listen_at',
     },
 )

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from switchboard.errors import ConfigError
-from switchboard.unix_socket import listen_at
+from switchboard.runner.unix_socket import listen_at
 from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.identity import PEER
