@@ -184,20 +184,20 @@ class Site:
             with suppress(psutil.Error, OSError):  # it has ended
                 words = process.cmdline()
                 title = ' '.join(words)
-                # A process that has begun its work has a title for its arguments; its log files are open by then.
+                # A process that has begun its work has a title for its arguments; it is in the site's directory, or has log files there open.
                 is_ours = str(self._file) in words or (
-                    title.startswith(TITLE) and self._has_files_open(process.pid)
+                    title.startswith(TITLE) and self._is_at_home(process.pid)
                 )
                 is_meant = not program or f'/{program} ' in title or title.startswith(TITLE + program)
                 if is_ours and is_meant:
                     found.append(process)
         return found
 
-    def _has_files_open(self, pid: int) -> bool:
-        place = Path('/proc', str(pid), 'fd')
-        for fd in os.listdir(place):
+    def _is_at_home(self, pid: int) -> bool:
+        place = Path('/proc', str(pid))
+        for link in (place / 'cwd', *(place / 'fd').iterdir()):
             with suppress(FileNotFoundError):  # closed since
-                if os.readlink(place / fd).startswith(f'{self.directory}/'):
+                if os.readlink(link).startswith(f'{self.directory}/'):
                     return True
         return False
 
