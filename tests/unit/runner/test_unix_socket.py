@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.unix_socket import listen_at
+from switchboard.runner.unix_socket import listen_at
 
 
 def answers(path: Path) -> bool:
