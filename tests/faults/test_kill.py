@@ -5,50 +5,35 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from switchboard.testing.faults import FaultyDisk
-from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.whole_runners import RUNS
-from tests.faults.world import World, observe
+from tests.faults.dying import ALL, FEWER_CALLS, Dying
+from tests.faults.operations import Operation
+from tests.faults.world import observe
 from tests.helpers.turns import FOURTHS, struck
 
-FINISHED, FEWER_CALLS = 0, 3
 
-
-def die_at(operation: Operation, directory: Path, number: int) -> int:
-    """Let a child process do the operation and kill itself at its call `number`.
-
-    :return: how it ended, as ``waitpid`` tells.
-    """
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            disk = FaultyDisk(kill='real')
-            world = World(directory, disk)
-            operation.prepare(world)
-            disk.arm(number)
-            operation.act(world)
-            code = FEWER_CALLS if disk.count < number else FINISHED
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1]
+@pytest.fixture(scope='session')
+def dying() -> Iterator[Dying]:
+    made = Dying()
+    yield made
+    made.close()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('operation', [*OPERATIONS, *RUNS], ids=str)
+@pytest.mark.parametrize('operation', ALL, ids=str)
 @pytest.mark.parametrize('calls', FOURTHS)
 @pytest.mark.in_turns('calls', tuple(FOURTHS))
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
-    calls: str, operation: Operation, scratch: Path
+    calls: str, operation: Operation, scratch: Path, dying: Dying
 ) -> None:
     for number in struck(calls):
         directory = scratch / str(number)
         directory.mkdir()
-        status = die_at(operation, directory, number)
+        status = dying.at(operation, directory, number)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == FEWER_CALLS
             assert number > 1
