@@ -55,7 +55,8 @@ class Dying:
         self._process.communicate(timeout=60)
 
 
-def _die_at(operation: Operation, directory: Path, number: int) -> int:
+def die_at(operation: Operation, directory: Path, number: int) -> int:
+    """Do an operation in a child of this process, which kills itself at its call `number`."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -74,7 +75,7 @@ def _die_at(operation: Operation, directory: Path, number: int) -> int:
 def main() -> None:
     for line in sys.stdin:
         index, number, directory = line.rstrip('\n').split(' ', 2)
-        print(_die_at(ALL[int(index)], Path(directory), int(number)), flush=True)
+        print(die_at(ALL[int(index)], Path(directory), int(number)), flush=True)
 
 
 if __name__ == '__main__':

@@ -30,10 +30,10 @@ from pathlib import Path
 from switchboard.testing.power import PowerLossDisk
 from tests.acceptance.storms.storm import storm
 from tests.faults.conftest import MEMORY
+from tests.faults.dying import die_at
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.test_death_and_power import after_failed_syncs, after_recoveries
 from tests.faults.test_every_call import Case, cases, expected
-from tests.faults.test_kill import die_at
 from tests.faults.test_power_loss import (
     Tally,
     WithoutDataSync,
