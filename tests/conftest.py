@@ -47,7 +47,7 @@ settings.register_profile(
 )
 settings.register_profile('searching', settings.get_profile('steady'), derandomize=False)
 # The first of those that `steady` tries: by `bin/test --quick`.
-settings.register_profile('quick', settings.get_profile('steady'), max_examples=25)
+settings.register_profile('quick', settings.get_profile('steady'), max_examples=10)
 settings.load_profile('steady')
 
 # What Python itself does not hear, and what nobody can choose not to hear.
@@ -98,6 +98,25 @@ SLOW = (
     'tests/unit/metrics/test_listener.py',
     'tests/unit/spool/test_open_queues.py::test_the_janitor_works_where',
     'tests/unit/spool/test_open_queues.py::test_the_number_of_queues',
+)
+# Those that take most of the rest: all but `bin/test --quick` runs them.
+LONG = (
+    'tests/faults/test_expiry.py',
+    'tests/faults/test_full_disk.py',
+    'tests/properties/test_everything_read.py::test_no_error',
+    'tests/properties/test_hostile_input.py',
+    'tests/properties/test_limits.py',
+    'tests/test_documentation.py',
+    'tests/unit/cli/test_start.py',
+    'tests/unit/handoff/test_publish_many.py',
+    'tests/unit/message/test_library_kinds.py::test_what_cannot_be_read_is_damage',
+    'tests/unit/runner/test_loop.py::TestTroubleOfOneMessage::test_however_many',
+    'tests/unit/runners/test_command.py',
+    'tests/unit/spool/test_threads.py',
+    'tests/unit/status/test_log_writer.py',
+    'tests/unit/test_benchmarks.py',
+    'tests/unit/web/test_acts.py',
+    'tests/unit/web/test_pages.py',
 )
 # Nothing below these is for `-m 'not slow'`, so it need not be read then.
 SLOW_DIRECTORIES = tuple(each for each in SLOW if each.endswith('/'))
@@ -197,6 +216,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if item.nodeid.startswith(LONG):
+            item.add_marker(pytest.mark.long)
     groups = {item: _group(item.nodeid) for item in items}
     for item, group in groups.items():
         if group:
