@@ -211,8 +211,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say which tests are slow, and which run in one process (``--dist loadgroup``); those that wait long come first."""
     if not config.getoption('every_order'):
-        config.hook.pytest_deselected(items=[item for item in items if not has_its_day(item)])
-        items[:] = [item for item in items if has_its_day(item)]
+        others = [item for item in items if not has_its_day(item)]
+        config.hook.pytest_deselected(items=others)
+        left_out = set(others)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
