@@ -7,7 +7,7 @@ import io
 import re
 import subprocess
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -313,15 +313,20 @@ def exceptions_without_a_reason(source: str) -> Iterator[str]:
             yield f'line {token.start[0]}: {token.string}'
 
 
-def test_each_exception_from_a_rule_has_its_reason_beside_it() -> None:
-    found = {
-        str(path.relative_to(ROOT)): lines
-        for folder in ('switchboard', 'runners', 'tests')
+def found_in(
+    folders: tuple[str, ...], pattern: re.Pattern[str], find: Callable[[str], Iterator[str]]
+) -> dict[str, list[str]]:
+    """:return: of each file that has the pattern, what is found in its source."""
+    return {
+        str(path.relative_to(ROOT)): found
+        for folder in folders
         for path in ROOT.glob(f'{folder}/**/*.py')
-        if EXCEPTION.search(source := path.read_text())
-        and (lines := list(exceptions_without_a_reason(source)))
+        if pattern.search(source := path.read_text()) and (found := list(find(source)))
     }
-    assert found == {}
+
+
+def test_each_exception_from_a_rule_has_its_reason_beside_it() -> None:
+    assert found_in(('switchboard', 'runners', 'tests'), EXCEPTION, exceptions_without_a_reason) == {}
 
 
 @pytest.mark.parametrize(
@@ -437,14 +442,10 @@ def errors_passed_over_without_a_reason(source: str) -> Iterator[str]:
 
 
 def test_each_broad_error_that_is_passed_over_has_its_reason_beside_it() -> None:
-    found = {
-        str(path.relative_to(ROOT)): errors
-        for folder in ('bin', 'switchboard', 'runners', 'tests')
-        for path in ROOT.glob(f'{folder}/**/*.py')
-        if PASSED_OVER.search(source := path.read_text())
-        and (errors := list(errors_passed_over_without_a_reason(source)))
-    }
-    assert found == {}
+    assert (
+        found_in(('bin', 'switchboard', 'runners', 'tests'), PASSED_OVER, errors_passed_over_without_a_reason)
+        == {}
+    )
 
 
 @pytest.mark.parametrize(

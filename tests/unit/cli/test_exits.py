@@ -249,16 +249,22 @@ def tree(directory: Path) -> list[str]:
     return sorted(str(each) for each in directory.rglob('*') if '/.' not in str(each))
 
 
+def taken_for_a_spool(directory: Path, place: str, sections: str) -> tuple[Spool, Path]:
+    """:return: a spool, and a configuration that names another place."""
+    spool = Spool(directory / 'x' / 'spool', durability='lazy')
+    spool['in'].enqueue('x')
+    config = directory / 'switchboard.cfg'
+    config.write_text(f'[switchboard]\nspool = {place}\n{sections}')
+    return spool, config
+
+
 @pytest.mark.parametrize('words', LOOKS_AND_DEEDS, ids=' '.join)
 @pytest.mark.parametrize('names', ['spool', 'link', 'configuration'])
 @pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
 def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
     tmp_path: Path, words: tuple[str, ...], names: str, place: str, what: str
 ) -> None:
-    spool = Spool(tmp_path / 'x' / 'spool', durability='lazy')
-    spool['in'].enqueue('x')
-    config = tmp_path / 'switchboard.cfg'
-    config.write_text(f'[switchboard]\nspool = {place}\n[queue.in]\n')
+    spool, config = taken_for_a_spool(tmp_path, place, '[queue.in]\n')
     before = tree(tmp_path)
     link = tmp_path / 'link'
     link.symlink_to(place)
@@ -276,10 +282,7 @@ def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
 def test_a_configuration_that_takes_it_for_a_spool_is_a_mistake(
     tmp_path: Path, words: tuple[str, ...], place: str, what: str
 ) -> None:
-    spool = Spool(tmp_path / 'x' / 'spool', durability='lazy')
-    spool['in'].enqueue('x')
-    config = tmp_path / 'switchboard.cfg'
-    config.write_text(f'[switchboard]\nspool = {place}\n[runner.out]\nclass = null\n')
+    spool, config = taken_for_a_spool(tmp_path, place, '[runner.out]\nclass = null\n')
     before = tree(tmp_path)
     ran = switchboard('-C', config, *words)
     assert ran.status == Exit.CONFIG
