@@ -39,7 +39,9 @@ def make_pages() -> None:
     """Write the pages below ``share/``, where setup.cfg takes them from."""
     if not is_released():
         command = [sys.executable, str(ROOT / 'bin' / '_manual.py'), str(ROOT / 'share')]
-        subprocess.run(command, env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=True)
+        # pip names the environment that it builds in, where click-man is, by this variable alone.
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        subprocess.run(command, env={**os.environ, 'PYTHONPATH': path}, check=True)
 
 
 def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from ast import literal_eval
@@ -15,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from switchboard.cli.app import VERBS
-from tests.acceptance.released.wheel import ROOT, WAYS, Installed, built_once
+from tests.acceptance.released.wheel import BASE, ROOT, WAYS, Installed, built_once
 from tests.test_documentation import blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -57,6 +59,14 @@ def test_a_wheel_of_the_source_needs_setuptools_alone_and_one_of_a_checkout_what
     [released] = (built[0].parent / 'released').iterdir()
     assert needed_to_build(released) == set()
     assert {'click', 'click-man', 'zope.interface'} <= needed_to_build(built[0].parent / 'checkout')
+
+
+def test_the_pages_are_made_in_the_environment_that_pip_builds_in(built: tuple[Path, Path]) -> None:
+    # pip's own interpreter, to which it names that environment by PYTHONPATH alone.
+    code = 'import sys; sys.path.insert(0, "bin"); import _backend; _backend.make_pages()'
+    environment = {**os.environ, 'PYTHONPATH': sysconfig.get_path('purelib')}
+    checkout = built[0].parent / 'checkout'
+    subprocess.run([BASE, '-c', code], cwd=checkout, env=environment, timeout=240, check=True)
 
 
 def needed_to_build(place: Path) -> set[str]:
