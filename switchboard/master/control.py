@@ -203,7 +203,12 @@ class ControlSocket:
             call.reply({'ok': False, 'errors': [str(error)]})
         except Exception as error:
             event(logger, logging.ERROR, None, 'request failed', exc_info=True)
-            call.reply({'ok': False, 'errors': [f'{type(error).__name__}, see the log']})
+            call.reply({'ok': False, 'errors': [unforeseen(error)]})
+
+
+def unforeseen(error: Exception) -> str:
+    """:return: what is said to the caller of an error that nobody thought of; the log has its traceback."""
+    return f'{type(error).__name__}: {str(error)[:300]}; the log says more'
 
 
 class Call:

