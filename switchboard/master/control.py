@@ -207,7 +207,7 @@ class ControlSocket:
 
 
 def unforeseen(error: Exception) -> str:
-    """:return: what is said to the caller of an error that nobody thought of; the log has its traceback."""
+    """:return: the line about an error that was not foreseen; the log has its traceback."""
     return f'{type(error).__name__}: {str(error)[:300]}; the log says more'
 
 

@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1:
             self._say(400, b'one Host is needed\n')
         elif hosts[0].strip().lower() not in self.server.hosts:
-            self._say(421, b'this exporter does not go by that name\n')
+            self._say(421, b'this exporter does not go by that name: see `--host`\n')
         elif self.command not in ('GET', 'HEAD'):
             self._say(405, b'there is no such method here\n')
         elif self.path.partition('?')[0] != PATH:

@@ -287,7 +287,8 @@ class Routes:
         name = request.path_params['name']
         if name not in STATIC:
             raise HTTPException(404)
-        headers = {'etag': f'"{self._version}"', 'cache-control': 'public, max-age=3600'}
+        # Weak, as a proxy that compresses would make it.
+        headers = {'etag': f'W/"{self._version}"', 'cache-control': 'public, max-age=3600'}
         if request.headers.get('if-none-match') == headers['etag']:
             return Response(status_code=304, headers=headers)
         return Response(self._static[name], headers=headers, media_type=STATIC[name])

@@ -22,6 +22,8 @@ from switchboard.web.identity import Identity, UnknownUserError
 SAFE_METHODS = ('GET', 'HEAD', 'OPTIONS')
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERY_BYTES = 16_384
+# As long as a host's name may be: of another one no more is repeated.
+MAX_NAME = 255
 
 HEADERS = {
     'content-security-policy': (
@@ -84,7 +86,7 @@ class Guard:
         header = partial(_header, Headers(scope=scope))
         host = header('host')
         if host is None or host.lower() not in self._hosts:
-            raise Refused(421, 'this desk does not go by that name')
+            raise Refused(421, f'this desk does not go by the name {(host or "")[:MAX_NAME]!r}: see `--host`')
         if len(scope.get('query_string', b'')) > MAX_QUERY_BYTES:
             raise Refused(414, 'the address is too long')
         try:

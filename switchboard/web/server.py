@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pwd
 import socket
 import struct
 from collections.abc import Iterator, MutableMapping
@@ -164,7 +163,8 @@ def _tcp(host: str, port: int) -> socket.socket:
 def where(desk: Desk) -> str:
     """:return: the address to open in a browser, or the way there."""
     settings = desk.settings
+    if settings.hosts:
+        return f'{settings.listen}, for browsers that call it {" or ".join(settings.hosts)}'
     if not settings.is_unix:
         return f'http://{settings.listen}/'
-    user = pwd.getpwuid(os.getuid()).pw_name
-    return f'{settings.listen} (ssh -L 8025:{settings.listen} {user}@{socket.gethostname()}, then http://localhost:8025/)'
+    return f'{settings.listen} (ssh -L 8025:{settings.listen} {socket.gethostname()}, then http://localhost:8025/)'

@@ -198,7 +198,9 @@ def test_a_master_needs_a_few_pages_and_says_what_it_lacks(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize('verb', ['pause', 'drain'])
-def test_an_operator_can_stop_a_queue_though_the_disk_has_no_room_for_the_reason(disk: Path, verb: str) -> None:
+def test_an_operator_can_stop_a_queue_though_the_disk_has_no_room_for_the_reason(
+    disk: Path, verb: str
+) -> None:
     config = disk / 'switchboard.cfg'
     config.write_text(CONFIGURATION)
     spool = Spool.from_config(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -197,23 +198,34 @@ def _if(word: str, text: str) -> str:
     return text if word in text else ''
 
 
-def settings_of_the_page(language: str) -> str:
+def settings_of_the_page(language: str, page: Path = PAGE) -> str:
     """:return: a block of the page about proxies."""
-    [text] = re.findall(f'```{language}\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    [text] = re.findall(f'```{language}\n(.*?)```', page.read_text(), re.DOTALL)
     return str(text)
 
 
 @contextmanager
 def nginx(directory: Path, port: int, sign_on: int, desk: Path) -> Iterator[None]:
-    """Run an nginx with the configuration of the page."""
+    """Run an nginx with the configuration of the page about proxies."""
+    text = settings_of_the_page('nginx')
+    for old, new in (
+        ('/run/switchboard-desk/desk.sock', str(desk)),
+        ('127.0.0.1:4180', f'127.0.0.1:{sign_on}'),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    with nginx_of(text, directory, port):
+        yield
+
+
+@contextmanager
+def nginx_of(text: str, directory: Path, port: int) -> Iterator[None]:
+    """Run an nginx without its certificates, with the configuration of a page."""
     if shutil.which('nginx') is None:
         missing('nginx (apt-get install nginx)')
-    text = settings_of_the_page('nginx')
     for old, new in (
         ('listen 443 ssl;', f'listen 127.0.0.1:{port};'),
         ('server_name desk.example.com;', 'server_name 127.0.0.1;'),
-        ('/run/switchboard-desk/desk.sock', str(desk)),
-        ('127.0.0.1:4180', f'127.0.0.1:{sign_on}'),
     ):
         assert old in text, old
         text = text.replace(old, new)
@@ -302,13 +314,19 @@ def sign_on(port: int) -> Iterator[None]:
 
 @contextmanager
 def desk_of_the_page(directory: Path, config: Path, socket_: Path, host: str) -> Iterator[None]:
-    """Run the desk with the command of the page."""
+    """Run the desk with the command of the page about proxies."""
+    line = next(line for line in settings_of_the_page('sh').splitlines() if ' web ' in line)
+    line = line.replace('/run/switchboard-desk/desk.sock', str(socket_)).replace('desk.example.com', host)
+    with desk_of(line, directory, config):
+        yield
+
+
+@contextmanager
+def desk_of(line: str, directory: Path, config: Path) -> Iterator[None]:
+    """Run a desk by a line of a page."""
     import sys
 
-    line = next(line for line in settings_of_the_page('sh').splitlines() if ' web ' in line)
-    words = shlex.split(
-        line.replace('/run/switchboard-desk/desk.sock', str(socket_)).replace('desk.example.com', host)
-    )
+    words = shlex.split(line)
     assert words[0] == 'switchboard'
     command = [sys.executable, '-m', 'switchboard', '-C', str(config), *words[1:]]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=directory)
@@ -375,6 +393,48 @@ def test_behind_a_proxy_it_says_who_acts_and_nobody_can_say_he_is_another(tmp_pa
     (name,) = spool['out'].files
     record = spool['out'].history(name)[-1]
     assert (record['event'], record['by'], record['via']) == ('retried', 'ann', 'desk')
+
+
+def test_behind_an_nginx_it_asks_for_a_password_and_takes_a_programs_forms(tmp_path: Path) -> None:
+    config, page = tmp_path / 'switchboard.cfg', ROOT / 'docs/howto/desk.md'
+    config.write_text('[switchboard]\nspool = spool\ndurability = lazy\n[queue.out]\nexternal = yes\n')
+    spool = Spool.from_config(config)
+    filebase = fail(spool, 'out', 'x')
+    port, own, users = free_port(), free_port(), tmp_path / 'desk.users'
+    users.write_text('ann:correct horse\n')
+    users.chmod(0o640)
+    line = settings_of_the_page('sh', page)
+    for old, new in (
+        ('127.0.0.1:8025', f'127.0.0.1:{own}'),
+        ('desk.example.com', f'127.0.0.1:{port}'),
+        ('/etc/switchboard/desk.users', str(users)),
+    ):
+        assert old in line, old
+        line = line.replace(old, new)
+    # As many sites have it: what is compressed has another tag.
+    text = settings_of_the_page('nginx', page).replace('127.0.0.1:8025', f'127.0.0.1:{own}')
+    text = text.replace('location / {', 'gzip on; gzip_min_length 1; gzip_types *; location / {')
+    with desk_of(line, tmp_path, config), nginx_of(text, tmp_path, port):
+
+        def through(what: str, body: bytes | None = None, **headers: str) -> http.client.HTTPResponse:
+            connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+            connection.request('GET' if body is None else 'POST', what, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer
+
+        assert through('/').status == 401
+        ann = {'Authorization': f'Basic {base64.b64encode(b"ann:correct horse").decode()}'}
+        seen = through('/static/desk.css', **ann, **{'Accept-Encoding': 'gzip'})
+        tag = seen.headers['etag']
+        assert (seen.status, tag[:2]) == (200, 'W/')
+        assert through('/static/desk.css', **ann, **{'If-None-Match': tag}).status == 304
+        form = {'Content-Type': 'application/x-www-form-urlencoded'}
+        assert through('/api/act', b'x' * (2 << 20), **ann, **form).status == 413
+        act = urllib.parse.urlencode({'act': 'retry', 'entry': f'bad/{filebase}', 'reason': 'why not'})
+        assert through('/api/act', act.encode(), **ann, **form).status == 200
+    assert spool['bad'].get_files('.psv') == []
 
 
 def test_who_comes_to_the_socket_past_the_proxy_is_nobody(tmp_path: Path) -> None:

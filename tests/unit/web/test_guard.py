@@ -26,6 +26,8 @@ def test_a_host_that_is_not_ours_is_refused_for_every_method(here: Browser, host
     for path in PATHS:
         answer = here.client.request(method, path, headers={'host': host, 'sec-fetch-site': 'same-origin'})
         assert answer.status_code == 421, (method, path)
+        if method == 'GET':
+            assert answer.json() == {'error': f'this desk does not go by the name {host!r}: see `--host`'}
 
 
 def test_two_hosts_are_refused(here: Browser) -> None:

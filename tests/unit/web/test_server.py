@@ -9,13 +9,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from switchboard import Spool
 from switchboard.errors import ConfigError
 from switchboard.web.desk import Desk
-from switchboard.web.server import MAX_CONNECTIONS, activated, listener, make_server
+from switchboard.web.server import MAX_CONNECTIONS, activated, listener, make_server, where
 from switchboard.web.settings import DeskSettings
 
 HEAD = b'Host: localhost:8025\r\n'
@@ -26,6 +27,22 @@ def test_a_socket_that_is_handed_to_another_process_is_not_ours_and_the_variable
         environ = {'LISTEN_PID': pid, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': 'desk', 'HOME': '/'}
         assert activated(environ) is None
         assert environ == {'HOME': '/'}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'said'),
+    [
+        ({}, 'http://127.0.0.1:8025/'),
+        ({'listen': '/run/desk'}, '/run/desk (ssh -L 8025:/run/desk '),
+        (
+            {'hosts': ('desk.test', 'desk.test:81')},
+            '127.0.0.1:8025, for browsers that call it desk.test or desk.test:81',
+        ),
+        ({'listen': '/run/desk', 'hosts': ('desk.test',)}, '/run/desk, for browsers that call it desk.test'),
+    ],
+)
+def test_an_address_is_told_that_is_answered(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    assert where(Desk(tmp_path, None, DeskSettings(**settings))).startswith(said)
 
 
 def test_several_sockets_are_refused() -> None:
