@@ -71,6 +71,7 @@ class ISwitchboard(Interface):
         :param msg: a mail message, bytes, text, or a value that JSON with types holds.
         :param metadata: values of JSON with types by key; keys given by keyword win; the mapping is not changed.
         :return: the entry's filebase, unique for ever.
+        :raises TypeError: a keyword is one of those keys, or `metadata`, in other words, such as ``delay_s``; the text names the right one.
         :raises UnserializableError: no serializer holds the message or its metadata; the text names the key or type.
         :raises ContentDisallowedError: the queue does not accept messages of this kind.
         :raises QueueFullError: the queue's limit or the disk's reserve is reached; nothing was stored.

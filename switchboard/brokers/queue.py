@@ -46,6 +46,7 @@ from switchboard.message.entry import Entry, changes, is_body_changed
 from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry, pack_record
+from switchboard.message.metadata import with_keys
 from switchboard.message.naming import (
     CLAIMED,
     LONGEST_DELAY_S,
@@ -278,7 +279,7 @@ class BrokerQueue:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        return self.producer.enqueue(msg, {**(metadata or {}), **metadata_keys})
+        return self.producer.enqueue(msg, with_keys(metadata, metadata_keys))
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""

@@ -39,8 +39,11 @@ DEDUPE_KINDS = ('content', 'message-id')
 _TIMES = ('delay', 'not_before', 'ttl')
 # The seconds since the epoch at which a message is too old.
 _EXPIRES = 'expires'
-# Keys that are not taken from a caller; `message.metadata` says which key to give instead.
-_RESERVED = ('version', 'queue_expires')
+# Keys that are not taken from a caller begin so, and perhaps others; `message.metadata` knows, and says which key to give instead.
+_DOUBTFUL = (
+    *('_', 'version', 'queue_expires', 'delay_', 'not_before_', 'notbefore', 'ttl_', 'expires_'),
+    *('orderkey', 'dedupekey', 'dedup_', 'deduplication'),
+)
 
 
 class UsageError(SwitchboardError):
@@ -114,10 +117,11 @@ class Request:
         key, equals, text = field.partition('=')
         if not equals or not key:
             raise UsageError(f'-m {field[:40]}: write KEY=VALUE')
-        if key[0] == '_' or key in _RESERVED:
-            from switchboard.message.metadata import RESERVED, UNDERSCORE  # brings what writes JSON with it
+        if key.startswith(_DOUBTFUL):
+            from switchboard.message.metadata import mistake_in_name  # brings what writes JSON with it
 
-            raise UsageError(f'-m {field[:40]}: {RESERVED.get(key, UNDERSCORE)}')
+            if mistake := mistake_in_name(key):
+                raise UsageError(f'-m {mistake}')
         if key in _TIMES:
             self.times_s[key] = _number(key, text, 10**10)
         elif key == _EXPIRES:

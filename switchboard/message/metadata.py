@@ -2,7 +2,7 @@
 
 Some keys mean something to the queue, and some are not stored.  A program may put in them what it likes: Mailman's programs keep their own
 keys there, and an exchange may route by a priority that is a word.  What a *person* writes into one of them is taken, or refused with the
-word that he has to write instead; see :func:`mistake_in`.
+word that he has to write instead; see :func:`mistake_in`.  What a program gives by keyword is looked at by name alone; see :func:`with_keys`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,54 @@ RESERVED = {
 }
 UNDERSCORE = 'keys that start with _ are not stored; leave the _ out'
 
+# The keys that mean something to the queue, with a unit as the names of options have one, or spelled otherwise: they would be stored, and do nothing.
+_MEANINGS = {
+    'delay': ', in seconds',
+    'not_before': ', in seconds since the epoch',
+    'ttl': ', in seconds',
+    EXPIRES: ', in seconds since the epoch',
+}
+_UNITS = (
+    's',
+    'sec',
+    'secs',
+    'seconds',
+    'ms',
+    'millis',
+    'milliseconds',
+    'us',
+    'ns',
+    'minutes',
+    'hours',
+    'days',
+)
+MISSPELLED = {f'{key}_{unit}': key for key in _MEANINGS for unit in _UNITS} | {
+    'notbefore': 'not_before',
+    'orderkey': 'order_key',
+    'dedupekey': 'dedupe_key',
+    'dedup_key': 'dedupe_key',
+    'deduplication_key': 'dedupe_key',
+}
+# The same of the arguments beside the keys; `_metadata` is Mailman's.
+_ARGUMENTS = MISSPELLED | {'routingkey': 'routing_key', 'msgdata': 'metadata', '_metadata': 'metadata'}
+_MISSPELLED_ARGUMENTS = frozenset(_ARGUMENTS)
+
+
+def with_keys(metadata: Mapping[str, Any] | None, keys: dict[str, Any]) -> dict[str, Any]:
+    """Join what a call takes as ``metadata`` with the keys that it takes by keyword, which win.
+
+    :return: a dictionary that may be changed.
+    :raises TypeError: a keyword is an argument of that call in other words.  In `metadata` a key of that name is the caller's own.
+    """
+    if keys and not _MISSPELLED_ARGUMENTS.isdisjoint(keys):
+        name = next(key for key in keys if key in _ARGUMENTS)
+        right = _ARGUMENTS[name]
+        own = (
+            '' if right == 'metadata' else f"; a key of that name can be given as metadata={{'{name}': ...}}"
+        )
+        raise TypeError(f'{name}: the argument is {right}{_MEANINGS.get(right, "")}{own}')
+    return {**metadata, **keys} if metadata else keys
+
 
 def mistake_in(metadata: Mapping[str, Any]) -> str:
     """Look for a key in which a person's value would not be stored, or would be stored and do nothing.
@@ -36,10 +84,8 @@ def mistake_in(metadata: Mapping[str, Any]) -> str:
     for key, value in metadata.items():
         if key in ALWAYS and value == ALWAYS[key]:
             continue
-        if key[:1] == '_':
-            return f'{key}: {UNDERSCORE}'
-        if key in RESERVED:
-            return f'{key}: {RESERVED[key]}'
+        if mistake := mistake_in_name(key):
+            return mistake
         if key == EXPIRES and not _is_number(value):
             return f'{key} is a number of seconds since the epoch, not {value!r}; a time from now on is ttl'
         if key in ('delay', 'not_before', 'ttl') and not _is_number(value):
@@ -50,6 +96,20 @@ def mistake_in(metadata: Mapping[str, Any]) -> str:
             return f'{key} is a number from 0 to {HIGHEST_PRIORITY}, not {value!r}'
         if key in ('order_key', 'dedupe_key') and not isinstance(value, str):
             return f'{key} is a text, not {value!r}'
+    return ''
+
+
+def mistake_in_name(key: str) -> str:
+    """Look whether no value of this key would be stored, or none would do something.
+
+    :return: as of :func:`mistake_in`.
+    """
+    if key[:1] == '_':
+        return f'{key}: {UNDERSCORE}'
+    if key in RESERVED:
+        return f'{key}: {RESERVED[key]}'
+    if key in MISSPELLED:
+        return f'{key}: the key is {MISSPELLED[key]}{_MEANINGS.get(MISSPELLED[key], "")}'
     return ''
 
 

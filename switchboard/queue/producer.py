@@ -13,6 +13,7 @@ from typing import Any, Self
 from switchboard.errors import QueueError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
+from switchboard.message.metadata import with_keys
 from switchboard.message.naming import Namer
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Raw, Serializers
@@ -196,7 +197,7 @@ class Batch:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """Store one message when the block ends.  See `ISwitchboard`."""
-        return self._producer.enqueue(msg, {**(metadata or {}), **metadata_keys}, self)
+        return self._producer.enqueue(msg, with_keys(metadata, metadata_keys), self)
 
     def add(self, item: PreparedEntry) -> None:
         """Have a prepared message published when the block ends."""

@@ -22,6 +22,7 @@ from switchboard.errors import CorruptEntryError, EntryTakenError
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
+from switchboard.message.metadata import with_keys
 from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, make_slice
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, check_values
@@ -198,7 +199,7 @@ class Switchboard:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        return self.producer.enqueue(msg, {**metadata, **metadata_keys} if metadata else metadata_keys)
+        return self.producer.enqueue(msg, with_keys(metadata, metadata_keys))
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""

@@ -31,6 +31,7 @@ from switchboard.errors import ConfigError, QueueError, RunnerError, UnknownQueu
 from switchboard.installing import needs
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import first_digest
+from switchboard.message.metadata import with_keys
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from switchboard.runner.hooks import check_hooks
@@ -294,7 +295,7 @@ class Runner:
         :raises OutputsNeverFitError: there never will be room for all that is emitted for this input.
         :raises RunnerError: an `AsyncRunner` is asked by a task of a message that has ended, or by a thread that is of no message.
         """
-        merged = {**(metadata or {}), **metadata_keys}
+        merged = with_keys(metadata, metadata_keys)
         queues = self.spool.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
@@ -327,7 +328,7 @@ class Runner:
             raise UnknownQueueError(
                 'who asked is gone, and with him the queue for the answer', queue=str(queue)
             )
-        merged = {**(metadata or {}), **metadata_keys}
+        merged = with_keys(metadata, metadata_keys)
         if (question := msgdata.get('correlation_id')) is not None:
             merged['correlation_id'] = question
         self.emit(str(queue), answer, merged)

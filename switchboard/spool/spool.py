@@ -32,6 +32,7 @@ from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
+from switchboard.message.metadata import with_keys
 from switchboard.message.naming import (
     CLAIMED,
     READY,
@@ -391,7 +392,7 @@ class Spool:
         **metadata_keys: Any,
     ) -> dict[str, str]:
         """See `ISpool`."""
-        merged = {**(metadata or {}), **metadata_keys}
+        merged = with_keys(metadata, metadata_keys)
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
