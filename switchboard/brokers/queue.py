@@ -590,7 +590,7 @@ def store_copy(
             target.folder.sync()
     except OSError as error:
         target.pool.abandon(draft, reusable=False)
-        refuse(error, 'preserve', target.name)
+        refuse(error, 'preserve', target.name, target.folder.path_of(entry.filebase + suffix))
     disk.unlock_and_close(draft.fd)
 
 

@@ -257,7 +257,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
             local.add(queue, keys.mark(marker, filebase))
         except OSError as error:
             local.discard()
-            refuse(error, 'hand-off', queue.name)
+            refuse(error, 'hand-off', queue.name, spool.stage.folder.path)
         except BaseException:
             local.discard()
             raise

@@ -14,7 +14,7 @@ from switchboard.errors import DurabilityError, QueueError
 from switchboard.events import event
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import OrderKey
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.publishing import is_one_flush, name_order, refusal
 
@@ -77,7 +77,7 @@ class _Commit:
             queue = handoff.items[0].queue if handoff.items else ''
             # What a failed sync left in the page cache is not to be trusted with the next message.
             handoff.discard(reusable=isinstance(error, QueueError))
-            self.failed[handoff] = refusal(error, 'hand-off', queue)
+            self.failed[handoff] = refusal(error, 'hand-off', queue, handoff.stage.folder.path)
 
     def _not_behind(self, handoffs: Sequence[Handoff]) -> list[Handoff]:
         """Try again to publish what the disk refused before.
@@ -102,6 +102,7 @@ class _Commit:
             if written and not all(is_one_flush(each.flush, each.stage.folder) for each in handoffs):
                 handoffs[0].stage.disk.sync_files(written)
         except OSError as error:
+            name_path(error, handoffs[0].stage.pool.folder.path)
             self._fail(handoffs, error)
             return []
         staged = self._each(handoffs, Handoff.stage_outputs)

@@ -285,4 +285,4 @@ class _Deduplication:
     def _fail(self, handoff: Handoff, error: OSError | QueueError) -> None:
         queue = handoff.keyed[0].queue.name
         handoff.discard()
-        self._failed[handoff] = refusal(error, 'look for the key', queue)
+        self._failed[handoff] = refusal(error, 'look for the key', queue, self._spool.stage.folder.path)

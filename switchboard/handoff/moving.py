@@ -46,7 +46,7 @@ def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cl
             return claim
         working = queue.folder.has(filebase + CLAIMED)
     except OSError as error:
-        refuse(error, 'claim', queue.name)
+        refuse(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
     reason = 'a process is working on it' if working else 'no such entry'
     raise EntryTakenError(reason, queue=queue.name, filebase=filebase)
 
@@ -126,7 +126,7 @@ def released_on_failure(claim: Claim, source: Switchboard) -> Iterator[None]:
         if not claim.is_at_work:
             claim.close()
         if isinstance(error, OSError):
-            refuse(error, 'move', source.name)
+            refuse(error, 'move', source.name, claim.path)
         raise
 
 
@@ -163,7 +163,7 @@ def _is_trusted(queue: Switchboard, filebase: str) -> bool:
         except FileNotFoundError:
             continue
         except OSError as error:
-            refuse(error, 'read', queue.name)
+            refuse(error, 'read', queue.name, queue.folder.path_of(filebase + suffix))
         return queue.folder.trusts(status.st_uid)
     return False
 
@@ -190,7 +190,7 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
     except BaseException as error:
         claim.close()
         if isinstance(error, OSError):
-            refuse(error, 'read', queue.name)
+            refuse(error, 'read', queue.name, claim.path)
         raise
     with filling(room):
         return move(claim, queue, target, event='retried', now=True, before=times, **fields)

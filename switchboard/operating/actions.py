@@ -216,7 +216,7 @@ def remove(queue: Switchboard, filebase: str) -> None:
         claim.close()
         if isinstance(error, FileNotFoundError):
             raise EntryTakenError('its file is gone', queue=queue.name, filebase=filebase) from error
-        refuse(error, 'remove', queue.name)
+        refuse(error, 'remove', queue.name, claim.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
-from switchboard.message.naming import CLOCK_SLACK_NS, PRESERVED, with_when
+from switchboard.message.naming import CLOCK_SLACK_NS, PRESERVED, READY, with_when
 from switchboard.message.serializers import Raw, family
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.actions import check_is_worked_on
@@ -81,7 +81,7 @@ class Editing:
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):
-                refuse(error, 'read', queue)
+                refuse(error, 'read', queue, self._claim.path)
             raise
 
     @property
@@ -197,7 +197,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
         error.queue = queue.name
         raise
     except OSError as error:
-        refuse(error, 'claim', queue.name)
+        refuse(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
 
 
 def _check(kind: str, body: bytes, target: Switchboard) -> None:

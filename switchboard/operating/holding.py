@@ -25,7 +25,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
         preserved = queue.folder.has(filebase + PRESERVED)
     except OSError as error:
-        refuse(error, 'claim', queue.name)
+        refuse(error, 'claim', queue.name, queue.folder.path)
     if preserved:
         raise QueueError(
             'a preserved entry waits for nobody, so there is nothing to hold; `retry` sends it back',
@@ -66,7 +66,7 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
         records = claim.read().records
     except OSError as error:
         claim.close()
-        refuse(error, 'read', queue.name)
+        refuse(error, 'read', queue.name, claim.path)
     when = next((one.get('when', '') for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
@@ -79,4 +79,4 @@ def _rename(queue: Switchboard, claim: Claim, renamed: str, record: dict[str, st
         return queue.consumer.rename(claim, renamed, record, is_delayed=True)
     except OSError as error:
         claim.close()
-        refuse(error, 'rename', queue.name)
+        refuse(error, 'rename', queue.name, claim.path)

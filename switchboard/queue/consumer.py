@@ -194,7 +194,7 @@ class Consumer:
         except BaseException as error:
             self.undo(claim)
             if isinstance(error, OSError):
-                refuse(error, 'read', self.queue)
+                refuse(error, 'read', self.queue, self.folder.path)
             raise
         self._mark = mark  # and not before: another thread goes by the names that were read before
         if not is_first:
@@ -233,7 +233,7 @@ class Consumer:
             error.queue = self.queue
             raise
         except OSError as error:
-            refuse(error, 'claim', self.queue)
+            refuse(error, 'claim', self.queue, self.folder.path_of(filebase + READY))
         self._ready.taken(filebase)
         return claim
 
@@ -243,7 +243,7 @@ class Consumer:
         except FileNotFoundError as error:
             raise EntryTakenError('gone', queue=self.queue, filebase=filebase) from error
         except OSError as error:
-            refuse(error, 'preserve', self.queue)
+            refuse(error, 'preserve', self.queue, self.folder.path_of(filebase + READY))
 
     def open(self, claim: Claim) -> tuple[Any, dict[str, Any]]:
         """Read a claimed entry.
@@ -280,7 +280,7 @@ class Consumer:
         except OSError as error:
             # The disk did not give it: that says nothing about the entry.
             self.undo(claim)
-            refuse(error, 'read', self.queue)
+            refuse(error, 'read', self.queue, claim.path)
         return msg, msgdata
 
     def _check_size(self, claim: Claim, limit: int) -> None:
@@ -431,7 +431,7 @@ class Consumer:
         if isinstance(error, FileNotFoundError) and not self.folder.has(claim.filebase + claim.suffix):
             claim.close()
             raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
-        refuse(error, step, self.queue)
+        refuse(error, step, self.queue, claim.path)
 
     def _preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         if cause not in ('corrupt', 'disallowed') and self._dead_letter is not None:
@@ -475,7 +475,7 @@ class Consumer:
                 try:
                     entry = peek(self.folder, filebase, extension)
                 except OSError as error:
-                    refuse(error, 'read', self.queue)
+                    refuse(error, 'read', self.queue, self.folder.path_of(filebase + extension))
                 if entry is not None:
                     return entry
         raise EntryTakenError('no such entry', queue=self.queue, filebase=filebase)
@@ -556,7 +556,7 @@ class Consumer:
                     break
                 number *= OLDEST_GROWTH
         except OSError as error:
-            refuse(error, 'read', self.queue)
+            refuse(error, 'read', self.queue, self.folder.path)
         return chosen
 
     def _enough(self, messages: int, size: int, passed: Collection[str]) -> list[str]:

@@ -29,7 +29,7 @@ from switchboard.message.naming import (
 )
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
@@ -167,6 +167,7 @@ class Listing:
         self._has_read(found)
 
     def _refusal(self, error: OSError) -> DurabilityError:
+        name_path(error, self.folder.path)
         return DurabilityError(str(error), step='list', queue=self.queue)
 
     def _has_read(self, found: int) -> None:

@@ -336,7 +336,7 @@ class Switchboard:
         try:
             self.consumer.note(self.claim_of(entry), fields.pop('event', 'noted'), **fields)
         except OSError as error:
-            refuse(error, 'write', self.name)
+            refuse(error, 'write', self.name, self.claim_of(entry).path)
 
     def changes(
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True

@@ -246,7 +246,7 @@ class Spool:
                 queue = self.queue(name)
                 self._open_queues.add(name, queue)
         except OSError as error:
-            refuse(error, 'open', name)
+            refuse(error, 'open', name, os.path.join(self.directory, name))
         return queue
 
     def __contains__(self, name: object) -> bool:
@@ -380,7 +380,7 @@ class Spool:
         try:
             return self.declared.exchanges.table
         except OSError as error:
-            refuse(error, 'read the declared exchanges', '')
+            refuse(error, 'read the declared exchanges', '', self.directory)
 
     def publish(
         self,
@@ -523,7 +523,7 @@ class Spool:
         try:
             return self.declared.removal.purge(queue.name, on_failure)
         except OSError as error:
-            refuse(error, 'purge', name)
+            refuse(error, 'purge', name, queue.queue_directory)
 
     def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
         """Say that this process consumes from a queue, for as long as it holds the ticket.

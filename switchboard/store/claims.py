@@ -26,7 +26,7 @@ from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, after, digest_of
 from switchboard.store.disk import Disk, draft_name
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -68,6 +68,11 @@ class Claim:
     def name(self) -> str:
         """The file's name in its folder."""
         return self.filebase + self.suffix
+
+    @property
+    def path(self) -> str:
+        """The file's path."""
+        return self.folder.path_of(self.name)
 
     def read(self) -> Entry:
         """Read the whole file, once."""
@@ -328,6 +333,7 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
     except OSError as error:
         if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name, disk)):
             raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
+        name_path(error, folder.path_of(name))
         raise
     if opened is None:
         return _open_claim(folder, filebase, suffix, disk) if folder.follow() else None
@@ -410,6 +416,7 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
         claim.close()
         if isinstance(error, FileNotFoundError):
             raise EntryTakenError('gone', filebase=filebase) from error
+        name_path(error, claim.path)
         if isinstance(error, PermissionError):  # the directory's fault: the entry itself could be opened
             raise DurabilityError(str(error), step='claim', filebase=filebase) from error
         raise

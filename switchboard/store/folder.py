@@ -37,8 +37,17 @@ RECORD_BYTES = 27
 MAX_LOOKED_AT = 1000
 
 
+def name_path(error: BaseException | None, path: str) -> None:
+    """Have an error of the system name the whole path of a file: below a descriptor it knows the name alone, or nothing."""
+    if isinstance(error, OSError) and error.errno and not str(error.filename).startswith('/'):
+        error.filename = path
+
+
 class Naming:
-    """A block in which an error of the system names the whole path of a file: below a descriptor it knows the name alone, or nothing."""
+    """A block in which an error of the system names the whole path of a file.
+
+    Where each message passes, a clause ``except`` does the same, which costs nothing unless there is an error.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -47,8 +56,7 @@ class Naming:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and error.errno and not str(error.filename).startswith('/'):
-            error.filename = self._path
+        name_path(error, self._path)
 
 
 class Folder:
@@ -107,6 +115,10 @@ class Folder:
 
         :param sync: False for what means nothing after a power cut.
         """
+        with self.naming(''):
+            self._make(sync=sync)
+
+    def _make(self, *, sync: bool) -> None:
         try:
             self.disk.mkdir(self.path, UNFINISHED_MODE)
             self._go_on()
@@ -116,7 +128,7 @@ class Folder:
                 return
         except FileNotFoundError:
             self._above().make(sync=sync)
-            self.make(sync=sync)
+            self._make(sync=sync)
             return
         if sync:
             try:
@@ -151,9 +163,13 @@ class Folder:
                 self.make(sync=False)
             return self.disk.open_lock_file(name, self.fd, flags=flags)
 
+    def path_of(self, name: str) -> str:
+        """:return: the path of a file in it; of no name, its own."""
+        return os.path.join(self.path, name) if name else self.path
+
     def naming(self, name: str) -> Naming:
-        """Have what the system refuses meanwhile of a file in it name the whole path."""
-        return Naming(os.path.join(self.path, name))
+        """Have what the system refuses meanwhile of a file in it name the whole path; without a name, its own."""
+        return Naming(self.path_of(name))
 
     def share(self) -> None:
         """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
@@ -179,7 +195,11 @@ class Folder:
         """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
         if self._fd < 0:
             return False
-        status = self.disk.fstat(self._fd)
+        try:
+            status = self.disk.fstat(self._fd)
+        except OSError as error:
+            name_path(error, self.path)
+            raise
         return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
 
     def close_to_new(self, closed: bool = True) -> None:
@@ -197,12 +217,13 @@ class Folder:
     def __getattr__(self, name: str) -> Any:
         if name not in ('fd', 'key'):
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
-        fd = self._open()
-        try:
-            status = self.disk.fstat(fd)
-        except BaseException:
-            self.disk.let_go(fd)
-            raise
+        with self.naming(''):
+            fd = self._open()
+            try:
+                status = self.disk.fstat(fd)
+            except BaseException:
+                self.disk.let_go(fd)
+                raise
         # Another thread may have opened it meanwhile, and go by its descriptor.
         if self.__dict__.setdefault('fd', fd) != fd:
             self.disk.let_go(fd)
@@ -277,7 +298,8 @@ class Folder:
 
         :raises FileNotFoundError: it was removed.
         """
-        return self.disk.with_room(self._scan)
+        with self.naming(''):
+            return self.disk.with_room(self._scan)
 
     def _scan(self) -> Scan:
         while True:
@@ -303,9 +325,18 @@ class Folder:
         :return: whether it was: what failed because something is not there is to be tried again.
         """
         disk = self.disk
-        status = disk.fstat(self.fd)
+        try:
+            status = disk.fstat(self.fd)
+        except OSError as error:
+            name_path(error, self.path)
+            raise
         if status.st_nlink or status.st_mode & CLOSED_BIT:
             return False
+        with self.naming(''):
+            return self._follow()
+
+    def _follow(self) -> bool:
+        disk = self.disk
         try:
             fd = self._open()
         except FileNotFoundError:
@@ -332,8 +363,10 @@ class Folder:
             try:
                 self.disk.rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
                 return
-            except FileNotFoundError:
-                if not self.follow():
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) or not self.follow():
+                    name_path(error, source.path_of(name))
+                    error.filename2 = self.path_of(target)
                     raise
 
     def receive_exclusive(self, source: Folder, name: str, target: str) -> None:
@@ -345,13 +378,19 @@ class Folder:
             try:
                 self.disk.rename_exclusive(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
                 return
-            except FileNotFoundError:
-                if not self.follow():
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) or not self.follow():
+                    name_path(error, source.path_of(name))
+                    error.filename2 = self.path_of(target)
                     raise
 
     def has(self, name: str) -> bool:
         """Is there anything of this name in it, or in the one that has taken its place?"""
-        return self.disk.exists(name, self.fd) or (self.follow() and self.disk.exists(name, self.fd))
+        try:
+            return self.disk.exists(name, self.fd) or (self.follow() and self.disk.exists(name, self.fd))
+        except OSError as error:
+            name_path(error, self.path_of(name))
+            raise
 
     def is_replaced(self) -> bool:
         """Does another directory stand at this path by now, because somebody renamed this one away or over?
@@ -380,8 +419,16 @@ class Folder:
     def read_at_once(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
         disk = self.disk
-        if disk.accelerator is not None:
-            return disk.accelerator.names(self.fd, most) or None
+        try:
+            if disk.accelerator is not None:
+                return disk.accelerator.names(self.fd, most) or None
+            return self._read_at_once(most)
+        except OSError as error:
+            name_path(error, self.path)
+            raise
+
+    def _read_at_once(self, most: int) -> tuple[list[str], int] | None:
+        disk = self.disk
         fd = disk.open_file('.', DIRECTORY_FLAGS, self.fd)
         try:
             status = disk.fstat(fd)
@@ -487,7 +534,11 @@ class Folder:
 
         On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`settle`.
         """
-        self.disk.fsync(self.fd)
+        try:
+            self.disk.fsync(self.fd)
+        except OSError as error:
+            name_path(error, self.path)
+            raise
 
     def settle(self) -> None:
         """As :meth:`sync`, and no file that came from another directory has its name there any more, whichever process renamed it."""

@@ -29,7 +29,7 @@ from switchboard.clock import Clock
 from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ class SharedCount(QueueCount):
         try:
             self._disk.lock_when_free(fd, f'the count of {self._queue}')
             self._read(fd)
-        except BaseException:
+        except BaseException as error:
             self._disk.let_go(fd)
+            name_path(error, self._folder.path_of(self._queue))
             raise
         self._fd = fd
         return self

@@ -26,7 +26,7 @@ from itertools import islice
 
 from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import FILE_MODE, Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 from switchboard.store.layout import SPARES
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -458,6 +458,9 @@ class FilePool:
             except FileNotFoundError:
                 if not self.folder.follow():
                     raise
+            except OSError as error:
+                name_path(error, self.folder.path_of(name))
+                raise
 
 
 def delete_unfinished(folder: Folder) -> int:

@@ -21,7 +21,7 @@ from switchboard.door_errors import DurabilityError, QueueError, QueueFullError,
 from switchboard.message.envelope import WHOLE
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, name_path
 from switchboard.store.kernel import APART, IN_ORDER
 from switchboard.store.pool import FilePool, PoolFile
 
@@ -85,14 +85,15 @@ class PreparedEntry:
             self.room.end(is_filled=True)
 
 
-def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
+def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> QueueError:
     """:return: the error that `refuse` raises; one that is of the tree already stays as it is, and tells the queue."""
     if isinstance(error, QueueError):
         error.queue = error.queue or queue
         return error
+    name_path(error, path)
     refused: QueueError
     if error.errno in _NO_ROOM:
-        reason = f'{step}: {error.strerror}; nothing was stored'
+        reason = f'{step}: {error.strerror}: {error.filename!r}; nothing was stored'
         refused = QueueFullError(reason, queue=queue, is_disk_full=True)
     else:
         refused = DurabilityError(str(error), step=step, queue=queue)
@@ -100,13 +101,14 @@ def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
     return refused
 
 
-def refuse(error: OSError, step: str, queue: str) -> NoReturn:
+def refuse(error: OSError, step: str, queue: str, path: str) -> NoReturn:
     """Raise the error of the tree that tells the producer what happened.
 
+    :param path: of the file or the directory, for an error that does not name it itself (see `name_path`).
     :raises QueueFullError: the disk is full, or the user's quota of it.
     :raises DurabilityError: anything else.
     """
-    raise refusal(error, step, queue)
+    raise refusal(error, step, queue, path)
 
 
 def is_out_of_files(error: QueueError) -> bool:
@@ -135,11 +137,11 @@ def write(
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
         if error.errno not in _NO_ROOM or not pool.free_space():
-            refuse(error, 'write', queue)
+            refuse(error, 'write', queue, pool.folder.path)
     try:
         return _write(pool, disk, parts, modified_ns)
     except OSError as error:
-        refuse(error, 'write', queue)
+        refuse(error, 'write', queue, pool.folder.path)
 
 
 def _write(
@@ -217,7 +219,9 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
         if isinstance(error, FileNotFoundError):
             _look_for_folder(items[published], error)
         if isinstance(error, OSError):
-            refuse(error, step, items[0].queue)
+            # A rename, and a flush of a directory, name what they are about.
+            folder = items[0].draft.folder if step == 'fdatasync' else items[0].folder
+            refuse(error, step, items[0].queue, folder.path)
         raise
     for item in items:
         item.leave(disk)

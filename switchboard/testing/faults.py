@@ -172,7 +172,11 @@ class FaultyDisk(Disk):
             self._carry_out(name, function, arguments, keys)
         if name == 'renameat2':
             return self.error
-        raise OSError(self.error, os.strerror(self.error))
+        # As the real calls do: a descriptor has no name.
+        names = [each for each in arguments[:2] if isinstance(each, str)]
+        raise OSError(
+            self.error, os.strerror(self.error), *names[:1], *((None, names[1]) if names[1:] else ())
+        )
 
     def _do_half(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         fd, what, offset = arguments

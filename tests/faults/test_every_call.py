@@ -63,6 +63,13 @@ class Case:
         except (Killed, *self.operation.errors) as error:
             self.error = error
 
+    def says_where(self) -> bool:
+        """Does an error of the system name a file or a directory, and not the queue alone?"""
+        cause = self.error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__
+        return cause is None or str(self.directory) in str(self.error)
+
     def restart(self) -> State:
         """:return: what is there after the process is gone and another one has recovered."""
         self.disk.bury()
@@ -136,11 +143,14 @@ EVERY_SECOND_DAY = (pytest.mark.slow, pytest.mark.in_turns('error', (IN_TURNS,),
 
 @pytest.mark.parametrize('error', ['EIO', pytest.param(IN_TURNS, marks=EVERY_SECOND_DAY)])
 @each_operation
-def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, scratch: Path) -> None:
+def test_a_call_that_fails_loses_nothing_and_names_a_path(
+    operation: Operation, error: str, scratch: Path
+) -> None:
     fault_at = one_after_another(operation) if error != 'EIO' else lambda number: {'error': errno.EIO}
     for case in cases(operation, scratch, fault_at):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
+        assert case.says_where(), case
         assert case.restart() in expected(case), case
 
 

@@ -112,7 +112,7 @@ TROUBLE = [errno.EIO, errno.EUCLEAN, errno.ENODEV, errno.EROFS, errno.ENOSPC, er
 @pytest.mark.parametrize('number', TROUBLE, ids=os.strerror)
 def test_trouble_of_the_disk_says_what_to_do_about_it_however_it_is_wrapped(number: int) -> None:
     bare = OSError(number, os.strerror(number), '/spool/in')
-    for error in (bare, refusal(bare, 'read', 'in')):
+    for error in (bare, refusal(bare, 'read', 'in', '')):
         (line,) = lines_of(error)
         assert system_advice(bare)
         assert line.endswith(f'; {system_advice(bare)}')

@@ -206,13 +206,15 @@ class TestFailure:
 def test_errors_of_the_system_become_errors_of_the_tree() -> None:
     for number, expected in ((errno.EFBIG, QueueFullError), (errno.EROFS, DurabilityError)):
         with pytest.raises(expected) as caught:
-            refuse(OSError(number, 'why'), 'step', 'in')
+            refuse(OSError(number, 'why', 'name'), 'step', 'in', '/spool/in/name')
         assert isinstance(caught.value.__cause__, OSError)
+        assert "why: '/spool/in/name'" in str(caught.value)
         assert not is_out_of_files(caught.value)
     with pytest.raises(DurabilityError) as caught_too:
-        refuse(OSError(errno.EMFILE, 'why'), 'open', 'in')
+        refuse(OSError(errno.EMFILE, 'why', '/spool/out'), 'open', 'in', '/spool/in')
     assert is_out_of_files(caught_too.value)
-    assert refusal(caught_too.value, 'step', 'out') is caught_too.value
+    assert str(caught_too.value).endswith("why: '/spool/out'")  # it knows better
+    assert refusal(caught_too.value, 'step', 'out', '') is caught_too.value
 
 
 class Filling(Disk):

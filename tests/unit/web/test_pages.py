@@ -152,7 +152,7 @@ def test_a_spool_that_is_gone_is_named_on_every_page(here: Browser) -> None:
 def test_trouble_of_the_disk_is_no_mistake_of_ours_and_says_what_to_do(here: Browser, number: int) -> None:
     scope = {'type': 'http', 'method': 'GET', 'path': '/api/entries', 'query_string': b'', 'headers': []}
     bare = OSError(number, os.strerror(number), '/spool/bad')
-    for error in (bare, refusal(bare, 'read', 'bad')):
+    for error in (bare, refusal(bare, 'read', 'bad', '')):
         answer = Routes(here.desk).on_our_error(Request(scope), error)
         text = json.loads(bytes(answer.body))['error']
         assert answer.status_code == 503
