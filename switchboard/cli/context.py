@@ -156,13 +156,12 @@ class Installation:
         :raises ConfigError: nothing says which it is.
         :raises FileNotFoundError: it is a queue of a spool, or stands above a spool: messages in a queue of a queue, or beside the spool, are found by nobody.
         """
+        if (config := self.config_or_none) is not None:
+            return config.spool  # else that would be one of its mistakes
         from switchboard.store.folder import why_no_spool
 
-        if self.named_spool is not None:
-            directory = self.named_spool.absolute()
-        else:
-            config = self.config_or_none
-            directory = config.spool if config is not None else self._spool_of_a_broken_config()
+        named = self.named_spool
+        directory = named.absolute() if named is not None else self._spool_of_a_broken_config()
         if reason := why_no_spool(directory):
             raise FileNotFoundError(errno.ENOENT, reason, str(directory))
         return directory

@@ -277,7 +277,7 @@ def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize('words', [('check',), ('start',)], ids=' '.join)
+@pytest.mark.parametrize('words', [('check',), ('start',), ('start', '-f')], ids=' '.join)
 @pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
 def test_a_configuration_that_takes_it_for_a_spool_is_a_mistake(
     tmp_path: Path, words: tuple[str, ...], place: str, what: str
