@@ -9,13 +9,12 @@ import logging
 from typing import Any
 
 from switchboard.clock import Clock
-from switchboard.errors import EntryTakenError, QueueError
+from switchboard.errors import QueueError
 from switchboard.events import event
 from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
-from switchboard.queue.consumer import UNREADABLE
 from switchboard.queue.wakeup import Wakeup
 from switchboard.runner.retirement import Lifetime
 from switchboard.runner.settling import Settler
@@ -56,7 +55,8 @@ class Loop:
         # The message at work may be what kills, and is worked on without others.
         self._is_one_alone = False
         self._takes_many = takes_many
-        self._alone: list[str] = []
+        # One that must be alone was given back, because it was not.
+        self._has_put_off = False
         self._next_recovery_ns = 0
         self._has_begun = False
         self._wake_ns: int | None = None
@@ -116,17 +116,12 @@ class Loop:
             return None
         self._is_one_alone = False
         try:
-            while self._alone:
-                if not queue.ready():  # an operator may have stopped it meanwhile
+            if self._has_put_off:
+                if (
+                    not queue.ready()
+                ):  # which finds it in its place again, before those that were read behind it
                     return None
-                filebase = self._alone.pop()
-                try:
-                    taken = Taken(filebase, *queue.dequeue(filebase))
-                except (EntryTakenError, *UNREADABLE) as error:
-                    event(log, logging.DEBUG, filebase, 'skipped', error=error)
-                    continue
-                self._is_one_alone = True
-                return taken
+                self._has_put_off = False
             found = queue.take()
             if found is None:
                 if not at_work:
@@ -134,7 +129,7 @@ class Loop:
             elif self._takes_many and self._has_one_life(found.filebase):
                 if at_work:
                     self.settler.give_back(found.filebase)
-                    self._alone.append(found.filebase)
+                    self._has_put_off = True
                     return None
                 self._is_one_alone = True
             return found
@@ -144,7 +139,7 @@ class Loop:
 
     def is_closed(self, at_work: int) -> bool:
         """Is nothing to be taken beside the messages at work, because one of them, or the next one, has to be alone?"""
-        return at_work > 0 and (self._is_one_alone or bool(self._alone))
+        return at_work > 0 and (self._is_one_alone or self._has_put_off)
 
     def _has_one_life(self, filebase: str) -> bool:
         assert self.queue is not None

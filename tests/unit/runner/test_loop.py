@@ -23,10 +23,13 @@ from switchboard.errors import (
     RunnerError,
     TemporaryFailure,
 )
+from switchboard.handoff.moving import claim_any, move
 from switchboard.message.naming import digest_of
-from switchboard.options import QueueOptions, RetryPolicy
-from switchboard.runner.settling import TRIES_ALONE_PER_S
+from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.runner.loop import Loop
+from switchboard.runner.settling import TRIES_ALONE_PER_S, Settler
 from switchboard.runners.command import LeftRunningError
+from switchboard.status.scoreboard import NullSlot
 from switchboard.testing import FakeClock, Signal, run_until_empty
 from tests.helpers.processes import Child
 from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
@@ -35,6 +38,15 @@ from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool,
 @pytest.fixture
 def spool(tmp_path: Path) -> Any:
     return make_spool(tmp_path)
+
+
+def make_loop(spool: Any) -> Loop:
+    """:return: the loop of a runner that has many messages at work at once."""
+    options, queue, clock = RunnerOptions(name='r', class_path='', queue='in'), spool['in'], spool.clock
+    settler = Settler(
+        spool, queue, options, NullSlot(), clock, on_error=lambda *_: None, is_stopping=lambda: False
+    )
+    return Loop(spool, queue, options, clock, settler, takes_many=True)
 
 
 class TestStopping:
@@ -365,6 +377,35 @@ class TestBatches:
         assert [msg for msg, _ in runner.seen] == [0, 2]
         assert not [call for call in slot.calls if call.startswith('error')]
         assert list(preserved(spool)) == [filebases[1]]
+
+    @pytest.mark.parametrize('is_at_work', [False, True], ids=['waits', 'at work elsewhere'])
+    def test_what_has_one_life_left_comes_behind_an_earlier_one_of_its_key(
+        self, tmp_path: Path, is_at_work: bool
+    ) -> None:
+        clock, strict = FakeClock(), QueueOptions(strict_order=True)
+        spool = make_spool(tmp_path, clock=clock, options=strict)
+        earlier = spool['from'].enqueue('earlier', order_key='k')
+        spool['in'].enqueue('another', order_key='other')
+        deadly = spool['in'].enqueue('deadly', order_key='k')
+        for _ in range(2):
+            spool['in'].dequeue(deadly)
+            spool['in'].recover_backup_files()
+        loop = make_loop(spool)
+        another = loop.take(0)
+        assert another.msg == 'another'
+        assert loop.take(1) is None  # it is put off
+        move(claim_any(spool['from'], earlier), spool['from'], spool['in'])
+        spool['in'].finish(another.claim)
+        if is_at_work:
+            elsewhere = make_spool(tmp_path, clock=clock, options=strict)['in']
+            taken = elsewhere.take()
+            assert loop.take(0) is None
+        else:
+            elsewhere, taken = spool['in'], loop.take(0)
+        assert taken.msg == 'earlier'
+        elsewhere.finish(taken.claim)
+        clock.advance(2)  # longer than it is left to the one that was before it
+        assert loop.take(0).msg == 'deadly'
 
     def test_a_poison_in_a_batch_takes_nobody_to_bad_with_it(self, tmp_path: Path) -> None:
         spool = make_spool(tmp_path)
