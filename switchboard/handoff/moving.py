@@ -45,6 +45,9 @@ def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cl
         if claim is not None:
             return claim
         working = queue.folder.has(filebase + CLAIMED)
+    except QueueError as error:
+        error.queue = queue.name
+        raise
     except OSError as error:
         refuse(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
     reason = 'a process is working on it' if working else 'no such entry'

@@ -24,17 +24,16 @@ from typing import Any, NamedTuple, Self
 from switchboard.errors import (
     ContentDisallowedError,
     CorruptEntryError,
-    EntryTakenError,
     QueueError,
     UnserializableError,
 )
-from switchboard.handoff.moving import claim_any, origin
+from switchboard.handoff.moving import claim_idle, origin
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
-from switchboard.message.naming import CLOCK_SLACK_NS, PRESERVED, READY, with_when
+from switchboard.message.naming import CLAIMED, CLOCK_SLACK_NS, PRESERVED, READY, with_when
 from switchboard.message.serializers import Raw, family
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.actions import check_is_worked_on
@@ -42,7 +41,7 @@ from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
-from switchboard.store.claims import Claim, claim_ready
+from switchboard.store.claims import Claim
 from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
@@ -184,20 +183,15 @@ class Editing:
 
 
 def _claim(queue: Switchboard, filebase: str) -> Claim:
-    try:
-        if queue.folder.has(filebase + PRESERVED):
-            return claim_any(queue, filebase)
+    """Lock an entry that nobody works on.  One that is ready is at work from here on, and shown as such."""
+    claim = claim_idle(queue, filebase, (READY, PRESERVED))
+    if claim.suffix == READY:
         try:
-            return claim_ready(queue.folder, filebase, queue.disk)
-        except EntryTakenError:
-            if not queue.consumer.recover([filebase], own=False):
-                raise
-            return claim_ready(queue.folder, filebase, queue.disk)  # its process had died
-    except QueueError as error:
-        error.queue = queue.name
-        raise
-    except OSError as error:
-        refuse(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
+            claim.replace(queue.folder, filebase, CLAIMED)
+        except OSError as error:
+            claim.close()
+            refuse(error, 'claim', queue.name, claim.path)
+    return claim
 
 
 def _check(kind: str, body: bytes, target: Switchboard) -> None:

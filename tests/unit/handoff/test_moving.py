@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
     EntryTakenError,
+    ForeignFileError,
     QueueError,
 )
 from switchboard.handoff.moving import claim_any, move, origin, send_back
 from switchboard.message.naming import after, digest_of
 from switchboard.operating.actions import Move, OperatorSession, Retry, Target
 from switchboard.operating.audit import Operator
+from switchboard.operating.editing import Editing
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS
@@ -57,6 +60,15 @@ class TestClaiming:
             pytest.raises(EntryTakenError, match='is working on it'),
         ):
             claim_any(spool['in'], filebase)
+
+    def test_nor_can_what_is_no_file_and_its_queue_is_named(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        path = Path(spool['in'].queue_directory, f'{filebase}.pck')
+        path.unlink()
+        path.mkdir()
+        for claim in (claim_any, lambda queue, name: Editing(spool, queue.name, name)):
+            with pytest.raises(ForeignFileError, match=f'^in/{re.escape(filebase)}: '):
+                claim(spool['in'], filebase)
 
     def test_nor_can_what_is_not_there(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
