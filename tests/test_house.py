@@ -379,6 +379,26 @@ def test_a_sleep_without_a_reason_is_noticed() -> None:
     assert not list(sleeps_without_a_reason('async def turn():\n    await asyncio.sleep(0)\n'))
 
 
+# A condition of a shell's loop stands in a line with it, and input that is read has an end.
+SHELL_LOOP = re.compile(r'\b(?:until|while) (?!read\b)[^\n;]*; *do\b')
+
+
+def test_no_shell_of_a_test_waits_without_a_bound() -> None:
+    here = {ROOT / 'tests' / 'helpers' / 'waiting.py', Path(__file__)}  # `shell_until` has one
+    found = [
+        path.relative_to(ROOT)
+        for path in ROOT.glob('tests/**/*.*')
+        if path.suffix in ('.py', '.sh') and path not in here and SHELL_LOOP.search(path.read_text())
+    ]
+    assert found == []
+
+
+def test_a_shell_that_waits_for_ever_is_noticed() -> None:
+    assert SHELL_LOOP.search('until [ -s x ]; do sleep 0.1; done')
+    assert SHELL_LOOP.search('while :; do sleep 600 & wait; done')
+    assert not SHELL_LOOP.search('while read -r line; do echo "$line"; done')
+
+
 # An error of these is one of many, and who passes it over says which it may be, or why it does not matter; a narrow one is named after its reason.
 BROAD = {
     'ArithmeticError',

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from tests.helpers.waiting import eventually
+from tests.helpers import waiting
+from tests.helpers.waiting import eventually, shell_until
 
 
 def test_the_first_true_value_is_what_was_waited_for() -> None:
@@ -16,3 +20,21 @@ def test_the_first_true_value_is_what_was_waited_for() -> None:
 def test_what_does_not_come_is_named(what: str) -> None:
     with pytest.raises(AssertionError, match='still not all there'):
         eventually(lambda: False, what, every=0.0, within_s=0.0)
+
+
+def test_a_shell_waits_for_a_condition_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / 'there'
+    begun = subprocess.Popen(
+        ['sh', '-c', f'echo; {shell_until(f"[ -e {there} ]")}; echo $n'], stdout=subprocess.PIPE
+    )
+    assert begun.stdout is not None
+    assert begun.stdout.readline() == b'\n'
+    there.touch()
+    assert int(begun.communicate(timeout=waiting.PATIENCE_S)[0]) < waiting.PATIENCE_S / waiting.SHELL_REST_S
+    monkeypatch.setattr(waiting, 'PATIENCE_S', 0.1)
+    ended = subprocess.run(
+        ['sh', '-c', f'{shell_until("false")}; echo $n'], stdout=subprocess.PIPE, timeout=60, check=True
+    )
+    assert ended.stdout == b'3\n'

@@ -12,6 +12,7 @@ T = TypeVar('T')
 PATIENCE_S = 120.0
 # Between two looks lies so many times what the first took, but not more than some time: what is waited for needs the processor, too.
 RESTS, REST_S = 3, 1.0
+SHELL_REST_S = 0.05
 
 
 def eventually(
@@ -39,3 +40,9 @@ def eventually(
         time.sleep(max(every, min(REST_S, RESTS * (now_s - looked_s))))
         looked_s = time.monotonic()
     return value
+
+
+def shell_until(condition: str) -> str:
+    """:return: a shell's words that wait until a condition holds, but no longer than `PATIENCE_S`: a shell outlives a test that has failed."""
+    looks = int(PATIENCE_S / SHELL_REST_S)
+    return f'n=0; until {condition} || [ $((n += 1)) -gt {looks} ]; do sleep {SHELL_REST_S}; done'

@@ -226,7 +226,7 @@ def test_the_rotation_reaches_the_master_and_nobody_else(tmp_path: Path) -> None
     words = script[1].replace('/opt/switchboard/bin/switchboard', str(command))
     assert words != script[1]
     waiting = subprocess.Popen(
-        ['sh', '-c', 'trap "echo reopened; exit 0" USR2; echo ready; while :; do sleep 600 & wait; done'],
+        ['sh', '-c', 'trap "echo reopened; exit 0" USR2; echo ready; sleep 600 & wait'],
         stdout=subprocess.PIPE,
         start_new_session=True,
         text=True,

@@ -27,7 +27,7 @@ from switchboard.runners.command import (
 )
 from tests.acceptance.installation import ends
 from tests.helpers.processes import Child
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, shell_until
 from tests.unit.runners.pipelines import Pipeline, mail
 
 PROGRAM = 'import os, signal, sys, time\n'
@@ -354,9 +354,7 @@ def test_what_has_emptied_its_environment_is_ended_as_well(bench: Bench, command
     code = f'import os, time; open({str(child)!r}, "w").write(str(os.getpid())); time.sleep(600)'
     popen = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {code!r}], env={{}})'
     words = {'python': sys.executable, 'code': shlex.quote(code), 'popen': shlex.quote(popen)}
-    shell = (
-        f'{command.format(**words)}\nwhile [ ! -s {child} ]; do sleep 0.01; done\nkill -9 $PPID; sleep 600'
-    )
+    shell = f'{command.format(**words)}\n{shell_until(f"[ -s {child} ]")}\nkill -9 $PPID; sleep 600'
     case = bench.program(f'os.execv("/bin/sh", ["sh", "-c", {shell!r}])')
     case.spool['in'].enqueue(mail())
     with Child(lambda: case.work(Command, 'do')) as runner:
@@ -407,7 +405,7 @@ def test_a_message_waits_for_a_program_that_has_become_another_users(
         script = f'echo $$ >> {name}/pids; exec sleep 600'
         command = f'{become_root} --reuid 0 --regid 0 --clear-groups sh -c {shlex.quote(script)}'
         if in_time:
-            until_begun = f'until [ -s {name}/pids ]; do sleep 0.1; done'
+            until_begun = shell_until(f'[ -s {name}/pids ]')
             command = f'sh -c {shlex.quote(f"{command} & {until_begun}; exit 75")}'
 
         def work() -> tuple[int, list[str], bool]:
@@ -466,7 +464,8 @@ def test_what_has_become_another_users_ends_with_its_control_group(
         script = f'echo $$ >> {name}/pids; exec sleep 600'
         command = f'{become_root} --reuid 0 --regid 0 --clear-groups sh -c {shlex.quote(script)}'
         end = 'kill -9 $PPID; sleep 600' if kills_runner else 'exit 1'
-        command = f'sh -c {shlex.quote(f"{command} & until test -s {name}/pids; do sleep 0.05; done; {end}")}'
+        until_begun = shell_until(f'[ -s {name}/pids ]')
+        command = f'sh -c {shlex.quote(f"{command} & {until_begun}; {end}")}'
         section = (
             f'[runner.do]\nclass = runners.command:Command\nqueue = in\ncommand = {command}\n[queue.in]\n'
         )
