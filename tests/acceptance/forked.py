@@ -17,6 +17,7 @@ waits at a socket for what it is to fork, says its number and later how it ended
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -134,6 +135,7 @@ def serve(asked: socket.socket, module: str, *imported: str) -> None:
         _import_the_verbs()
     for each in imported:
         importlib.import_module(each)
+    gc.freeze()  # what is forked need not look through what is here: to look is to write, and so to copy
     getproctitle()  # takes the room for titles, while the environment is where it was
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -212,7 +214,7 @@ def _leave(code: object) -> None:
         return
     threading._shutdown()  # waits for threads
     atexit._run_exitfuncs()
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):  # Python meets it again, and says so
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
