@@ -127,6 +127,15 @@ def age(seconds: float) -> str:
     return duration(seconds) if seconds >= 0 else f'in {duration(-seconds)}'
 
 
+def ago(seconds: float) -> str:
+    """:return: when something happened; the clock may have been set back since.
+
+    >>> ago(75), ago(-75)
+    ('1m15s ago', "1m15s ahead of this machine's clock")
+    """
+    return f'{duration(seconds)} ago' if seconds > -1 else f"{duration(-seconds)} ahead of this machine's clock"
+
+
 def size(count: int) -> str:
     """:return: a number of bytes, short.
 

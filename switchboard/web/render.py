@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from switchboard.operating.text import age, duration, escape_terminal, grouped, moment, number, size
+from switchboard.operating.text import age, ago, duration, escape_terminal, grouped, moment, number, size
 from switchboard.routing.topology import Graph
 from switchboard.web.forms import HALVES
 
@@ -72,7 +72,8 @@ def environment() -> Environment:
         extensions=[],
     )
     made.filters |= {
-        'ago': lambda seconds: '' if seconds is None else age(seconds),
+        'age': lambda seconds: '' if seconds is None else age(seconds),
+        'ago': lambda seconds: '' if seconds is None else ago(seconds),
         'stamp': _stamp,
         'when': _when,
         'iso': _iso,

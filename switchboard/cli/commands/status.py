@@ -14,7 +14,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.output import as_called, is_json, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
-from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
+from switchboard.operating.text import age, ago, duration, flag_lines, grouped, moment, one_line
 from switchboard.status.alive import is_stopped_by_a_signal, lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import (
@@ -83,8 +83,8 @@ def troubles(records: Sequence[Record], now_s: float) -> Iterator[tuple[str, str
         elif reason:
             yield record.title, reason
         if record.last_error and one_line(record.last_error) != reason:
-            when = age(now_s - record.last_error_ns / 1e9)
-            yield record.title, f'last error {when} ago: {one_line(record.last_error)}'
+            when = ago(now_s - record.last_error_ns / 1e9)
+            yield record.title, f'last error {when}: {one_line(record.last_error)}'
 
 
 # A reload starts the slices that have given up again, whether their section has changed or their program.
@@ -226,10 +226,10 @@ def _write_status(
     write_line(f'spool:  {snapshot.directory}')
     master = snapshot.master
     if master.reload_error:
-        when = age(now_s - master.reloaded_ns / 1e9)
-        write_line(click.style(f'reload: failed {when} ago, {one_line(master.reload_error)}', fg='red'))
+        when = ago(now_s - master.reloaded_ns / 1e9)
+        write_line(click.style(f'reload: failed {when}, {one_line(master.reload_error)}', fg='red'))
     elif master.reloaded_ns:
-        write_line(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
+        write_line(f'reload: {ago(now_s - master.reloaded_ns / 1e9)}')
     if busy_with:
         write_line(f'busy:   {one_line("; ".join(busy_with))}')
     if snapshot.records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,11 @@ def test_a_slice_in_trouble_is_told_of_with_its_reason(scoreboard: Scoreboard, t
     told = dict(troubles(take(tmp_path).records, 100.0))
     assert told['in 1/1'] == 'FATAL: no such class'
     assert told['out 1/1'] == 'starts again in 5.0s: exited with status 1'
-    assert told['well 1/1'].endswith('ago: ValueError: \\x1b[2J')
+    assert told['well 1/1'].startswith('last error ')
+    assert told['well 1/1'].endswith(" ahead of this machine's clock: ValueError: \\x1b[2J")
+    later = dict(troubles(take(tmp_path).records, time.time() + 60))
+    assert later['well 1/1'].startswith('last error 1m')
+    assert later['well 1/1'].endswith(' ago: ValueError: \\x1b[2J')
 
 
 def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
