@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 
 import click
@@ -121,23 +121,21 @@ class _Output(io.BufferedWriter):
     The file itself is Python's own: a Ctrl-C that came after a line was written, and before its buffer heard of that, had it written twice.
     """
 
+    # Each without a name of this module where all is well: the interpreter flushes once more at its end, when those are gone.
+
     def write(self, content: ReadableBuffer) -> int:
-        with _named():
+        try:
             return super().write(content)
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
 
     def flush(self) -> None:
-        with _named():
+        try:
             super().flush()
-
-
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
-    """Have an error name standard output."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = STANDARD_OUTPUT
-        raise
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
 
 
 def write_line(text: object = '', *, nl: bool = True) -> None:

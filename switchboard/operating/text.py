@@ -133,7 +133,9 @@ def ago(seconds: float) -> str:
     >>> ago(75), ago(-75)
     ('1m15s ago', "1m15s ahead of this machine's clock")
     """
-    return f'{duration(seconds)} ago' if seconds > -1 else f"{duration(-seconds)} ahead of this machine's clock"
+    return (
+        f'{duration(seconds)} ago' if seconds > -1 else f"{duration(-seconds)} ahead of this machine's clock"
+    )
 
 
 def size(count: int) -> str:

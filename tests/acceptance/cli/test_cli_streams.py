@@ -100,6 +100,20 @@ def test_streams_may_be_closed_from_the_start(spool: Spool, closed: tuple[int, .
     assert (ran.returncode, len(spool['in'].files)) == (0, 3), ran.stderr
 
 
+@pytest.mark.parametrize(
+    'words', [['ls'], ['queues', '--json'], ['enqueue', 'in'], ['version'], ['status']], ids=' '.join
+)
+def test_nothing_is_left_undone_at_the_end_that_the_interpreter_would_tell_of(
+    spool: Spool, words: list[str]
+) -> None:
+    command = [sys.executable, '-X', 'dev', '-W', 'error', '-m', 'switchboard', '-s', spool.directory, *words]
+    ran = subprocess.run(
+        command, input='x', capture_output=True, text=True, check=False, env=environment(), timeout=PATIENCE_S
+    )
+    assert ran.stdout
+    assert ran.stderr == ''
+
+
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
 @pytest.mark.parametrize('stream', ['stdout', 'stderr'])
 def test_streams_may_be_full_from_the_start(spool: Spool, stream: str) -> None:
