@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.exits import as_called
+from switchboard.cli.exits import as_called, quoted
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
 from switchboard.suggestions import did_you_mean
@@ -195,12 +195,13 @@ class Installation:
         path = self.config_path
         if path is None:
             return ''
+        from switchboard.operating.text import escape_terminal
         from switchboard.status.alive import masters_elsewhere
 
-        for pid, spool in masters_elsewhere(path.absolute(), self.directory):
+        for pid, spool in masters_elsewhere(escape_terminal(str(path.absolute())), self.directory):
             return (
                 f'master {pid} of this configuration is at work on {spool}, the spool that it named before: '
-                f'`switchboard -s {spool} stop` ends it'
+                f'`switchboard -s {quoted(spool)} stop` ends it'
             )
         return ''
 

@@ -164,15 +164,16 @@ def as_called(text: str, config: Path | None, spool: Path | None) -> str:
 
     def fit(match: re.Match[str]) -> str:
         if config is not None:
-            return f'`switchboard -C {_quoted(config)} '
+            return f'`switchboard -C {quoted(config)} '
         if match[1] in NEED_CONFIGURATION:
             return '`switchboard -C FILE '
-        return f'`switchboard -s {_quoted(spool)} '
+        return f'`switchboard -s {quoted(spool)} '
 
     return _ADVISED.sub(fit, text)
 
 
-def _quoted(path: Path | None) -> str:
+def quoted(path: Path | None) -> str:
+    """:return: a path as a shell wants it, in a command that a message names."""
     if re.fullmatch(r'[\w./-]+', str(path)):
         return str(path)
     import shlex

@@ -139,7 +139,8 @@ class Master:
         return self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        setproctitle.setproctitle(escape_terminal(title_of_master(self.config.spool, self.config.path)))
+        named = (escape_terminal(str(each)) for each in (self.config.spool, self.config.path))
+        setproctitle.setproctitle(title_of_master(*named))
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:

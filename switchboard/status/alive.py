@@ -104,19 +104,20 @@ def master_alive(spool: str | os.PathLike[str]) -> bool:
     return is_locked(own_directory(spool))
 
 
-def title_of_master(spool: str | os.PathLike[str], config: str | os.PathLike[str]) -> str:
+def title_of_master(spool: str, config: str) -> str:
     """:return: the title of a master's process, which names its spool and its configuration."""
-    return f'{TITLE.decode()}master {os.fspath(spool)} ({os.fspath(config)})'
+    return f'{TITLE.decode()}master {spool} ({config})'
 
 
-def masters_elsewhere(config: Path, spool: Path) -> Iterator[tuple[int, Path]]:
+def masters_elsewhere(config: str, spool: Path) -> Iterator[tuple[int, Path]]:
     """Find the masters that go by a configuration and work on another spool than it names by now.
 
-    :param config: the file.
+    :param config: the file, as a title has it.
     :param spool: the spool that it names.
     :return: the process and the spool of each that can be seen from here.
     """
-    before, after = os.fsencode(title_of_master('\n', config)).split(b'\n')
+    # No path has such a character in it.
+    before, after = title_of_master('\0', config).encode().split(b'\0')
     for process in Path('/proc').glob('[0-9]*'):
         try:
             title = (process / 'cmdline').read_bytes().rstrip(b'\0')

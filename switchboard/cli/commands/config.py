@@ -16,7 +16,7 @@ import click
 
 from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
-from switchboard.cli.exits import Exit
+from switchboard.cli.exits import Exit, quoted
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
@@ -153,7 +153,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     text = f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})'
     report(text, act='init', spool=str(spool.directory), queues=list(missing))
     if directory is not None:
-        goes_there = '' if directory.samefile('.') else f'cd {directory} && '
+        goes_there = '' if directory.samefile('.') else f'cd {quoted(directory)} && '
         print_note(f'next: look into {installation.made_config}, then `{goes_there}switchboard start`')
 
 
@@ -246,7 +246,7 @@ def _troubles_of(root: Path) -> Iterator[str]:
     if closed:
         yield (
             f'directories without the set-group-id bit ({_some(closed)}): a file that another user makes there has the group of that user; '
-            f'`find {root} -type d -exec chmod g+s {{}} +`'
+            f'`find {quoted(root)} -type d -exec chmod g+s {{}} +`'
         )
     foreign = [
         place.name
@@ -254,19 +254,19 @@ def _troubles_of(root: Path) -> Iterator[str]:
         if (place.stat().st_uid, place.stat().st_gid) != (owner.st_uid, owner.st_gid)
     ]
     if foreign:
-        yield f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
+        yield f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={quoted(root)} {quoted(root)}`'
     own = own_directory(root)
     if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
         yield (
             f'{own} belongs to another user than the spool: a master was started as that user, and the owner can start none; '
-            f'stop it, and `chown -R --reference={root} {own}`'
+            f'stop it, and `chown -R --reference={quoted(root)} {quoted(own)}`'
         )
     # A spool that is one user's alone may well have such directories.
     shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]
     if shut:
         yield (
             f'directories that are not open to the group, as the spool is ({_some(shut)}): only their owner can work there; '
-            f'`find {root} -type d -exec chmod g+rwx {{}} +`'
+            f'`find {quoted(root)} -type d -exec chmod g+rwx {{}} +`'
         )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from switchboard.cli.context import Installation, json_report_option, verb
-from switchboard.cli.exits import Exit
+from switchboard.cli.exits import Exit, quoted
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, report, write_line
 from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
@@ -65,7 +65,7 @@ def _tell_of_root(spool: Path) -> None:
     if os.geteuid() == 0 and owner != 0:
         print_note(
             f'{spool} belongs to user {owner}: its runners now run as root, and that user can start no master until '
-            f'`chown -R --reference={spool} {own_directory(spool)}`'
+            f'`chown -R --reference={quoted(spool)} {quoted(own_directory(spool))}`'
         )
 
 

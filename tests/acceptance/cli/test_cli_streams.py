@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -166,8 +167,9 @@ def test_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
         assert b'udce4' in ran.stdout
 
 
-def test_an_installation_works_in_a_directory_that_is_no_text(tmp_path: Path) -> None:
-    home = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xe4'))
+@pytest.mark.parametrize('name', [b'\xe4', b'two\nlines', b"it's; $HOME `id` %s"])
+def test_an_installation_works_in_a_directory_of_any_name(tmp_path: Path, name: bytes) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name))
     home.mkdir()
     config = home / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
@@ -192,6 +194,25 @@ def test_an_installation_works_in_a_directory_that_is_no_text(tmp_path: Path) ->
             act(*words)
     finally:
         act('stop')
+
+
+@pytest.mark.parametrize('name', ['two\nlines', "it's; $HOME `id` %s"])
+def test_a_command_that_a_message_names_reaches_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    config = home / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
+    assert program('-C', config, 'start').returncode == 0
+    try:
+        config.write_text(config.read_text().replace('spool = spool', 'spool = other'))
+        told = program('-C', config, 'status').stderr
+        found = re.search('is at work on .*`switchboard (.*)` ends it', told, re.DOTALL)
+        assert found, told
+        command = f'{sys.executable} -m switchboard {found[1]}'
+        done = subprocess.run(command, shell=True, check=False, timeout=PATIENCE_S, env=environment())
+        assert done.returncode == 0, command
+    finally:
+        program('-s', home / 'spool', 'stop')
 
 
 def test_every_verb_either_looks_or_changes() -> None:
