@@ -19,6 +19,7 @@ import os
 import random
 import stat as stat_module
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from switchboard.store.disk import Disk
@@ -52,24 +53,27 @@ class Moment:
 
         :param variant: another number, another outcome.
         """
-        _write(os.path.abspath(source), os.fspath(target), self.left(variant))
+        below: dict[str, list[tuple[str, bytes | str]]] = {}
+        for (directory, name), content in self.left(variant).items():
+            below.setdefault(directory, []).append((name, content))
+        os.makedirs(target, exist_ok=True)
+        _write(os.path.abspath(source), os.fspath(target), below)
 
     def left(self, variant: int = 0) -> dict[Slot, bytes | str]:
         """:return: the content of each file and the path of each directory that `restore` writes, by directory and name."""
         return self.model.after_cut(random.Random(f'{self.seed} {self.number} {variant}'))
 
 
-def _write(source: str, target: str, tree: dict[Slot, bytes | str]) -> None:
+def _write(source: str, target: str, below: dict[str, list[tuple[str, bytes | str]]]) -> None:
     """A directory whose own name is lost is lost with all that is in it: so from the top down."""
-    os.makedirs(target, exist_ok=True)
-    for (directory, name), content in tree.items():
-        if directory != source:
-            continue
-        path = os.path.join(target, name)
+    for name, content in below.get(source, ()):
+        path = f'{target}/{name}'
         if isinstance(content, str):
-            _write(content, path, tree)
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            _write(content, path, below)
         else:
-            with open(path, 'wb') as file:
+            with open(path, 'wb', buffering=0) as file:
                 file.write(content)
 
 
