@@ -21,6 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -31,6 +32,7 @@ from switchboard.testing.power import PowerLossDisk
 from tests.acceptance.storms.storm import storm
 from tests.faults.conftest import MEMORY
 from tests.faults.dying import die_at
+from tests.faults.images import Recovery
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.test_death_and_power import after_failed_syncs, after_recoveries
 from tests.faults.test_every_call import Case, cases, expected
@@ -89,7 +91,7 @@ def fault_table(scratch: Path) -> str:
 
 def count_calls(operation: Operation, directory: Path) -> int:
     directory.mkdir()
-    case = Case(operation, directory, 10**6, {})
+    case = Case(operation, directory, 10**6, {}, time.time(), Recovery())
     case.restart()
     directory.rmdir()
     return case.disk.count

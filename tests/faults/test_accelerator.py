@@ -20,7 +20,7 @@ import pytest
 from switchboard import Spool
 from switchboard.store.disk import Disk
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.world import World, observe
+from tests.faults.world import World, observe, remove
 from tests.helpers.accelerator import steps
 from tests.servers.place import missing
 
@@ -165,7 +165,7 @@ def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
         if os.WIFSIGNALED(status):
             met.add(name)
         assert observe(directory / 'spool') in operation.after_death(), (name, number)
-        shutil.rmtree(directory)
+        remove(directory)
     assert met == {name for name, _ in calls}
 
 
@@ -189,5 +189,5 @@ def test_a_call_that_fails_loses_nothing(
         assert code in (RETURNED, RAISED), (name, number, error)
         allowed = [operation.after if code == RETURNED else operation.before, *operation.between]
         assert observe(directory / 'spool') in allowed, (name, number, error)
-        shutil.rmtree(directory)
+        remove(directory)
     assert met == {name for name, _ in calls}

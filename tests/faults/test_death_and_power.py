@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS, Outcome, Seen, cuts
-from tests.faults.world import World, the_same_again
+from tests.faults.world import World, remove, the_same_again
 from tests.helpers.turns import CALLS, struck
 
 DIED = 'died'
@@ -54,7 +53,7 @@ def after_failed_syncs(
         power.note(OPERATION_DONE)
         for outcome in cuts(operation, directory, power, variants, returned=returned, seen=seen):
             yield outcome._replace(struck=number)
-        shutil.rmtree(directory)
+        remove(directory)
 
 
 def after_recoveries(
@@ -78,7 +77,7 @@ def after_recoveries(
             recover(world.path, power, clock)
         for outcome in cuts(operation, directory, power, variants, since=DIED, returned=False, seen=seen):
             yield outcome._replace(struck=number)
-        shutil.rmtree(directory)
+        remove(directory)
 
 
 def prepared(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import errno
-import gc
 import itertools
-import logging
-import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.logging import LogCaptureHandler
 
-from switchboard.testing.faults import FaultyDisk, Killed
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
+from switchboard.testing.faults import FaultyDisk
+from tests.faults.images import Recovery, deaths
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
-from tests.faults.world import State, World, observe
+from tests.faults.world import State, World, remove, the_same_again
 from tests.helpers.turns import CALLS, struck
 
 # An operation that makes more calls than this goes round in circles.
@@ -25,9 +25,6 @@ MAX_CALLS = 2000
 
 # What follows a short write, where nothing does.
 GOES_ON = 'and goes on'
-
-# After so many cases their descriptors are closed.
-FEW = 20
 
 # What works with several queues makes a hundred calls and more.
 LONG = ('three', '5 outputs', 'a pass of a runner')
@@ -43,24 +40,44 @@ each_operation = pytest.mark.parametrize(
 
 
 class Case:
-    """An operation, struck at one call."""
+    """An operation, struck at one call.
 
-    def __init__(self, operation: Operation, directory: Path, number: int, fault: Mapping[str, Any]) -> None:
+    :param start_s: when it begins; those that begin at the same time go alike until they are struck.
+    :param recovery: of all these.
+    """
+
+    def __init__(
+        self,
+        operation: Operation,
+        directory: Path,
+        number: int,
+        fault: Mapping[str, Any],
+        start_s: float,
+        recovery: Recovery,
+    ) -> None:
         self.operation = operation
-        self.directory = directory / str(number)
+        self.directory = directory / 'case'
         self.directory.mkdir()
         self.disk = FaultyDisk(**fault)
-        self.world = World(self.directory, self.disk)
-        operation.prepare(self.world)
-        self.disk.arm(number)
         self.error: BaseException | None = None
-        self.act()
+        self._start_s = start_s
+        self._recovery = recovery
+        with the_same_again(start_s) as clock:
+            self.world = World(self.directory, self.disk, clock)
+            operation.prepare(self.world)
+            self.disk.arm(number)
+            self._act()
 
-    def act(self) -> None:
+    def act_again(self) -> None:
+        self.disk.arm(0)
+        with the_same_again(self._start_s, seed=1):
+            self._act()
+
+    def _act(self) -> None:
         self.error = None
         try:
             self.operation.act(self.world)
-        except (Killed, *self.operation.errors) as error:
+        except self.operation.errors as error:
             self.error = error
 
     def says_where(self) -> bool:
@@ -73,8 +90,8 @@ class Case:
     def restart(self) -> State:
         """:return: what is there after the process is gone and another one has recovered."""
         self.disk.bury()
-        found = observe(self.world.path)
-        shutil.rmtree(self.directory)
+        found = self._recovery(self.world.path)
+        remove(self.directory)
         return found
 
     def __str__(self) -> str:
@@ -93,8 +110,11 @@ def cases(
     :param fault_at: what is special about the fault at a call.
     :param calls: which of them; by default all.
     """
-    for done, number in enumerate(struck(calls), 1):
-        case = Case(operation, directory, number, {**fault, **fault_at(number)})
+    start_s, recovery = time.time(), Recovery()
+    order = Folder(directory, Disk()).order  # as of all of them, and not asked for by each
+    for number in struck(calls):
+        each = {'order': order, **fault, **fault_at(number)}
+        case = Case(operation, directory, number, each, start_s, recovery)
         if case.disk.count < number:
             assert case.error is None
             assert case.restart() == operation.after
@@ -102,16 +122,6 @@ def cases(
             return
         assert number < MAX_CALLS
         yield case
-        if done % FEW == 0:
-            let_go()
-
-
-def let_go() -> None:
-    """Close what was open: a directory is closed with its object, and those stand in circles, or in the errors that were logged."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, LogCaptureHandler):
-            handler.records.clear()
-    gc.collect()
 
 
 def expected(case: Case) -> list[State]:
@@ -120,8 +130,9 @@ def expected(case: Case) -> list[State]:
     return [operation.after if case.error is None else operation.before, *operation.between]
 
 
-# Which error it is matters in a handful of places: one is tried at every call, the others take turns.
+# Which error it is matters in a handful of places: one is tried at each call, the others take turns.
 OTHERS = [number for name, number in ERRORS.items() if name != 'EIO']
+IN_TURNS = 'others in turns'
 
 
 def one_after_another(operation: Operation) -> Callable[[int], Mapping[str, Any]]:
@@ -136,29 +147,25 @@ def test_in_turns_every_error_is_met() -> None:
         assert {turns(number)['error'] for number in range(1, len(OTHERS) + 1)} == set(OTHERS)
 
 
-# The others each second day.
-IN_TURNS = 'others in turns'
-EVERY_SECOND_DAY = (pytest.mark.slow, pytest.mark.in_turns('error', (IN_TURNS,), days=2))
-
-
-@pytest.mark.parametrize('error', ['EIO', pytest.param(IN_TURNS, marks=EVERY_SECOND_DAY)])
-@each_operation
-def test_a_call_that_fails_loses_nothing_and_names_a_path(
-    operation: Operation, error: str, scratch: Path
-) -> None:
-    fault_at = one_after_another(operation) if error != 'EIO' else lambda number: {'error': errno.EIO}
-    for case in cases(operation, scratch, fault_at):
-        assert case.world.leaks() == [], case
-        assert case.disk.misuse == [], case
-        assert case.says_where(), case
-        assert case.restart() in expected(case), case
-
-
 def in_quarters(*errors: str) -> Callable[[Any], Any]:
     """Mark a test of two errors, each at half of the calls: one of the four on each day."""
     quarters = tuple(itertools.product(errors, CALLS))
     parametrize = pytest.mark.parametrize('quarter', quarters, ids=', '.join)
     return lambda test: pytest.mark.in_turns('quarter', quarters)(parametrize(test))
+
+
+@in_quarters('EIO', IN_TURNS)
+@each_operation
+def test_a_call_that_fails_loses_nothing_and_names_a_path(
+    operation: Operation, quarter: tuple[str, str], scratch: Path
+) -> None:
+    error, calls = quarter
+    fault_at = one_after_another(operation) if error == IN_TURNS else lambda number: {'error': errno.EIO}
+    for case in cases(operation, scratch, fault_at, calls):
+        assert case.world.leaks() == [], case
+        assert case.disk.misuse == [], case
+        assert case.says_where(), case
+        assert case.restart() in expected(case), case
 
 
 @pytest.mark.slow
@@ -172,9 +179,8 @@ def test_after_a_failure_the_same_process_can_do_it_again(
         if case.error is None or not operation.repeatable:
             case.restart()
             continue
-        case.disk.arm(0)
         first = str(case)
-        case.act()
+        case.act_again()
         assert case.error is None, first
         assert case.disk.misuse == [], first
         assert case.restart() == operation.after, first
@@ -211,6 +217,5 @@ def test_a_disk_that_stays_broken_loses_nothing(
 
 @each_operation
 def test_a_death_at_any_call_leaves_what_recovery_repairs(operation: Operation, scratch: Path) -> None:
-    for case in cases(operation, scratch, kill='simulated'):
-        assert isinstance(case.error, Killed)
-        assert case.restart() in operation.after_death(), case
+    for found, number, last in deaths(operation, scratch):
+        assert found in operation.after_death(), f'{operation}, killed at call {number}, after {last}'

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shutil
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,6 +19,9 @@ from switchboard.store.folder import Folder
 from switchboard.store.kernel import WITH_FILE
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
+from tests.faults.images import image, recorded
+from tests.faults.operations import OPERATIONS
+from tests.faults.world import World, remove, the_same_again
 from tests.helpers import turns
 
 VARIANTS = 100
@@ -78,6 +82,45 @@ def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(scratch: Path) -> 
     os.close(opened[0])
 
 
+def test_the_dead_have_no_directory_open(scratch: Path) -> None:
+    disk = FaultyDisk(kill='simulated')
+    folder = Folder(scratch, disk)
+    fd = folder.fd
+    disk.arm(1)
+    with pytest.raises(Killed):
+        folder.sync()
+    disk.bury()
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        os.fstat(fd)
+    assert disk.struck == 'fsync'
+
+
+@pytest.mark.parametrize('name', ['batch of three', 'hand-off, 1 output', 'enqueue in a new spool'])
+def test_one_run_shows_what_a_death_at_each_call_leaves(name: str, scratch: Path) -> None:
+    [operation] = [each for each in OPERATIONS if str(each) == name]
+    start_s = time.time()
+    with the_same_again(start_s) as clock:
+        shown = recorded(operation, scratch / 'run', clock).left
+    assert shown is not None
+    died = 0
+    for number in itertools.count(1):
+        disk = FaultyDisk(kill='simulated')
+        directory = scratch / 'dying'
+        directory.mkdir()
+        with the_same_again(start_s) as clock, suppress(Killed):
+            world = World(directory, disk, clock)
+            operation.prepare(world)
+            disk.arm(number)
+            operation.act(world)
+        disk.bury()
+        if not disk.struck:
+            break
+        died = number
+        assert image(world.path) == [left for left, first, _ in shown if first <= number][-1], number
+        remove(directory)
+    assert died > len(shown) > 3
+
+
 class Bench:
     """A directory on a disk that may lose power, and what was found in it afterwards."""
 
@@ -109,7 +152,7 @@ class Bench:
             last.restore(self.root, target, variant)
             files = sorted(path for path in target.rglob('*') if path.is_file())
             found.add(tuple((str(path.relative_to(target)), path.read_bytes()) for path in files))
-            shutil.rmtree(target)
+            remove(target)
         return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
+from tests.faults.world import remove
 
 pytestmark = pytest.mark.slow
 
@@ -141,5 +141,5 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) ->
             bodies, _, staged = found(after)
             assert bodies == [MAIL % 0, MAIL % 1], f'cut after change {moment.number} ({moment.last})'
             assert staged == []
-            shutil.rmtree(after)
+            remove(after)
     assert cuts > 30

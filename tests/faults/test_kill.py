@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from tests.faults.dying import ALL, FEWER_CALLS, Dying
 from tests.faults.operations import Operation
-from tests.faults.world import observe
+from tests.faults.world import observe, remove
 from tests.helpers.turns import FOURTHS, struck
 
 
@@ -41,4 +40,4 @@ def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
         assert os.WTERMSIG(status) == signal.SIGKILL
         found = observe(directory / 'spool')
         assert found in operation.after_death(), number
-        shutil.rmtree(directory)
+        remove(directory)

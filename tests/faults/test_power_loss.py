@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.testing.power import Moment, PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
-from tests.faults.world import DAMAGED, State, World, observe_after_cut
+from tests.faults.world import DAMAGED, State, World, observe_after_cut, remove
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability, Flush
@@ -30,6 +29,10 @@ pytestmark = pytest.mark.slow
 ORDERS = pytest.mark.parametrize(
     'order', [APART, WITH_FILE, IN_ORDER], ids=['apart', 'with the file', 'in order']
 )
+# What may be left at each moment is decided so many times.
+VARIANTS = 10
+# Runs of the pipeline, in two halves: one of them each day.
+HALF_SEEDS = 13
 OPERATION_BEGUN, OPERATION_DONE = 'operation begun', 'operation done'
 
 
@@ -59,7 +62,7 @@ def cut(
     if left not in seen:
         moment.restore(source, scratch, variant)
         seen[left] = observe_after_cut(scratch / 'spool', believing=believing)
-        shutil.rmtree(scratch)
+        remove(scratch)
     return seen[left]
 
 
@@ -111,17 +114,16 @@ def cuts(
 
 
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
-@pytest.mark.parametrize('variants', [1, pytest.param(10, marks=pytest.mark.slow)])
 @ORDERS
 @pytest.mark.in_turns
 def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
-    order: int, operation: Operation, variants: int, scratch: Path
+    order: int, operation: Operation, scratch: Path
 ) -> None:
     disk = PowerLossDisk(seed=1, order=order)
     directory = scratch / 'run'
     directory.mkdir()
     record(operation, directory, disk)
-    for outcome in cuts(operation, directory, disk, range(variants)):
+    for outcome in cuts(operation, directory, disk, range(VARIANTS)):
         assert outcome.found in outcome.allowed, outcome
 
 
@@ -176,28 +178,21 @@ def cut_pipelines(
                 tally.errors += [f'seed {seed}, moment {moment.number}: {error}' for error in errors]
                 if sought is not None and any(re.search(sought, error) for error in errors):
                     return tally
-        shutil.rmtree(source)
+        remove(source)
     return tally
 
 
-@pytest.mark.parametrize('first_seed', [0, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('first_seed', [0, HALF_SEEDS])
+@pytest.mark.in_turns('first_seed', (0, HALF_SEEDS))
 @ORDERS
 @pytest.mark.in_turns
 def test_a_pipeline_whose_processes_die_loses_and_doubles_nothing_when_the_power_goes(
     order: int, first_seed: int, scratch: Path
 ) -> None:
-    seeds = range(first_seed, first_seed + (5 if first_seed == 0 else 20))
+    seeds = range(first_seed, first_seed + HALF_SEEDS)
     tally = cut_pipelines(scratch, PowerLossDisk, seeds, order=order)
     assert tally.errors == []
     assert tally.kills > 5
-    assert tally.cuts > 300
-
-
-@pytest.mark.parametrize('order', [WITH_FILE, IN_ORDER], ids=['with the file', 'in order'])
-@pytest.mark.in_turns
-def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
-    tally = cut_pipelines(scratch, PowerLossDisk, range(40, 48), order=order, flush='two')
-    assert tally.errors == []
     assert tally.cuts > 300
 
 
@@ -290,19 +285,28 @@ class DirectoriesAlone(PowerLossDisk):
         super().__init__(seed, WITH_FILE)
 
 
+@ORDERS
+@pytest.mark.in_turns
+def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
+    """Not even where a flush of a file does less than the program is told: with one flush that is found out, see below."""
+    kind = Believer if order == APART else PowerLossDisk
+    tally = cut_pipelines(scratch, kind, range(40, 48), order=order, flush='two')
+    assert tally.errors == []
+    assert tally.cuts > 300
+
+
 @pytest.mark.parametrize('kind', [WithoutFileSync, WithDataSync, Believer, WithFileAlone, DirectoriesAlone])
 def test_one_flush_where_it_does_not_do_is_found_out(kind: type[PowerLossDisk], scratch: Path) -> None:
     assert cut_pipelines(scratch, kind, range(6), share=0.2, order=IN_ORDER, sought='').errors
 
 
-@pytest.mark.slow
 def test_lazy_promises_less_and_what_it_loses_is_found(scratch: Path) -> None:
     tally = cut_pipelines(scratch, PowerLossDisk, range(3), durability='lazy', sought='accepted')
     assert any('accepted' in error for error in tally.errors)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('durability', ['full', 'lazy'])
+@pytest.mark.in_turns('durability', ('full', 'lazy'))
 def test_nothing_is_delivered_that_was_never_sent_even_where_bodies_are_stale(
     durability: Durability, scratch: Path
 ) -> None:
