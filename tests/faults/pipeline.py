@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from switchboard.options import RunnerOptions
+from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
@@ -77,11 +77,8 @@ class Line:
             self.recover()
 
     def open(self, disk: Disk) -> Spool:
-        spool = Spool(self.directory, self.durability, disk=disk)
-        if self.flush != 'one':
-            for name in (*STAGES, *STAGES.values(), 'notes'):
-                spool.queue(name, flush=self.flush)
-        return spool
+        options = QueueOptions(durability=self.durability, flush=self.flush)
+        return Spool(self.directory, options=options, disk=disk)
 
     def die_in(self, work: Any) -> None:
         disk = FaultyDisk(self.random.randint(1, 60), kill='simulated', disk=self.disk)
