@@ -263,11 +263,13 @@ class AsyncRunner(Runner):
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""
         waiter = asyncio.create_task(self._woken.wait())
+        timeout_s = self._loop.trouble.still_s() or BEAT_S
         if self._may_begin():
             self._loop.wakeup.arm()
-            if self._loop.ready():
-                self._woken.set()
-        await asyncio.wait({*self._tasks, waiter}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            timeout_s = 0.0 if self._loop.ready() else self._loop.timeout_s()
+        await asyncio.wait(
+            {*self._tasks, waiter}, timeout=min(timeout_s, BEAT_S), return_when=asyncio.FIRST_COMPLETED
+        )
         self._rest(waiter)
         self._end_done()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import ConfigError, RunnerError, TemporaryFailure
-from switchboard.options import RunnerOptions
+from switchboard.errors import ConfigError, DestinationDown, RunnerError, TemporaryFailure
+from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
@@ -46,6 +47,44 @@ def test_as_many_messages_as_allowed_are_at_work_at_once(spool):
     assert make(Together, spool).run(until_empty=True) == 0
     assert sorted(spool['out'].dequeue(one)[0] for one in spool['out'].files) == list(range(10))
     assert spool['in'].get_files() == spool['in'].get_files('.bak') == []
+
+
+class Awaited(AsyncRunner):
+    """Its message ``long`` waits for the message ``last``; the first time there is trouble, if that is wanted."""
+
+    is_down = False
+
+    async def setup(self) -> None:
+        self.is_last_here = asyncio.Event()
+
+    async def dispose(self, msg, msgdata):
+        if msg == 'long':
+            async with asyncio.timeout(30):  # old age: what it waits for comes in less than a second
+                await self.is_last_here.wait()
+        elif msg == 'last':
+            if self.is_down:
+                self.is_down = False
+                raise DestinationDown
+            self.is_last_here.set()
+
+
+@pytest.mark.parametrize('waits_for', ['delay', 'rate', 'trouble'])
+def test_what_becomes_due_while_others_are_at_work_is_begun_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    monkeypatch.setattr('switchboard.runner.asyncrunner.BEAT_S', 3600)  # no help
+    options = QueueOptions(rate=4.0 if waits_for == 'rate' else None)
+    spool = Spool(tmp_path / 'spool', 'lazy', options=options)
+    before = (
+        ['long', 'one', 'two', 'three'] if waits_for == 'rate' else ['long']
+    )  # as many as it lets through at once
+    spool['in'].enqueue_many(before)
+    spool['in'].enqueue('last', delay=0.2 if waits_for == 'delay' else 0)
+    runner = make(Awaited, spool)
+    runner.is_down = waits_for == 'trouble'
+    runner.run(until_empty=True)
+    assert spool['in'].get_files() == spool['in'].get_files('.bak') == []
+    assert spool['bad'].get_files('.psv') == []
 
 
 class Count(AsyncRunner):
