@@ -27,7 +27,7 @@ from weakref import proxy
 from zope.interface import implementer
 
 from switchboard.clock import Clock
-from switchboard.errors import ConfigError, QueueError, RunnerError, UnknownQueueError
+from switchboard.errors import ConfigError, RunnerError, UnknownQueueError
 from switchboard.installing import needs
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import first_digest
@@ -188,12 +188,7 @@ class Runner:
         filebase = self.filebase
         if not filebase:
             return ''
-        assert self.queue is not None
-        try:
-            history = self.queue.history(filebase)
-        except QueueError:  # it is not ours any more, and nothing is stored anew by us
-            history = []
-        return first_digest(history, digest_of(filebase))
+        return first_digest(self._settler.history(filebase), digest_of(filebase))
 
     @cached_property
     def log(self) -> logging.Logger:

@@ -27,6 +27,7 @@ from switchboard.errors import (
 )
 from switchboard.events import AT_WORK, event, refusal_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
+from switchboard.message.journal import Record
 from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
@@ -54,9 +55,6 @@ KEPT_WAIT_S = 1.0
 KEPT_NOTED = 3
 # Counts of messages that have gone another way are of no use: with so many, begin again.
 MAX_COUNTED = 10_000
-
-# The verdict on a message that only is to be finished.
-DONE = Verdict('kept')
 
 
 class Trouble:
@@ -268,8 +266,8 @@ class Settler:
         _SETTLERS.add(self)
         # Set in the process that works, where spans are wanted: see `tracing`.
         self.tracing: Any = None
-        # Claimed, and the disk does not let them go: each with its verdict.
-        self._stuck: list[tuple[Work | str, Verdict]] = []
+        # Claimed, and the disk does not let them go: each with its verdict, and its transaction if all that is to be done is to commit that.
+        self._stuck: list[tuple[str, Verdict, ITransaction | None]] = []
         # How often in a row a message was kept.
         self._kept: dict[str, int] = {}
 
@@ -320,11 +318,14 @@ class Settler:
 
     def begin_span(self, taken: Taken) -> object:
         """:return: the span of a message, open."""
+        return self.tracing.begin(taken.filebase, taken.msgdata, self.history(taken.filebase))
+
+    def history(self, filebase: str) -> list[Record]:
+        """:return: the history of a message at work; nothing if it is not ours any more."""
         try:
-            history = self.queue.history(taken.filebase)
+            return self.queue.history(filebase)
         except QueueError:
-            history = []
-        return self.tracing.begin(taken.filebase, taken.msgdata, history)
+            return []
 
     def recovered(self, count: int) -> None:
         """Tell the scoreboard how many entries of dead owners are ready again."""
@@ -356,11 +357,8 @@ class Settler:
         return verdict._replace(record={**verdict.record, **changed})
 
     def _verdict(self, filebase: str, error: BaseException) -> Verdict:
-        try:
-            history = self.queue.history(filebase)
-        except QueueError:
-            history = []
-        return judge(error, history, self.queue.options, self.queue.steady.time_ns() / NS)
+        now_s = self.queue.steady.time_ns() / NS
+        return judge(error, self.history(filebase), self.queue.options, now_s)
 
     def keep(self, work: Work) -> Verdict:
         """Give a message back that ``dispose`` wants to see again, after a wait that grows."""
@@ -405,8 +403,7 @@ class Settler:
             if transaction in failed:
                 verdict = self._verdict(work.taken.filebase, failed[transaction])
                 if transaction in alone and verdict.outcome == 'requeued':
-                    verdict = DONE  # all that is to be done with it is to finish it
-                    self._keep_for_later(work, verdict, failed[transaction])
+                    self._keep_for_later(work.taken.filebase, verdict, failed[transaction], transaction)
                     self._slot.end('kept')
                 else:
                     left += self._settle(work, verdict)
@@ -440,7 +437,7 @@ class Settler:
             if work.span is not None and verdict.outcome == 'failed':
                 self.tracing.settled('shunt', work.span, filebase, began_ns)
         except QueueError as error:
-            self._keep_for_later(work, verdict, error)
+            self._keep_for_later(filebase, verdict, error)
             is_settled = False
         if verdict.outcome not in ('kept', 'requeued'):
             self._forget(filebase)
@@ -487,39 +484,37 @@ class Settler:
         except QueueError as error:
             self._keep_for_later(filebase, Verdict('requeued'), error)
 
-    def _keep_for_later(self, work: Work | str, verdict: Verdict, error: Exception) -> None:
+    def _keep_for_later(
+        self, filebase: str, verdict: Verdict, error: Exception, transaction: ITransaction | None = None
+    ) -> None:
         """Hold an entry that the disk does not let go, with its verdict: the acts of `dispose` are neither forgotten nor done twice."""
-        filebase = work if isinstance(work, str) else work.taken.filebase
         event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
         self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
-        self._stuck.append((work, verdict))
+        self._stuck.append((filebase, verdict, transaction))
         if len(self._stuck) >= MAX_PASSED_OVER:
             self.trouble.met()
 
     def give_back_stuck(self) -> None:
         """Try again to settle the messages that the disk did not let go."""
         stuck, self._stuck = self._stuck, []
-        for work, verdict in stuck:
+        for filebase, verdict, transaction in stuck:
             try:
-                if isinstance(work, str):
-                    self.queue.release(work)
-                elif verdict is DONE:
-                    self._finish(work)
+                if transaction is not None:
+                    self._finish(filebase, transaction)
                 elif verdict.outcome == 'requeued':
-                    self.queue.release(work.taken.filebase)
+                    self.queue.release(filebase)
                 else:
-                    filebase = work.taken.filebase
                     self._carry_out(filebase, verdict, is_noted=self._is_noted(filebase, verdict))
             except EntryTakenError:
                 pass  # it is not ours any more
             except QueueError as error:
-                self._keep_for_later(work, verdict, error)
+                self._keep_for_later(filebase, verdict, error, transaction)
 
-    def _finish(self, work: Work) -> None:
+    def _finish(self, filebase: str, transaction: ITransaction) -> None:
         """:raises QueueError: the disk still refuses."""
-        for error in self._spool.commit_all([work.transaction]).values():
+        for error in self._spool.commit_all([transaction]).values():
             raise error
-        self._forget(work.taken.filebase)
+        self._forget(filebase)
         self._slot.end('done')
 
     def _is_noted(self, filebase: str, verdict: Verdict) -> bool:

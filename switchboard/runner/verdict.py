@@ -75,7 +75,8 @@ def judge(
         error, QueueFullError | DurabilityError | QueueMismatchError | QueuePausedError | DestinationDown
     ):
         return Verdict('requeued', text, error=error)
-    attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
+    failures = count_since_retry(history, 'failed') + 1
+    attempt = failures + count_since_retry(history, 'deferred')
     record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}
     if isinstance(error, TemporaryFailure):
         record['event'] = 'deferred'
@@ -98,7 +99,6 @@ def judge(
         return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = _traceback(error)
-    failures = count_since_retry(history, 'failed') + 1
     if isinstance(error, PermanentFailure | MessageTooLargeError):
         return Verdict('failed', text, record=record)
     if failures >= options.max_attempts:
