@@ -31,6 +31,7 @@ from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_hist
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
+    from switchboard.store.kernel import Accelerator
     from switchboard.store.order_lock import OrderLock
     from switchboard.store.pool import FilePool, PoolFile
 
@@ -399,8 +400,8 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
-    at_once = order is None and disk.accelerator is not None
-    if at_once and (claim := _claim_at_once(folder, filebase, disk)) is not None:
+    steps = disk.accelerator if order is None else None
+    if steps is not None and (claim := _claim_at_once(steps, folder, filebase)) is not None:
         return claim
     claim = _open_claim(folder, filebase, READY, disk)
     if claim is None:
@@ -425,15 +426,12 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     return claim
 
 
-def _claim_at_once(folder: Folder, filebase: str, disk: Disk) -> Claim | None:
+def _claim_at_once(steps: Accelerator, folder: Folder, filebase: str) -> Claim | None:
     """Claim a ready entry in one call.
 
     :return: None if nothing was done.
     :raises EntryTakenError: as `claim_ready`.
     """
-    steps = disk.accelerator
-    if steps is None:
-        return None
     name = filebase + CLAIMED
     taken = steps.claim(folder.fd, filebase + READY, name)
     if not taken:

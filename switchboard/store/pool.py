@@ -33,6 +33,8 @@ TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from typing import TypeVar
 
+    from switchboard.store.kernel import Accelerator
+
     T = TypeVar('T')
 
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
@@ -157,14 +159,11 @@ class FilePool:
         self._lent += 1
         return file
 
-    def rewrite(self, content: bytes) -> PoolFile | None:
+    def rewrite(self, steps: Accelerator, content: bytes) -> PoolFile | None:
         """Write a whole message into a spare, in one call.
 
         :return: the file, locked; None if :meth:`acquire` and the disk's own calls are to do it.
         """
-        steps = self.disk.accelerator
-        if steps is None:
-            return None
         while (file := _pop(self.kept_open)) is not None:
             if steps.rewrite(file.fd, file.size, content):
                 file.size = len(content)
@@ -279,7 +278,7 @@ class FilePool:
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
-            if self.disk.accelerator is not None and self._leave(fd, folder, name, size):
+            if (steps := self.disk.accelerator) is not None and self._leave(steps, fd, folder, name, size):
                 return
             try:
                 self.folder.receive(folder, name, name)
@@ -293,13 +292,12 @@ class FilePool:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def _leave(self, fd: int, folder: Folder, name: str, size: int) -> bool:
+    def _leave(self, steps: Accelerator, fd: int, folder: Folder, name: str, size: int) -> bool:
         """Rename a small file into the pool, and let go of it if it is not to be kept open, in one call.
 
         :return: False if nothing was done.
         """
-        steps = self.disk.accelerator
-        if steps is None or self.scrub or size > KEPT_BYTES:
+        if self.scrub or size > KEPT_BYTES:
             return False
         stays = self._lent > 0 and len(self.kept_open) < KEPT_OPEN
         if not steps.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from switchboard.message.envelope import Parts
     from switchboard.queue_defaults import Flush
+    from switchboard.store.kernel import Accelerator
     from switchboard.store.limits import Room
 
     class Holder(Protocol):
@@ -147,8 +148,9 @@ def write(
 def _write(
     pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
 ) -> PoolFile:
-    if disk.accelerator is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
-        draft = pool.rewrite(parts[0])
+    steps = disk.accelerator
+    if steps is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
+        draft = pool.rewrite(steps, parts[0])
         if draft is not None:
             return draft
     draft = pool.acquire()
@@ -183,7 +185,8 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
-    if disk.accelerator is None or sync or len(items) > 1 or not _move(items[0], disk):
+    steps = disk.accelerator
+    if steps is None or sync or len(items) > 1 or not _move(items[0], steps):
         _publish(items, pool, disk, sync=sync, flush=flush)
 
 
@@ -236,15 +239,15 @@ def _make_room(items: Sequence[PreparedEntry]) -> None:
             return
 
 
-def _move(item: PreparedEntry, disk: Disk) -> bool:
+def _move(item: PreparedEntry, steps: Accelerator) -> bool:
     """Publish one draft, and drop the lock, in one call.
 
     :return: False if nothing was done.
     """
-    steps, draft = disk.accelerator, item.draft
-    if steps is None or item.room is not None:
-        return False
-    return steps.move(draft.folder.fd, draft.name, item.folder.fd, item.filebase + READY, draft.fd)
+    draft = item.draft
+    return item.room is None and steps.move(
+        draft.folder.fd, draft.name, item.folder.fd, item.filebase + READY, draft.fd
+    )
 
 
 def is_one_flush(flush: str, folder: Folder) -> bool:
