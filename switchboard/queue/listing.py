@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Protocol
 
 from switchboard.clock import Clock
-from switchboard.errors import DurabilityError
 from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
@@ -29,7 +28,8 @@ from switchboard.message.naming import (
 )
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder, name_path
+from switchboard.store.folder import Folder
+from switchboard.store.publishing import refuse
 from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
@@ -138,7 +138,7 @@ class Listing:
         try:
             read = self.folder.read_at_once()
         except OSError as error:
-            raise self._refusal(error) from error
+            refuse(error, 'list', self.queue, self.folder.path)
         if read is None:
             return self._walk(suffix)
         names, self.size_bytes = read
@@ -162,13 +162,9 @@ class Listing:
                     if len(names) < NAMES_AT_A_TIME:
                         break
         except OSError as error:
-            raise self._refusal(error) from error
+            refuse(error, 'list', self.queue, self.folder.path)
         self.is_whole = self.seen <= NAMES_IN_ONE_CALL
         self._has_read(found)
-
-    def _refusal(self, error: OSError) -> DurabilityError:
-        name_path(error, self.folder.path)
-        return DurabilityError(str(error), step='list', queue=self.queue)
 
     def _has_read(self, found: int) -> None:
         self.is_sparse = is_sparse(self.size_bytes, self.seen)
@@ -274,7 +270,7 @@ class Listing:
         try:
             return any(self.folder.has(filebase + suffix) for suffix in suffixes)
         except OSError as error:
-            raise DurabilityError(str(error), step='look', queue=self.queue) from error
+            refuse(error, 'look', self.queue, self.folder.path)
 
     def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None:
         """See `asked_wait_ns`, of an entry that is ready."""
