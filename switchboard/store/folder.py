@@ -15,7 +15,7 @@ from switchboard.store.layout import DEDUPE_PREFIX, DRAFT_PREFIX, HELD_PREFIX, R
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -359,24 +359,19 @@ class Folder:
         steps = self.disk.accelerator
         if steps is not None and steps.move(source.fd, name, self.fd, target, -1):
             return
-        while True:
-            try:
-                self.disk.rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
-                return
-            except OSError as error:
-                if not isinstance(error, FileNotFoundError) or not self.follow():
-                    name_path(error, source.path_of(name))
-                    error.filename2 = self.path_of(target)
-                    raise
+        self._receive(self.disk.rename, source, name, target)
 
     def receive_exclusive(self, source: Folder, name: str, target: str) -> None:
         """As :meth:`receive`, and without replacing.
 
         :raises FileExistsError: see `Disk.rename_exclusive`.
         """
+        self._receive(self.disk.rename_exclusive, source, name, target)
+
+    def _receive(self, rename: Callable[..., None], source: Folder, name: str, target: str) -> None:
         while True:
             try:
-                self.disk.rename_exclusive(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
+                rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
                 return
             except OSError as error:
                 if not isinstance(error, FileNotFoundError) or not self.follow():
