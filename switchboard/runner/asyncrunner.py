@@ -262,15 +262,7 @@ class AsyncRunner(Runner):
 
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""
-        waiter = asyncio.create_task(self._woken.wait())
-        timeout_s = self._loop.trouble.still_s() or BEAT_S
-        if self._may_begin():
-            self._loop.wakeup.arm()
-            timeout_s = 0.0 if self._loop.ready() else self._loop.timeout_s()
-        await asyncio.wait(
-            {*self._tasks, waiter}, timeout=min(timeout_s, BEAT_S), return_when=asyncio.FIRST_COMPLETED
-        )
-        self._rest(waiter)
+        await self._sleep(BEAT_S, is_looking=self._may_begin())
         self._end_done()
 
     def _end_done(self) -> None:
@@ -285,21 +277,26 @@ class AsyncRunner(Runner):
         with Hook(self, 'snooze'):
             self.snooze(0)
         self.slot.rest()
+        await self._sleep(self.options.hang_timeout_s / 3, is_looking=True)
+
+    async def _sleep(self, longest_s: float, *, is_looking: bool) -> None:
+        """Wait until a message has ended, something wakes, or the time is over.
+
+        :param is_looking: a message that is there, or comes, or becomes due, wakes, unless there is trouble.
+        """
         loop = self._loop
         waiter = asyncio.create_task(self._woken.wait())
-        timeout_s = loop.trouble.still_s()
-        if timeout_s <= 0:
+        timeout_s = loop.trouble.still_s() or longest_s
+        if is_looking and not loop.trouble.is_on():
             loop.wakeup.arm()
             timeout_s = 0.0 if loop.ready() else loop.timeout_s()
-        await asyncio.wait({waiter}, timeout=min(timeout_s, self.options.hang_timeout_s / 3))
-        self._rest(waiter)
-
-    def _rest(self, waiter: asyncio.Task[Any]) -> None:
-        """Stop waiting, and forget what woke."""
+        await asyncio.wait(
+            {*self._tasks, waiter}, timeout=min(timeout_s, longest_s), return_when=asyncio.FIRST_COMPLETED
+        )
         waiter.cancel()
-        self._woken.clear()
-        self._loop.wakeup.wait(0)
-        self._loop.wakeup.disarm()
+        self._woken.clear()  # of what woke
+        loop.wakeup.wait(0)
+        loop.wakeup.disarm()
 
 
 # Its event loop turns.  In a forked child the loop would turn on, or, from Python 3.14 on, do nothing for ever: there a task can run only in the
