@@ -28,11 +28,14 @@ from kombu.serialization import SKIP_DECODE, TRUSTED_CONTENT, dumps, loads, prep
 from switchboard.errors import CorruptEntryError
 from switchboard.kombu_transport.payload import pack
 from switchboard.message.content_types import check_encoding, decompress
+from switchboard.message.metadata import MISSPELLED
 
 # Text needs no serializer.
 DEFAULT_ACCEPT = ('json', 'text/plain')
 # As Python's module is called; kombu knows it by two other names.
 _ALIASES = {'bz2': 'bzip2'}
+# What means something to the queue, and nothing to kombu.
+QUEUE_KEYS = {'delay', 'not_before', 'ttl', 'order_key', 'dedupe_key', *MISSPELLED}
 
 
 def write(
@@ -51,7 +54,12 @@ def write(
     :raises kombu.exceptions.EncodeError: the serializer does not hold the value.
     :raises kombu.exceptions.SerializerNotInstalled: there is no such serializer.
     :raises LookupError: there is no such compression.
+    :raises TypeError: a keyword is one of the queue's, as ``delay``, which no message of kombu has.
     """
+    if keys := sorted(properties.keys() & QUEUE_KEYS):
+        raise TypeError(
+            f'{", ".join(keys)}: what the queue is to do is said where the message is put: enqueue, emit, publish'
+        )
     content_type, content_encoding, body = dumps(value, serializer=serializer)
     all_headers = dict(headers or {})
     if compression:

@@ -68,6 +68,12 @@ def test_what_is_said_at_enqueue_is_a_property_of_the_message(queue, spool_path)
     assert message.delivery_info['routing_key'] == 'k'
 
 
+@pytest.mark.parametrize('key', ['delay', 'ttl', 'order_key', 'dedupe_key', 'delay_s'])
+def test_what_is_to_be_said_at_enqueue_is_refused_here(key):
+    with pytest.raises(TypeError, match=f'^{key}: .* enqueue, emit, publish'):
+        content.write(1, **{key: 5})
+
+
 def test_what_is_not_accepted_is_neither_read_nor_decompressed():
     written = content.write(VALUE, serializer='pickle', compression='zlib')
     with pytest.raises(ContentDisallowed):
