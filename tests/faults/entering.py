@@ -83,7 +83,14 @@ def drop_file(world: World) -> None:
     Path(queue.queue_directory, 'a.eml').write_text(MAIL)
 
 
-@operation('adopt a dropped file', {'in': (MAIL,)}, {'in': (MAIL,)}, prepare=drop_file, durable=True)
+@operation(
+    'adopt a dropped file',
+    {'in': (MAIL,)},
+    {'in': (MAIL,)},
+    prepare=drop_file,
+    durable=True,
+    knows_inodes=True,
+)
 def adopt_file(world: World) -> None:
     world.queue('in').take()
 
@@ -99,6 +106,7 @@ def deliver_to_maildir(world: World) -> None:
     {'letters': (MAIL,)},
     prepare=deliver_to_maildir,
     durable=True,
+    knows_inodes=True,
 )
 def adopt_mail(world: World) -> None:
     world.queue('letters').take()

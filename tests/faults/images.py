@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.testing.faults import FaultyDisk
+from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.operation import Operation
 from tests.faults.world import State, World, observe, remove
 
@@ -105,11 +107,27 @@ def recorded(operation: Operation, directory: Path, clock: Clock = SYSTEM_CLOCK)
     return disk
 
 
+def died(operation: Operation, directory: Path, number: int, clock: Clock = SYSTEM_CLOCK) -> FaultyDisk:
+    """Let a process die at one call of an operation."""
+    directory.mkdir()
+    disk = FaultyDisk(kill='simulated')
+    world = World(directory, disk, clock)
+    operation.prepare(world)
+    disk.arm(number)
+    with suppress(Killed):
+        operation.act(world)
+    disk.bury()
+    return disk
+
+
 def deaths(operation: Operation, scratch: Path) -> Iterator[tuple[State, int, str]]:
     """Let a process die at each call of an operation, and another recover.
 
     :return: what is there then; and see `MortalDisk`.
     """
+    if operation.knows_inodes:
+        yield from _deaths_one_by_one(operation, scratch / 'died')
+        return
     disk, recovery, after = recorded(operation, scratch / 'run'), Recovery(), scratch / 'after'
     assert disk.left, 'an operation that calls nothing proves nothing'
     assert recovery(disk.path) == operation.after
@@ -118,3 +136,16 @@ def deaths(operation: Operation, scratch: Path) -> Iterator[tuple[State, int, st
         yield recovery(after), number, last
         if after.exists():
             remove(after)
+
+
+def _deaths_one_by_one(operation: Operation, directory: Path) -> Iterator[tuple[State, int, str]]:
+    last = ''
+    for number in count(1):
+        last, struck = died(operation, directory, number).struck, last
+        found = observe(directory / 'spool')
+        remove(directory)
+        if not last:
+            assert found == operation.after
+            assert number > 1, 'an operation that calls nothing proves nothing'
+            return
+        yield found, number, struck

@@ -38,6 +38,8 @@ class Operation:
     repeatable: bool = True
     # Is it on the disk when it returns?  The others are one rename, which a power cut may undo, and no more.
     durable: bool = False
+    # Does it know a file by its inode, which no copy has?
+    knows_inodes: bool = False
 
     def __str__(self) -> str:
         return self.name

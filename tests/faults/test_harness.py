@@ -7,7 +7,6 @@ import itertools
 import os
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,9 +18,9 @@ from switchboard.store.folder import Folder
 from switchboard.store.kernel import WITH_FILE
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
-from tests.faults.images import image, recorded
+from tests.faults.images import died, image, recorded
 from tests.faults.operations import OPERATIONS
-from tests.faults.world import World, remove, the_same_again
+from tests.faults.world import remove, the_same_again
 from tests.helpers import turns
 
 VARIANTS = 100
@@ -102,23 +101,14 @@ def test_one_run_shows_what_a_death_at_each_call_leaves(name: str, scratch: Path
     with the_same_again(start_s) as clock:
         shown = recorded(operation, scratch / 'run', clock).left
     assert shown is not None
-    died = 0
     for number in itertools.count(1):
-        disk = FaultyDisk(kill='simulated')
-        directory = scratch / 'dying'
-        directory.mkdir()
-        with the_same_again(start_s) as clock, suppress(Killed):
-            world = World(directory, disk, clock)
-            operation.prepare(world)
-            disk.arm(number)
-            operation.act(world)
-        disk.bury()
+        with the_same_again(start_s) as clock:
+            disk = died(operation, scratch / 'died', number, clock)
         if not disk.struck:
             break
-        died = number
-        assert image(world.path) == [left for left, first, _ in shown if first <= number][-1], number
-        remove(directory)
-    assert died > len(shown) > 3
+        assert image(scratch / 'died' / 'spool') == [left for left, first, _ in shown if first <= number][-1]
+        remove(scratch / 'died')
+    assert number > len(shown) > 3
 
 
 class Bench:

@@ -1,38 +1,53 @@
-"""A real SIGKILL of a real process at each call of each operation: what recovery finds is before, after, or listed."""
+"""A real SIGKILL of a real process in each operation, before it begins and after each of its changes: what recovery finds is before, after, or listed.
+
+A death between two changes leaves what one at the first call after the former leaves, for locks and memory are gone in any case: see `images`.
+Whole runs, which do not always go alike, are killed at each call.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.dying import ALL, FEWER_CALLS, Dying
+from tests.faults.dying import ALL, FEWER_CALLS, RUNS
+from tests.faults.images import recorded
 from tests.faults.operations import Operation
 from tests.faults.world import observe, remove
+from tests.helpers.aside import Aside
 from tests.helpers.turns import FOURTHS, struck
 
 
 @pytest.fixture(scope='session')
-def dying() -> Iterator[Dying]:
-    made = Dying()
-    yield made
-    made.close()
+def dying() -> Iterator[Aside]:
+    with Aside('tests.faults.dying:die_aside') as made:
+        yield made
+
+
+def deadly(operation: Operation, fourth: str, scratch: Path) -> Iterable[int]:
+    """:return: a fourth of the calls to die at."""
+    if operation in RUNS:
+        return struck(fourth)
+    numbers = [number for _, number, _ in recorded(operation, scratch / 'recorded').left or ()]
+    assert numbers
+    first, step = FOURTHS[fourth]
+    return numbers[first - 1 :: step]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', ALL, ids=str)
-@pytest.mark.parametrize('calls', FOURTHS)
-@pytest.mark.in_turns('calls', tuple(FOURTHS))
+@pytest.mark.parametrize('fourth', FOURTHS)
+@pytest.mark.in_turns('fourth', tuple(FOURTHS))
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
-    calls: str, operation: Operation, scratch: Path, dying: Dying
+    fourth: str, operation: Operation, scratch: Path, dying: Aside
 ) -> None:
-    for number in struck(calls):
+    for number in deadly(operation, fourth, scratch):
         directory = scratch / str(number)
         directory.mkdir()
-        status = dying.at(operation, directory, number)
+        status = dying(str(operation), str(directory), number)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == FEWER_CALLS
             assert number > 1
