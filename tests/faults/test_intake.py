@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,12 +17,14 @@ from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import remove
+from tests.helpers.turns import CALLS, struck
 
 pytestmark = pytest.mark.slow
 
 MAIL = b'Subject: %d\n\nbody\n'
 # One operation makes fewer calls than that.
 MAX_CALLS = 1000
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 
 
 def make_spool(home: Path, disk: Disk) -> Spool:
@@ -59,9 +60,9 @@ def found(home: Path) -> tuple[list[bytes], list[str], list[str]]:
     return sorted(bodies), spool['bad'].get_files(PRESERVED), os.listdir(home / 'spool' / '.stage')
 
 
-def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
-    """Strike the first, second, ... call of taking everything in, until a run meets no fault."""
-    for number in itertools.count(1):
+def worlds(tmp_path: Path, calls: str, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
+    """Strike the first, third, ... call of taking everything in, or the second, fourth, ..., until a run meets no fault."""
+    for number in struck(calls):
         assert number < MAX_CALLS
         home = tmp_path / str(number)
         home.mkdir()
@@ -79,38 +80,50 @@ def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
                 letterbox.collect(names)
         except Killed:
             pass
-        struck = bool(disk.struck)
         disk.bury()
         yield home, disk
-        if not struck:
+        remove(home)
+        if not disk.struck:
             return
 
 
 EVERYTHING = sorted(MAIL % number for number in range(4))
 
 
-def test_a_process_that_dies_at_any_call_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None:
+def half_of_the_calls(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test of half of the calls: one half each day."""
+    mark = pytest.mark.in_turns('calls', tuple(CALLS))
+    return cast('Callable[..., None]', mark(pytest.mark.parametrize('calls', CALLS)(test)))
+
+
+@half_of_the_calls
+def test_a_process_that_dies_at_any_call_neither_loses_nor_doubles_a_dropped_mail(
+    calls: str, scratch: Path
+) -> None:
     deaths = 0
-    for home, disk in worlds(tmp_path, kill='simulated'):
+    for home, disk in worlds(scratch, calls, kill='simulated'):
         deaths += 1
         bodies, bad, staged = found(home)
         assert bodies == EVERYTHING, f'died at call {disk.fail_at} ({disk.struck})'
         assert len(bad) == 1, f'died at call {disk.fail_at} ({disk.struck})'
         assert staged == []
-    assert deaths > 50
+    assert deaths > 25
 
 
-@pytest.mark.parametrize('error', [errno.EIO, errno.ENOSPC, errno.EACCES])
-def test_any_call_may_fail_once(tmp_path: Path, error: int) -> None:
-    for home, disk in worlds(tmp_path, error=error):
+@pytest.mark.parametrize('error', ERRORS)
+@pytest.mark.in_turns('error', ERRORS)
+@half_of_the_calls
+def test_any_call_may_fail_once(calls: str, error: int, scratch: Path) -> None:
+    for home, disk in worlds(scratch, calls, error=error):
         bodies, bad, staged = found(home)
         assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.struck})'
         assert len(bad) == 1, f'call {disk.fail_at} ({disk.struck})'
         assert staged == []
 
 
-def test_a_disk_that_stays_full_leaves_the_files_where_they_are(tmp_path: Path) -> None:
-    for home, disk in worlds(tmp_path, error=errno.ENOSPC, lasting=True):
+@half_of_the_calls
+def test_a_disk_that_stays_full_leaves_the_files_where_they_are(calls: str, scratch: Path) -> None:
+    for home, disk in worlds(scratch, calls, error=errno.ENOSPC, lasting=True):
         names = [path.name for path in (home / 'spool' / 'in').iterdir()]
         entries = [name for name in names if name.endswith((READY, CLAIMED))]
         bodies, bad, _ = found(home)
@@ -118,8 +131,8 @@ def test_a_disk_that_stays_full_leaves_the_files_where_they_are(tmp_path: Path) 
         assert len(bad) == 1
 
 
-def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None:
-    home = tmp_path / 'home'
+def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(scratch: Path) -> None:
+    home = scratch / 'home'
     home.mkdir()
     drop(home, files=1)
     disk = PowerLossDisk(seed=11)
@@ -136,7 +149,7 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) ->
             continue
         for variant in range(3):
             cuts += 1
-            after = tmp_path / f'after-{moment.number}-{variant}'
+            after = scratch / f'after-{moment.number}-{variant}'
             moment.restore(home, after)
             bodies, _, staged = found(after)
             assert bodies == [MAIL % 0, MAIL % 1], f'cut after change {moment.number} ({moment.last})'
