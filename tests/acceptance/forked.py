@@ -71,7 +71,7 @@ class Forked:
         if stderr is None:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             self.stderr = open(reading, 'rb', buffering=0)  # noqa: SIM115 - who has it closes it
-        self._told, theirs = socket.socketpair()
+        self._told, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         umask = os.umask(0o022)
         os.umask(umask)
         streams = {0: stdin, 1: stdout, 2: stderr if writing is None else writing}
