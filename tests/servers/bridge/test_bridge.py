@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip('kombu')
 
+from redis import Redis
+
 from tests.servers.bridge.bridging import Producer, Site, bridged, fill_disk
 from tests.servers.brokers.broker import Broker
 
@@ -120,6 +122,8 @@ def test_redis_goes_and_comes_while_messages_flow_both_ways(
     sections = ROUND.format(url=f'{redis_server.url}?lease=2s', name=name)
     with bridged(tmp_path, sections) as (site, _), Producer(site, 'out') as producer:
         site.start()
+        # While it flushes, it answers what it writes only afterwards, as it is configured: who is killed then has not kept it.
+        Redis.from_url(redis_server.url).config_set('appendfsync', 'always')
         site.wait_for_more('in', 50)
         try:
             redis_server.kill()
