@@ -120,7 +120,15 @@ class ControlSocket:
         directory.remove(CONTROL)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
-        self._listener.bind(_address(directory.fileno()))
+        try:
+            self._listener.bind(_address(directory.fileno()))
+        except OSError as error:
+            if not os.path.isdir('/proc/self/fd'):
+                raise MasterError(
+                    'a master needs /proc: mount it, as `mount -t proc proc /proc` does'
+                ) from error
+            error.filename = str(directory.path / CONTROL)
+            raise
         os.chmod(CONTROL, 0o660, dir_fd=directory.fileno())
         self._listener.listen(16)
         selector.register(self._listener, selectors.EVENT_READ, self)

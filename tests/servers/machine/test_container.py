@@ -180,3 +180,23 @@ def test_what_celery_runs_is_a_module_with_the_spool_as_its_broker(monkeypatch: 
         assert tasks.add(1, 2) == 3
     finally:
         del sys.modules['tasks']
+
+
+def test_without_proc_the_master_says_what_it_needs(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
+    script = 'mount -t tmpfs none /proc && exec "$@"'
+    inside = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', script, 'sh']
+    if shutil.which('unshare') is None or subprocess.run([*inside, 'true'], check=False).returncode:
+        missing('namespaces for users (unshare --user --mount)')
+    for words in (['start'], ['master']):
+        ran = subprocess.run(
+            [*inside, sys.executable, '-m', 'switchboard', '-C', str(config), *words],
+            env={**os.environ, 'PYTHONPATH': str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert ran.returncode
+        assert 'needs /proc' in ran.stderr.splitlines()[-1]
