@@ -25,6 +25,8 @@ UNFINISHED_MODE = 0o1700
 # Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
 CLOSED_BIT = 0o4000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# How often the directories above are made for one: others may remove them meanwhile, and /proc is there and lets nothing be made in it.
+MAX_MAKINGS = 10
 # Links that lead to links: more than anybody means.
 MAX_LINKS = 8
 # A directory with more is walked over: to find out that there are more is then a small part of the reading.
@@ -114,11 +116,12 @@ class Folder:
         Its mode says until then that it is not, so that its finder after its maker's death does the rest.
 
         :param sync: False for what means nothing after a power cut.
+        :raises OSError: it cannot be made.
         """
         with self.naming(''):
-            self._make(sync=sync)
+            self._make(sync=sync, left=MAX_MAKINGS)
 
-    def _make(self, *, sync: bool) -> None:
+    def _make(self, *, sync: bool, left: int) -> None:
         try:
             self.disk.mkdir(self.path, UNFINISHED_MODE)
             self._go_on()
@@ -127,8 +130,10 @@ class Folder:
             if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
                 return
         except FileNotFoundError:
+            if not left:
+                raise
             self._above().make(sync=sync)
-            self._make(sync=sync)
+            self._make(sync=sync, left=left - 1)
             return
         if sync:
             try:
@@ -588,7 +593,10 @@ def _is_spool(directory: str | os.PathLike[str]) -> bool:
 
 def why_no_spool(directory: str | os.PathLike[str]) -> str:
     """:return: that a directory is one too deep in a spool, or one too high, and which was meant; empty if it is or may become a spool."""
-    above = os.path.dirname(os.path.realpath(directory))
+    real = os.path.realpath(directory)
+    above = os.path.dirname(real)
+    if above == real:
+        return 'this is the root of the file system, and no spool: name a directory below it'
     if _is_spool(above):
         return f'this is a directory in a spool, and no spool: name {above}'
     if _is_spool(directory):

@@ -291,6 +291,27 @@ def test_a_configuration_that_takes_it_for_a_spool_is_a_mistake(
     assert tree(tmp_path) == before
 
 
+# Asked with verbs that would do nothing to it.
+@pytest.mark.parametrize('place', ['/', '//', '/usr/..'])
+def test_the_root_of_the_file_system_is_no_spool(tmp_path: Path, place: str) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(f'[switchboard]\nspool = {place}\n[runner.out]\nclass = null\nqueue = out\n')
+    told = 'this is the root of the file system, and no spool'
+    ran = switchboard('-C', config, 'check')
+    assert (ran.status, told in ran.out + ran.err) == (Exit.CONFIG, True)
+    ran = switchboard('-s', place, 'queues')
+    assert (ran.status, told in ran.err) == (Exit.NO_INPUT, True)
+
+
+@pytest.mark.parametrize('place', ['/proc/spool', '/proc/x/spool', '/sys/kernel/x/spool', '/dev/null/spool'])
+def test_a_place_where_nothing_can_be_made_is_told_of(tmp_path: Path, place: str) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(f'[switchboard]\nspool = {place}\n[queue.out]\n')
+    ran = switchboard('-C', config, 'init')
+    assert ran.status not in (Exit.OK, Exit.SOFTWARE)
+    assert place.removesuffix('/spool') in ran.err
+
+
 def test_a_spool_whose_name_in_another_one_is_a_link_is_a_spool(tmp_path: Path) -> None:
     Spool(tmp_path / 'one')
     Spool(tmp_path / 'two')['in'].enqueue('x')
