@@ -168,6 +168,8 @@ def _spool_of(path: str, disk: Disk) -> str:
     fd = disk.open(path, OPEN_FLAGS & ~os.O_NOFOLLOW)
     try:
         content = disk.read_all(fd, MAX_CONFIG_BYTES)
+    except OSError as error:  # a directory, a pipe: an error by descriptor names no file
+        raise ConfigError(f'cannot be read: {error.strerror}', file=path) from error
     finally:
         disk.close(fd)
     value = spool_value(content)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -270,6 +270,14 @@ def test_a_configuration_that_names_no_spool_is_an_error(tmp_path: Path, text: s
     path.write_text(text, encoding='latin-1')
     with pytest.raises(ConfigError):
         find_spool(Request(['in', '-C', str(path)]), {}, '', Disk())
+
+
+@pytest.mark.parametrize('make', [os.mkdir, os.mkfifo], ids=['directory', 'pipe'])
+def test_a_configuration_that_is_no_file_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    place = tmp_path / 'switchboard.cfg'
+    make(place)
+    with pytest.raises(ConfigError, match=f'^{place}: cannot be read: '):
+        find_spool(Request(['in', '-C', str(place)]), {}, '', Disk())
 
 
 def test_where_no_configuration_is_named_or_found_it_says_how_to_name_one(
