@@ -57,7 +57,7 @@ def make_message(content: bytes, kind: str) -> Any:
             return content.decode('utf-8')
         return load_json(content, 'json', unique=True) if kind == 'json' else content
     except (ValueError, CorruptEntryError) as error:
-        raise UnserializableError(f'this is no {kind}: {error}') from error
+        raise UnserializableError(f'this is no {kind}: {str(error).removeprefix("json: ")}') from error
 
 
 def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -148,7 +148,8 @@ class Sender:
     def _fail(self, name: str, error: SwitchboardError | OSError) -> None:
         self.failed.append(exit_of(error))
         for line in lines_of(error):
-            print_note(f'{escape_terminal(name)}: {escape_terminal(line)}')
+            # An error of the system names the file already.
+            print_note(f'{escape_terminal(name)}: {escape_terminal(line.removeprefix(f"{name}: "))}')
 
     def _print(self, by_queue: dict[str, str]) -> None:
         for queue, filebase in by_queue.items():

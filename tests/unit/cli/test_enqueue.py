@@ -79,7 +79,14 @@ def test_the_kind_can_be_named(config: Path, spool: Spool) -> None:
 def test_standard_input_that_is_not_of_its_kind_is_called_so(config: Path) -> None:
     ran = switchboard('-C', config, 'enqueue', 'in', '--kind', 'json', input='not json')
     assert ran.status == Exit.DATA
-    assert ran.err.startswith('switchboard: standard input: this is no json: ')
+    assert ran.err.startswith('switchboard: standard input: this is no json: Expecting value')
+
+
+def test_what_a_line_is_about_is_named_once(config: Path, tmp_path: Path) -> None:
+    place = tmp_path / 'a.json'
+    place.mkdir()
+    ran = switchboard('-C', config, 'enqueue', 'in', place)
+    assert ran.err == f'switchboard: {place}: Is a directory\n'
 
 
 def test_metadata_are_text_or_json(config: Path, spool: Spool) -> None:
