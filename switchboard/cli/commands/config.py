@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -22,7 +22,7 @@ from switchboard.cli.output import as_called, is_json, print_note, report, write
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import CLAIMED, LOST_AND_FOUND, READY, is_queue_name
 from switchboard.operating.text import escape_terminal, number
-from switchboard.store.layout import BAD, DECLARED, RUN, TRASH
+from switchboard.store.layout import BAD, DECLARED, RUN, SPARE, TRASH
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def init(installation: Installation, directory: Path | None) -> None:
     from switchboard.status.alive import master_alive
 
     there = installation.directory.is_dir()
+    if reason := why_not_alone(installation.directory, installation.config_or_none):
+        print_note(reason)
     spool = installation.spool(make=True)
     config = spool.config
     queues = config.queue_names() if config is not None else ('bad',)
@@ -204,9 +206,28 @@ def url_problems(config: Config) -> Iterator[Problem]:
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
     """Look for directories of the spool in which one user may make what another one cannot use, and for those that no section names any more."""
     root = Path(config.spool)
-    if root.is_dir():  # `init` makes it as it should be
-        for reason in (*_troubles_of(root), *_left_over(root, config)):
-            yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+    reasons: Iterable[str] = ()
+    if reason := why_not_alone(root, config):
+        reasons = [reason]  # advice about a spool would be for somebody else's directories
+    elif root.is_dir():  # `init` makes it as it should be
+        reasons = (*_troubles_of(root), *_left_over(root, config))
+    for reason in reasons:
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+
+
+def why_not_alone(root: Path, config: Config | None) -> str:
+    """:return: that a directory which is to become a spool has others in it, as /var/spool has; empty if it has none, or is a spool."""
+    if not root.is_dir() or (root / SPARE).is_dir():
+        return ''
+    ours = (BAD, TRASH, LOST_AND_FOUND, *(config.queue_names() if config is not None else ()))
+    others = sorted(
+        each.name
+        for each in root.iterdir()
+        if each.is_dir() and each.name[0] != '.' and each.name not in ours
+    )
+    if not others:
+        return ''
+    return f'{root} is no spool yet, and holds other directories ({_some(others)}), which would be taken for queues: name a directory for the spool alone'
 
 
 def _left_over(root: Path, config: Config) -> Iterator[str]:
@@ -219,10 +240,13 @@ def _left_over(root: Path, config: Config) -> Iterator[str]:
             yield f'a directory {name!r}, which can be no queue: lists leave it out'
             continue
         try:
-            count = sum(each.endswith((READY, CLAIMED)) for each in os.listdir(root / name))
+            files = os.listdir(root / name)
         except OSError:  # another user's
             continue
-        if count:
+        count = sum(each.endswith((READY, CLAIMED)) for each in files)
+        if files and not count:
+            yield f'a directory {name}, which this configuration does not declare as a queue, and which holds no entry and other files'
+        elif count:
             yield (
                 f'{number(count, "entry", "entries")} in the queue {name}, which this configuration does not declare any more: nobody takes them; '
                 f'give it a section again, or `switchboard mv --queue {name} --all QUEUE`'
