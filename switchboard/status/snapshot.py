@@ -33,9 +33,14 @@ class Snapshot(NamedTuple):
 
     @property
     def ended(self) -> str:
-        """The end of the last master: ``stopped``, which it notes itself, or ``died``; empty if there is none, or nobody knows."""
+        """The end of the last master: ``stopped``, which it notes itself, ``died``, or ``not started``, where it never came to say who it is.
+
+        Empty if there is none, or nobody knows.
+        """
         if self.alive or self.trouble or not self.has_scoreboard:
             return ''
+        if not self.master.pid:
+            return 'not started'
         return 'stopped' if self.master.state is State.EXITED else 'died'
 
 

@@ -44,9 +44,9 @@ def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
     elif not snapshot.has_scoreboard:
         yield _alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners')
     elif snapshot.ended:
-        what = 'died' if (has_died := snapshot.ended == 'died') else 'was stopped'
+        what = {'died': 'died', 'not started': 'could not be started'}.get(snapshot.ended, 'was stopped')
         text = f'The master {what}. Queues are as on disk; retried entries wait for a master.'
-        yield _alarm('bad' if has_died else 'warn', text, '/runners')
+        yield _alarm('warn' if snapshot.ended == 'stopped' else 'bad', text, '/runners')
     if desk.config_errors:
         text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
         yield _alarm('bad', text, '/configuration')

@@ -112,6 +112,9 @@ def under_way(snapshot: Snapshot) -> list[str]:
     return []
 
 
+NOT_STARTED = 'the last start failed; `switchboard start` says why'
+
+
 def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     """:return: a line about the master, and its colour."""
     master = snapshot.master
@@ -126,6 +129,8 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
         return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
     if snapshot.ended == 'stopped':
         return 'master: not running; it was stopped; its last state follows', 'yellow'
+    if snapshot.ended == 'not started':
+        return f'master: NOT RUNNING; {as_called(NOT_STARTED)}', 'red'
     return f'master: NOT RUNNING; it died (pid {master.pid}); its last state follows', 'red'
 
 

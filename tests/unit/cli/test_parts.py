@@ -17,7 +17,7 @@ from switchboard.cli.commands.status import headline, status_of, troubles
 from switchboard.cli.commands.tail import Arrivals
 from switchboard.operating import text as wording
 from switchboard.operating.entry_fields import LOCKS, LockHolders
-from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
+from switchboard.status.scoreboard import MasterRecord, Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
 from switchboard.store import watch
 from switchboard.store.disk import Disk
@@ -101,7 +101,11 @@ def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
 ) -> None:
     snapshot = take(tmp_path)
     assert not snapshot.alive
-    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died')
+    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; the last start failed')
+    assert status_of(snapshot) == 69
+    scoreboard.post_master(MasterRecord(pid=12, state=State.RUNNING))
+    snapshot = take(tmp_path)
+    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died (pid 12)')
     assert status_of(snapshot) == 69
 
 

@@ -192,28 +192,28 @@ def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here
 
 
 @pytest.mark.parametrize(
-    ('state', 'alarm'),
+    ('record', 'alarm'),
     [
-        (State.EXITED, ('warn', 'The master was stopped.', 'stopped')),
-        (State.RUNNING, ('bad', 'The master died.', 'died')),
-        (State.STOPPING, ('bad', 'The master died.', 'died')),
+        (MasterRecord(12, State.EXITED, 1), ('warn', 'The master was stopped.', 'stopped')),
+        (MasterRecord(12, State.RUNNING, 1), ('bad', 'The master died.', 'died')),
+        (MasterRecord(12, State.STOPPING, 1), ('bad', 'The master died.', 'died')),
+        (MasterRecord(), ('bad', 'The master could not be started.', 'not started')),
     ],
 )
 def test_a_master_that_was_stopped_is_told_from_one_that_died(
-    here: Browser, state: State, alarm: tuple[str, str, str]
+    here: Browser, record: MasterRecord, alarm: tuple[str, str, str]
 ) -> None:
     own = own_directory(here.desk.directory)
     own.mkdir(parents=True)
     with closing(Scoreboard.create(own / SCOREBOARD, 1)) as scoreboard:
-        scoreboard.post_master(MasterRecord(12, state, started_ns=time.time_ns()))
+        if record.pid:
+            scoreboard.post_master(record)
     for path in ('/', '/runners'):
         page = here.json(path)
         first, said = page['alarms'][0], page['alarms'][0]['text'].partition(' Queues')[0]
         assert (first['level'], said, page['master']['ended']) == alarm, path
-    assert (
-        f'the master {"was stopped" if alarm[2] == "stopped" else "died"}; it was'
-        in here.get('/runners').text
-    )
+    said = f'the master {"was stopped" if alarm[2] == "stopped" else "died"}; it was'
+    assert (said in here.get('/runners').text) == bool(record.pid)
 
 
 def test_looking_changes_nothing(here: Browser) -> None:
