@@ -9,6 +9,7 @@ reads its arguments, a line of JSON for each call, and writes what it returns, o
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -59,6 +60,7 @@ class Aside:
 def main() -> None:
     module, _, name = sys.argv[1].partition(':')
     function = getattr(importlib.import_module(module), name)
+    gc.freeze()  # nobody looks through what was imported again, and what is forked copies none of it for that
     for line in sys.stdin:
         try:
             answer = function(*json.loads(line)), None
