@@ -88,6 +88,10 @@ class OwnDirectory:
         """:return: the descriptor."""
         return self._descriptor
 
+    def is_removed(self) -> bool:
+        """Has somebody removed the directory, perhaps with the whole spool?"""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def open(self, name: str, flags: int) -> int:
         """Open one of its files, which is made if need be, without following a link."""
         try:

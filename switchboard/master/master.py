@@ -263,6 +263,8 @@ class Master:
         failed = [each.title for each in self._slices if each.state is State.FATAL]
         self._post(state=State.EXITED)
         event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
+        if self._directory.is_removed():
+            return os.EX_NOINPUT
         return EXIT_RUNNER_FATAL if failed else os.EX_OK
 
     def _turn(self) -> None:
@@ -287,6 +289,7 @@ class Master:
             self._guard(each.tick, now_s)
         self._operations.advance(now_s)
         self._guard(self._mend_scoreboard, now_s)
+        self._guard(self._look_whether_removed, now_s)
         self._manager.tick(now_s, self._describe())
         self._look_whether_ready()
         if self._stopping and not self._slices.alive:
@@ -319,6 +322,12 @@ class Master:
             self._post()
             for each in self._slices:
                 each.write_anew()
+
+    def _look_whether_removed(self, _now_s: float) -> None:
+        # Without its directory no command finds it, and the next start would be of a second master beside it.
+        if not self._stopping and self._directory.is_removed():
+            event(logger, logging.ERROR, None, 'directory removed', path=self._directory.path)
+            self.stop()
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.settled for each in self._slices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -303,6 +304,20 @@ def test_a_scoreboard_that_is_cut_ends_nobody_and_is_whole_again(site: Installat
     assert site.pids() == pids
     assert site.stop() == 0
     assert master.returncode == 0
+
+
+@pytest.mark.parametrize('what', ['spool', 'spool/.run/master'])
+def test_a_master_whose_directory_is_removed_stops_since_nobody_could_find_it(
+    site: Installation, what: str
+) -> None:
+    site.configure({'in': {}, 'out': {}})
+    master = site.start()
+    pids = site.pids()
+    shutil.rmtree(site.home / what)
+    os.kill(master.pid, signal.SIGCHLD)  # its loop turns at once, and not only in some seconds
+    assert master.wait(PATIENCE_S) == os.EX_NOINPUT
+    site.log.wait_for('directory removed')
+    assert all(ends(pid) for pid in pids.values())
 
 
 def test_a_master_that_does_not_answer_is_stopped_by_a_signal_to_it_and_to_nobody_else(
