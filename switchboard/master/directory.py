@@ -60,9 +60,14 @@ class OwnDirectory:
 
     def _step(self, above: int, name: str, mode: int) -> int:
         is_made = False
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(name, mode, dir_fd=above)
             is_made = True
+        except FileExistsError:
+            pass
+        except OSError as error:
+            error.filename = str(self.path if name == OWN else self.path.parent)
+            raise
         try:
             descriptor = os.open(name, FOLDER, dir_fd=above)
         except OSError as error:

@@ -210,6 +210,19 @@ def test_an_operator_can_stop_a_queue_though_the_disk_has_no_room_for_the_reason
     assert spool.flags.is_set('paused' if verb == 'pause' else 'draining', 'in')
 
 
+def test_a_master_whose_directory_cannot_be_made_names_it_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path / 'disk', '1m,nr_inodes=3') as disk:  # one is the disk's own
+        (disk / 'spool' / '.run').mkdir(parents=True)
+        config = tmp_path / 'switchboard.cfg'
+        config.write_text(f'[switchboard]\nspool = {disk / "spool"}\n[queue.in]\n')
+        done = switchboard(config, 'master')
+    assert done.returncode == os.EX_TEMPFAIL
+    assert (
+        f'{disk / "spool/.run/master"}: No space left on device; make room: `df -h` and `df -i`'
+        in done.stderr
+    )
+
+
 STARTS = {
     'start -f': 'from switchboard.cli import main; main(["-C", {config!r}, "start", "-f"])',
     'start': 'from switchboard.cli import main; main(["-C", {config!r}, "start"])',
