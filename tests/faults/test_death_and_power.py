@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,10 +60,25 @@ def after_failed_syncs(
 def after_recoveries(
     operation: Operation, scratch: Path, order: int, variants: Iterable[int], calls: str = ''
 ) -> Iterator[Outcome]:
-    """A process dies at each call of an operation; the power goes at any time while another recovers, and after."""
+    """A process dies at each call of an operation; the power goes at any time while another recovers, and after.
+
+    At a call before which nothing has changed, on the disk or in what of it is durable, a death leaves what it leaves at the call before.
+
+    :param calls: which of the others.
+    """
     directory, start_s = scratch / 'run', time.time()
     seen: Seen = {}
-    for number in struck(calls):
+    with the_same_again(start_s) as clock:
+        power = PowerLossDisk(order=order)
+        counting = ChangesDisk(power)
+        world = prepared(operation, directory, counting, power, clock)
+        counting.arm(0)
+        operation.act(world)
+    counting.bury()
+    remove(directory)
+    first, step = CALLS.get(calls, (1, 1))
+    assert counting.numbers
+    for number in counting.numbers[first - 1 :: step]:
         power = PowerLossDisk(seed=number, order=order)
         disk = FaultyDisk(kill='simulated', disk=power)
         with the_same_again(start_s) as clock:
@@ -78,6 +94,29 @@ def after_recoveries(
         for outcome in cuts(operation, directory, power, variants, since=DIED, returned=False, seen=seen):
             yield outcome._replace(struck=number)
         remove(directory)
+
+
+class ChangesDisk(FaultyDisk):
+    """Notes the calls before which something has changed.
+
+    :ivar numbers: of these; the first call is one of them.
+    """
+
+    def __init__(self, power: PowerLossDisk) -> None:
+        super().__init__(disk=power)
+        self.power = power
+        self.numbers: list[int] = []
+        self._changes = 0
+
+    def arm(self, fail_at: int) -> None:
+        super().arm(fail_at)
+        self.numbers, self._changes = [], -1
+
+    def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], keys: Any) -> Any:
+        if name in self.calls and self._changes != len(self.power.events):
+            self.numbers.append(self.count + 1)
+            self._changes = len(self.power.events)
+        return super()._call(name, function, arguments, keys)
 
 
 def prepared(
