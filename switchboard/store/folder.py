@@ -40,9 +40,13 @@ MAX_LOOKED_AT = 1000
 
 
 def name_path(error: BaseException | None, path: str) -> None:
-    """Have an error of the system name the whole path of a file: below a descriptor it knows the name alone, or nothing."""
+    """Have an error of the system name the whole path of a file: below a descriptor it knows the name alone, or nothing.
+
+    A second name, of a rename below a descriptor, is left out.
+    """
     if isinstance(error, OSError) and error.errno and not str(error.filename).startswith('/'):
         error.filename = path
+        del error.filename2
 
 
 class Naming:

@@ -83,11 +83,14 @@ class Case:
             self.error = error
 
     def says_where(self) -> bool:
-        """Does an error of the system name a file or a directory, and not the queue alone?"""
+        """Does an error of the system name a file or a directory by its whole path, and not the queue alone?"""
         cause = self.error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__cause__
-        return cause is None or str(self.directory) in str(self.error)
+        if cause is None:
+            return True
+        is_whole = cause.filename2 is None or cause.filename2.startswith(str(self.directory))
+        return is_whole and str(self.directory) in str(self.error)
 
     def restart(self) -> State:
         """:return: what is there after the process is gone and another one has recovered."""
