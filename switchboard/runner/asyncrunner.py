@@ -130,9 +130,9 @@ class AsyncRunner(Runner):
         """See `IRunner`."""
         self._was_cancelled = False
         self._is_interruptible = is_ended_by_interrupt()
-        return asyncio.run(self._main(once=once, until_empty=until_empty))
+        return asyncio.run(self._main(once=once or until_empty))
 
-    async def _main(self, *, once: bool, until_empty: bool) -> int:
+    async def _main(self, *, once: bool) -> int:
         loop = self._loop
         events = asyncio.get_running_loop()
         self._main_task = asyncio.current_task()
@@ -147,17 +147,15 @@ class AsyncRunner(Runner):
             try:
                 self._enter_loop()
                 while not loop.is_stopping:
-                    begun = self._begin()
+                    self._begin()
                     if self._tasks:
                         await self._wait_for_work()
                         await self._call_periodic()
-                    elif once or until_empty or loop.lifetime.is_over():
+                    elif once or loop.lifetime.is_over():
                         break
                     else:
                         await self._call_periodic()
                         await self._wait_for_messages()
-                    if once and begun:
-                        break
                     self._next_turn()
                 while self._tasks:
                     await self._wait_for_work()
@@ -219,19 +217,13 @@ class AsyncRunner(Runner):
             and not loop.lifetime.is_over()
         )
 
-    def _begin(self) -> int:
-        """Begin as many messages as may be at work at once.
-
-        :return: how many were begun.
-        """
-        begun = 0
+    def _begin(self) -> None:
+        """Begin as many messages as may be at work at once."""
         while self._may_begin() and (taken := self._loop.take(len(self._tasks))) is not None:
             work = self._settler.begin(taken)
             self._loop.lifetime.messages += 1
             self._not_begun.add(work)
             self._tasks[asyncio.create_task(self._dispose_in_task(work))] = work
-            begun += 1
-        return begun
 
     async def _dispose_in_task(self, work: Work) -> None:
         if self._settler.is_forked_child:

@@ -425,6 +425,18 @@ def test_a_process_that_has_done_enough_does_not_turn_while_the_last_messages_ar
     assert runner.looks < 10
 
 
+def test_one_pass_goes_through_the_queue_however_few_messages_are_at_work_at_once(spool):
+    class Hands(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            await asyncio.sleep(0)
+            self.emit('out', msg)
+
+    for number in range(7):
+        spool['in'].enqueue(number)
+    assert make(Hands, spool, settings={'concurrency': '2'}).run(once=True) == 0
+    assert (len(spool['out'].files), len(spool['in'].files)) == (7, 0)
+
+
 class InThreads(AsyncRunner):
     """Emits by ``way``, and fails if the message says so."""
 
