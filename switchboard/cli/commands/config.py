@@ -220,21 +220,28 @@ def why_not_alone(root: Path, config: Config | None) -> str:
     if not root.is_dir() or (root / SPARE).is_dir():
         return ''
     ours = (BAD, TRASH, LOST_AND_FOUND, *(config.queue_names() if config is not None else ()))
-    others = sorted(
-        each.name
-        for each in root.iterdir()
-        if each.is_dir() and each.name[0] != '.' and each.name not in ours
-    )
+    others = [each.name for each in _directories(root) if each.name[0] != '.' and each.name not in ours]
     if not others:
         return ''
     return f'{root} is no spool yet, and holds other directories ({_some(others)}), which would be taken for queues: name a directory for the spool alone'
 
 
+def _directories(root: Path) -> list[Path]:
+    """:return: the directories in one, by name; no links, which this user may not be allowed to follow."""
+    with os.scandir(root) as entries:
+        return sorted(root / each.name for each in entries if each.is_dir(follow_symlinks=False))
+
+
 def _left_over(root: Path, config: Config) -> Iterator[str]:
     records = root / RUN / DECLARED
     declared = os.listdir(records) if records.is_dir() else []
-    for name in sorted(each.name for each in root.iterdir() if each.is_dir() and each.name[0] != '.'):
-        if name in declared or name in (BAD, TRASH, LOST_AND_FOUND) or config.declares(name):
+    for name in (each.name for each in _directories(root)):
+        if (
+            name[0] == '.'
+            or name in declared
+            or name in (BAD, TRASH, LOST_AND_FOUND)
+            or config.declares(name)
+        ):
             continue
         if not is_queue_name(name):
             yield f'a directory {name!r}, which can be no queue: lists leave it out'
@@ -265,7 +272,7 @@ def _troubles_of(root: Path) -> Iterator[str]:
             f'links in the place of queues ({_some(links)}): a queue is on the file system of its spool, and lists leave them out; '
             'one that belongs to neither root nor the owner is not followed: put directories in their places'
         )
-    places = [root, *(each for each in sorted(root.iterdir()) if each.is_dir() and not each.is_symlink())]
+    places = [root, *_directories(root)]
     closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
     if closed:
         yield (

@@ -147,6 +147,16 @@ def test_check_names_links_in_the_place_of_queues(config: Path, tmp_path: Path) 
     assert '[switchboard] spool: links in the place of queues (in): ' in succeed('-C', config, 'check').out
 
 
+def test_a_link_that_cannot_be_followed_stops_neither_check_nor_init(config: Path) -> None:
+    spool = Config.load(config).spool
+    spool.mkdir(parents=True)
+    # Refused for whoever looks, as one into another user's directory is for all but root.
+    (spool / 'link').symlink_to('x' * 300)
+    succeed('-C', config, 'check')
+    succeed('-C', config, 'init')
+    assert 'links in the place of queues (link): ' in succeed('-C', config, 'check').out
+
+
 def test_check_has_nothing_against_a_spool_that_is_one_users_alone(config: Path) -> None:
     succeed('-C', config, 'init')
     spool = Config.load(config).spool
