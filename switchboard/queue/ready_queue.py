@@ -158,7 +158,9 @@ class ReadyQueue:
                 return None
             if not self._line or now_ns >= self._line_until_ns:
                 self._refill(now_ns)
-            line, may_be_held_back = self._line, self._first_of_key or self._keys is not None
+            line = self._line
+            # Said now: the last of `_first_of_key` may go below, and strict order stays.
+            may_be_held_back = self._keys is not None or bool(self._first_of_key)
             while line:
                 filebase = line.pop()
                 if filebase in self._deferred or (may_be_held_back and self._is_held_back(filebase)):

@@ -250,6 +250,18 @@ class TickingClock(FakeClock):
         return super().monotonic_ns()
 
 
+def test_other_keys_are_held_back_when_the_last_contended_entry_has_gone(queue, clock, tmp_path):
+    first, other, _, _ = fill(queue, 'a1', 'b1', 'a2', 'b2')
+    elsewhere = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    elsewhere.dequeue(other)
+    with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert taken(queue) == []
+    elsewhere.dequeue(first)
+    clock.advance(2)
+    assert taken(queue) == []
+
+
 def test_what_waited_for_one_that_its_producer_held_is_not_passed_by_what_comes_later(tmp_path):
     clock = TickingClock()
     queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
