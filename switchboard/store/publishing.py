@@ -49,6 +49,8 @@ BATCH_LIMIT = 256
 HOLDERS: set[Holder] = set()
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+# The steps that store something new; all others are about an entry that is there.
+_STORING = frozenset(('write', 'hand-off'))
 
 
 class PreparedEntry:
@@ -94,7 +96,8 @@ def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> Qu
     name_path(error, path)
     refused: QueueError
     if error.errno in _NO_ROOM:
-        reason = f'{step}: {error.strerror}: {error.filename!r}; nothing was stored'
+        left = 'nothing was stored' if step in _STORING else 'no message was lost'
+        reason = f'{step}: {error.strerror}: {error.filename!r}; {left}'
         refused = QueueFullError(reason, queue=queue, is_disk_full=True)
     else:
         refused = DurabilityError(str(error), step=step, queue=queue)

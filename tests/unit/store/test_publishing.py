@@ -108,6 +108,17 @@ class TestWriting:
         assert scene.prepare('y').filebase == 'y'  # and the next one is not hindered
 
 
+@pytest.mark.parametrize(
+    ('step', 'said'),
+    [('write', 'nothing was stored'), ('hand-off', 'nothing was stored'), ('rename', 'no message was lost')],
+)
+def test_a_full_disk_says_what_became_of_the_message(step: str, said: str) -> None:
+    full = OSError(errno.ENOSPC, 'No space left on device')
+    assert str(refusal(full, step, 'in', '/spool/in/x.pck')) == (
+        f"in: {step}: No space left on device: '/spool/in/x.pck'; {said}"
+    )
+
+
 class TestOrder:
     def test_full_is_bytes_then_names_then_the_directory_once(self, tmp_path: Path) -> None:
         disk = RecordingDisk()
