@@ -194,21 +194,24 @@ class Folder:
 
         :return: whether it was: what failed because something is not there is to be tried again.
         """
-        status = self.disk.fstat(self.fd)
+        status = self._status(self.fd)
         if status.st_nlink or status.st_mode & CLOSED_BIT:
             return False
         self.make()
         return True
 
+    def _status(self, fd: int) -> os.stat_result:
+        try:
+            return self.disk.fstat(fd)
+        except OSError as error:
+            name_path(error, self.path)
+            raise
+
     def is_closed(self) -> bool:
         """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
         if self._fd < 0:
             return False
-        try:
-            status = self.disk.fstat(self._fd)
-        except OSError as error:
-            name_path(error, self.path)
-            raise
+        status = self._status(self._fd)
         return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
 
     def close_to_new(self, closed: bool = True) -> None:
@@ -333,12 +336,7 @@ class Folder:
 
         :return: whether it was: what failed because something is not there is to be tried again.
         """
-        disk = self.disk
-        try:
-            status = disk.fstat(self.fd)
-        except OSError as error:
-            name_path(error, self.path)
-            raise
+        status = self._status(self.fd)
         if status.st_nlink or status.st_mode & CLOSED_BIT:
             return False
         with self.naming(''):
