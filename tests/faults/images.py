@@ -97,27 +97,28 @@ class MortalDisk(FaultyDisk):
 
 def recorded(operation: Operation, directory: Path, clock: Clock = SYSTEM_CLOCK) -> MortalDisk:
     """Do an operation, and end its process."""
-    directory.mkdir()
     disk = MortalDisk(directory / 'spool')
-    world = World(directory, disk, clock)
-    operation.prepare(world)
-    disk.arm(0)
-    operation.act(world)
-    disk.bury()
+    _act(operation, directory, disk, 0, clock)
     return disk
 
 
 def died(operation: Operation, directory: Path, number: int, clock: Clock = SYSTEM_CLOCK) -> FaultyDisk:
     """Let a process die at one call of an operation."""
-    directory.mkdir()
     disk = FaultyDisk(kill='simulated')
+    with suppress(Killed):
+        _act(operation, directory, disk, number, clock)
+    return disk
+
+
+def _act(operation: Operation, directory: Path, disk: FaultyDisk, number: int, clock: Clock) -> None:
+    directory.mkdir()
     world = World(directory, disk, clock)
     operation.prepare(world)
     disk.arm(number)
-    with suppress(Killed):
+    try:
         operation.act(world)
-    disk.bury()
-    return disk
+    finally:
+        disk.bury()
 
 
 def deaths(operation: Operation, scratch: Path) -> Iterator[tuple[State, int, str]]:
