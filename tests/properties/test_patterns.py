@@ -66,24 +66,24 @@ def _flags(call: ast.Call) -> int:
     return found
 
 
-def _methods(tree: ast.Module, call: ast.Call) -> set[str]:
-    """:return: the methods that a compiled pattern is used by."""
+def _methods(nodes: list[ast.AST], call: ast.Call) -> set[str]:
+    """:return: the methods that a compiled pattern is used by, in a module of these nodes."""
     assert isinstance(call.func, ast.Attribute)
     if call.func.attr != 'compile':
         return {call.func.attr}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.value is call:
             return {node.attr}
     names = {
         target.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is call
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
     used = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names
     }
     return used or {'search'}  # handed on to others
@@ -96,7 +96,8 @@ def patterns() -> Iterator[tuple[str, str | bytes, int, str]]:
             continue  # each process that tests side by side looks through all of them
         tree = ast.parse(source)
         names = _constants_of(tree)
-        for node in ast.walk(tree):
+        nodes = list(ast.walk(tree))
+        for node in nodes:
             if not _is_re(node):
                 continue
             assert isinstance(node, ast.Call)
@@ -104,7 +105,7 @@ def patterns() -> Iterator[tuple[str, str | bytes, int, str]]:
             text = _text(node.args[0], names)
             if text is None:
                 text = _dynamic(node)
-            for method in sorted(_methods(tree, node)):
+            for method in sorted(_methods(nodes, node)):
                 yield place, text, _flags(node), method
 
 
