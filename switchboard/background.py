@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 SHOW_EVERY_S = 0.1
 
 
-class Outcome(NamedTuple):
+class StartReport(NamedTuple):
     """The daemon's report: ``ready`` is None if there was none in time.
 
     :param pid: the daemon.
@@ -64,7 +64,7 @@ class Report:
 
 def daemonize(
     main: Callable[[Report], int], *, timeout_s: float, while_waiting: Callable[[], object] | None = None
-) -> Outcome:
+) -> StartReport:
     """Run `main` in the background and wait for its report.
 
     `main` opens its log before it does anything else, for standard output and error lead nowhere.  An exception that leaves it is
@@ -107,7 +107,7 @@ def _leave(main: Callable[[Report], int], report: Report) -> NoReturn:
         os._exit(code)
 
 
-def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] | None) -> Outcome:
+def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] | None) -> StartReport:
     heard = b''
     while not heard.endswith(b'\n'):
         left_s = max(0.0, give_up_s - time.monotonic())
@@ -116,10 +116,10 @@ def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] 
             while_waiting()
             continue
         if not ready:
-            return Outcome(0, None, {}, 'it has not said in time that it is ready')
+            return StartReport(0, None, {}, 'it has not said in time that it is ready')
         chunk = os.read(reading, 65536)
         if not chunk:
-            return Outcome(0, False, {}, 'it ended without a word; look into its log')
+            return StartReport(0, False, {}, 'it ended without a word; look into its log')
         heard += chunk
     said = json.loads(heard)
-    return Outcome(said['pid'], said['ready'], said['report'], said.get('error', ''))
+    return StartReport(said['pid'], said['ready'], said['report'], said.get('error', ''))

@@ -1,4 +1,4 @@
-"""The errors that the mail servers' door may meet: of the tree in `errors`, which hands all of them on.
+"""The errors that the mail servers' door may meet: those of `errors` that it loads, which hands all of them on.
 
 The door is started for each mail, and to make a class takes it as long as to write an entry of the directory: it makes no others.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class SwitchboardError(Exception):
-    """The root of the tree."""
+    """Any error of this package."""
 
 
 class ConfigError(SwitchboardError):

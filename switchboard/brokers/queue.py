@@ -344,7 +344,7 @@ class BrokerQueue:
                 raise EntryExpiredError('its time to live is over')
         except UNREADABLE as error:
             error.queue, error.filebase = self.name, claim.filebase
-            self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
+            self._to_dead_letters(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
             raise
         return msg, msgdata
 
@@ -363,7 +363,7 @@ class BrokerQueue:
         """Have too many processes died that had the message?  Then it is set aside."""
         if recoveries < self.options.max_recoveries:
             return False
-        self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
+        self._to_dead_letters(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
         return True
 
     def ready(self) -> bool:
@@ -495,7 +495,7 @@ class BrokerQueue:
                 ) from None
             claim = found
         if preserve:
-            self._set_aside(claim, cause, reason or 'preserved by its runner')
+            self._to_dead_letters(claim, cause, reason or 'preserved by its runner')
         else:
             self.end(claim)
 
@@ -531,7 +531,7 @@ class BrokerQueue:
         bad = self.bad
         return isinstance(bad, Switchboard) and bad.folder.has(filebase + PRESERVED)
 
-    def _set_aside(self, claim: BrokerClaim, cause: str, reason: str, **fields: Any) -> None:
+    def _to_dead_letters(self, claim: BrokerClaim, cause: str, reason: str, **fields: Any) -> None:
         """End the claim on an entry that its queue cannot keep.
 
         :raises QueueError: it could not be stored elsewhere; it stays claimed.

@@ -137,7 +137,7 @@ def exit_of(error: BaseException) -> Exit:
 
 
 def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
-    """:return: the status of many deeds.
+    """:return: the status of many acts.
 
     :param failed: the status that each failure would have had by itself.
     :param succeeded: how many did not.

@@ -26,7 +26,7 @@ OPEN_PLACES = 16
 
 
 class ConsumerCount(NamedTuple):
-    """The numbers of a place's tickets that are held, and that were left by the dead and are cleared away now."""
+    """The numbers of a place's tickets that are held, and those that exited processes left, which are cleared away now."""
 
     present: int
     gone: int
@@ -136,7 +136,7 @@ class Presence:
             return Ticket(folder, name, fd, on_leave)
 
     def look(self, place: str) -> ConsumerCount | None:
-        """Count the living, and clear away what the dead left.
+        """Count the living, and clear away what exited processes left.
 
         :return: None if nobody ever entered.
         """
@@ -162,7 +162,7 @@ class Presence:
             yield self.folder(f'{CONSUMERS}/{name}')
 
     def clear(self, above: str) -> None:
-        """Clear away what the dead left in all places of one kind."""
+        """Clear away what exited processes left in all places of one kind."""
         try:
             names = self.folder(above).names()
         except FileNotFoundError:

@@ -238,7 +238,7 @@ class QueueRemoval:
     def due(self, declaration: Declaration) -> str:
         """Say why a queue is to go now; nothing, if it is not.
 
-        On the way the tickets of the dead are cleared away, and the time of last use is noted.
+        On the way the tickets of exited processes are cleared away, and the time of last use is noted.
         """
         name = declaration.name
         attendance = self._presence.look(f'{CONSUMERS}/{name}')

@@ -161,7 +161,7 @@ class Transport(virtual.Transport):
 
     def _deliver(self) -> bool:
         if time.monotonic() >= self._next_look_s:
-            self._look_after_queues()  # who always has something to do must not leave to the dead what they held
+            self._look_after_queues()  # who always has something to do must not leave with exited processes what they held
         return self.deliver(list(self.channels))
 
     def deliver(self, channels: Iterable[Any]) -> bool:
@@ -228,7 +228,7 @@ class Transport(virtual.Transport):
         return is_news
 
     def _look_after_queues(self) -> None:
-        """Make ready again what the dead held, end what the disk refused to, and take away queues and messages whose time is over."""
+        """Make ready again what exited processes held, end what the disk refused to, and take away queues and messages whose time is over."""
         now_s = time.monotonic()
         with self.broker.lock, amqp_errors('Basic.recover'):
             self._look_at_suspects(now_s)

@@ -123,7 +123,7 @@ class Child(NamedTuple):
 
 
 class Stopped(SystemExit):
-    """The end of a process that was asked to go before its runner looped, and no ``sys.exit`` of a user's."""
+    """The end of a process that was asked to go before its runner began its loop, and no ``sys.exit`` of a user's."""
 
 
 class StopSignal:

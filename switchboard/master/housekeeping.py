@@ -1,4 +1,4 @@
-"""The master's broom: now and then, a process that tidies the spool and ends.
+"""The master's janitor: now and then, a process that tidies the spool and ends.
 
 Entries expire also where nobody takes them, and a dead process's claims are made ready also where no runner recovers them.  The
 master itself must not do it: it never waits for a disk, and what it did not load it does not hold.  A process that lives for

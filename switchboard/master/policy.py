@@ -39,14 +39,14 @@ QUICK_RECYCLES = 3
 class End(NamedTuple):
     """The end of one process.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
-    ``looped`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``asked`` that it was asked to
+    ``loop_started`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``asked`` that it was asked to
     go, ``hung`` why it had to be killed.
     """
 
     code: int
     started_s: float
     ended_s: float
-    looped: bool = True
+    loop_started: bool = True
     gave_up: bool = False
     asked: bool = False
     hung: str = ''
@@ -62,7 +62,7 @@ class End(NamedTuple):
             return self.hung
         if self.code < 0:
             return f'killed by {signal_name(-self.code)}'
-        if self.code == EXIT_OK and not (self.looped or self.asked):
+        if self.code == EXIT_OK and not (self.loop_started or self.asked):
             return 'exited before it began to work'
         return f'exited with status {self.code}'
 
@@ -93,11 +93,11 @@ def decide(end: End, history: History, options: RestartOptions, rng: random.Rand
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.asked:
         return Decision(State.EXITED, History())
-    if end.code == EXIT_CONFIG and (end.gave_up or not end.looped):
+    if end.code == EXIT_CONFIG and (end.gave_up or not end.loop_started):
         return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
     if end.ran_s >= options.stable_s:
         history = History()
-    if end.code == EXIT_OK and end.looped and not end.hung:
+    if end.code == EXIT_OK and end.loop_started and not end.hung:
         return _recycled(end, history)
     return _failed(end, history, options, rng)
 

@@ -18,7 +18,7 @@ from types import FrameType
 
 import click
 
-from switchboard.background import Outcome, Report, daemonize
+from switchboard.background import Report, StartReport, daemonize
 from switchboard.config.config import Config
 from switchboard.config.inifile import Problems, parse, read_file
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
@@ -50,7 +50,7 @@ def foreground(config: Config) -> int:
 
 def background(
     config: Config, while_waiting: Callable[[], object] | None = None, timeout_s: float | None = None
-) -> Outcome:
+) -> StartReport:
     """Start a master in the background, and wait until its runners are ready.
 
     Logs go to ``.run/master/master.log`` in the spool, unless the configuration names a file.
@@ -81,7 +81,7 @@ def _why(record: Record) -> str:
     return record.reason if is_told else f'{record.reason}: {record.last_error}'
 
 
-def _failure(outcome: Outcome) -> Exception:
+def _failure(outcome: StartReport) -> Exception:
     """:return: the error of a start, as the process that goes on in the background has met it."""
     kind = outcome.report.get('type')
     if kind == AlreadyRunningError.__name__:

@@ -1,6 +1,6 @@
 """An operator's requests to a running master, by a signal or over the control socket: reload, restart, scale, stop.
 
-Each becomes a `Rollout`: one handover after another, one slice at a time.  They are done in the order in which they were asked
+Each becomes a `Rollout`: one replacement after another, one slice at a time.  They are done in the order in which they were asked
 for, so two requests never pull at one slice.
 
 A reload reads and checks everything first.  If anything is wrong the old configuration stays in force, the error is logged

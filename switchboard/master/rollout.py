@@ -1,4 +1,4 @@
-"""Handing the work of a runner from old slices to new ones, and doing several such things one after another.
+"""The replacement of a runner's slices by new ones, and doing several such things one after another.
 
 The new processes are prepared first (class imported, object made).  Only when all of them are, the old ones are asked to
 finish their message and go; a new one begins as soon as no living old slice shares a part of its range.  So a version that cannot start

@@ -113,7 +113,7 @@ class Slices:
         )
         self._slices.append(added)
         for past in self._past.pop(options.name, ()):
-            added.inherit(past)
+            added.carry_counters(past)
         return added
 
     def start_all(self) -> None:
@@ -139,7 +139,7 @@ class Slices:
             self._slices.remove(gone)
             heir = heir or next(iter(self.named(gone.name)), None)
             if heir is not None:
-                heir.inherit(gone.past())
+                heir.carry_counters(gone.past())
             else:
                 self._past.setdefault(gone.name, []).append(gone.past())
             self.scoreboard.clear(gone.index)

@@ -90,8 +90,8 @@ class Phase(enum.IntEnum):
 def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) -> None:
     """Start a process for each slice.
 
-    The forks follow one right after the other: a page that the master writes to between two forks is one that the two
-    processes do not share.
+    The forks follow one right after the other: a page of memory that the master writes to between two forks is copied, and no
+    longer shared.
     """
     unborn = []
     for each in slices:
@@ -264,7 +264,7 @@ class RunnerSlice:
             measurements = self._carried
         return PastCounters(record.counters, record.restarts, measurements)
 
-    def inherit(self, past: PastCounters) -> None:
+    def carry_counters(self, past: PastCounters) -> None:
         """Go on counting from where others of this runner have stopped.
 
         Of more errors than a slice has room for, those keep their counters that the runner as a whole has.
@@ -312,7 +312,7 @@ class RunnerSlice:
 
     def start_failed(self, error: OSError, now_s: float) -> None:
         """Wait before the next try: what the machine lacks now it may have then, so that is a failure like another."""
-        self._hang_up()
+        self._close_all()
         self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
         self.post(reason=f'cannot start a process: {error.strerror}')
         event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
@@ -414,13 +414,13 @@ class RunnerSlice:
             code,
             self._started_s,
             now_s,
-            looped=self.phase is Phase.LOOPING,
+            loop_started=self.phase is Phase.LOOPING,
             gave_up=bool(self._last_word()),
             asked=self.phase is Phase.STOPPING,
             hung=self._hung,
         )
         pid = self.pid
-        self._hang_up()
+        self._close_all()
         self._kill_at_s = self._check_at_s = None
         self.phase = Phase.NONE
         decision = self._decide(end)
@@ -429,7 +429,7 @@ class RunnerSlice:
         self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
         self.look_for_leftovers(now_s)
         # Said last, so that who acts on the line finds the scoreboard as it says.
-        level = logging.INFO if end.asked or (code == 0 and end.looped) else logging.WARNING
+        level = logging.INFO if end.asked or (code == 0 and end.loop_started) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is State.FATAL:
             event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
@@ -509,12 +509,12 @@ class RunnerSlice:
         """Look whether it hangs, and when to look next."""
         self._check_at_s = None
         if self.phase in (Phase.PREPARING, Phase.RELEASED):
-            self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
+            self._declare_hung(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
         if self.phase is not Phase.LOOPING:
             return
         if self.channel is None:
             # Its lock on the message is gone, too, and somebody else may be working on it.
-            self._hangs('it has closed its files, or become another program by exec', now_s)
+            self._declare_hung('it has closed its files, or become another program by exec', now_s)
             return
         self._check_at_s = now_s + self._look_every_s
         record = self.record()
@@ -525,7 +525,7 @@ class RunnerSlice:
                 deadline_s = record.deadline_ns / 1e9 + self._lost_since(record.current_since_ns / 1e9)
                 if now_s >= deadline_s:
                     allowed_s = (record.deadline_ns - record.current_since_ns) / 1e9
-                    self._hangs(f'{record.current} took longer than {allowed_s:g} s', now_s)
+                    self._declare_hung(f'{record.current} took longer than {allowed_s:g} s', now_s)
                     return
                 self._check_at_s = min(self._check_at_s, deadline_s)
             return
@@ -536,11 +536,11 @@ class RunnerSlice:
             self._no_beat_since_s = beat_s = now_s if self._no_beat_since_s is None else self._no_beat_since_s
         silent_s = now_s - beat_s - self._lost_since(beat_s)
         if silent_s >= self.options.hang_timeout_s:
-            self._hangs(f'no heartbeat for {silent_s:.1f} s', now_s)
+            self._declare_hung(f'no heartbeat for {silent_s:.1f} s', now_s)
         else:
             self._check_at_s = min(self._check_at_s, now_s + self.options.hang_timeout_s - silent_s)
 
-    def _hangs(self, reason: str, now_s: float) -> None:
+    def _declare_hung(self, reason: str, now_s: float) -> None:
         event(logger, logging.ERROR, None, 'hangs', runner=self.title, runner_pid=self.pid, reason=reason)
         self._hung = reason
         self.phase = Phase.HANGING
@@ -557,7 +557,7 @@ class RunnerSlice:
             self.channel.close()
             self.channel = None
 
-    def _hang_up(self) -> None:
+    def _close_all(self) -> None:
         self._close_channel()
         if self._lifeline is not None:
             os.close(self._lifeline)

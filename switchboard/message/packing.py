@@ -91,7 +91,7 @@ class Packer:
 
         :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
         :param when_ns: the place in the queue of the entry that this one stands for.
-        :param is_delayed: that place may lie in the future, and is waited for.
+        :param is_delayed: True if that place may lie in the future, and the message waits for it.
         :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
         :param digest_tail: the digits of the digest behind those of the slice, if something else than chance is to choose them.
         :raises UnserializableError: nothing holds the message or its metadata.

@@ -103,7 +103,7 @@ class Admission:
             if (freed := self._evict(shortage.messages, shortage.size)) is not None:
                 limits.gone(*freed, shortage)
                 continue
-            # Full of what others work on, or are about to put in: what they have by now is counted again.
+            # Full of what others work on, or are about to put in: count anew what they hold.
             tries += 1
             if tries == ROOM_TRIES:
                 raise QueueFullError(shortage.reason, queue=self._queue)

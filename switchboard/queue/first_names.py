@@ -14,7 +14,7 @@ class FirstNames:
     :param mark: only names that hold this have another place than the names themselves; then most can be sorted several times as fast.
     """
 
-    __slots__ = ('_is_sorted', '_limit', '_mark', '_names', '_order', 'horizon')
+    __slots__ = ('_is_sorted', '_limit', '_mark', '_names', '_order', 'known_up_to')
 
     def __init__(self, limit: int | None, order: Callable[[str], str] | None = None, mark: str = '') -> None:
         self._limit = limit
@@ -24,7 +24,7 @@ class FirstNames:
         self._is_sorted = True
         # The place of the last one that was kept when others had to go: of what comes behind it not all are known.  None:
         # nothing had to go.
-        self.horizon: str | None = None
+        self.known_up_to: str | None = None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -36,14 +36,16 @@ class FirstNames:
         return self._find(name) is not None
 
     def is_beyond(self, name: str) -> bool:
-        """Is the name behind the horizon?"""
-        return self.horizon is not None and (self._order(name) if self._order else name) > self.horizon
+        """Is the name behind the known ones?"""
+        return (
+            self.known_up_to is not None and (self._order(name) if self._order else name) > self.known_up_to
+        )
 
     def extend(self, names: list[str]) -> None:
-        """Take names that are not known yet, except those behind the horizon."""
-        if (horizon := self.horizon) is not None:
+        """Take names that are not known yet, except those behind the known ones."""
+        if (known_up_to := self.known_up_to) is not None:
             if self._order is None or self._mark not in ''.join(names):
-                names = [name for name in names if name <= horizon]
+                names = [name for name in names if name <= known_up_to]
             else:
                 names = [name for name in names if not self.is_beyond(name)]
         if names:
@@ -55,7 +57,7 @@ class FirstNames:
         if self._limit is not None and len(self._names) >= 2 * max(1, self._limit):
             del self.sorted()[self._limit :]
             last = self._names[-1]
-            self.horizon = self._order(last) if self._order else last
+            self.known_up_to = self._order(last) if self._order else last
 
     def add(self, name: str) -> None:
         """Take one name, which may be known."""

@@ -89,7 +89,7 @@ class Producer:
         :param metadata: may be changed.
         :param replaces: the entry whose place in the queue and whose history it takes over.
         :param records: its history, or what that says more than the other entry's.
-        :param is_delayed: that place may lie in the future, and is waited for.
+        :param is_delayed: True if that place may lie in the future, and the message waits for it.
         :param digest_tail: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """

@@ -236,8 +236,8 @@ class ReadyQueue:
     def _is_held_back(self, filebase: str) -> bool:
         """Does another entry of its key come first?  Then this one is deferred."""
         if self._first_of_key and (first := self._contended_before(filebase)) is not None:
-            # Both are deferred until the same instant.  If this one were deferred on its own account, and so a little longer, an entry that has
-            # come meanwhile would pass it as soon as the first is out of the way.
+            # Both are deferred until the same instant.  With a later instant of its own, an entry that has come
+            # meanwhile would pass it as soon as the first is out of the way.
             self._deferred[filebase] = self._deferred.get(first, 0)
             return True
         if self._keys is None or (other := self._keys.other_before(filebase)) is None:
@@ -307,7 +307,9 @@ class ReadyQueue:
         now_ns = self._now_ns()
         if self._is_dear and self._is_up_to_date(now_ns):
             found = self._known(now_ns)
-            if (found or self._due.horizon is None) and (len(self._future) or self._future.horizon is None):
+            if (found or self._due.known_up_to is None) and (
+                len(self._future) or self._future.known_up_to is None
+            ):
                 return found
         return self._read(now_ns)
 
@@ -392,7 +394,7 @@ class ReadyQueue:
         young, newest = format_when(now_ns - SETTLED_NS), max(due, default='')
         found = self._not_deferred(due)
         if newest < young:
-            if found or due.horizon is None:
+            if found or due.known_up_to is None:
                 return found
             newest = young
         else:

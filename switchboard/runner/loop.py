@@ -22,7 +22,7 @@ from switchboard.store.watch import POLL_S
 
 log = logging.getLogger('switchboard.runner')
 
-# Looking for the claims of the dead walks over the whole queue; in one of a million entries, that takes its time.
+# Looking for claims of exited processes walks over the whole queue; in one of a million entries, that takes its time.
 RECOVERY_SHARE = 50
 
 

@@ -31,7 +31,7 @@ from switchboard.message.journal import Record
 from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
-from switchboard.status.scoreboard import NullSlot, Outcome
+from switchboard.status.scoreboard import Counted, NullSlot
 from switchboard.store.forks import after_fork
 from switchboard.trace_context import carry
 
@@ -441,7 +441,7 @@ class Settler:
             is_settled = False
         if verdict.outcome not in ('kept', 'requeued'):
             self._forget(filebase)
-        outcome: Outcome = 'kept' if verdict.outcome == 'requeued' else verdict.outcome
+        outcome: Counted = 'kept' if verdict.outcome == 'requeued' else verdict.outcome
         self._slot.end(outcome, str(verdict.record.get('error', '')))
         return is_settled and verdict.outcome in ('failed', 'retried')
 

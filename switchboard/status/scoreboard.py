@@ -45,7 +45,7 @@ from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.measurements import Measurements, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
 
-__all__ = ['MasterRecord', 'NullSlot', 'Outcome', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
+__all__ = ['Counted', 'MasterRecord', 'NullSlot', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
 
 MAGIC = b'SWBOARD\n'
 VERSION = 2
@@ -57,7 +57,7 @@ ROOM = 256
 FIGURES_EVERY_NS = 1_000_000_000
 
 HEADER = struct.Struct('<8sIII')
-Outcome = Literal['done', 'failed', 'retried', 'kept']
+Counted = Literal['done', 'failed', 'retried', 'kept']
 _Found = TypeVar('_Found')
 
 _STATES = tuple(State)
@@ -100,7 +100,7 @@ class NullSlot:
     def begin(self, filebase: str) -> None:
         """Say which entry is at work from now on."""
 
-    def end(self, outcome: Outcome, error: str = '') -> None:
+    def end(self, outcome: Counted, error: str = '') -> None:
         """Say what became of it.
 
         :param error: the name of the class of the error that ended it.
@@ -181,7 +181,7 @@ class Slot(NullSlot):
         now_ns = self._clock_ns()
         self._write(now_ns, _cut(filebase, 96), now_ns, now_ns + self._allowed_ns if self._allowed_ns else 0)
 
-    def end(self, outcome: Outcome, error: str = '') -> None:
+    def end(self, outcome: Counted, error: str = '') -> None:
         setattr(self, outcome, getattr(self, outcome) + 1)
         now_ns = self._clock_ns()
         self._write(now_ns)

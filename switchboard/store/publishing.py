@@ -89,7 +89,7 @@ class PreparedEntry:
 
 
 def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> QueueError:
-    """:return: the error that `refuse` raises; one that is of the tree already stays as it is, and tells the queue."""
+    """:return: the error that `refuse` raises; a `SwitchboardError` stays as it is, and names the queue."""
     if isinstance(error, QueueError):
         error.queue = error.queue or queue
         return error
@@ -106,7 +106,7 @@ def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> Qu
 
 
 def refuse(error: OSError, step: str, queue: str, path: str) -> NoReturn:
-    """Raise the error of the tree that tells the producer what happened.
+    """Raise the `SwitchboardError` that says what happened.
 
     :param path: of the file or the directory, for an error that does not name it itself (see `name_path`).
     :raises QueueFullError: the disk is full, or the user's quota of it.

@@ -181,14 +181,14 @@ class Routes:
         from switchboard.web import acting, edit
 
         entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.edit
-        deeds: list[tuple[str, Handler]] = [
+        acts: list[tuple[str, Handler]] = [
             ('/confirm', self._write(acting.confirm, 'acting/confirm', needs_operator=False)),
             ('/act', self._write(acting.act, 'acting/result')),
             ('/queues/{name}/say', self._write(acting.say, 'queue')),
             ('/runners/{name}/do', self._write(acting.direct, 'acting/directed')),
         ]
         if is_editing:
-            deeds += [
+            acts += [
                 (
                     f'{entry}/review',
                     self._write(edit.review, 'acting/review', needs_operator=False, longest=edit.MAX_FIELD),
@@ -197,7 +197,7 @@ class Routes:
             ]
         found = [
             Route(f'{beginning}{path}', handler, methods=['POST'])
-            for path, handler in deeds
+            for path, handler in acts
             for beginning in ('', '/api')
         ]
         found.append(Route('/answers/{key}', self._answer_again))
@@ -258,7 +258,7 @@ class Routes:
             return []  # the page that says so must not fail by it
 
     def on_our_error(self, request: Request, error: Exception) -> Response:
-        """Answer with the reason for which a page or a deed could not be."""
+        """Answer with the reason for which a page or an act could not be."""
         advice = system_advice(error)
         status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
         if advice and status == 409:
@@ -361,18 +361,18 @@ class Routes:
         return Response(text, headers={'content-type': kind})
 
     async def _openapi(self, request: Request) -> Response:
-        deeds = [
+        acts = [
             path
-            for path in openapi.DEEDS
+            for path in openapi.ACTS
             if any(route.path == f'/api{path}' for route in request.app.routes if isinstance(route, Route))
         ]
-        return Json(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), deeds))
+        return Json(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), acts))
 
     # What acts.
 
     def _write(
         self,
-        deed: Callable[..., dict[str, Any]],
+        act: Callable[..., dict[str, Any]],
         template: str,
         *,
         needs_operator: bool = True,
@@ -380,7 +380,7 @@ class Routes:
     ) -> Handler:
         async def handle(request: Request) -> Response:
             body = await request.body()
-            return await run_in_threadpool(self._do, request, body, deed, template, needs_operator, longest)
+            return await run_in_threadpool(self._do, request, body, act, template, needs_operator, longest)
 
         return handle
 
@@ -388,7 +388,7 @@ class Routes:
         self,
         request: Request,
         body: bytes,
-        deed: Callable[..., dict[str, Any]],
+        act: Callable[..., dict[str, Any]],
         template: str,
         needs_operator: bool,
         longest: int,
@@ -404,7 +404,7 @@ class Routes:
         if needs_operator:
             via = 'api' if _is_api(request) else 'desk'
             words['operator'] = Operator(user.name, via, form.text('reason', limit=MAX_REASON))
-        shown = deed(self.desk, form, **words)
+        shown = act(self.desk, form, **words)
         if _is_api(request):
             return Json(shown)
         if template == 'queue':
@@ -423,7 +423,7 @@ class Routes:
         page = self._pages.page(user.name, request.path_params['key'])
         if page is None:
             return self._say_wrong(
-                request, 404, 'The answer to that form is not kept any more; Acts has the deeds.'
+                request, 404, 'The answer to that form is not kept any more; the page Acts shows all acts.'
             )
         return Response(page, media_type='text/html')
 

@@ -125,15 +125,15 @@ class Desk:
                 self.looks.clear()
                 spool.close()
 
-    def once(self, ticket: str, deed: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def once(self, ticket: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do something the first time that a form is sent: a double click, a reload and the way back in a browser send it again.
 
         :param ticket: of the form; empty for a form that may be sent twice.
-        :return: the answer of the deed, now or before, and whether it is a repetition.  A deed that has failed is done anew.
+        :return: the answer of the act, now or before, and whether it is a repetition.  An act that has failed is done anew.
         :raises SwitchboardError: it was done before, and the answer is not kept any more.
         """
         if not ticket:
-            return deed() | {'is_repeated': False}
+            return act() | {'is_repeated': False}
         with self._answering:
             is_first = ticket not in self._answers
             answer = self._answers.setdefault(ticket, Future())
@@ -142,7 +142,7 @@ class Desk:
             raise SwitchboardError('This form was sent before, and done once; the acts say what came of it')
         if is_first:
             try:
-                answer.set_result(deed())
+                answer.set_result(act())
             except BaseException as error:
                 with self._answering:
                     self._answers.pop(ticket, None)

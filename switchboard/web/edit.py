@@ -1,4 +1,4 @@
-"""Changing one message in a browser: a form, the difference for somebody to say yes to, and the deed.
+"""Changing one message in a browser: a form, the difference for somebody to say yes to, and the act.
 
 It is there only where the desk's settings allow it.  What a form may change are the body, if it is text that comes back from a browser as it
 went there, and the metadata, but for those keys that say who the message is and which way it goes, and those whose values are not shown.

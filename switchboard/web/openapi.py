@@ -21,7 +21,7 @@ PARAMETERS: Mapping[str, tuple[str, str]] = {
 _CHOICE = ('act', 'to', 'reason', 'entry', 'scope', 'q', 'canary')
 _CHANGE = ('seen', 'metadata', 'body', 'undo', 'to', 'reason')
 # What acts: in a word, and the fields of its form.
-DEEDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+ACTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     '/confirm': ('Tell what would be done, and to how many; nothing is.', _CHOICE),
     '/act': (
         'Do it; with scope=all, to no more than `expect`.  With the `ticket` of `/confirm`, it is done once, however often it is sent.',
@@ -37,9 +37,9 @@ DEEDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def describe_deed(path: str) -> dict[str, Any]:
+def describe_act(path: str) -> dict[str, Any]:
     """:return: the description of what acts at a path, below ``/api``."""
-    summary, fields = DEEDS[path]
+    summary, fields = ACTS[path]
     form = {'type': 'object', 'properties': {name: {'type': 'string'} for name in fields}}
     return {
         'post': {
@@ -64,11 +64,11 @@ def _in_path(path: str) -> list[dict[str, Any]]:
 
 
 def describe(
-    routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]], deeds: Iterable[str] = ()
+    routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]], acts: Iterable[str] = ()
 ) -> dict[str, Any]:
     """:return: the description.
 
-    :param deeds: the paths of what acts here, each of `DEEDS`.
+    :param acts: the paths of what acts here, each of `ACTS`.
     :param routes: of each page, its path, its function, and the parameters of its query.
     """
     paths: dict[str, Any] = {}
@@ -93,6 +93,6 @@ def describe(
                 },
             }
         }
-    for path in deeds:
-        paths[f'/api{path}'] = describe_deed(path)
+    for path in acts:
+        paths[f'/api{path}'] = describe_act(path)
     return {'openapi': '3.1.0', 'info': {'title': 'Switchboard desk', 'version': __version__}, 'paths': paths}

@@ -410,7 +410,7 @@ def test_what_forms_lead_to_and_their_twins_say_the_same(site: Site, tab: Any) -
     assert tab.input_value('[name=reason]') == told['reason']
     for key in ('seen', 'metadata', 'body'):
         assert tab.locator(f'[name={key}]').input_value() == told[key], key
-    # The deed: one of two alike by the page, the other by its twin.
+    # The act: one of two alike by the page, the other by its twin.
     tab.click('.confirm form button')
     rows = texts(tab, '[aria-label=Done] tbody td')
     tab.goto(f'{site.url}/entries/bad/{quote(names[1])}/edit')

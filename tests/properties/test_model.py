@@ -244,12 +244,12 @@ class SpoolMachine(RuleBasedStateMachine):
         if text in found:
             self.messages[text] = Message(text, 'in', filebase=found[text][2])
 
-    def _die_at(self, process: Process, call: int, deed: Callable[[], Any]) -> None:
+    def _die_at(self, process: Process, call: int, act: Callable[[], Any]) -> None:
         """Let a process die at one of its calls, or after the last; others recover the stage."""
         process.disk.kill = 'simulated'
         process.disk.arm(call)
         try:
-            deed()
+            act()
         except Killed:
             pass
         self._bury(process)

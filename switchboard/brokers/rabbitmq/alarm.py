@@ -39,7 +39,7 @@ class Alarm:
 
         :raises BrokerDownError: the broker does not read from the connection that publishes.
         """
-        self.hear(in_use)
+        self.update(in_use)
         if self.connection is not None:
             raise BrokerDownError(
                 f'{self._url}: it takes no messages for now, because it is short of memory or disk: '
@@ -47,7 +47,7 @@ class Alarm:
                 step='publish',
             )
 
-    def hear(self, in_use: Any) -> None:
+    def update(self, in_use: Any) -> None:
         """Hear whether the broker reads again.
 
         :param in_use: the connection that is not kept aside.

@@ -189,7 +189,7 @@ class RabbitDriver(Driver):
 
     def beat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        self._alarm.hear(self.connection)
+        self._alarm.update(self.connection)
         read_frames(self.connection)
         if self._pushed:
             self._ring()

@@ -1,4 +1,4 @@
-"""``switchboard tidy`` and ``spares``: the broom, and the pool of files to be written again; and ``export-mailman``: the way back to Mailman's own queues."""
+"""``switchboard tidy`` and ``spares``: the janitor, and the pool of files to be written again; and ``export-mailman``: the way back to Mailman's own queues."""
 
 from __future__ import annotations
 

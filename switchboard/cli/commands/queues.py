@@ -471,11 +471,11 @@ def _confirm_dropping(what: str, installation: Installation, names: Sequence[str
         confirm(f'{what}, with {counted(by_queue)}', yes=yes)
 
 
-def _each(installation: Installation, names: Sequence[str], deed: Callable[[str], int], act: str) -> Exit:
+def _each(installation: Installation, names: Sequence[str], drop: Callable[[str], int], act: str) -> Exit:
     failed = []
     for name in names:
         try:
-            dropped = deed(name)
+            dropped = drop(name)
         except (SwitchboardError, OSError) as error:
             failed.append(exit_of(error))
             print_error(error)
@@ -503,8 +503,8 @@ def delete(
     if not if_empty:
         _confirm_dropping('delete ' + ', '.join(map(escape_terminal, names)), installation, names, yes=yes)
     spool = installation.spool()
-    deed = partial(spool.delete, if_empty=if_empty, if_unused=if_unused)
-    return _each(installation, names, deed, 'delete')
+    drop = partial(spool.delete, if_empty=if_empty, if_unused=if_unused)
+    return _each(installation, names, drop, 'delete')
 
 
 @verb()

@@ -34,15 +34,15 @@ def test_a_runner_that_was_asked_to_go_stays_away_whatever_its_status() -> None:
 
 
 def test_exit_78_is_fatal_at_once() -> None:
-    [decision] = after(End(78, 0, 5000, looped=False))
+    [decision] = after(End(78, 0, 5000, loop_started=False))
     assert (decision.state, decision.starts_again) == (State.FATAL, False)
     assert '78' in decision.reason
 
 
 def test_exit_78_in_the_middle_of_the_work_is_fatal_only_if_the_runner_has_said_so() -> None:
-    [decision] = after(End(78, 0, 5, looped=True, gave_up=True))
+    [decision] = after(End(78, 0, 5, loop_started=True, gave_up=True))
     assert decision.state is State.FATAL
-    [decision] = after(End(78, 0, 5, looped=True))
+    [decision] = after(End(78, 0, 5, loop_started=True))
     assert (decision.state, decision.reason) == (State.BACKOFF, 'exited with status 78')
 
 
@@ -81,7 +81,7 @@ def test_a_runner_that_recycles_itself_all_the_time_is_held_to_one_start_a_secon
 
 
 def test_a_runner_that_exits_0_before_its_loop_has_failed() -> None:
-    [decision] = after(End(0, 0, 1, looped=False))
+    [decision] = after(End(0, 0, 1, loop_started=False))
     assert (decision.state, decision.wait_s) == (State.BACKOFF, 1)
     assert decision.reason == 'exited before it began to work'
 

@@ -24,12 +24,12 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
     assert [key(name) if key else name for name in kept[:limit]] == [
         key(name) if key else name for name in expected[:limit]
     ]
-    if firsts.horizon is None:
+    if firsts.known_up_to is None:
         assert len(kept) == len(names)
     else:  # up to the horizon nothing is missing that differs from it
-        before = [name for name in names if (key(name) if key else name) < firsts.horizon]
+        before = [name for name in names if (key(name) if key else name) < firsts.known_up_to]
         assert sorted(before) == sorted(
-            name for name in kept if (key(name) if key else name) < firsts.horizon
+            name for name in kept if (key(name) if key else name) < firsts.known_up_to
         )
 
 
@@ -39,4 +39,4 @@ def test_without_a_limit_all_are_kept(names: list[str]) -> None:
     for name in names:
         firsts.extend([name])
     assert firsts.sorted() == sorted(names)
-    assert firsts.horizon is None
+    assert firsts.known_up_to is None

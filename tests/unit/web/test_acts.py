@@ -227,18 +227,18 @@ def test_the_second_form_waits_for_the_first_whatever_is_done_meanwhile(here: Br
     ran: list[int] = []
     begun, going = threading.Event(), threading.Event()
 
-    def deed() -> dict[str, Any]:
+    def act() -> dict[str, Any]:
         ran.append(1)
         begun.set()
         assert going.wait(PATIENCE_S)
         return {}
 
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(here.desk.once, 'ticket', deed)
+        first = pool.submit(here.desk.once, 'ticket', act)
         assert begun.wait(PATIENCE_S)
         for number in range(desk.MAX_ANSWERS + 1):
             here.desk.once(f'other {number}', dict)
-        second = pool.submit(here.desk.once, 'ticket', deed)
+        second = pool.submit(here.desk.once, 'ticket', act)
         going.set()
         assert [first.result(PATIENCE_S), second.result(PATIENCE_S)] == [
             {'is_repeated': False},

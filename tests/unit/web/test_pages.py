@@ -439,11 +439,11 @@ def test_openapi_names_every_page_and_everything_that_acts_here(tmp_path: Path) 
     for settings, missing in (({'read_only': True}, 6), ({}, 2), ({'edit': True}, 0)):
         with browser(tmp_path, **settings) as here:
             paths: dict[str, Any] = here.get('/api/openapi.json').json()['paths']
-            deeds = {path for path, one in paths.items() if 'post' in one}
-            assert paths.keys() - deeds == pages
+            acts = {path for path, one in paths.items() if 'post' in one}
+            assert paths.keys() - acts == pages
             posted = {route.path for route in Routes(here.desk).all() if 'POST' in (route.methods or ())}
-            assert deeds == {path for path in posted if path.startswith('/api/')}
-            assert len(deeds) == len(openapi.DEEDS) - missing
+            assert acts == {path for path in posted if path.startswith('/api/')}
+            assert len(acts) == len(openapi.ACTS) - missing
             assert all(one[method]['summary'] for one in paths.values() for method in one)
 
 
