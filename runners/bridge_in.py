@@ -227,7 +227,7 @@ class FromBroker(Bridge):
         return done
 
     def _is_own(self, delivery: Delivery) -> bool:
-        """Is it to be left, because this installation has sent it itself?"""
+        """Is the message to be left, because this installation has sent it itself?"""
         if self.setting['own_messages'] == 'accept' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [
             self.site
         ]:

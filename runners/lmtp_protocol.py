@@ -130,7 +130,7 @@ _CONTROL = re.compile('[\x00-\x1f\x7f]')
 
 
 def _is_text(address: str) -> bool:
-    """Was it UTF-8?  The library keeps other bytes as halves of characters."""
+    """Was an address UTF-8?  The library keeps other bytes as halves of characters."""
     return not any('\ud800' <= one <= '\udfff' for one in address)
 
 
@@ -305,7 +305,7 @@ class Connection(LMTP):
         return '\r\n'.join([OURS] * max(1, self._owed))
 
     def is_idle(self) -> bool:
-        """Is it between two mails?"""
+        """Is the session between two mails?"""
         return not self._is_taking and (self.envelope is None or self.envelope.mail_from is None)
 
     async def leave_if_asked(self) -> None:

@@ -116,10 +116,10 @@ def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] 
             while_waiting()
             continue
         if not ready:
-            return StartReport(0, None, {}, 'it has not said in time that it is ready')
+            return StartReport(0, None, {}, 'the program has not said in time that it is ready')
         chunk = os.read(reading, 65536)
         if not chunk:
-            return StartReport(0, False, {}, 'it ended without a word; look into its log')
+            return StartReport(0, False, {}, 'the program ended without a word; look into its log')
         heard += chunk
     said = json.loads(heard)
     return StartReport(said['pid'], said['ready'], said['report'], said.get('error', ''))

@@ -227,7 +227,11 @@ def test_every_line_of_the_log_is_an_event_with_a_word_that_grep_finds() -> None
 
 
 # A sentence names what it is about: a docstring begins with a noun or a verb, and a pronoun does not stand where the noun is wanted.
-FIRST_WORD = re.compile(r'(What|Who|Whom|Whose|Whoever|Those|They|It|He|How|When|Whether|Why|Where|Which)\b')
+FIRST_WORD = re.compile(
+    r'(What|Who|Whom|Whose|Whoever|Those|They|It|He|How|When|Whether|Why|Where|Which'
+    # A question has its noun as well: of a predicate's docstring, that is its subject.
+    r'|(Is|Was|Does|Did|Has|Had|Are|Were) (it|they))\b'
+)
 PRONOUNS = re.compile(
     r':(return|param \w+|ivar \w+): (what|who|whose|whatever|whoever|those|it|they)\b'
     r'|\bwhoever|Whoever\b|\b(t|T)hose who\b|\b(for|of|to|by|with) who\b'

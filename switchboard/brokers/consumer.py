@@ -66,7 +66,7 @@ class BrokerClaim:
         return self.entry
 
     def holds(self) -> bool:
-        """Is it still ours?"""
+        """Does this process still have the message?"""
         return self.connection.holds(self.delivery)
 
     def note(self, record: dict[str, Any]) -> None:
@@ -235,7 +235,7 @@ class BrokerConsumer:
         return OWN_CLAIMS.get(self._key(claim.filebase)) or self._waiting.get(claim.filebase)
 
     def _is_redelivered(self, claim: BrokerClaim) -> bool:
-        """Is it a message of this process, which lost it with its connection, or by a lease that ran out?  It has it again."""
+        """Was the message lost by this process, with its connection or by a lease that ran out?  The process has it again."""
         own = self._own(claim)
         if own is None or (own.holds() and not claim.connection.is_same(own.delivery, claim.delivery)):
             return False
@@ -244,7 +244,7 @@ class BrokerConsumer:
         return True
 
     def _is_known(self, claim: BrokerClaim) -> bool:
-        """Was it published twice, or done before its producer, or the broker, heard of that?  It is acknowledged."""
+        """Was the message published twice, or done before its producer, or the broker, heard of that?  It is acknowledged."""
         if self._own(claim) is None and not self._is_done(claim.filebase):
             return False
         event(log, logging.INFO, claim.filebase, 'duplicate', queue=self._producer.name)
@@ -252,7 +252,7 @@ class BrokerConsumer:
         return True
 
     def _is_early(self, claim: BrokerClaim) -> bool:
-        """Is it not due yet?  The broker keeps it for the rest of its time."""
+        """Is the message not due yet?  The broker keeps it for the rest of its time."""
         due_s = claim.delivery.headers.get(DUE)
         now_s = self._producer.clock.time_ns() / NS
         # The header may be anybody's, and a message that cannot be read must not go out again as if it could.

@@ -172,7 +172,7 @@ def _dump_records(records: Sequence[Record]) -> str:
 
 
 def is_kombu(msg: Any) -> bool:
-    """Is it what kombu's virtual transports store?"""
+    """Has a message the form that kombu's virtual transports store?"""
     return (
         isinstance(msg, dict)
         and {'body', 'content-type', 'properties'} <= msg.keys()

@@ -163,7 +163,7 @@ def _changes() -> bool:
 
 
 def is_of_output(error: BaseException) -> TypeGuard[OSError]:
-    """Was it standard output that could not be written to, or whose reader has gone?"""
+    """Could standard output not be written to, or has its reader gone?"""
     return isinstance(error, OSError) and (
         isinstance(error, BrokenPipeError) or error.filename == STANDARD_OUTPUT
     )

@@ -137,7 +137,7 @@ class Config:
         return self.declared
 
     def declares(self, name: str) -> bool:
-        """Is it one of these queues?"""
+        """Is a name that of one of these queues?"""
         return name in self._declared
 
     def queue_options(self, name: str) -> QueueOptions:

@@ -35,7 +35,7 @@ class QueueRule:
 
     @property
     def is_glob(self) -> bool:
-        """Is it for all queues of a form, not for one name?"""
+        """Is the section for all queues of a form, not for one name?"""
         return bool(_WILD & set(self.pattern))
 
     def matches(self, name: str) -> bool:

@@ -66,7 +66,7 @@ class Declaration(NamedTuple):
 
     @property
     def is_lasting(self) -> bool:
-        """Is it to be there after a power cut?"""
+        """Is the queue to be there after a power cut?"""
         return self.owner is None and not self.auto_delete and self.expires_s is None
 
     def applied_to(self, options: QueueOptions) -> QueueOptions:

@@ -220,7 +220,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
 
 
 def _is_kombu(msg: Any) -> bool:
-    """Is it kombu's?  What only looks like it is a value of another program's."""
+    """Is a value kombu's own?  One that only looks like it is another program's."""
     return (
         isinstance(msg, dict)
         and isinstance(msg.get('body'), str)

@@ -112,7 +112,7 @@ class Transport(virtual.Transport):
             watch.close()
 
     def verify_connection(self, connection: Any) -> bool:
-        """Is it open?"""
+        """Is the connection open?"""
         return self.watch is not None
 
     @property

@@ -80,7 +80,7 @@ class Delivery:
 
     @property
     def is_claimed(self) -> bool:
-        """Does this process hold it?  A child after a fork does not."""
+        """Does this process hold the message?  A child after a fork does not."""
         return claim_of(self.queue.folder, self.filebase) is not None
 
     def finish(self) -> None:

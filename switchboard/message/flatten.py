@@ -462,7 +462,7 @@ _LINE_END_BYTES = re.compile(rb'\r\n|\r|\n')
 
 
 def _has_bytes(text: str) -> bool:
-    """Does it hold bytes that the parser could make no text of?"""
+    """Does a text hold bytes that the parser could not decode?"""
     try:
         text.encode('ascii', 'surrogateescape')
     except UnicodeEncodeError:

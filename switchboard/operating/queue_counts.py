@@ -296,7 +296,7 @@ class CountingThread:
             self._thread.join()
 
     def is_stopping(self) -> bool:
-        """Is it to be ended?  A long count asks now and then."""
+        """Is the count to be ended?  A long one asks now and then."""
         return self._stop.is_set()
 
     def _run(self) -> None:

@@ -283,5 +283,5 @@ class Listing:
 
 
 def is_ours(name: str) -> bool:
-    """Is it the name of something that a queue's directory may hold, as far as its form tells?"""
+    """May a queue's directory hold a file of this name, as far as its form tells?"""
     return name.startswith('.') or name.endswith(_KNOWN_SUFFIXES)

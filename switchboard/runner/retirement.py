@@ -36,7 +36,7 @@ class Lifetime:
         self._next_look_ns = 0
 
     def is_over(self) -> bool:
-        """Is it time for a new process?"""
+        """Has a new process to take over?"""
         if self._max_messages and self.messages >= self._max_messages:
             return True
         if not self._ends_ns and not self._max_memory_bytes:

@@ -197,7 +197,7 @@ class Runner:
 
     @property
     def is_stopping(self) -> bool:
-        """Was it asked to stop?"""
+        """Was the runner asked to stop?"""
         return self._loop.is_stopping
 
     def wake_on(self, *descriptors: int) -> None:
@@ -314,14 +314,14 @@ class Runner:
 
         :param msgdata: the metadata of the request.
         :return: False if it asks for no answer; nothing was sent.
-        :raises UnknownQueueError: who asked is gone, and his queue with him.
+        :raises UnknownQueueError: the program that asked is gone, and its queue with it.
         """
         queue = msgdata.get('reply_to')
         if not queue:
             return False
         if queue not in self.spool:
             raise UnknownQueueError(
-                'who asked is gone, and with him the queue for the answer', queue=str(queue)
+                'the program that asked is gone, and with it the queue for the answer', queue=str(queue)
             )
         merged = with_keys(metadata, metadata_keys)
         if (question := msgdata.get('correlation_id')) is not None:

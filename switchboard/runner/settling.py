@@ -131,7 +131,7 @@ class Trouble:
 
 
 def _is_of_target(error: BaseException | None) -> bool:
-    """Is it one queue that takes nothing, or something that this message alone waits for, and not the disk?"""
+    """Does one queue take nothing, or does this message alone wait for something, and the disk is well?"""
     if isinstance(error, QueueFullError):
         return not error.is_disk_full
     if isinstance(error, DestinationDown):
@@ -332,7 +332,7 @@ class Settler:
         self._slot.recovered(count)
 
     def is_ending(self, error: BaseException) -> bool:
-        """Was this raised because the process is to end, and not by the message?"""
+        """Was an error raised because the process is to end, and not by the message?"""
         return not isinstance(error, Exception) and self._is_stopping()
 
     # Judging.

@@ -72,7 +72,7 @@ class Template:
 
     @property
     def is_fixed(self) -> bool:
-        """Is it the same text for all messages?"""
+        """Is the text the same for all messages?"""
         return not any(name for _, name, _, _ in self._parts)
 
     def fill(self, msg: Any, msgdata: Mapping[str, Any]) -> str:

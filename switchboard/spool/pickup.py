@@ -84,7 +84,7 @@ class Dropped:
         return hashlib.sha256(identity).hexdigest()[:UNIQUE_DIGITS]
 
     def has_changed(self, disk: Disk) -> bool:
-        """Was it written to since it was opened?"""
+        """Was the file written to since it was opened?"""
         now, then = disk.fstat(self.claim.fd), self.status
         return (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
 

@@ -7,7 +7,7 @@
         answer, msgdata = replies.wait(question, timeout_s=10)
 
 The request carries ``reply_to``, the name of the queue, and ``correlation_id``; a runner answers with ``self.reply(...)``.  When the
-one who asked is gone, so is his queue: an answer that comes then raises `UnknownQueueError` at the runner, which fails the request,
+program that asked is gone, so is its queue: an answer that comes then raises `UnknownQueueError` at the runner, which fails the request,
 or, with ``dead_letter``, sends it on: it is never lost without a word.
 """
 

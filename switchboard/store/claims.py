@@ -280,7 +280,7 @@ class Claim:
         self.folder.disk.unlock_and_close(self.fd)
 
     def is_own(self) -> bool:
-        """Is it still this process's?  It has ended, or a child after a fork has let go of it, if not."""
+        """Does this process still hold the claim?  If not, it has ended, or a child after a fork has let go of it."""
         return OWN_CLAIMS.get(self._key) is self
 
 

@@ -116,7 +116,7 @@ def refuse(error: OSError, step: str, queue: str, path: str) -> NoReturn:
 
 
 def is_out_of_files(error: QueueError) -> bool:
-    """Was it refused because this process, or the machine, has as many files open as it may?  Then no file is at fault."""
+    """Has this process, or the machine, as many files open as it may?  Then no file is at fault."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
 
 

@@ -23,7 +23,7 @@ class Signal:
         self._pipe.wake()
 
     def is_set(self) -> bool:
-        """Has anybody set it?"""
+        """Has anybody set the signal?"""
         return bool(readable([self._pipe.fileno()], 0))
 
     def wait_or_timeout(self, timeout_s: float = TIMEOUT_S) -> None:

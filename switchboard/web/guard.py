@@ -141,7 +141,7 @@ async def _bounded(header: Callable[[str], str | None], receive: Receive) -> Rec
     """:return: a `receive` with all of the body, which is not large."""
     length = header('content-length') or '0'
     if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BODY_BYTES:
-        raise Refused(413, 'that is too much')
+        raise Refused(413, 'the request is too large')
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -151,7 +151,7 @@ async def _bounded(header: Callable[[str], str | None], receive: Receive) -> Rec
         size += len(parts[-1])
         more = message.get('more_body', False)
         if size > MAX_BODY_BYTES:
-            raise Refused(413, 'that is too much')
+            raise Refused(413, 'the request is too large')
     body = b''.join(parts)
     is_read = False
 

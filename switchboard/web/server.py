@@ -46,7 +46,7 @@ class PeerProtocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Is it the turn of the browser: to send the rest of a request, or to take more of an answer?"""
+        """Has the browser its turn: to send the rest of a request, or to take more of an answer?"""
         if self.transport.is_closing():
             return False
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) or self.flow.write_paused

@@ -74,7 +74,7 @@ class DeskSettings(NamedTuple):
 
     @property
     def is_unix(self) -> bool:
-        """Is it a socket in the file system, which only its users and group can reach?"""
+        """Does the desk listen on a socket in the file system, which only its users and group can reach?"""
         return '/' in self.listen
 
     @property

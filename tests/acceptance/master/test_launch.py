@@ -72,7 +72,7 @@ def test_a_second_start_in_the_background_is_refused_and_names_the_first(site: I
 
 def test_runners_that_are_not_ready_in_time_do_not_keep_the_start_waiting(site: Installation) -> None:
     site.configure({'in': {'class': 'jobs:SlowStart'}}, ready_timeout='300ms')
-    assert background(site) == 'None 0 it has not said in time that it is ready\n'
+    assert background(site) == 'None 0 the program has not said in time that it is ready\n'
     site.told.wait_for('starting')
     assert master_alive(site.spool_directory)
 

@@ -91,4 +91,4 @@ def test_an_answer_for_one_who_is_gone_is_not_stored_and_the_request_says_why(sp
     work(spool)
     assert not [name for name in spool.queue_names() if name.startswith('reply.')]
     [filebase] = spool['bad'].get_files('.psv')
-    assert 'who asked is gone' in spool['bad'].history(filebase)[-1]['reason']
+    assert 'the program that asked is gone' in spool['bad'].history(filebase)[-1]['reason']
