@@ -66,10 +66,10 @@ from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
+from switchboard.queue.watch import LONGEST_S, readable
 from switchboard.store.disk import Disk
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse, write
-from switchboard.store.watch import LONGEST_S, readable
 
 log = logging.getLogger('switchboard.queue')
 

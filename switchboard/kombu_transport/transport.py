@@ -23,7 +23,7 @@ from switchboard.kombu_transport.errors import DiskFault, amqp_errors
 from switchboard.kombu_transport.spool_connection import SpoolConnection
 from switchboard.kombu_transport.unacked import retry_what_was_refused
 from switchboard.message.naming import CLAIMED
-from switchboard.store.watch import ARRIVALS, CLOSED, POLL_S, DirectoryWatch
+from switchboard.queue.watch import ARRIVALS, CLOSED, POLL_S, DirectoryWatch
 
 # The kernel tells of a closed file just before it drops the lock: how long to wait before looking, and looking again.
 DEATH_WAITS_S = (0.001, 0.01, 0.1)

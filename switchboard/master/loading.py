@@ -23,11 +23,11 @@ from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.master.child import Prepared, Stopped
 from switchboard.options import RunnerOptions
+from switchboard.queue.watch import load_inotify
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard, Slot
-from switchboard.store.watch import load_inotify
 
 if TYPE_CHECKING:
     from switchboard.master.child import Child, StopSignal

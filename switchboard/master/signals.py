@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
-from switchboard.store.watch import SelfPipe
+from switchboard.queue.watch import SelfPipe
 
 
 def nothing(signum: int, frame: FrameType | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.store.watch import SelfPipe, readable
+from switchboard.queue.watch import SelfPipe, readable
 
 log = logging.getLogger('switchboard.web')
 

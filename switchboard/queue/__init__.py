@@ -4,7 +4,7 @@ In reading order: switchboard (the facade, and what a spool does for a queue), p
 admission (may a message come in?), consumer (choose, claim, read, settle), ready_queue (which entry is next, and when; first_names
 and strict_keys are parts of it),
 listing (what a directory holds), recovery (steps on a claim, and what dead owners left), steady_time (what may be deleted by
-the time of day), wakeup (what an idle runner sleeps on), throttle.
+the time of day), wakeup (what an idle runner sleeps on), watch (sleeping on directories and descriptors), throttle.
 
 It imports store and below.
 """

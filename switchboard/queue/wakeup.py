@@ -1,7 +1,7 @@
 """The sleep of an idle runner: until a new name in its queue's directory, a timer, or a word from a signal handler.
 
 The watch is set when the runner has found nothing to do, the directory is looked at once more (something may have come between), and
-the watch is removed when it wakes (see `switchboard.store.watch`).
+the watch is removed when it wakes (see `switchboard.queue.watch`).
 
 For large directories the watch stays armed, and its events replace a rescan: they say which names came and went (see ``ready_queue``).
 
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, pattern_of_others
-from switchboard.store.watch import (
+from switchboard.queue.watch import (
     ARRIVALS,
     CLOSED,
     CREATIONS,

@@ -16,9 +16,9 @@ from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
 from switchboard.queue.wakeup import Wakeup
+from switchboard.queue.watch import POLL_S
 from switchboard.runner.retirement import Lifetime
 from switchboard.runner.settling import Settler
-from switchboard.store.watch import POLL_S
 
 log = logging.getLogger('switchboard.runner')
 

@@ -6,7 +6,7 @@ brings a helper process and a semaphore that must be unlinked.
 
 from __future__ import annotations
 
-from switchboard.store.watch import SelfPipe, readable
+from switchboard.queue.watch import SelfPipe, readable
 
 # Long enough for a busy machine, short enough for an impatient person.
 TIMEOUT_S = 120.0

@@ -36,7 +36,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.events import event
-from switchboard.store.watch import SelfPipe
+from switchboard.queue.watch import SelfPipe
 
 log = logging.getLogger('switchboard.queue')
 

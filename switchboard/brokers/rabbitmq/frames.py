@@ -18,7 +18,7 @@ from amqp.method_framing import frame_handler
 from amqp.serialization import dumps, loads
 
 from switchboard.brokers.message import UNREADABLE
-from switchboard.store.watch import readable
+from switchboard.queue.watch import readable
 
 # How long the rest of a frame may take of which the beginning is here.
 FRAME_TIMEOUT_S = 1.0

@@ -20,9 +20,9 @@ from switchboard.operating.queue_counts import walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import moment, one_line, size
+from switchboard.queue.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 
 ARRIVED = (READY, PRESERVED)
 

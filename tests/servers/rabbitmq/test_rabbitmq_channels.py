@@ -23,7 +23,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.options import RunnerOptions
-from switchboard.store.watch import readable
+from switchboard.queue.watch import readable
 from switchboard.testing import Signal
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker

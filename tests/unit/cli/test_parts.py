@@ -17,9 +17,9 @@ from switchboard.cli.commands.status import headline, status_of, troubles
 from switchboard.cli.commands.tail import Arrivals
 from switchboard.operating import text as wording
 from switchboard.operating.entry_fields import LOCKS, LockHolders
+from switchboard.queue import watch
 from switchboard.status.scoreboard import MasterRecord, Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
-from switchboard.store import watch
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from inotify_simple import INotify
 
-from switchboard.store import watch as watch_module
-from switchboard.store.watch import (
+from switchboard.queue import watch as watch_module
+from switchboard.queue.watch import (
     ARRIVALS,
     CLOSED,
     CREATIONS,
