@@ -65,18 +65,21 @@ def is_module(name: str) -> bool:
     return (PACKAGE / f'{name}.py').is_file()
 
 
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """:return: the dotted names that some code imports, wherever in it and for whatever."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 def imported_by(tree: ast.AST, own: str) -> Iterator[str]:
     """:return: the rooms that some code imports, but its own."""
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f'{node.module}.{alias.name}' for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            package, *rest = name.split('.')
-            if package == PACKAGE.name and rest and rest[0] != own and rest[0].islower():
-                yield rest[0]
+    for name in imported_names(tree):
+        package, *rest = name.split('.')
+        if package == PACKAGE.name and rest and rest[0] != own and rest[0].islower():
+            yield rest[0]
 
 
 @functools.cache

@@ -8,9 +8,12 @@ import re
 import subprocess
 import tokenize
 from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests import house_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,6 +113,35 @@ def test_a_room_says_at_the_door_what_it_is_for(room: Path) -> None:
     sign = ast.get_docstring(ast.parse((room / '__init__.py').read_text()))
     assert sign
     assert [path.stem for path in files if not re.search(rf'\b{path.stem}\b', sign)] == []
+
+
+# The shipped runners are reached by a link, which import-linter does not follow.
+RUNNER = re.compile(r'(?:switchboard\.)?runners\.(\w+)')
+
+
+def runners_imported(source: str) -> set[str]:
+    """:return: the files of the shipped runners that some code imports, by either of their names."""
+    names = house_page.imported_names(ast.parse(source))
+    return {found[1] for name in names if (found := RUNNER.match(name))}
+
+
+def test_there_is_no_circle_among_the_shipped_runners() -> None:
+    imports = {path.stem: runners_imported(path.read_text()) for path in ROOT.glob('runners/*.py')}
+    assert imports['bridge'] >= {'bridge_in', 'bridge_remote'}
+    TopologicalSorter(imports).prepare()
+
+
+def test_nothing_in_the_package_imports_the_shipped_runners() -> None:
+    paths = [path for path in ROOT.glob('switchboard/**/*.py') if path.parent.name != 'runners']
+    assert len(paths) > 200
+    assert [str(path) for path in paths if runners_imported(path.read_text())] == []
+
+
+def test_a_circle_among_runners_is_noticed() -> None:
+    one = runners_imported('def f():\n    from switchboard.runners import two\n')
+    two = runners_imported('if TYPE_CHECKING:\n    import runners.one\n')
+    with pytest.raises(CycleError):
+        TopologicalSorter({'one': one, 'two': two}).prepare()
 
 
 def test_the_top_of_the_checkout_holds_what_it_should_and_nothing_else() -> None:

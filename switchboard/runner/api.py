@@ -1,6 +1,7 @@
 """The names that a runner may import, besides those of `switchboard` itself and `switchboard.errors`.
 
-The shipped runners are written with nothing else, so a runner of anybody's can do what they do; whatever else this package holds may move.
+The shipped runners are written with nothing else, but for those that start a room of this package (``bridge``: the brokers, ``metrics`` and ``web``:
+the faces of these names), so a runner of anybody's can do what they do; whatever else this package holds may move.
 """
 
 from __future__ import annotations
