@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests import house_page
 
 # `room/module` in backticks, as the two ways of a message name them.
@@ -37,6 +39,23 @@ def test_every_file_that_contributing_names_is_there() -> None:
     assert len(named) > 10
     places = (house_page.ROOT, house_page.PACKAGE)
     assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+@pytest.mark.parametrize(
+    ('new', 'entry', 'files'),
+    [
+        ('runner', r"^    (?:null = |'null': ')switchboard\.runners\.null:", 2),
+        ('queue option', r"^    (?:dedupe_window_s: |'dedupe_window_s': |.*\bKey\('dedupe_window_s')", 4),
+    ],
+    ids=['runner', 'queue option'],
+)
+def test_contributing_names_each_file_with_a_list_of_what_is_there(new: str, entry: str, files: int) -> None:
+    paths = [house_page.ROOT / 'setup.cfg', *house_page.PACKAGE.glob('**/*.py')]
+    lists = [path.name for path in paths if re.search(entry, path.read_text(), re.MULTILINE)]
+    assert len(lists) == files
+    text = (house_page.ROOT / 'CONTRIBUTING.md').read_text()
+    row = next(line for line in text.splitlines() if line.startswith(f'| {new} |'))
+    assert [name for name in lists if f'{name}`' not in row] == []
 
 
 def test_every_room_has_its_place_in_the_picture() -> None:
