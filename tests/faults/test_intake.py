@@ -27,7 +27,7 @@ MAX_CALLS = 1000
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 
 
-def make_spool(home: Path, disk: Disk) -> Spool:
+def open_spool(home: Path, disk: Disk) -> Spool:
     config = home / 'switchboard.cfg'
     if not config.exists():
         config.write_text('[switchboard]\nspool = spool\n[queue.in]\nmaildir = yes\nmax_body = 1K\n')
@@ -36,7 +36,7 @@ def make_spool(home: Path, disk: Disk) -> Spool:
 
 def drop(home: Path, *, files: int = 2) -> None:
     """Some mails by both ways, and what cannot be taken."""
-    make_spool(home, Disk())['in']
+    open_spool(home, Disk())['in']
     queue = home / 'spool' / 'in'
     for number in range(files):
         (queue / 'new' / f'170000000{number}.M1P1.host:2,S').write_bytes(MAIL % number)
@@ -49,7 +49,7 @@ def found(home: Path) -> tuple[list[bytes], list[str], list[str]]:
 
     :return: the bodies of all messages, sorted, what went to bad, and what is left of the stage.
     """
-    spool = make_spool(home, Disk())
+    spool = open_spool(home, Disk())
     spool.recover()
     queue = spool['in']
     queue.recover_backup_files()
@@ -68,16 +68,16 @@ def worlds(tmp_path: Path, calls: str, **fault: Any) -> Iterator[tuple[Path, Fau
         home.mkdir()
         drop(home)
         disk = FaultyDisk(**fault)
-        spool = make_spool(home, disk)
+        spool = open_spool(home, disk)
         queue = spool['in']
-        letterbox = queue.pickup
-        assert letterbox is not None
+        pickup = queue.pickup
+        assert pickup is not None
         queue.producer.admission.check_open()
         disk.arm(number)
         names = ['0.eml', '1.eml', 'large.eml']
         try:
             for _ in range(2):  # the second round meets what the first one left
-                letterbox.collect(names)
+                pickup.collect(names)
         except Killed:
             pass
         disk.bury()
@@ -139,10 +139,10 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(scratch: Path) -> 
     disk.adopt(home)
     disk.settle()
     settled = len(disk.events)
-    spool = make_spool(home, disk)
-    letterbox = spool['in'].pickup
-    assert letterbox is not None
-    letterbox.collect(['0.eml', 'large.eml'])
+    spool = open_spool(home, disk)
+    pickup = spool['in'].pickup
+    assert pickup is not None
+    pickup.collect(['0.eml', 'large.eml'])
     cuts = 0
     for moment in disk.moments():
         if moment.number < settled:

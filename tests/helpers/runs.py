@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from switchboard import Runner, Spool
-from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.options import QueueOptions, RunnerOptions
+from switchboard import Runner
+from switchboard.options import RunnerOptions
 from switchboard.status.scoreboard import NullSlot
 
 Dispose = Callable[[Any, Any, Any], object]
@@ -28,11 +26,6 @@ class Recorder(Runner):
 
 
 R = TypeVar('R', bound=Recorder)
-
-
-def make_spool(path: Path, *, clock: Clock = SYSTEM_CLOCK, options: QueueOptions | None = None) -> Any:
-    """:return: a spool whose queues all have these options."""
-    return Spool(path / 'spool', 'lazy', clock=clock, options=options)
 
 
 def make_runner(

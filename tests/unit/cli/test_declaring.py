@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,15 @@ rate = 30/m
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / 'switchboard.cfg'
-    path.write_text(CONFIG)
-    succeed('-C', path, 'init')
-    return path
+def spool(make_spool: Callable[..., Spool]) -> Spool:
+    return make_spool(CONFIG)
 
 
 @pytest.fixture
-def spool(config: Path) -> Spool:
-    return Spool.from_config(config)
+def config(spool: Spool) -> Path:
+    assert spool.config is not None
+    succeed('-C', spool.config.path, 'init')
+    return spool.config.path
 
 
 def queue_of(config: Path, name: str) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 
@@ -13,9 +14,6 @@ from switchboard.cli.exits import Exit
 from tests.helpers.commands import succeed, switchboard
 
 CONFIG = """
-[switchboard]
-spool = spool
-durability = lazy
 [queue.in]
 [queue.copy]
 [queue.small]
@@ -37,16 +35,14 @@ bindings =
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / 'switchboard.cfg'
-    path.write_text(CONFIG)
-    (tmp_path / 'exchange.cfg').write_text(EXCHANGES)
-    return path
+def spool(make_spool: Callable[..., Spool]) -> Spool:
+    return make_spool(CONFIG, EXCHANGES)
 
 
 @pytest.fixture
-def spool(config: Path) -> Spool:
-    return Spool.from_config(config)
+def config(spool: Spool) -> Path:
+    assert spool.config is not None
+    return spool.config.path
 
 
 def test_standard_input_is_one_message_of_bytes(config: Path, spool: Spool) -> None:

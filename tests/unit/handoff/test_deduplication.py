@@ -16,7 +16,7 @@ from switchboard.message.naming import key_digest
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
-from tests.helpers.runs import make_runner, make_spool
+from tests.helpers.runs import make_runner
 
 
 def test_a_second_message_with_the_same_key_is_not_stored(spool):
@@ -272,7 +272,7 @@ def contents(spool, queue):
 
 @pytest.mark.parametrize('batch_size', [1, 8])
 def test_what_runners_emit_with_a_key_is_stored_once(tmp_path, batch_size):
-    spool = make_spool(tmp_path)
+    spool = Spool(tmp_path / 'spool', 'lazy')
     spool['out'].enqueue('before', dedupe_key='b')
     spool['in'].enqueue_many(['one', 'two'])
     emitting(spool, 'a', 'b', 'c', 'a', batch_size=batch_size)

@@ -19,11 +19,6 @@ from switchboard.testing import FakeClock, FaultyDisk
 RECORD = {'event': 'elsewhere', 'time': '2026-11-22T05:00:00Z'}
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path, 'lazy', clock=FakeClock())
-
-
 def keyed(text: str, key: str, *queues: str) -> Publication:
     return Publication(text, {'dedupe_key': key}, queues or ('in',))
 

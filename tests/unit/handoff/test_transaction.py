@@ -37,11 +37,6 @@ from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import in_child
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
 def begin(spool: Any, msg: Any = 'input', **metadata: Any) -> Any:
     """Claim an input and begin a transaction."""
     filebase = spool['in'].enqueue(msg, metadata)

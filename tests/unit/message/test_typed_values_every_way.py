@@ -26,7 +26,7 @@ from switchboard.routing.headers import HeaderIndex, HeaderMatch
 from switchboard.testing import FakeClock
 from tests.helpers.commands import succeed
 from tests.helpers.deliveries import read_delivery
-from tests.helpers.runs import Recorder, make_spool
+from tests.helpers.runs import Recorder
 
 VALUES: dict[str, Any] = {
     'naive': datetime.fromisoformat('2026-11-28T18:00:00.000001'),
@@ -56,11 +56,6 @@ def assert_same(msg: Any, msgdata: dict[str, Any]) -> None:
     assert is_equal(kept(msgdata), VALUES), msgdata
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
 def take(spool: Any, queue: str) -> tuple[Any, dict[str, Any]]:
     [filebase] = spool[queue].get_files()
     msg, msgdata = spool[queue].dequeue(filebase)
@@ -85,7 +80,7 @@ def test_each_may_be_a_body(spool: Spool, value: Any) -> None:
 
 def test_emit_keep_retry_and_a_dead_letter(tmp_path: Path) -> None:
     clock = FakeClock()
-    spool = make_spool(tmp_path, clock=clock, options=QueueOptions(dead_letter='dead'))
+    spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=QueueOptions(dead_letter='dead'))
 
     def then(runner: Runner, msg: Any, msgdata: dict[str, Any]) -> object:
         round_ = len(runner.seen)

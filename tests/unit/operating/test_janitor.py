@@ -14,18 +14,12 @@ from switchboard import Spool
 from switchboard.operating.janitor import full_disks, tidy
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
-from tests.helpers.configurations import load
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: FakeClock) -> Spool:
+def spool(make_spool: Callable[..., Spool], clock: FakeClock) -> Spool:
     sections = '[queue.a]\nmin_free_space = 1\n[queue.in]\n[queue.z]\nmin_free_space = 1000000000G\n'
-    return Spool.from_config(load(tmp_path, sections), clock=clock)
+    return make_spool(sections, clock=clock)
 
 
 def put_in_the_place_of(spool: Spool, queue: str) -> None:

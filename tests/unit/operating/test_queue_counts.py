@@ -19,11 +19,6 @@ from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path, durability='lazy')
-
-
 def folder_of(spool: Spool, queue: str) -> Folder:
     return Folder(spool.path(queue), Disk())
 

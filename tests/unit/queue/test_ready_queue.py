@@ -348,10 +348,6 @@ def test_a_slice_sees_its_own_and_reports_what_is_foreign(tmp_path: Path) -> Non
 class TestReplacedDirectory:
     """A queue's directory is renamed away and made anew while a process works on it."""
 
-    @pytest.fixture
-    def clock(self) -> FakeClock:
-        return FakeClock()
-
     def replace(self, path: Path, clock: FakeClock) -> Switchboard:
         (path / 'in').rename(path / 'away')
         clock.advance(1)

@@ -64,10 +64,6 @@ class TestTroubleWithTheDisk:
         return TroubledDisk()
 
     @pytest.fixture
-    def clock(self) -> FakeClock:
-        return FakeClock()
-
-    @pytest.fixture
     def troubled(self, tmp_path: Path, disk: TroubledDisk, clock: FakeClock) -> Switchboard:
         return Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk, clock=clock)
 

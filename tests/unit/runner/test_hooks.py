@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,7 @@ from switchboard import AsyncRunner, Runner
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 from switchboard.runner import hooks
-from tests.helpers.runs import make_runner, make_spool, preserved
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Any:
-    return make_spool(tmp_path)
+from tests.helpers.runs import make_runner, preserved
 
 
 async def coroutine(self: Any, *args: Any) -> None:

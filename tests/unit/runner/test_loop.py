@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from switchboard import Spool
 from switchboard.errors import (
     DestinationDown,
     DurabilityError,
@@ -32,12 +33,7 @@ from switchboard.runners.command import LeftRunningError
 from switchboard.status.scoreboard import NullSlot
 from switchboard.testing import FakeClock, Signal, run_until_empty
 from tests.helpers.processes import Child
-from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Any:
-    return make_spool(tmp_path)
+from tests.helpers.runs import Recorder, RecordingSlot, make_runner, preserved
 
 
 def make_loop(spool: Any) -> Loop:
@@ -203,14 +199,6 @@ class Waits:
 
 class TestTroubleWithTheDisk:
     @pytest.fixture
-    def clock(self) -> FakeClock:
-        return FakeClock()
-
-    @pytest.fixture
-    def spool(self, tmp_path: Path, clock: FakeClock) -> Any:
-        return make_spool(tmp_path, clock=clock)
-
-    @pytest.fixture
     def waits(self, clock: FakeClock) -> Waits:
         return Waits(clock)
 
@@ -251,7 +239,7 @@ class TestTroubleWithTheDisk:
         assert runner.queue.called.count('take') == 1
 
     def test_a_full_queue_downstream_leaves_the_message_where_it_is(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
+        spool = Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(max_messages=1))
         filebase = spool['in'].enqueue('x')
         spool['out'].enqueue('fills it')
 
@@ -361,7 +349,7 @@ class TestBatches:
         self, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         filebases = [spool['in'].enqueue(number, ttl=60 if number == 1 else 3600) for number in range(3)]
         for _ in range(2):
             spool['in'].dequeue(filebases[1])
@@ -383,7 +371,7 @@ class TestBatches:
         self, tmp_path: Path, is_at_work: bool
     ) -> None:
         clock, strict = FakeClock(), QueueOptions(strict_order=True)
-        spool = make_spool(tmp_path, clock=clock, options=strict)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=strict)
         earlier = spool['from'].enqueue('earlier', order_key='k')
         spool['in'].enqueue('another', order_key='other')
         deadly = spool['in'].enqueue('deadly', order_key='k')
@@ -397,7 +385,7 @@ class TestBatches:
         move(claim_any(spool['from'], earlier), spool['from'], spool['in'])
         spool['in'].finish(another.claim)
         if is_at_work:
-            elsewhere = make_spool(tmp_path, clock=clock, options=strict)['in']
+            elsewhere = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=strict)['in']
             taken = elsewhere.take()
             assert loop.take(0) is None
         else:
@@ -408,7 +396,7 @@ class TestBatches:
         assert loop.take(0).msg == 'deadly'
 
     def test_a_poison_in_a_batch_takes_nobody_to_bad_with_it(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path)
+        spool = Spool(tmp_path / 'spool', 'lazy')
         filebases = spool['in'].enqueue_many(range(8))
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -427,14 +415,10 @@ class TestBatches:
 class TestTroubleOfOneMessage:
     """What one message's trouble is does not hold back the others, and what can never be is its failure."""
 
-    @pytest.fixture
-    def clock(self) -> FakeClock:
-        return FakeClock()
-
     def test_a_message_whose_target_is_full_lets_the_others_have_their_turn(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_messages=20))
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=QueueOptions(max_messages=20))
         spool['full'].enqueue_many(range(20))
         spool['in'].enqueue('first', to='full')
         for number in range(8):
@@ -455,7 +439,7 @@ class TestTroubleOfOneMessage:
     def test_however_many_wait_for_a_full_target_the_others_have_their_turn(
         self, tmp_path: Path, clock: FakeClock, batch_size: int
     ) -> None:
-        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_messages=200))
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=QueueOptions(max_messages=200))
         spool['full'].enqueue_many(range(200))
         for number in range(100):
             spool['in'].enqueue(number, to='full')
@@ -484,7 +468,7 @@ class TestTroubleOfOneMessage:
     def test_however_many_the_disk_has_no_room_for_the_others_have_their_turn(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         spool['in'].enqueue_many(range(50))
         spool['in'].enqueue('small')
 
@@ -512,7 +496,7 @@ class TestTroubleOfOneMessage:
     def test_the_trouble_of_all_makes_the_runner_wait_and_keeps_their_order(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         spool['in'].enqueue_many(range(30))
         tries: list[int] = []
 
@@ -544,7 +528,7 @@ class TestTroubleOfOneMessage:
     def test_what_one_message_waits_for_does_not_hold_the_others_back(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         filebases = spool['in'].enqueue_many(range(20))
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -560,7 +544,7 @@ class TestTroubleOfOneMessage:
         assert spool['in'].get_files() == filebases[:12]
 
     def test_more_outputs_than_a_target_ever_holds_fail_their_message(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, options=QueueOptions(max_messages=2))
+        spool = Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(max_messages=2))
         spool['in'].enqueue('x')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -576,7 +560,7 @@ class TestTroubleOfOneMessage:
     def test_more_bytes_than_a_target_ever_holds_fail_their_message(
         self, tmp_path: Path, sizes: list[int]
     ) -> None:
-        spool = make_spool(tmp_path, options=QueueOptions(max_bytes=1_000))
+        spool = Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(max_bytes=1_000))
         spool['in'].enqueue('x')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -589,7 +573,7 @@ class TestTroubleOfOneMessage:
         assert '1000' in reason
 
     def test_more_outputs_than_a_process_may_open_files_fail_their_message(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path)
+        spool = Spool(tmp_path / 'spool', 'lazy')
         spool['in'].enqueue_many(['many', 'one'])
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -615,7 +599,9 @@ class TestTroubleOfOneMessage:
 class TestKeeping:
     def test_a_message_that_is_kept_again_and_again_is_looked_at_less_and_less(self, tmp_path: Path) -> None:
         clock, slot = FakeClock(), RecordingSlot()
-        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(retry=RetryPolicy(cap_s=20)))
+        spool = Spool(
+            tmp_path / 'spool', 'lazy', clock=clock, options=QueueOptions(retry=RetryPolicy(cap_s=20))
+        )
         spool['in'].enqueue('x')
         times: list[float] = []
 
@@ -632,7 +618,7 @@ class TestKeeping:
         self, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         spool['in'].enqueue('x', tries=0)
         ends_ns = clock.monotonic_ns() + 86_400 * 10**9
 

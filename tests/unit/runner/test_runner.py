@@ -9,19 +9,14 @@ from typing import Any, ClassVar
 import pytest
 from zope.interface.verify import verifyObject
 
-from switchboard import Runner
+from switchboard import Runner, Spool
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure
 from switchboard.interfaces import IRunner
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.settings import Setting
 from switchboard.testing import FakeClock, run_until_empty
-from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Any:
-    return make_spool(tmp_path)
+from tests.helpers.runs import Recorder, make_runner, preserved
 
 
 class TestDisposing:
@@ -54,7 +49,7 @@ class TestDisposing:
     def test_the_key_stays_however_often_the_message_is_kept_and_whatever_of_it_changes(
         self, tmp_path: Path
     ) -> None:
-        spool = make_spool(tmp_path, clock=FakeClock())
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=FakeClock())
         filebase = spool['in'].enqueue([0], tries=0)
         keys, names = [], set()
 
@@ -155,7 +150,7 @@ class TestHooks:
 
     def test_it_goes_by_the_clock_of_its_spool(self, tmp_path: Path) -> None:
         clock = FakeClock()
-        assert make_runner(make_spool(tmp_path, clock=clock)).clock is clock
+        assert make_runner(Spool(tmp_path / 'spool', 'lazy', clock=clock)).clock is clock
 
     def test_a_runner_may_have_no_queue(self, spool: Any) -> None:
         beats = []
@@ -221,7 +216,7 @@ class TestFailing:
     ) -> None:
         clock = FakeClock()
         options = QueueOptions(max_attempts=3, retry=RetryPolicy(first_s=60, jitter=0))
-        spool = make_spool(tmp_path, clock=clock, options=options)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=options)
         filebase = spool['in'].enqueue('x')
         started_ns = clock.monotonic_ns()
         runner = make_runner(spool, fail_with(ValueError('no')), batch_size=batch_size)
@@ -237,7 +232,7 @@ class TestFailing:
         self, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_retry_time_s=250))
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=QueueOptions(max_retry_time_s=250))
         spool['in'].enqueue('x')
         times: list[float] = []
 
@@ -251,7 +246,7 @@ class TestFailing:
         assert reason.startswith('given up after 4 attempts: TemporaryFailure: busy')
 
     def test_what_was_changed_of_the_metadata_is_there_at_the_next_try(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, clock=FakeClock(), options=QueueOptions(max_attempts=3))
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=FakeClock(), options=QueueOptions(max_attempts=3))
         spool['in'].enqueue('x', done=[])
         seen = []
 

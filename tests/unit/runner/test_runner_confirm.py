@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from switchboard import Runner
+from switchboard import Runner, Spool
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.testing import FakeClock
-from tests.helpers.runs import RecordingSlot, make_spool, preserved
+from tests.helpers.runs import RecordingSlot, preserved
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Any:
     options = QueueOptions(retry=RetryPolicy(10, 10, 1, 0))
-    return make_spool(tmp_path, clock=FakeClock(), options=options)
+    return Spool(tmp_path / 'spool', 'lazy', clock=FakeClock(), options=options)
 
 
 class Batches(Runner):
@@ -136,7 +136,7 @@ class Idler(Runner):
 
 def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    runner = Idler(make_spool(tmp_path), RunnerOptions('r', '', poll_interval_s=50))
+    runner = Idler(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', '', poll_interval_s=50))
     try:
         os.write(writing, b'x')
         runner.wake_on(reading)
@@ -144,7 +144,7 @@ def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) 
         assert runner.times == 3
         runner.wake_on()
         os.close(reading)
-        runner = Idler(make_spool(tmp_path), RunnerOptions('r', '', poll_interval_s=50))
+        runner = Idler(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', '', poll_interval_s=50))
         runner.snooze = lambda filecnt: runner.wake_in(0.01)
         runner.run()
         assert runner.is_stopping
@@ -159,4 +159,4 @@ def test_what_is_wrong_between_keys_is_found_before_it_runs(tmp_path: Path) -> N
             raise ConfigError(f'not beside {len(others)} others', section=f'runner.{options.name}')
 
     with pytest.raises(ConfigError, match='not beside 0 others'):
-        Choosy(make_spool(tmp_path), RunnerOptions('r', ''))
+        Choosy(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', ''))

@@ -8,17 +8,13 @@ from typing import Any
 
 import pytest
 
+from switchboard import Spool
 from switchboard.errors import NoRouteError, QueueFullError, UnknownExchangeError, UnserializableError
 from switchboard.options import QueueOptions
 from switchboard.routing.bindings import Binding, Exchange, Target
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.testing import FakeClock, run_until_empty
-from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Any:
-    return make_spool(tmp_path)
+from tests.helpers.runs import Recorder, make_runner, preserved
 
 
 def contents(spool: Any, queue: str) -> list[Any]:
@@ -67,7 +63,7 @@ class TestEmitting:
         assert (contents(spool, 'a'), contents(spool, 'b')) == (['a1', 'a1', 'a2', 'a2'], ['b1', 'b2'])
 
     def test_to_several_queues_it_is_all_or_nothing(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
+        spool = Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(max_messages=1))
         spool['full'].enqueue('there already')
         table = ExchangeTable([Exchange('both', 'fanout', (Binding('', (Target('out'), Target('full'))),))])
 
@@ -89,7 +85,7 @@ class TestEmitting:
     def test_an_input_that_was_handed_on_still_goes_when_a_later_copy_finds_no_room(
         self, tmp_path: Path
     ) -> None:
-        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
+        spool = Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(max_messages=1))
         spool['full'].enqueue('there already')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -109,7 +105,7 @@ class TestEmitting:
         ]
 
     def test_it_may_be_delayed(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, clock=FakeClock())
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=FakeClock())
         spool['in'].enqueue('x')
         make_runner(spool, lambda runner, msg, msgdata: runner.emit('out', msg, delay=60) and None).run(
             until_empty=True
@@ -193,7 +189,7 @@ class TestKeeping:
 
     def test_it_is_left_alone_for_a_moment_so_that_nothing_spins(self, tmp_path: Path) -> None:
         clock = FakeClock()
-        spool = make_spool(tmp_path, clock=clock)
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
         spool['in'].enqueue('x')
         runner = make_runner(spool, lambda runner, msg, msgdata: len(runner.seen) < 5)
         started_ns = clock.monotonic_ns()
@@ -211,7 +207,7 @@ class TestKeeping:
         assert spool['out'].get_files() == []
 
     def test_changes_inside_of_metadata_and_message_are_kept(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, clock=FakeClock())
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=FakeClock())
         msg = Message()
         msg['Subject'] = 'x'
         spool['in'].enqueue(msg, done=[])
@@ -233,7 +229,7 @@ class TestKeeping:
         ]
 
     def test_a_poison_count_survives_a_keep(self, tmp_path: Path) -> None:
-        spool = make_spool(tmp_path, clock=FakeClock())
+        spool = Spool(tmp_path / 'spool', 'lazy', clock=FakeClock())
         filebase = spool['in'].enqueue([1])
         for times in range(3):
             msg, msgdata = spool['in'].dequeue(filebase)

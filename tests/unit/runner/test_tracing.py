@@ -32,7 +32,6 @@ from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.runner.tracing import Tracing
 from tests.helpers.processes import in_new_program
-from tests.helpers.runs import make_spool
 
 PARENT = '00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01'
 
@@ -165,7 +164,9 @@ def test_it_is_a_child_of_that_where_this_is_wanted_and_linked_too(
 def test_a_second_attempt_is_linked_to_the_first(
     tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    spool = make_spool(tmp_path, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0)))
+    spool = Spool(
+        tmp_path / 'spool', 'lazy', options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0))
+    )
     spool['in'].enqueue('x', traceparent=PARENT)
     errors = [ValueError('secret')]
 
@@ -245,7 +246,9 @@ def whole_life(directory: Path, place: str) -> tuple[str, str]:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(place)))
     trace.set_tracer_provider(provider)
     tracer = trace.get_tracer('shop')
-    spool = make_spool(directory, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0)))
+    spool = Spool(
+        directory / 'spool', 'lazy', options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0))
+    )
     with tracer.start_as_current_span('order') as order:
         spool['in'].enqueue('x')
     failures = [ValueError('secret')]

@@ -68,11 +68,6 @@ OTHERS = {'switchboard/mailman/queue.py', 'switchboard/interfaces.py'}
 EVERY_CALL = [call for calls in CALLS.values() for call in calls]
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
 @pytest.mark.parametrize('call', EVERY_CALL)
 @pytest.mark.parametrize(
     ('name', 'right'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit, exit_of
-from switchboard.config.config import Config
 from switchboard.drop.program import Drop
 from switchboard.drop.request import Request
 from switchboard.errors import LockTimeoutError
@@ -23,8 +22,6 @@ from switchboard.spool.current import activate
 from switchboard.store.disk import Disk
 
 SECTIONS = """
-[switchboard]
-spool = {spool}
 [queue.in]
 max_messages = 100
 [queue.out]
@@ -36,11 +33,10 @@ class Impatient(Disk):
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    config = tmp_path / 'switchboard.cfg'
-    config.write_text(SECTIONS.format(spool=tmp_path / 'spool'))
-    activate(Config.load(str(config)))
-    spool = Spool.from_config(str(config), disk=Impatient())
+def spool(make_spool: Callable[..., Spool]) -> Spool:
+    spool = make_spool(SECTIONS, disk=Impatient())
+    assert spool.config is not None
+    activate(spool.config)
     spool['in'].enqueue('x', dedupe_key='k')
     spool.declare('declared')
     return spool

@@ -21,9 +21,6 @@ from tests.helpers.commands import succeed
 from tests.helpers.runs import make_runner
 
 CONFIGURATION = """
-[switchboard]
-spool = spool
-durability = lazy
 [queue.*]
 consumed_externally = yes
 [queue.in]
@@ -38,15 +35,14 @@ Door = Callable[[Spool, Path, Keys], object]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / 'switchboard.cfg'
-    path.write_text(CONFIGURATION)
-    return path
+def spool(make_spool: Callable[..., Spool]) -> Spool:
+    return make_spool(CONFIGURATION)
 
 
 @pytest.fixture
-def spool(config: Path) -> Spool:
-    return Spool.from_config(config)
+def config(spool: Spool) -> Path:
+    assert spool.config is not None
+    return spool.config.path
 
 
 def enqueue(spool: Spool, config: Path, keys: Keys) -> None:

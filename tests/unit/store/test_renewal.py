@@ -29,13 +29,6 @@ from tests.large_directories import GrowingDisk, grow_and_renew
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    made = Spool(tmp_path / 'spool', 'lazy')
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def grown(tmp_path: Path) -> Iterator[Folder]:
     """A directory that was large once, and is empty."""
     disk = GrowingDisk()
