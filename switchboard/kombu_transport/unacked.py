@@ -39,7 +39,7 @@ SPARE_FILES = 256
 
 
 @cache
-def _files() -> int:
+def max_claims() -> int:
     """:return: how many messages this process may hold, in all its channels, each of which is an open file.
 
     Their number is that of the hard limit: the soft one is raised when it is met.
@@ -53,18 +53,6 @@ CROWDED = 0.75
 
 # How long after a warning that messages wait for files the next one is due.
 WARN_AGAIN_S = 60.0
-_next_warning_s = 0.0
-
-
-def _warn_of_files(count: int) -> None:
-    """Say, now and then, that nothing more is taken: the held messages may be tasks that wait for their time, and others wait behind them."""
-    global _next_warning_s
-    now_s = time.monotonic()
-    if now_s < _next_warning_s:
-        return
-    _next_warning_s = now_s + WARN_AGAIN_S
-    advice = 'raise its limit of open files (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL'
-    event(log, logging.WARNING, None, 'no more taken', held=count, advice=advice)
 
 
 @dataclass(slots=True, eq=False)
@@ -161,6 +149,7 @@ class UnackedMessages(QoS):
         self.claims: dict[Any, Delivery] = {}
         # How those were to end that the disk refused.
         self._refused: dict[Any, Ending] = {}
+        self._next_warning_s = 0.0
 
     def can_consume(self) -> bool:
         """Is there room for one more message?"""
@@ -169,14 +158,23 @@ class UnackedMessages(QoS):
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
-        files = _files() - len(OWN_CLAIMS)
+        files = max_claims() - len(OWN_CLAIMS)
         if files <= 0 < limit - len(self.claims):
-            _warn_of_files(len(OWN_CLAIMS))
+            self._warn_of_files(len(OWN_CLAIMS))
         return max(0, min(limit - len(self.claims), files))
+
+    def _warn_of_files(self, count: int) -> None:
+        """Say, now and then, that nothing more is taken: the held messages may be tasks that wait for their time, and others wait behind them."""
+        now_s = time.monotonic()
+        if now_s < self._next_warning_s:
+            return
+        self._next_warning_s = now_s + WARN_AGAIN_S
+        advice = 'raise its limit of open files (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL'
+        event(log, logging.WARNING, None, 'no more taken', held=count, advice=advice)
 
     def is_crowded(self) -> bool:
         """Does this process hold so many messages that it should take none which only wait for their time?"""
-        return len(OWN_CLAIMS) > _files() * CROWDED
+        return len(OWN_CLAIMS) > max_claims() * CROWDED
 
     def __len__(self) -> int:
         return len(self.claims)

@@ -212,17 +212,17 @@ def test_publishing_tries_again_where_the_disk_refused_once(connect):
 def test_who_waits_is_told_when_another_thread_has_closed_before_he_sleeps(connect, monkeypatch):
     connection = connect()
     kombu.Consumer(connection.default_channel, [kombu.Queue('q')], callbacks=[print]).consume()
-    deliver = Transport._deliver
+    deliver = Transport.deliver
 
-    def deliver_and_close(transport):
-        count = deliver(transport)
+    def deliver_and_close(transport, channels):
+        is_delivered = deliver(transport, channels)
         closer = threading.Thread(target=connection.close)
         closer.start()
         closer.join()
-        return count
+        return is_delivered
 
     transport = connection.transport
-    monkeypatch.setattr(Transport, '_deliver', deliver_and_close)
+    monkeypatch.setattr(Transport, 'deliver', deliver_and_close)
     with pytest.raises(DiskFault, match='closed'):
         transport.drain_events(transport, timeout=PATIENCE_S)
 

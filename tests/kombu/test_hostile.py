@@ -168,7 +168,7 @@ def test_a_consumer_that_is_never_idle_finds_what_the_dead_have_left(connect, qu
 
 
 def test_channels_share_the_files_that_a_process_may_have_open(connection, connect, queue, monkeypatch):
-    monkeypatch.setattr(unacked, '_files', lambda: 3)
+    monkeypatch.setattr(unacked, 'max_claims', lambda: 3)
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     one, two = connection.channel(), connection.channel()
@@ -185,8 +185,7 @@ def test_channels_share_the_files_that_a_process_may_have_open(connection, conne
 
 
 def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, queue, monkeypatch, caplog):
-    monkeypatch.setattr(unacked, '_files', lambda: 3)
-    monkeypatch.setattr(unacked, '_next_warning_s', 0.0)
+    monkeypatch.setattr(unacked, 'max_claims', lambda: 3)
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(
@@ -201,7 +200,7 @@ def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, qu
 
 
 def test_tasks_that_wait_for_their_time_leave_files_for_others(connection, connect, queue, monkeypatch):
-    monkeypatch.setattr(unacked, '_files', lambda: 8)
+    monkeypatch.setattr(unacked, 'max_claims', lambda: 8)
     producer = connect().Producer()
     later, soon = ((datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() for seconds in (3600, 2))
     for number in range(20):
