@@ -66,8 +66,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # In the environment of all that a runner starts: its process, and the spool.
 MARK = 'SWITCHBOARD_STARTED_BY'
 # Loaded once in the master, so that no child pays for it.
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
-_F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
+LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
+F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
 # `kill -QUIT` makes a runner write where each of its threads is, and changes nothing else.
 DUMP_SIGNAL = signal.SIGQUIT
 
@@ -294,7 +294,7 @@ def die_with(parent: int, lifeline: int) -> None:
     """
     killed_by_kernel = _ask_kernel()
     try:
-        _tie_group(lifeline)
+        tie_group(lifeline)
     except OSError:
         # Some sandboxes know neither.  One of the two must hold.
         if not killed_by_kernel:
@@ -316,11 +316,11 @@ def set_subreaper() -> bool:
 
     :return: False where the kernel knows nothing of it.
     """
-    return _LIBC is not None and _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return LIBC is not None and LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def _ask_kernel() -> bool:
-    return _LIBC is not None and _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+    return LIBC is not None and LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
 
 
 def _go_if_orphaned(parent: int) -> None:
@@ -329,11 +329,15 @@ def _go_if_orphaned(parent: int) -> None:
         os._exit(os.EX_TEMPFAIL)
 
 
-def _tie_group(lifeline: int) -> None:
-    if _F_SETSIG is None:
+def tie_group(lifeline: int) -> None:
+    """Have the kernel end the group of this process when the other end of `lifeline` is closed.
+
+    :raises OSError: it cannot.
+    """
+    if F_SETSIG is None:
         signal.signal(signal.SIGIO, _end_group)
     else:
-        fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, F_SETSIG, signal.SIGKILL)
     # A negative owner is a process group.
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)

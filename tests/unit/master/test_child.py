@@ -55,11 +55,11 @@ def test_each_means_ends_the_runner(
     monkeypatch: pytest.MonkeyPatch, means: str, *, reaches_programs: bool
 ) -> None:
     if means in ('owner', 'handler'):
-        monkeypatch.setattr(child, '_LIBC', None)
+        monkeypatch.setattr(child, 'LIBC', None)
     if means == 'handler':
-        monkeypatch.setattr(child, '_F_SETSIG', None)
+        monkeypatch.setattr(child, 'F_SETSIG', None)
     if means == 'death signal':
-        monkeypatch.setattr(child, '_tie_group', refuse)
+        monkeypatch.setattr(child, 'tie_group', refuse)
     master, runner, program = a_master_with_a_runner()
     os.kill(master, signal.SIGKILL)
     os.waitpid(master, 0)
@@ -74,8 +74,8 @@ def refuse(_lifeline: int) -> None:
 
 
 def test_without_any_means_a_runner_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, '_LIBC', None)
-    monkeypatch.setattr(child, '_tie_group', refuse)
+    monkeypatch.setattr(child, 'LIBC', None)
+    monkeypatch.setattr(child, 'tie_group', refuse)
     with pytest.raises(PermissionError):
         child.die_with(os.getppid(), 0)
 
