@@ -530,3 +530,153 @@ def test_an_error_that_is_passed_over_without_a_reason_is_noticed(source: str) -
 )
 def test_an_error_that_is_passed_over_for_a_reason_is_let_be(source: str) -> None:
     assert not list(errors_passed_over_without_a_reason(source))
+
+
+# A fixture of one of these names that does what conftest's does is a second one of it.
+SHARED_FIXTURES = {'clock', 'make_spool', 'spool'}
+SHARED_FIXTURE = re.compile(rf'def ({"|".join(sorted(SHARED_FIXTURES))})\b')
+# What it does is conftest's, too, if it opens a spool of no more than these.
+PLAIN_SPOOL = re.compile(
+    r"return Spool\(tmp_path(?: / '\w+')?(?:, (?:durability=)?'lazy'|, clock=(?:clock|FakeClock\(\)))*\)"
+)
+
+
+def shared_fixtures(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the line, the name and the body of each fixture that tests share."""
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.FunctionDef)
+            and node.name in SHARED_FIXTURES
+            and any('fixture' in ast.unparse(each) for each in node.decorator_list)
+        ):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            yield node.lineno, node.name, '\n'.join(map(ast.unparse, body))
+
+
+def second_fixtures(sources: dict[str, str]) -> list[str]:
+    """:return: the places of the fixtures that another one stands for already: with the same body, or conftest's."""
+    seen: dict[tuple[str, str], str] = {}
+    found = []
+    for place, source in sources.items():
+        for line, name, body in shared_fixtures(source):
+            if PLAIN_SPOOL.fullmatch(body):
+                found.append(f'{place}:{line}: {name} is in conftest.py')
+            elif first := seen.get((name, body)):
+                found.append(f'{place}:{line}: {name} is in {first}')
+            seen[name, body] = place
+    return found
+
+
+def test_no_fixture_stands_twice() -> None:
+    places = [ROOT / 'tests' / 'conftest.py', *sorted(ROOT.glob('tests/*/**/*.py'))]
+    sources = {
+        str(path.relative_to(ROOT)): source
+        for path in places
+        if SHARED_FIXTURE.search(source := path.read_text())
+    }
+    assert len([name for source in sources.values() for _, name, _ in shared_fixtures(source)]) > len(
+        SHARED_FIXTURES
+    )
+    assert second_fixtures(sources) == []
+
+
+@pytest.mark.parametrize(
+    'body',
+    [
+        'def spool(config: Path) -> Spool:\n    """One."""\n    return Spool.from_config(config)',
+        "def spool(tmp_path: Path) -> Spool:\n    return Spool(tmp_path / 'spool', 'lazy')",
+        "def spool(tmp_path: Path) -> Any:\n    return Spool(tmp_path, durability='lazy', clock=FakeClock())",
+        'def clock() -> Clock:\n    return FakeClock()',
+    ],
+)
+def test_a_second_fixture_is_noticed(body: str) -> None:
+    theirs = '@pytest.fixture\ndef spool(at: Path) -> Any:\n    return Spool.from_config(config)\n\n'
+    theirs += '@pytest.fixture\ndef clock() -> FakeClock:\n    """It is turned."""\n    return FakeClock()\n'
+    in_a_class = '\n    '.join(['class TestIt:', '@pytest.fixture', *body.split('\n')])
+    assert second_fixtures({'a': theirs}) == []
+    assert len(second_fixtures({'a': theirs, 'b': f'@pytest.fixture\n{body}\n'})) == 1
+    assert len(second_fixtures({'a': theirs, 'b': in_a_class})) == 1
+
+
+PRIVATE = re.compile(r'(?:.*\.)?_[^_]\w*')
+SETTERS = {'__setattr__', '__delattr__', 'setattr', 'delattr', 'patch', 'object'}
+# Where there is none of these there is nothing to find, and nothing need be parsed.
+PERHAPS_PRIVATE = re.compile(
+    r"(?<!\bself)(?<!\bcls)\._[a-zA-Z]|self\._\w+ [^ =]+=|['\"](?:[\w.]*\.)?_[a-zA-Z]\w*['\"]"
+)
+# Of the messages of the standard library: programs set it, and such a message is stored as they have made it.
+SET_BY_PROGRAMS = {'_payload'}
+
+
+def private_attributes_set(source: str) -> Iterator[str]:
+    """Yield each private attribute that is set of something else than ``self``, or that no class of the same source has begun with."""
+    tree = ast.parse(source)
+    own = {
+        aim.attr
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Assign | ast.AnnAssign)
+        for target in (each.targets if isinstance(each, ast.Assign) else [each.target])
+        for aim in ast.walk(target)
+        if isinstance(aim, ast.Attribute) and ast.unparse(aim.value) in ('self', 'cls')
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=owner, attr=name, ctx=ast.Store() | ast.Del()) if PRIVATE.fullmatch(
+                name
+            ):
+                if ast.unparse(owner) not in ('self', 'cls') or name not in own:
+                    yield f'line {node.lineno}: {ast.unparse(node)}'
+            case ast.Call(func=ast.Name(id=setter) | ast.Attribute(attr=setter), args=arguments) if (
+                setter in SETTERS
+            ):
+                for each in arguments[:2]:
+                    if (
+                        isinstance(each, ast.Constant)
+                        and isinstance(each.value, str)
+                        and PRIVATE.fullmatch(each.value)
+                        and each.value not in SET_BY_PROGRAMS
+                    ):
+                        yield f'line {node.lineno}: {ast.unparse(node)}'
+
+
+def test_no_test_sets_a_private_attribute() -> None:
+    assert found_in(('tests',), PERHAPS_PRIVATE, private_attributes_set) == {}
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'spool._disk = disk',
+        'spool.disk._count += 1',
+        'del spool._disk',
+        'a, spool._disk = b',
+        'with x() as spool._disk: pass',
+        "monkeypatch.setattr(spool, '_disk', disk)",
+        "monkeypatch.setattr('switchboard.store.disk._open', open)",
+        "monkeypatch.delattr(spool, '_disk')",
+        "setattr(spool, '_disk', disk)",
+        "object.__setattr__(spool, '_disk', disk)",
+        "mock.patch.object(spool, '_disk')",
+        "mock.patch('switchboard.store.disk._open')",
+        'class Ticking(FakeClock):\n    def now(self):\n        self._now_ns += 1',
+    ],
+)
+def test_a_private_attribute_that_is_set_is_noticed(line: str) -> None:
+    assert PERHAPS_PRIVATE.search(line)
+    assert list(private_attributes_set(line))
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'spool.disk = disk',
+        'x = spool._disk',
+        "monkeypatch.setattr(spool, 'disk', other._disk)",
+        "monkeypatch.setattr(kind, '__eq__', compare)",
+        "setattr(msg, '_payload', 'text')",
+        "getattr(spool, '_disk')",
+        'class Counting:\n    def __init__(self):\n        self._count = 0\n    def more(self):\n        self._count += 1',
+    ],
+)
+def test_what_sets_no_private_attribute_of_another_is_let_be(line: str) -> None:
+    assert not list(private_attributes_set(line))

@@ -15,10 +15,10 @@ from switchboard.installing import how_to_install, needs
 
 
 @pytest.fixture(autouse=True)
-def _no_uv(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_uv(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The environment of the tests may have been made by uv."""
     if 'file' not in request.fixturenames:
-        monkeypatch.setattr(installing, '_made_by_uv', lambda: False)
+        monkeypatch.setattr(sys, 'prefix', str(tmp_path))
 
 
 def test_a_checkout_is_installed_in_place() -> None:

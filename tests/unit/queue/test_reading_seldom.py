@@ -26,9 +26,11 @@ MS = NS // 1000
 class TickingClock(FakeClock):
     """A reading takes a millisecond by it, so that every directory is dear."""
 
+    ticks_ns = 0
+
     def monotonic_ns(self) -> int:
-        self._monotonic_ns += MS
-        return self._monotonic_ns
+        self.ticks_ns += MS
+        return super().monotonic_ns() + self.ticks_ns
 
 
 class CountingDisk(Disk):
