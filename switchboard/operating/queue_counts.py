@@ -166,7 +166,7 @@ def _count_mails(folder: Folder) -> int:
 def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
     """:return: a mark, which is another one after a file in the directory has come, gone or got another name; None where that would not be sure."""
     try:
-        status = folder.disk.fstat(folder.fd)
+        status = folder.status()
     except OSError:
         return None
     if now_ns - status.st_mtime_ns < RACY_NS:

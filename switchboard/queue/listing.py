@@ -258,7 +258,7 @@ class Listing:
     def changed_at_ns(self) -> int | None:
         """:return: the directory's modification time; None if the disk does not say."""
         try:
-            return self.disk.fstat(self.folder.fd).st_mtime_ns
+            return self.folder.status().st_mtime_ns
         except OSError:
             return None
 

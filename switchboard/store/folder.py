@@ -131,7 +131,7 @@ class Folder:
             self._go_on()
         except FileExistsError:
             self._go_on()
-            if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
+            if stat_module.S_IMODE(self.status().st_mode) & 0o1777 != UNFINISHED_MODE:
                 return
         except FileNotFoundError:
             if not left:
@@ -144,7 +144,7 @@ class Folder:
                 self._above().sync()
             except PermissionError:
                 pass  # we may write there and not read, so it cannot be opened to be synced
-        made = self.disk.fstat(self.fd)
+        made = self.status()
         if made.st_uid == 0:
             above = self._above()  # kept for as long as its descriptor is of use
             self.disk.give_to_owner(self.fd, above.fd, made)
@@ -182,27 +182,28 @@ class Folder:
 
     def share(self) -> None:
         """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
-        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
-        self.disk.fchmod(self.fd, mode | stat_module.S_ISGID)
+        with self.naming(''):
+            self.disk.fchmod(self.fd, stat_module.S_IMODE(self.status().st_mode) | stat_module.S_ISGID)
 
     def trusts(self, uid: int) -> bool:
         """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
-        return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)
+        return uid in (0, self.disk.geteuid(), self.status().st_uid)
 
     def revive(self) -> bool:
         """Make a directory anew that somebody has removed.
 
         :return: whether it was: what failed because something is not there is to be tried again.
         """
-        status = self._status(self.fd)
+        status = self.status()
         if status.st_nlink or status.st_mode & CLOSED_BIT:
             return False
         self.make()
         return True
 
-    def _status(self, fd: int) -> os.stat_result:
+    def status(self) -> os.stat_result:
+        """:return: the status of the directory that this object has open."""
         try:
-            return self.disk.fstat(fd)
+            return self.disk.fstat(self.fd)
         except OSError as error:
             name_path(error, self.path)
             raise
@@ -211,13 +212,14 @@ class Folder:
         """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
         if self._fd < 0:
             return False
-        status = self._status(self._fd)
+        status = self.status()
         return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
 
     def close_to_new(self, closed: bool = True) -> None:
         """Mark the directory, so that processes that have it open close it."""
-        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
-        self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
+        with self.naming(''):
+            mode = stat_module.S_IMODE(self.status().st_mode)
+            self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
 
     def _above(self) -> Folder:
         return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
@@ -230,17 +232,12 @@ class Folder:
         if name not in ('fd', 'key'):
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
         with self.naming(''):
-            fd = self._open()
-            try:
-                status = self.disk.fstat(fd)
-            except BaseException:
-                self.disk.let_go(fd)
-                raise
+            fd, key = self._open_with_key()
         # Another thread may have opened it meanwhile, and go by its descriptor.
         if self.__dict__.setdefault('fd', fd) != fd:
             self.disk.let_go(fd)
-            return self.fd if name == 'fd' else (status.st_dev, status.st_ino)
-        self.key, self._fd = (status.st_dev, status.st_ino), fd
+            return self.fd if name == 'fd' else key
+        self.key, self._fd = key, fd
         opened = _opened_by(self.disk)
         opened.add(ref(self, opened.discard))
         return getattr(self, name)
@@ -251,6 +248,15 @@ class Folder:
         if fd >= 0:
             del self.fd, self.key
             self.disk.let_go(fd)
+
+    def _open_with_key(self) -> tuple[int, tuple[int, int]]:
+        fd = self._open()
+        try:
+            status = self.disk.fstat(fd)
+        except BaseException:
+            self.disk.let_go(fd)
+            raise
+        return fd, (status.st_dev, status.st_ino)
 
     def _open(self) -> int:
         path = self.path
@@ -336,7 +342,7 @@ class Folder:
 
         :return: whether it was: what failed because something is not there is to be tried again.
         """
-        status = self._status(self.fd)
+        status = self.status()
         if status.st_nlink or status.st_mode & CLOSED_BIT:
             return False
         with self.naming(''):
@@ -399,7 +405,7 @@ class Folder:
 
         A queue that is being deleted is not replaced: what comes after it is another queue.
         """
-        opened = self.disk.fstat(self.fd)
+        opened = self.status()
         if opened.st_mode & CLOSED_BIT:
             return False
         try:
@@ -413,10 +419,10 @@ class Folder:
 
         The descriptor from before stays open: another thread may be using it, and its number must not come to mean something else.
         """
-        fd = self._open()
-        status = self.disk.fstat(fd)
+        with self.naming(''):
+            fd, key = self._open_with_key()
         self._replaced.append(self._fd)
-        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+        self.fd, self.key, self._fd = fd, key, fd
 
     def read_at_once(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
@@ -527,25 +533,26 @@ class Folder:
     def clear_drafts(self) -> None:
         """Remove what processes left that died while they wrote."""
         for name in self.names():
-            if name.startswith(DRAFT_PREFIX) and (opened := self.disk.open_locked(name, self.fd)) is not None:
-                self.disk.remove_new(name, self.fd)
-                self.disk.unlock_and_close(opened[0])
+            if name.startswith(DRAFT_PREFIX):
+                with self.naming(name):
+                    opened = self.disk.open_locked(name, self.fd)
+                if opened is not None:
+                    self.disk.remove_new(name, self.fd)
+                    self.disk.unlock_and_close(opened[0])
 
     def sync(self) -> None:
         """Return when all names that were added, changed and removed so far are on the disk.
 
         On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`settle`.
         """
-        try:
+        with self.naming(''):
             self.disk.fsync(self.fd)
-        except OSError as error:
-            name_path(error, self.path)
-            raise
 
     def settle(self) -> None:
         """As :meth:`sync`, and no file that came from another directory has its name there any more, whichever process renamed it."""
-        if self.order != WITH_FILE or not self.disk.syncfs(self.fd):
-            self.sync()
+        with self.naming(''):
+            if self.order != WITH_FILE or not self.disk.syncfs(self.fd):
+                self.sync()
 
     def __del__(self) -> None:
         for fd in (self._fd, *self._replaced):

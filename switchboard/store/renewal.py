@@ -49,7 +49,7 @@ def renew(folder: Folder) -> bool:
     :return: False if it is not empty after all, or cannot be renewed, or need not be.
     """
     try:
-        status = folder.disk.fstat(folder.fd)
+        status = folder.status()
         if status.st_size < RENEWED_FROM_BYTES or status.st_mode & CLOSED_BIT or folder.order == APART:
             return False
         return not folder.names(1) and _renew(folder)

@@ -8,14 +8,43 @@ import os
 import resource
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import DIRECTORY_MODE, Folder
+from switchboard.store.kernel import WITH_FILE
+from switchboard.store.layout import DRAFT_PREFIX
+from switchboard.testing.faults import FaultyDisk
 from tests.helpers.descriptors import Opened
+
+
+def walk(folder: Folder) -> None:
+    with folder.scan() as entries:
+        list(entries)
+
+
+CALLS_NOTHING = ('close', 'is_read_in_one', 'naming', 'open', 'path_of')
+# All that can be done with a directory: a new method without parameters is among them, and one with some is missed until it stands here.
+ACTS: dict[str, Callable[[Folder], object]] = {
+    name: method for name, method in vars(Folder).items() if callable(method) and name[0] != '_'
+} | {
+    'is_read_in_one': lambda folder: folder.is_read_in_one(1, 'x'),
+    'naming': lambda folder: folder.naming('x'),
+    'open_lock_file': lambda folder: folder.open_lock_file('lock'),
+    'path_of': lambda folder: folder.path_of('x'),
+    'put': lambda folder: folder.put('file', b'x', sync=True),
+    'read': lambda folder: folder.read('file', 10),
+    'receive': lambda folder: folder.receive(folder, 'file', 'other'),
+    'receive_exclusive': lambda folder: folder.receive_exclusive(folder, 'file', 'other'),
+    'replace': lambda folder: folder.replace('file', b'x', sync=True, modified_ns=1),
+    'has': lambda folder: folder.has('file'),
+    'scan': walk,
+    'trusts': lambda folder: folder.trusts(1),
+}
 
 
 @pytest.fixture
@@ -263,3 +292,23 @@ class TestFolder:
         del folder
         with pytest.raises(OSError, match='Bad file'):
             os.fstat(fd)
+
+    @pytest.mark.parametrize('name', sorted(ACTS))
+    def test_what_fails_in_it_names_the_whole_path(self, name: str, tmp_path: Path) -> None:
+        for number in count(1):
+            place = tmp_path / str(number)
+            disk = FaultyDisk(order=WITH_FILE)
+            folder = Folder(place / 'folder', disk)
+            folder.make()
+            for each in ('file', f'{DRAFT_PREFIX}x'):
+                Path(folder.path, each).touch()
+            disk.arm(number)
+            refused = None
+            try:
+                ACTS[name](folder)
+            except OSError as error:
+                refused = error
+            assert refused is None or str(refused.filename).startswith(str(place)), (disk.struck, refused)
+            if not disk.struck:
+                assert number > 1 or name in CALLS_NOTHING
+                break
