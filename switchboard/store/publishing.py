@@ -222,7 +222,7 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
             if number < published:
                 reusable &= take_back(item)
             item.abandon(pool, reusable=reusable)
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and published < len(items):
             _look_for_folder(items[published], error)
         if isinstance(error, OSError):
             # A rename, and a flush of a directory, name what they are about.

@@ -18,13 +18,14 @@ from switchboard.testing.faults import FaultyDisk
 from tests.faults.images import Recovery, deaths
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.world import State, World, remove, the_same_again
-from tests.helpers.turns import CALLS, struck
+from tests.helpers.turns import CALLS, ORDERS, struck
 
 # An operation that makes more calls than this goes round in circles.
 MAX_CALLS = 2000
 
 # The calls that can be short.
 READS_AND_WRITES = ('pread', 'pwrite')
+FLUSHES = ('fdatasync', 'fsync', 'syncfs')
 # What follows a short write, where nothing does.
 GOES_ON = 'and goes on'
 
@@ -167,6 +168,20 @@ def test_a_call_that_fails_loses_nothing_and_names_a_path(
     error, calls = quarter
     fault_at = one_after_another(operation) if error == IN_TURNS else lambda number: {'error': errno.EIO}
     for case in cases(operation, scratch, fault_at, calls):
+        assert case.world.leaks() == [], case
+        assert case.disk.misuse == [], case
+        assert case.says_where(), case
+        assert case.restart() in expected(case), case
+
+
+@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.in_turns
+@each_operation
+def test_a_flush_that_says_that_nothing_is_there_fails_as_any_other(
+    operation: Operation, order: int, scratch: Path
+) -> None:
+    fault = {'error': errno.ENOENT, 'order': order, 'calls': FLUSHES}
+    for case in cases(operation, scratch, lambda number: fault):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
         assert case.says_where(), case
