@@ -49,8 +49,8 @@ BATCH_LIMIT = 256
 HOLDERS: set[Holder] = set()
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-# The steps that store something new; all others are about an entry that is there.
-_STORING = frozenset(('write', 'hand-off'))
+# True of a producer's message and of an entry that is there: most steps are taken for both.
+_UNHARMED = 'nothing was stored or lost'
 
 
 class PreparedEntry:
@@ -96,8 +96,7 @@ def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> Qu
     name_path(error, path)
     refused: QueueError
     if error.errno in _NO_ROOM:
-        left = 'nothing was stored' if step in _STORING else 'no message was lost'
-        reason = f'{step}: {error.strerror}: {error.filename!r}; {left}'
+        reason = f'{step}: {error.strerror}: {error.filename!r}; {_UNHARMED}'
         refused = QueueFullError(reason, queue=queue, is_disk_full=True)
     else:
         refused = DurabilityError(str(error), step=step, queue=queue)

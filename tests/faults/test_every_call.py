@@ -6,12 +6,14 @@ import errno
 import itertools
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from switchboard.errors import QueueFullError
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.testing.faults import FaultyDisk
@@ -93,6 +95,14 @@ class Case:
         is_whole = cause.filename2 is None or cause.filename2.startswith(str(self.directory))
         return is_whole and str(self.directory) in str(self.error)
 
+    def says_what_became_of_messages(self, found: State) -> bool:
+        """Does the error of a full disk tell the sender of a message that it was not stored, and the owner of one that was there that it was not lost?"""
+        if not isinstance(self.error, QueueFullError) or not isinstance(self.error.__cause__, OSError):
+            return True
+        said, operation = str(self.error), self.operation
+        is_stored = messages(operation.after) <= messages(found)
+        return (is_stored or 'nothing was stored' in said) and (not operation.before or 'lost' in said)
+
     def restart(self) -> State:
         """:return: what is there after the process is gone and another one has recovered."""
         self.disk.bury()
@@ -102,6 +112,11 @@ class Case:
 
     def __str__(self) -> str:
         return f'{self.operation}, call {self.disk.fail_at} ({self.disk.struck}): {self.error!r}'
+
+
+def messages(of: State) -> Counter[str]:
+    """:return: all of them, in whichever queue they are."""
+    return Counter(body for bodies in of.values() for body in bodies)
 
 
 def cases(
@@ -171,7 +186,9 @@ def test_a_call_that_fails_loses_nothing_and_names_a_path(
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
         assert case.says_where(), case
-        assert case.restart() in expected(case), case
+        found = case.restart()
+        assert found in expected(case), case
+        assert case.says_what_became_of_messages(found), case
 
 
 @pytest.mark.parametrize('order', ORDERS)
