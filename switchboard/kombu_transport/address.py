@@ -34,7 +34,7 @@ class Address(NamedTuple):
     delivery_limit: int = 20
     max_unacked: int = 1000
     eta: str = 'worker'
-    rescan_s: float = 5.0
+    poll_interval_s: float = 5.0
     recovery_s: float = 10.0
 
 
@@ -45,7 +45,8 @@ OPTIONS = {
     'delivery_limit': UrlOption('delivery_limit', count(0)),
     'max_unacked': UrlOption('max_unacked', count(0)),
     'eta': UrlOption('eta', choice('worker', 'broker')),
-    'rescan': UrlOption('rescan_s', seconds()),
+    'poll_interval': UrlOption('poll_interval_s', seconds()),
+    'rescan': UrlOption('poll_interval_s', seconds()),  # the name before
     'recovery': UrlOption('recovery_s', seconds()),
 }
 

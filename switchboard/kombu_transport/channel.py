@@ -248,7 +248,12 @@ class Channel(Entities, virtual.Channel):
             retry_later(delivery, Delivery.give_back)  # nobody has seen it
             raise
         event(
-            log, logging.INFO, delivery.filebase, 'put off', queue=delivery.queue.name, delay_s=round(delay_s)
+            log,
+            logging.INFO,
+            delivery.filebase,
+            'deferred',
+            queue=delivery.queue.name,
+            delay_s=round(delay_s),
         )
         return True
 

@@ -190,7 +190,7 @@ class Transport(virtual.Transport):
     def _wait_s(self, is_watched: bool) -> float:
         """:return: how long nothing can happen that nobody tells us of."""
         assert self._address is not None
-        waits = [self._address.rescan_s if is_watched else min(POLL_S, self._address.rescan_s)]
+        waits = [self._address.poll_interval_s if is_watched else min(POLL_S, self._address.poll_interval_s)]
         now_s = time.monotonic()
         whens = [self._next_look_s, *(when_s for when_s, _ in self._suspects.values())]
         waits += [max(0.0, when_s - now_s) for when_s in whens]
@@ -281,7 +281,7 @@ class Transport(virtual.Transport):
         self._leave_loop()
         self._loop = loop
         self._add_readers()
-        self._timers = [loop.call_repeatedly(self._address.rescan_s, self.look_anew)]
+        self._timers = [loop.call_repeatedly(self._address.poll_interval_s, self.look_anew)]
         self.watch.wake()
 
     def _add_readers(self) -> None:
@@ -341,5 +341,5 @@ class Transport(virtual.Transport):
         for timer in self._timers[1:]:
             timer.cancel()
         del self._timers[1:]
-        if wait_s < self._address.rescan_s:
+        if wait_s < self._address.poll_interval_s:
             self._timers.append(self._loop.call_later(wait_s, self.look_anew))

@@ -61,7 +61,7 @@ def test_nothing_comes_from_an_empty_queue(connection, channel, queue):
 
 
 def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, queue, spool_path):
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox()
     consumer = os.getpid()
 
@@ -80,7 +80,7 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, qu
 
 
 def test_a_consumer_that_waits_follows_a_directory_that_is_renewed(connect, queue, spool_path):
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox()
 
     def renew_and_publish() -> None:
@@ -234,7 +234,7 @@ def consume_and_keep(connect, count):
 def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connect, queue):
     put(connect, *range(3))
     connection = connect(
-        rescan=HOUR_S, recovery=HOUR_S
+        poll_interval=HOUR_S, recovery=HOUR_S
     )  # its locks are free at its death, and somebody is told
     pid = in_child(lambda: consume_and_keep(connect, 3))
     inbox = Inbox()
@@ -316,7 +316,7 @@ def run_until(hub, condition):
 
 def test_the_loop_delivers_what_is_there_and_what_comes(connect, queue, hub):
     put(connect, 'before')
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox()
     connection.register_with_event_loop(hub)
     with kombu.Consumer(connection, queue, callbacks=[inbox]):
@@ -327,7 +327,7 @@ def test_the_loop_delivers_what_is_there_and_what_comes(connect, queue, hub):
 
 def test_an_acknowledgement_makes_the_loop_deliver_the_next(connect, queue, hub):
     put(connect, *range(20))
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox(acks=False)
     connection.register_with_event_loop(hub)
     with kombu.Consumer(connection, queue, callbacks=[inbox], prefetch_count=1):
@@ -341,7 +341,7 @@ def test_an_acknowledgement_makes_the_loop_deliver_the_next(connect, queue, hub)
 
 def test_the_loop_looks_at_all_others_after_each_message(connect, queue, hub):
     put(connect, *range(20))
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox()
     connection.register_with_event_loop(hub)
     with kombu.Consumer(connection, queue, callbacks=[inbox]):
@@ -352,7 +352,7 @@ def test_the_loop_looks_at_all_others_after_each_message(connect, queue, hub):
 
 
 def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
-    connection = connect(eta='broker', rescan=HOUR_S)
+    connection = connect(eta='broker', poll_interval=HOUR_S)
     channel = connection.default_channel
     queue = kombu.Queue('work')(channel)
     queue.declare()
@@ -368,7 +368,7 @@ def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
 
 def test_a_callback_that_raises_does_not_stop_the_loop(connect, queue, hub):
     put(connect, 'bad', 'good')
-    connection = connect(rescan=HOUR_S)
+    connection = connect(poll_interval=HOUR_S)
     inbox = Inbox()
 
     def receive(body, message):

@@ -410,8 +410,8 @@ def url_of_a_broker(content: bytes) -> object:
 
 
 @reader(
-    b'switchboard:///s?create=yes&rescan=5s&recovery=1',
-    b'&rescan=9',
+    b'switchboard:///s?create=yes&poll_interval=5s&recovery=1',
+    b'&poll_interval=9',
     b'9',
     b'%',
     b'/',
