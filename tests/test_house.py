@@ -331,6 +331,41 @@ def test_a_sentence_that_names_what_it_is_about_is_let_be() -> None:
     assert list(pronouns_without_a_noun(source)) == []
 
 
+# In a command that a message advises, a name may hold blanks, and worse.
+COMMAND = re.compile(
+    '(?:`(?:cat|cd|chgrp|chmod|chown|cp|find|mkdir|mount|mv|rm|setfacl|switchboard|tail) [^`]*'
+    r'|\b(?:chgrp|chmod|chown|setfacl|tail) [^`]*)$'
+)
+
+
+def names_without_quotes(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        before = ''
+        for part in node.values if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(part, ast.Constant):
+                before += str(part.value)
+                continue
+            assert isinstance(part, ast.FormattedValue)
+            if COMMAND.search(before) and not ast.unparse(part.value).startswith('quoted('):
+                yield f'line {node.lineno}: {ast.unparse(part.value)} in {before!r}'
+            before += 'x'
+
+
+@pytest.mark.parametrize(
+    'path',
+    sorted((*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py'))),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_command_that_a_message_advises_quotes_its_names(path: Path) -> None:
+    assert list(names_without_quotes(path.read_text())) == []
+
+
+def test_a_name_without_quotes_in_an_advised_command_is_noticed() -> None:
+    assert list(names_without_quotes("f'as root: chown -R --reference={spool} {quoted(own)}'"))
+    assert list(names_without_quotes("f'stop it, and `cd {quoted(a)} && rm {b}`'"))
+    assert not list(names_without_quotes("f'{spool}: `chmod go-w {quoted(spool)}` mends {spool}'"))
+
+
 # A rule that is broken says which and why; nothing is left out of a measure of what was tested.
 EXCEPTION = re.compile(r'#\s*(noqa|pragma: no cover|type: ignore)')
 WITH_A_REASON = re.compile(

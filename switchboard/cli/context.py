@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.exits import as_called, quoted
+from switchboard.cli.exits import as_called
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
 from switchboard.suggestions import did_you_mean
@@ -195,7 +195,7 @@ class Installation:
         path = self.config_path
         if path is None:
             return ''
-        from switchboard.operating.text import escape_terminal
+        from switchboard.operating.text import escape_terminal, quoted
         from switchboard.status.alive import masters_elsewhere
 
         for pid, spool in masters_elsewhere(escape_terminal(str(path.absolute())), self.directory):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from switchboard import errors
+from switchboard.operating.text import quoted, system_advice, system_status, system_words
 
 
 class Exit(enum.IntEnum):
@@ -128,11 +129,8 @@ LOOKING = frozenset(
 
 def exit_of(error: BaseException) -> Exit:
     """:return: the status that this error ends in."""
-    if isinstance(error, _OF_THE_SYSTEM):
-        from switchboard.operating.text import system_status  # here, because most commands go well
-
-        if (status := system_status(error)) is not None:
-            return next(each for each in Exit if each == status)  # a disk in good order may refuse it as well
+    if isinstance(error, _OF_THE_SYSTEM) and (status := system_status(error)) is not None:
+        return next(each for each in Exit if each == status)  # a disk in good order may refuse it as well
     return next((status for kind, status, _ in _ERRORS if isinstance(error, kind)), Exit.SOFTWARE)
 
 
@@ -172,19 +170,8 @@ def as_called(text: str, config: Path | None, spool: Path | None) -> str:
     return _ADVISED.sub(fit, text)
 
 
-def quoted(path: Path | None) -> str:
-    """:return: a path as a shell wants it, in a command that a message names."""
-    if re.fullmatch(r'[\w./-]+', str(path)):
-        return str(path)
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def advice(error: BaseException) -> str:
     """:return: the advice what to do next, if there is any: first for trouble that the disk or the machine has."""
-    from switchboard.operating.text import system_advice  # here, because most commands go well
-
     return system_advice(error) or next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
 
 
@@ -193,8 +180,6 @@ def lines_of(error: BaseException) -> list[str]:
     if isinstance(error, errors.ConfigErrors):
         return [str(each) for each in error.errors]
     if isinstance(error, OSError):
-        from switchboard.operating.text import system_words
-
         text = system_words(error)
     elif isinstance(error, MemoryError):
         text = 'out of memory'

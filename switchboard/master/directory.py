@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from switchboard.errors import AlreadyRunningError, MasterError
+from switchboard.operating.text import quoted
 from switchboard.regular_file import open_or_make
 from switchboard.status.alive import FILE_MODE, FOLDER, LOCK, NO_LINK, OWN, PID, RUN, own_directory, read_pid
 
@@ -82,12 +83,14 @@ class OwnDirectory:
             spool = self.path.parent.parent
             advice = 'start the master as the user of the spool'
             if spool.stat().st_uid == os.geteuid():
-                advice = f'a master was started here as that user; as root: chown -R --reference={spool} {self.path}'
+                advice = f'a master was started here as that user; as root: `chown -R --reference={quoted(spool)} {quoted(self.path)}`'
             raise MasterError(
                 f'{self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: {advice}'
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise MasterError(f'others than its user can write to {self.path}: chmod go-w {self.path}')
+            raise MasterError(
+                f'others than its user can write to {self.path}: `chmod go-w {quoted(self.path)}`'
+            )
 
     def fileno(self) -> int:
         """:return: the descriptor."""

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 from switchboard.door_errors import DurabilityError
@@ -56,6 +57,15 @@ def escape_terminal(text: str) -> str:
     'red: \\\\x1b[31m'
     """
     return _UNSAFE.sub(_written_out, text)
+
+
+def quoted(path: Path | str | None) -> str:
+    """:return: a path as a shell wants it, in a command that a message names."""
+    if re.fullmatch(r'[\w./-]+', str(path)):
+        return str(path)
+    import shlex
+
+    return shlex.quote(str(path))
 
 
 def system_advice(error: BaseException) -> str:

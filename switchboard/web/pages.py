@@ -16,7 +16,7 @@ from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
 from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
 from switchboard.operating.selection import Criteria, Pattern, Term
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import flag_lines, grouped, number, one_line
+from switchboard.operating.text import flag_lines, grouped, number, one_line, quoted
 from switchboard.routing.topology import Graph
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
@@ -348,5 +348,5 @@ def acts(desk: Desk, form: Form) -> dict[str, Any]:
     return {
         'acts': recent(desk.directory, limit),
         'limit': limit,
-        'command': f'tail {desk.directory / RUN / ACTS}',
+        'command': f'tail {quoted(desk.directory / RUN / ACTS)}',
     }

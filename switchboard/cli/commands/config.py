@@ -16,12 +16,12 @@ import click
 
 from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
-from switchboard.cli.exits import Exit, quoted
+from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import CLAIMED, LOST_AND_FOUND, READY, is_queue_name
-from switchboard.operating.text import escape_terminal, number
+from switchboard.operating.text import escape_terminal, number, quoted
 from switchboard.store.layout import BAD, DECLARED, RUN, SPARE, TRASH
 from switchboard.suggestions import did_you_mean
 
@@ -256,10 +256,10 @@ def _left_over(root: Path, config: Config) -> Iterator[str]:
         elif count:
             yield (
                 f'{number(count, "entry", "entries")} in the queue {name}, which this configuration does not declare any more: nobody takes them; '
-                f'give it a section again, or `switchboard mv --queue {name} --all QUEUE`'
+                f'give it a section again, or `switchboard mv --queue {quoted(name)} --all QUEUE`'
             )
         else:
-            yield f'an empty queue {name}, which this configuration does not declare any more: `switchboard delete {name}`'
+            yield f'an empty queue {name}, which this configuration does not declare any more: `switchboard delete {quoted(name)}`'
 
 
 def _troubles_of(root: Path) -> Iterator[str]:

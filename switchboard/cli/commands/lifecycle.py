@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from switchboard.cli.context import Installation, json_report_option, verb
-from switchboard.cli.exits import Exit, quoted
+from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, report, write_line
 from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
-from switchboard.operating.text import duration, escape_terminal, number
+from switchboard.operating.text import duration, escape_terminal, number, quoted
 from switchboard.status.alive import LOG, PID, master_alive, own_directory, read_pid
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none

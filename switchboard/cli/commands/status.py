@@ -14,7 +14,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.output import as_called, is_json, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
-from switchboard.operating.text import age, ago, duration, flag_lines, grouped, moment, one_line
+from switchboard.operating.text import age, ago, duration, flag_lines, grouped, moment, one_line, quoted
 from switchboard.status.alive import is_stopped_by_a_signal, lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import (
@@ -206,7 +206,7 @@ def without_process(snapshot: Snapshot, installation: Installation) -> list[tupl
     if not missing or under_way(snapshot):
         return []  # it is about to have one
     return [
-        (name, as_called(f'has no process; `switchboard scale {name}=1` gives it one'))
+        (name, as_called(f'has no process; `switchboard scale {quoted(name)}=1` gives it one'))
         for name in sorted(missing)
     ]
 

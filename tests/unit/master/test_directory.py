@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,17 @@ def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: i
         OwnDirectory(tmp_path)
 
 
+def test_an_advised_command_quotes_its_paths(tmp_path: Path) -> None:
+    spool = tmp_path / 'two words'
+    OwnDirectory(spool).close()
+    own_directory(spool).chmod(0o777)
+    with pytest.raises(MasterError) as caught:
+        OwnDirectory(spool)
+    [command] = re.findall('`(.*)`', str(caught.value))
+    subprocess.run(command, shell=True, timeout=60, check=True)
+    OwnDirectory(spool).close()
+
+
 @needs_root
 def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     own_directory(tmp_path).mkdir(parents=True)
@@ -106,7 +119,7 @@ def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool
         return str(caught.value)
 
     own = own_directory(open_spool)
-    assert f'as root: chown -R --reference={open_spool} {own}' in in_child(start, NOBODY)
+    assert f'as root: `chown -R --reference={open_spool} {own}`' in in_child(start, NOBODY)
     os.chown(own, NOBODY, NOBODY)
     in_child(lambda: OwnDirectory(open_spool).close(), NOBODY)
 
