@@ -213,11 +213,11 @@ def report(text: str, /, **fields: Any) -> None:
 
 
 def print_note(text: str) -> None:
-    """Write a line for people to standard error, where it does not get into what a program reads."""
+    """Write a line for people to standard error, where it does not get into what a program reads.  Nothing in it acts on a terminal."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # where both go into one file, the note stands behind earlier results
     with contextlib.suppress(OSError):
-        click.echo(f'switchboard: {as_called(text)}', err=True)
+        click.echo(f'switchboard: {escape_terminal(as_called(text))}', err=True)
 
 
 def as_called(text: str) -> str:
@@ -254,7 +254,7 @@ def write_error(
             with contextlib.suppress(OSError):  # the status says it as well
                 click.echo(json.dumps(fields), err=True)
         else:
-            print_note(escape_terminal(text))
+            print_note(text)
 
 
 # How often the condition is looked at; where no line can change, how often a new one is written.

@@ -30,7 +30,6 @@ from switchboard.errors import CorruptEntryError, SwitchboardError, Unserializab
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import note
 from switchboard.operating.editing import Editing
-from switchboard.operating.text import escape_terminal
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'
@@ -162,7 +161,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
             editing.check(metadata, body)
             return metadata, body
         except (ValueError, UnserializableError) as error:
-            print_note(f'it cannot be stored so: {escape_terminal(str(error))}')
+            print_note(f'it cannot be stored so: {error}')
             asks = sys.stdin.isatty()
             if not asks or not click.confirm('Edit again?', default=True, err=True):
                 _keep(text.encode('utf-8', 'surrogateescape'), 'text')

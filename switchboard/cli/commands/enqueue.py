@@ -32,7 +32,7 @@ from switchboard.errors import (
 from switchboard.message.metadata import mistake_in
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
-from switchboard.operating.text import escape_terminal, grouped, number
+from switchboard.operating.text import grouped, number
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Sender:
         self.failed.append(exit_of(error))
         for line in lines_of(error):
             # An error of the system names the file already.
-            print_note(f'{escape_terminal(name)}: {escape_terminal(line.removeprefix(f"{name}: "))}')
+            print_note(f'{name}: {line.removeprefix(f"{name}: ")}')
 
     def _print(self, by_queue: dict[str, str]) -> None:
         for queue, filebase in by_queue.items():
@@ -160,7 +160,7 @@ class _WarningPrinter(logging.Handler):
     """Says what the queue has to warn of: that something older was dropped to make room, for one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_note(escape_terminal(record.getMessage()))
+        print_note(record.getMessage())
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
         f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}', **fields, failed=failed
     )
     for each in failed:
-        print_note(f'{each["title"]} is {each["state"]}: {escape_terminal(each["reason"])}')
+        print_note(f'{each["title"]} is {each["state"]}: {each["reason"]}')
     if failed:
         print_note(AFTER_FATAL)
     return Exit.PARTIAL if failed else Exit.OK
@@ -132,7 +132,7 @@ def report_failure(answer: dict[str, Any], status: Exit) -> Exit:
         return Exit.OK
     for error in answer.get('errors', ['the master gave no reason']):
         for line in str(error).splitlines():
-            print_note(escape_terminal(line))
+            print_note(line)
     return status
 
 

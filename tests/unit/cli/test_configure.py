@@ -313,6 +313,12 @@ def test_init_says_what_to_type_next(
     assert succeed('init', directory).err.endswith(f', then {step}\n')
 
 
+def test_a_note_acts_on_no_terminal(tmp_path: Path) -> None:
+    err = succeed('init', tmp_path / 'bell\a').err
+    assert '\a' not in err
+    assert r'bell\x07/etc/switchboard.cfg, then' in err
+
+
 def test_init_leaves_what_is_there_and_may_be_run_again(tmp_path: Path) -> None:
     config = tmp_path / 'mail' / 'etc' / 'switchboard.cfg'
     config.parent.mkdir(parents=True)
