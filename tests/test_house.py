@@ -54,7 +54,7 @@ TOP_LEVEL = {
 # files of its own, and what sleeps (`watch`) a pipe.
 ROOMS_THROUGH_DISK = ('handoff', 'message', 'queue', 'routing', 'store')
 SPOOL_MODULES = ('filestore', 'spool/spool')
-NOT_THROUGH_DISK = {'store/disk', 'store/folder', 'store/kernel', 'queue/watch'}
+NOT_THROUGH_DISK = {'store/disk', 'store/kernel', 'queue/watch'}
 
 # Functions and values of `os` that ask about the process or work on text, and never on a file.
 HARMLESS_OS = {

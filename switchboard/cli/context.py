@@ -158,7 +158,7 @@ class Installation:
         """
         if (config := self.config_or_none) is not None:
             return config.spool  # else that would be one of its mistakes
-        from switchboard.store.folder import why_no_spool
+        from switchboard.config.spool_place import why_no_spool
 
         named = self.named_spool
         directory = named.absolute() if named is not None else self._spool_of_a_broken_config()
@@ -211,6 +211,7 @@ class Installation:
         :param make: also if its directory is not there yet.
         """
         if self._spool is None:
+            from switchboard.config.spool_place import why_not_alone
             from switchboard.spool.spool import Spool
             from switchboard.store.disk import Disk
             from switchboard.store.folder import Folder
@@ -222,10 +223,10 @@ class Installation:
                 root = Folder(self.directory, Disk())
                 root.make()
                 root.share()
-            if self.named_spool is not None:
-                self._spool = Spool(self.named_spool)
-            else:
-                self._spool = Spool.from_config(self.config)
+            config = self.config if self.named_spool is None else None
+            if reason := why_not_alone(self.directory, config.queue_names() if config is not None else ()):
+                print_note(reason)
+            self._spool = Spool(self.directory) if config is None else Spool.from_config(config)
         return self._spool
 
     @property

@@ -35,12 +35,12 @@ from switchboard.config.keys import (
     with_new_spellings,
 )
 from switchboard.config.queue_sections import QueueRule, QueueRules, is_pattern
+from switchboard.config.spool_place import why_no_spool
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
-from switchboard.store.folder import why_no_spool
 from switchboard.store.layout import BAD
 from switchboard.suggestions import closest, did_you_mean, is_misspelled
 

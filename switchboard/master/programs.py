@@ -21,6 +21,7 @@ import click
 from switchboard.background import Report, StartReport, daemonize
 from switchboard.config.config import Config
 from switchboard.config.inifile import Problems, parse, read_file
+from switchboard.config.spool_place import why_not_alone
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import event
 from switchboard.master.directory import OwnDirectory
@@ -44,6 +45,7 @@ def foreground(config: Config) -> int:
     :return: the exit status.
     """
     _configure_log(config, config.master.log_file)
+    _tell_of_others(config)
     with exiting_on_signal():
         return Master(config).run()
 
@@ -114,6 +116,7 @@ def _be_daemon(config: Config, report: Report) -> int:
                     _configure_log(config, config.master.log_file, takes_stderr=True)
                 else:
                     _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
+            _tell_of_others(config)
             status = Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
         report.failed(STOPPED_EARLY)
         return status
@@ -154,6 +157,12 @@ def _configure_log(
     )
 
 
+def _tell_of_others(config: Config) -> None:
+    """Log that the directory which becomes a spool now holds others."""
+    if reason := why_not_alone(config.spool, config.queue_names()):
+        event(log.logger('master'), logging.WARNING, None, 'spool not alone', reason=reason)
+
+
 def one_runner(
     config: Config, name: str, part: int = 0, count: int = 1, *, once: bool = False, until_empty: bool = False
 ) -> int:
@@ -173,6 +182,7 @@ def one_runner(
     _configure_log(config, None)
     log.capture_other_loggers()
     log.set_process_name(f'{name} {part + 1}/{count}')
+    _tell_of_others(config)
     extend_path(python_path(config.path, config.master.python_path))
     try:
         with ending_refused(options):

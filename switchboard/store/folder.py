@@ -35,8 +35,6 @@ MOST_AT_ONCE = 4096
 NAME_BYTES = 64
 # What a directory's reading has of a name beside its characters, at the most.
 RECORD_BYTES = 27
-# A directory that is no spool may hold anything: so many names in it are looked at.
-MAX_LOOKED_AT = 1000
 
 
 def name_path(error: BaseException | None, path: str) -> None:
@@ -594,31 +592,6 @@ class Scan:
     def __del__(self) -> None:
         if self._fd >= 0:
             posix.close(self._fd)
-
-
-def _is_spool(directory: str | os.PathLike[str]) -> bool:
-    return os.path.isdir(os.path.join(directory, SPARE))
-
-
-def why_no_spool(directory: str | os.PathLike[str]) -> str:
-    """:return: that a directory is one too deep in a spool, or one too high, and which was meant; empty if it is or may become a spool."""
-    real = os.path.realpath(directory)
-    above = os.path.dirname(real)
-    if above == real:
-        return 'this is the root of the file system, and no spool: name a directory below it'
-    if _is_spool(above):
-        return f'this is a directory in a spool, and no spool: name {above}'
-    if _is_spool(directory):
-        return ''
-    try:
-        with os.scandir(directory) as entries:
-            below = sorted(each.path for each in islice(entries, MAX_LOOKED_AT) if _is_spool(each))
-    except OSError:  # there is nothing yet, or nothing to be seen
-        return ''
-    if not below:
-        return ''
-    more = f', or one of {len(below) - 1} others' if below[1:] else ''
-    return f'this is a directory above a spool, and no spool: name {below[0]}{more}'
 
 
 def _opened_by(disk: Disk) -> set[ref[Folder]]:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,10 +19,10 @@ from switchboard.cli.context import Installation, json_option, json_report_optio
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
+from switchboard.config.spool_place import Directories, directories_in, is_entry, some, why_not_alone
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.message.naming import CLAIMED, LOST_AND_FOUND, READY, is_queue_name
-from switchboard.operating.text import escape_terminal, number, quoted
-from switchboard.store.layout import BAD, DECLARED, RUN, SPARE, TRASH
+from switchboard.message.naming import is_queue_name
+from switchboard.operating.text import escape_terminal, number, quoted, system_advice, system_words
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 FIRST_SPARES = 64
 
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
-
-# Directories that a warning names.
-MAX_NAMED = 3
 
 # Graphviz takes minutes for thousands of nodes.
 DRAWING_S = 60
@@ -135,8 +132,6 @@ def init(installation: Installation, directory: Path | None) -> None:
     from switchboard.status.alive import master_alive
 
     there = installation.directory.is_dir()
-    if reason := why_not_alone(installation.directory, installation.config_or_none):
-        print_note(reason)
     spool = installation.spool(make=True)
     config = spool.config
     queues = config.queue_names() if config is not None else ('bad',)
@@ -205,79 +200,68 @@ def url_problems(config: Config) -> Iterator[Problem]:
 
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
     """Look for directories of the spool in which one user may make what another one cannot use, and for those that no section names any more."""
-    root = Path(config.spool)
-    reasons: Iterable[str] = ()
-    if reason := why_not_alone(root, config):
-        reasons = [reason]  # advice about a spool would be for somebody else's directories
+
+    def warning(reason: str) -> ConfigError:
+        return ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+
+    try:
+        yield from map(warning, _doubts_about(config.spool, config.queue_names()))
+    except OSError as error:
+        advice = system_advice(error)
+        yield warning(f'cannot be looked into: {system_words(error)}' + (f'; {advice}' if advice else ''))
+
+
+def _doubts_about(root: Path, queues: Collection[str]) -> Iterator[str]:
+    if reason := why_not_alone(root, queues):
+        yield reason  # advice about a spool would be for somebody else's directories
     elif root.is_dir():  # `init` makes it as it should be
-        reasons = (*_troubles_of(root), *_left_over(root, config))
-    for reason in reasons:
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+        found = directories_in(root, queues)
+        yield from _troubles_of(root, found)
+        yield from _left_over(root, found)
 
 
-def why_not_alone(root: Path, config: Config | None) -> str:
-    """:return: that a directory which is to become a spool has others in it, as /var/spool has; empty if it has none, or is a spool."""
-    if not root.is_dir() or (root / SPARE).is_dir():
-        return ''
-    ours = (BAD, TRASH, LOST_AND_FOUND, *(config.queue_names() if config is not None else ()))
-    others = [each.name for each in _directories(root) if each.name[0] != '.' and each.name not in ours]
-    if not others:
-        return ''
-    return f'{root} is no spool yet, and holds other directories ({_some(others)}), which would be taken for queues: name a directory for the spool alone'
-
-
-def _directories(root: Path) -> list[Path]:
-    """:return: the directories in one, by name; no links, which this user may not be allowed to follow."""
-    with os.scandir(root) as entries:
-        return sorted(root / each.name for each in entries if each.is_dir(follow_symlinks=False))
-
-
-def _left_over(root: Path, config: Config) -> Iterator[str]:
-    records = root / RUN / DECLARED
-    declared = os.listdir(records) if records.is_dir() else []
-    for name in (each.name for each in _directories(root)):
-        if (
-            name[0] == '.'
-            or name in declared
-            or name in (BAD, TRASH, LOST_AND_FOUND)
-            or config.declares(name)
-        ):
-            continue
+def _left_over(root: Path, found: Directories) -> Iterator[str]:
+    for name in found.undeclared:
         if not is_queue_name(name):
             yield f'a directory {name!r}, which can be no queue: lists leave it out'
             continue
         try:
-            files = os.listdir(root / name)
+            files = [each for each in os.listdir(root / name) if each[0] != '.']
         except OSError:  # another user's
             continue
-        count = sum(each.endswith((READY, CLAIMED)) for each in files)
-        if files and not count:
-            yield f'a directory {name}, which this configuration does not declare as a queue, and which holds no entry and other files'
-        elif count:
+        if count := sum(map(is_entry, files)):
             yield (
                 f'{number(count, "entry", "entries")} in the queue {name}, which this configuration does not declare any more: nobody takes them; '
                 f'give it a section again, or `switchboard mv --queue {quoted(name)} --all QUEUE`'
             )
+        elif files:
+            yield f'a directory {name}, which this configuration does not declare as a queue, and which holds no entry and other files'
+        elif name in found.others:
+            yield f'an empty directory {name}, which this configuration does not declare as a queue, and which was not made as one'
         else:
             yield f'an empty queue {name}, which this configuration does not declare any more: `switchboard delete {quoted(name)}`'
 
 
-def _troubles_of(root: Path) -> Iterator[str]:
+def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
     from switchboard.status.alive import own_directory
 
+    def mended_by(command: str) -> str:
+        if not found.others:
+            return f'`{command}`'
+        return f'change these alone, for directories of others stand there as well ({some(found.others)})'
+
     owner = root.stat()
-    links = [each.name for each in sorted(root.iterdir()) if each.is_symlink() and each.name[0] != '.']
-    if links:
+    if found.links:
         yield (
-            f'links in the place of queues ({_some(links)}): a queue is on the file system of its spool, and lists leave them out; '
+            f'links in the place of queues ({some(found.links)}): a queue is on the file system of its spool, and lists leave them out; '
             'one that belongs to neither root nor the owner is not followed: put directories in their places'
         )
-    places = [root, *_directories(root)]
+    places = [root, *(root / name for name in found.ours)]
     closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
     if closed:
         yield (
-            f'directories without the set-group-id bit ({_some(closed)}): a file that another user makes there has the group of that user; '
-            f'`find {quoted(root)} -type d -exec chmod g+s {{}} +`'
+            f'directories without the set-group-id bit ({some(closed)}): a file that another user makes there has the group of that user; '
+            + mended_by(f'find {quoted(root)} -type d -exec chmod g+s {{}} +')
         )
     foreign = [
         place.name
@@ -285,7 +269,10 @@ def _troubles_of(root: Path) -> Iterator[str]:
         if (place.stat().st_uid, place.stat().st_gid) != (owner.st_uid, owner.st_gid)
     ]
     if foreign:
-        yield f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={quoted(root)} {quoted(root)}`'
+        yield (
+            f'directories of another user or group than the spool ({some(foreign)}): '
+            + mended_by(f'chown -R --reference={quoted(root)} {quoted(root)}')
+        )
     own = own_directory(root)
     if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
         yield (
@@ -296,14 +283,9 @@ def _troubles_of(root: Path) -> Iterator[str]:
     shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]
     if shut:
         yield (
-            f'directories that are not open to the group, as the spool is ({_some(shut)}): only their owner can work there; '
-            f'`find {quoted(root)} -type d -exec chmod g+rwx {{}} +`'
+            f'directories that are not open to the group, as the spool is ({some(shut)}): only their owner can work there; '
+            + mended_by(f'find {quoted(root)} -type d -exec chmod g+rwx {{}} +')
         )
-
-
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''
-    return ', '.join(names[:MAX_NAMED]) + more
 
 
 def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:

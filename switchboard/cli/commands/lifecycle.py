@@ -49,10 +49,15 @@ def start(installation: Installation, foreground: bool, timeout_s: float | None,
         installation.logs = True
         return supervise(installation.config_to_load)
     config = installation.config
+    _prepare(installation)
+    return start_in_background(config, timeout_s, no_wait=no_wait)
+
+
+def _prepare(installation: Installation) -> None:
+    """Make the spool, and warn of a master elsewhere and of a spool that is another user's."""
     _tell_of_master_elsewhere(installation)
     installation.spool(make=True)
-    _tell_of_root(config.spool)
-    return start_in_background(config, timeout_s, no_wait=no_wait)
+    _tell_of_root(installation.directory)
 
 
 def _tell_of_master_elsewhere(installation: Installation) -> None:
@@ -190,7 +195,7 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
     if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
         print_note('the old master has not stopped in time; nothing was started')
         return Exit.TEMPORARY
-    _tell_of_master_elsewhere(installation)
+    _prepare(installation)
     return start_in_background(config)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from switchboard.master.directory import MasterLock, OwnDirectory
 from tests.acceptance.installation import PATIENCE_S, Installation
 from tests.helpers.descriptors import open_files
 
@@ -108,6 +111,51 @@ def test_that_the_installed_configuration_is_hidden_is_told_in_the_form_of_the_l
         assert (line['event'], line['level']) == ('hidden configuration', 'warning')
         told = line['reason']
     assert f'using ./{site.config.name}, not {installed}' in told
+
+
+@pytest.mark.parametrize('name', [*MASTERS, *RUNNERS])
+def test_that_a_spool_is_not_alone_in_its_directory_is_logged(site: Installation, name: str) -> None:
+    site.configure({'in': {}}, log_format='json')
+    site.config.write_text(
+        re.sub('(?m)^spool = .*$', f'spool = {site.home / "var"}', site.config.read_text())
+    )
+    (site.home / 'var' / 'cron').mkdir(parents=True, mode=0o700)
+    words, status = [*(MASTERS | RUNNERS)[name], *(['--until-empty'] if name in RUNNERS else [])], os.EX_OK
+    with contextlib.ExitStack() as stack:
+        if name in MASTERS:  # it ends at once where there is another one
+            own = stack.enter_context(OwnDirectory(site.home / 'var'))
+            stack.enter_context(MasterLock.of(own))
+            status = os.EX_TEMPFAIL
+        lines = run(words, site, status)
+    [line] = [line for line in lines if line['event'] == 'spool not alone']
+    assert line['level'] == 'warning'
+    assert line['reason'].startswith(
+        f'{site.home / "var"} is no spool yet, and holds other directories (cron)'
+    )
+
+
+@pytest.mark.parametrize('verb', ['start', 'restart --master', 'run in --until-empty'])
+def test_a_verb_that_makes_a_spool_in_a_directory_of_others_tells_of_them_once(
+    site: Installation, verb: str
+) -> None:
+    site.configure({'in': {}})
+    site.config.write_text(
+        re.sub('(?m)^spool = .*$', f'spool = {site.home / "var"}', site.config.read_text())
+    )
+    (site.home / 'var' / 'cron').mkdir(parents=True, mode=0o700)
+    told = []
+    for words in ([*verb.split()], ['stop'], [*verb.split()], ['stop']):
+        command = [sys.executable, '-m', 'switchboard', '-C', str(site.config), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+        told += [line for line in done.stderr.splitlines() if 'holds other directories (cron)' in line]
+    assert told == [
+        (
+            f'switchboard: {site.home / "var"} is no spool yet, and holds other directories (cron), which would be taken for queues: '
+            'name a directory for the spool alone'
+        )
+    ]
+    log = site.home / 'var' / '.run' / 'master' / 'master.log'
+    assert not log.exists() or 'spool not alone' not in log.read_text()
 
 
 def test_where_the_log_is_text_a_mistake_is_a_line_for_people(site: Installation) -> None:

@@ -524,20 +524,3 @@ def test_objects_have_the_members_that_the_manual_names(tmp_path: Path) -> None:
         words[1] = spool['in'].files[0] if words[0] == 'edit' else words[1]
         (act,) = succeed('-s', tmp_path, *words, '--json').objects
         assert act.keys() == members('An act on an entry')
-
-
-def test_a_place_that_holds_other_directories_is_not_taken_for_a_spool_in_silence(tmp_path: Path) -> None:
-    config = tmp_path / 'switchboard.cfg'
-    config.write_text('[switchboard]\nspool = var\n[queue.in]\n')
-    for name in ('cron', 'mail', 'in', 'bad', 'lost+found'):
-        (tmp_path / 'var' / name).mkdir(parents=True, mode=0o700)
-    (tmp_path / 'var' / 'mail' / 'root').touch()
-    told = f'{tmp_path / "var"} is no spool yet, and holds other directories (cron, mail)'
-    checked = succeed('-C', config, 'check').out
-    assert told in checked
-    assert all(word not in checked for word in ('chown', 'chmod', 'delete'))
-    assert told in succeed('-C', config, 'init').err
-    checked = succeed('-C', config, 'check').out
-    assert told not in checked
-    assert 'a directory mail, which this configuration does not declare as a queue' in checked
-    assert told not in succeed('-C', config, 'init').err

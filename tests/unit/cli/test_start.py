@@ -79,10 +79,10 @@ def test_a_list_of_a_spool_loads_no_configuration(tmp_path: Path) -> None:
 
 # Of this package: modules, and classes whose methods `dataclasses` compiles at each start.  More of them is a slower start of each call.
 MOST = {
-    '-s {spool} ls in': (42, 5),
-    '-C {config} ls in': (57, 9),
-    '-C {config} queues': (63, 8),
-    '-C {config} status': (70, 12),
+    '-s {spool} ls in': (43, 5),
+    '-C {config} ls in': (58, 9),
+    '-C {config} queues': (64, 8),
+    '-C {config} status': (71, 12),
     '--version': (14, 0),
 }
 
