@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import re
 import subprocess
 from importlib.metadata import packages_distributions
@@ -12,6 +13,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from switchboard.master.loading import find_class
+from switchboard.options import RunnerOptions
+
 ROOT = Path(__file__).resolve().parent.parent
 # Extras that are no library of the package: tools.
 TOOLS = {'test', 'bench', 'dev', 'docs', 'release', 'build'}
@@ -20,6 +24,23 @@ KINDS = {
     'test': ['', 'lmtp', 'metrics', 'msgpack', 'tracing', 'yaml', 'web', 'test', 'dev', 'docs', 'build'],
     'docs': ['', 'docs', 'build'],
     'release': ['', 'release', 'build'],
+}
+# Names that other programs, configurations and deployed services rely on; decision 21 lists them.  Each stays where it is.
+PINNED = {
+    'switchboard': 'AsyncRunner Runner Spool Switchboard',
+    'switchboard.cli': 'main master runner',
+    'switchboard.errors': 'ConfigError ContentDisallowedError CorruptEntryError DurabilityError EntryTakenError MasterError '
+    'NoRouteError PermanentFailure QueueError QueueFullError RouteError RunnerError SwitchboardError TemporaryFailure',
+    'switchboard.extra.kombu': 'Channel Transport content',
+    'switchboard.extra.kombu_alias': 'CONTENT_TYPE NAME SERIALIZER TRANSPORT register',
+    'switchboard.filestore': 'FileStore',
+    'switchboard.interfaces': 'IFileStore IRunner ISerializer ISpool ISwitchboard ITransaction Taken',
+    'switchboard.mailman': 'Plugin install',
+    'switchboard.options': 'QueueOptions RunnerOptions',
+    'switchboard.runner': 'AsyncRunner Runner',
+    'switchboard.runner.api': 'Setting Template',
+    'switchboard.runners.smtp': 'Smtp',
+    'switchboard.testing': 'FakeClock FaultyDisk MemorySpool MemorySwitchboard PowerLossDisk Signal run_until_empty',
 }
 # Words that would bring somebody else's distribution of our name.
 WRONG = re.compile(r'pip3? install [^\n`]*?(?<![\w/.-])switchboard(?!-queue)(?=[\[\s\'"`]|$)', re.MULTILINE)
@@ -84,6 +105,32 @@ def test_the_page_about_installing_names_each_extra() -> None:
     assert [
         extra for extra in requirements() if extra and extra not in TOOLS and f'[{extra}]' not in page
     ] == []
+
+
+@pytest.mark.parametrize(('module', 'names'), PINNED.items(), ids=PINNED)
+def test_names_that_others_rely_on_are_where_they_were(module: str, names: str) -> None:
+    found = importlib.import_module(module)
+    # Mailman need not be there: its names are looked up when they are asked for.
+    has = (
+        found.__all__
+        if module == 'switchboard.mailman'
+        else [name for name in names.split() if hasattr(found, name)]
+    )
+    assert set(names.split()) - set(has) == set()
+
+
+def test_every_module_that_programs_may_rely_on_has_pinned_names() -> None:
+    page = (ROOT / 'docs' / 'reference' / 'python.md').read_text().partition('```python')[0]
+    promised = re.findall(r'^\| `(?:from )?(switchboard[.\w]*)', page, re.MULTILINE)
+    assert len(promised) > 5
+    assert set(promised) <= PINNED.keys()
+    decision = (ROOT / 'docs' / 'decisions' / '0021-a-house-of-rooms.md').read_text()
+    assert [name for name in PINNED if f'`{name}`' not in decision and f'`{name}:' not in decision] == []
+
+
+def test_a_section_may_call_a_shipped_runner_by_its_former_name() -> None:
+    found = find_class(RunnerOptions('out', 'runners.smtp:Smtp', 'out'))
+    assert found is importlib.import_module('switchboard.runners.smtp').Smtp
 
 
 def test_nothing_tells_to_install_what_is_somebody_elses() -> None:
