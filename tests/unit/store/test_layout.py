@@ -21,10 +21,25 @@ def test_the_bad_queue_has_one_name() -> None:
     assert QueueOptions().dead_letter == layout.BAD
 
 
-@pytest.mark.parametrize('name', sorted(NAMES))
+def named(page: str) -> set[str]:
+    """:return: the names in backquotes in the section about directories; of a path, each part."""
+    section = page.partition('\n## Directories\n')[2].partition('\n## ')[0]
+    return {part for path in re.findall(r'`([^` ]+)`', section) for part in path.split('/')}
+
+
+@pytest.mark.parametrize('name', sorted(NAMES.keys() - {'WAKE'}))
 def test_each_is_told_in_the_reference(name: str) -> None:
-    page = Path(ROOT.parent, 'docs/reference/format.md').read_text()
-    assert NAMES[name] in page or name == 'WAKE'
+    found = named(Path(ROOT.parent, 'docs/reference/format.md').read_text())
+    value = NAMES[name]
+    if name.endswith('_PREFIX'):
+        assert any(each.startswith(value) for each in found)
+    else:
+        assert found & {value, f'*{value}'}
+
+
+def test_a_word_of_the_text_is_no_name() -> None:
+    page = '\n## Directories\n\n| `paused/QUEUE` | the order of the clock |\n\n## Names\n`master`'
+    assert named(page) == {'paused', 'QUEUE'}
 
 
 @pytest.mark.parametrize('value', sorted(PATHS))
