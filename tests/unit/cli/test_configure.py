@@ -469,6 +469,19 @@ def test_the_manual_names_every_verb_with_every_option(name: str) -> None:
     assert {option for option in options_of(command) if f'`{option}' not in text} == set()
 
 
+def test_the_manual_names_each_group_of_shape() -> None:
+    command = group.get_command(click.Context(group), 'shape')
+    assert command is not None
+    helped = next(
+        param.help for param in command.params if isinstance(param, click.Option) and param.name == 'by'
+    )
+    assert helped
+    words = set(re.findall(r'\w+', helped.partition('each ')[2].partition(', or for each')[0])) - {'or'}
+    page = (Path(__file__).parents[3] / 'docs' / 'reference' / 'cli.md').read_text()
+    line = next(line for line in page.splitlines() if line.startswith('- `--by WHAT`'))
+    assert set(re.findall(r'`(\w+)`', line)) == words
+
+
 # These hand all that is said on to a program of its own, or are one.
 WITHOUT_JSON = {'run', 'drop', 'master', 'runner', 'sample', 'metrics', 'web'}
 

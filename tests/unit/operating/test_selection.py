@@ -20,6 +20,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
 
+PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'cli.md'
 QUEUES = ('in', 'out', 'bad', 'parked')
 
 
@@ -295,3 +296,12 @@ def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: s
 def test_the_names_that_json_has_for_fields_are_other_names_of_them() -> None:
     written = Criteria.parse('filebase:17 body_bytes:>1K sent_back:2 attempts:3')
     assert str(written) == 'id:17 size:>1K retried:2 tries:3'
+
+
+def test_the_page_names_each_field_and_each_other_name() -> None:
+    page = PAGE.read_text()
+    fields = re.search(r'The fields are `([^`]+)`', page)
+    assert fields
+    assert set(fields[1].split()) == FIELDS.keys()
+    sentences = page.partition(fields[0])[2].partition('\n\n')[0]
+    assert ALIASES.keys() <= set(re.findall(r'`([^`]+)`', sentences))
