@@ -58,6 +58,17 @@ def test_contributing_names_each_file_with_a_list_of_what_is_there(new: str, ent
     assert [name for name in lists if f'{name}`' not in row] == []
 
 
+def test_the_decision_about_libraries_is_about_the_code_that_is_there() -> None:
+    """Its lengths are those of a day, so they may be some percent off."""
+    page = house_page.ROOT / 'docs' / 'decisions' / '0022-by-hand-or-by-library.md'
+    claims = re.findall(r'`((?:\w+/)?\w+)`, (\d+) lines', page.read_text())
+    assert len(claims) > 4
+    for name, said in claims:
+        root = house_page.ROOT if name.startswith('runners/') else house_page.PACKAGE
+        lines = len((root / f'{name}.py').read_text().splitlines())
+        assert abs(int(said) - lines) * 10 <= lines, f'{name} has {lines} lines'
+
+
 def test_every_room_has_its_place_in_the_picture() -> None:
     rooms = {path.parent.name for path in house_page.PACKAGE.glob('*/__init__.py')}
     assert rooms - {name for row in house_page.storeys() for name in row} == set()
