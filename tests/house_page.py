@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'switchboard'
+RUNNERS = ROOT / 'runners'
 PAGE = ROOT / 'docs' / 'explanation' / 'architecture.md'
 COMMAND = 'python -m tests.house_page'
 
@@ -30,12 +31,14 @@ class Room:
     :param words: its docstring.
     :param modules: name and first line of each file, in the order in which the docstring names them.
     :param imports: the rooms and files of the ground that its files import, type-only imports included.
+    :param importers: those that import it, and the shipped runners if any of them does.
     """
 
     name: str
     words: str
     modules: tuple[tuple[str, str], ...]
     imports: tuple[str, ...]
+    importers: tuple[str, ...]
 
     @property
     def purpose(self) -> str:
@@ -83,6 +86,28 @@ def imported_by(tree: ast.AST, own: str) -> Iterator[str]:
 
 
 @functools.cache
+def importing() -> list[tuple[str, Path, set[str]]]:
+    """:return: every file of the package and of the shipped runners, with its room and the dotted names that it imports."""
+    paths = [(path.relative_to(PACKAGE), path) for path in PACKAGE.glob('**/*.py')]
+    paths = [(place, path) for place, path in paths if place.parts[0] != RUNNERS.name]
+    paths += [(path.relative_to(ROOT), path) for path in RUNNERS.glob('*.py')]
+    return [
+        (place.with_suffix('').parts[0], path, set(imported_names(ast.parse(path.read_text()))))
+        for place, path in paths
+    ]
+
+
+def importers_of(name: str) -> set[str]:
+    """:return: the rooms whose files import this one, which may be a room in a room."""
+    own, dotted = PACKAGE / name, f'{PACKAGE.name}.{name.replace("/", ".")}.'
+    return {
+        room
+        for room, path, names in importing()
+        if not path.is_relative_to(own) and any(f'{each}.'.startswith(dotted) for each in names)
+    }
+
+
+@functools.cache
 def room(name: str) -> Room:
     """:return: what its files say of it."""
     paths = [PACKAGE / f'{name}.py'] if is_module(name) else sorted((PACKAGE / name).glob('*.py'))
@@ -97,7 +122,14 @@ def room(name: str) -> Room:
     modules = tuple((stem, first_sentence(words[stem])) for stem in sorted(words, key=place))
     found = {each for tree in trees.values() for each in imported_by(tree, name.partition('/')[0])}
     order = [each for row in storeys() for each in row]
-    return Room(name, sign, modules, tuple(each for each in order if each in found))
+    importers = importers_of(name)
+    return Room(
+        name,
+        sign,
+        modules,
+        tuple(each for each in order if each in found),
+        tuple(each for each in [*order, RUNNERS.name] if each in importers),
+    )
 
 
 def picture() -> str:
@@ -122,8 +154,14 @@ def tables() -> str:
 
 def section(each: Room) -> str:
     """:return: one room on one screen."""
-    imports = ', '.join(f'`{name}`' for name in each.imports) or 'nothing'
-    return f'### {each.name}/\n\n{each.purpose}\n\n{table(each.modules)}\nImports {imports}.\n'
+    imports, importers = (
+        ', '.join(f'`{name}`' for name in names) or none
+        for names, none in ((each.imports, 'nothing'), (each.importers, 'no room'))
+    )
+    return (
+        f'### {each.name}/\n\n{each.purpose}\n\n{table(each.modules)}\n'
+        f'Imports {imports}.\n\nImported by {importers}.\n'
+    )
 
 
 def table(rows: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> str:

@@ -38,9 +38,7 @@ GROUND = {
     'suggestions',
     'trace_context',
 }
-ROOMS = sorted(
-    path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py') if path.parent.name != 'extra'
-)
+ROOMS = sorted(path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py'))
 FOLDERS = sorted({path.parent for path in (ROOT / 'switchboard').glob('**/*.py')} | {ROOT / 'runners'})
 
 # What stands at the top of the checkout, and nothing else.
@@ -113,6 +111,78 @@ def test_a_room_says_at_the_door_what_it_is_for(room: Path) -> None:
     sign = ast.get_docstring(ast.parse((room / '__init__.py').read_text()))
     assert sign
     assert [path.stem for path in files if not re.search(rf'\b{path.stem}\b', sign)] == []
+
+
+# What a sign says of imports: names from above to below, and who may come in.
+IMPORTS = re.compile(
+    r'\bIt imports (?:(?P<names>\w+(?:, \w+)*) and )?(?P<last>below|the ground|\w+)(?=[.:,])'
+)
+IMPORTERS = re.compile(
+    r'\b(?:(?P<any>Any room above may)|(?P<none>No room)|Only (?P<names>[\w, ]+?)) imports? it\b'
+)
+# A room that so few import says which they are.
+FEW = 3
+
+
+def wrong_on_a_sign(sign: str, imports: tuple[str, ...], importers: tuple[str, ...]) -> Iterator[str]:
+    """Compare the last words of a sign with the imports that there are."""
+    text = ' '.join(sign.split())
+    said, may = IMPORTS.search(text), IMPORTERS.search(text)
+    if said is None or may is None:
+        yield 'it does not say what it imports, and what may import it'
+        return
+    storeys = house_page.storeys()
+    ground = {name for row in storeys for name in row if house_page.is_module(name)}
+    place = {name: number for number, row in enumerate(storeys) for name in row}
+    named = said['names'].split(', ') if said['names'] else []
+    allowed = set(named)
+    if said['last'] == 'below':
+        allowed |= {name for name, number in place.items() if number > place[named[-1]]}
+    elif said['last'] == 'the ground':
+        allowed |= ground
+    else:
+        named.append(said['last'])
+        allowed.add(said['last'])
+    if named != sorted(named, key=place.__getitem__):
+        yield f'not from above to below: {named}'
+    yield from (f'imports {name}' for name in imports if name not in allowed)
+    yield from (f'does not import {name}' for name in named if name not in imports)
+    if may['any']:
+        if len(importers) <= FEW:
+            yield f'is imported by {importers} alone'
+    elif set(re.findall(r'\b(?!and\b)\w+', may['names'] or '')) != set(importers):
+        yield f'is imported by {importers}'
+
+
+@pytest.mark.parametrize('room', ROOMS, ids=lambda path: path.name)
+def test_a_room_says_at_the_door_what_it_imports_and_what_may_import_it(room: Path) -> None:
+    each = house_page.room(str(room.relative_to(ROOT / 'switchboard')))
+    rooms = tuple(name for name in each.importers if name != house_page.RUNNERS.name)
+    assert list(wrong_on_a_sign(each.words, each.imports, rooms)) == []
+
+
+@pytest.mark.parametrize(
+    'sign',
+    [
+        'A room.  Any room above may import it.',
+        'A room.  It imports store and below.',
+        'A room.  It imports store and the ground.  Only web imports it.',
+        'A room.  It imports status, store and below.  Only web imports it.',
+        'A room.  It imports message, store and below.  Only web imports it.',
+        'A room.  It imports store and below.  Only web and cli import it.',
+        'A room.  It imports store and below.  Any room above may import it.',
+        'A room.  It imports store and below.  No room imports it.',
+    ],
+)
+def test_a_sign_that_is_wrong_is_noticed(sign: str) -> None:
+    assert list(wrong_on_a_sign(sign, ('store', 'message', 'errors'), ('web',)))
+
+
+def test_a_sign_that_is_right_is_let_be() -> None:
+    sign = (
+        'A room.  It imports store, message and the ground: for a reason.  Only web imports it: for another.'
+    )
+    assert list(wrong_on_a_sign(sign, ('store', 'message', 'errors'), ('web',))) == []
 
 
 # The shipped runners are reached by a link, which import-linter does not follow.

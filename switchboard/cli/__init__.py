@@ -4,6 +4,8 @@ In reading order: app (the verbs, imported when they are used, and how an error 
 shell), options, output, layout and terminal (tables, lines, JSON), exits (from errors to statuses); then ``commands``.
 
 Here is where the installed programs begin.  They load the rest of themselves only when they have seen to it that a Ctrl-C meanwhile says nothing.
+
+It imports master, operating and below, and its ``commands`` by name.  No room imports it.
 """
 
 from __future__ import annotations

@@ -4,5 +4,5 @@ In reading order: units and inifile (how values are written, and every mistake w
 queue_sections, exchangefile, spool_place (may a directory be the spool?), examine (the checks of the whole), config (the
 whole, and what a reload changes), remote_queues.
 
-It imports store and below.
+It imports store and below.  Any room above may import it.
 """

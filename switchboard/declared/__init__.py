@@ -3,5 +3,5 @@
 In reading order: declarations (one file a queue), presence (which processes use it), removal (how a queue
 goes away), exchangestore, declaring (the parts together).
 
-It imports handoff, config and below.
+It imports config and below.  Only spool, operating and kombu_transport import it.
 """

@@ -3,5 +3,5 @@
 In reading order: request (the arguments), program (the way of a message), once (where the same mail may come
 twice).
 
-It imports store, message and the ground: it is started for each mail.
+It imports spool, config, store, message and the ground: the first two in once alone, when it is needed, because a process is started for each mail.  Only cli imports it.
 """

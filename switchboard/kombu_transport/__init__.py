@@ -12,5 +12,5 @@ In reading order: address (the URL), queue_names (directory names of queue names
 users catch), payload and content (messages packed, and read by others), spool_connection (publishes), entities (declares), unacked (messages
 that are delivered and not acknowledged), batch, channel, transport; alias makes the name known to kombu.
 
-It imports the rooms below the master.  Everybody names it by ``switchboard.extra.kombu``.
+It imports operating and below, and kombu.  Only extra imports it: everybody names it by ``switchboard.extra.kombu``.
 """

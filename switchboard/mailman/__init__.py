@@ -3,7 +3,7 @@
 In reading order: metadata (kept beside a mail), queue (a switchboard with the manners of Mailman's), takeover (queue files that Mailman wrote, read once), export (and back),
 installation (puts the queues in their place), plugin (the one that Mailman loads).
 
-It imports the rooms below the master, and Mailman; nothing else imports it.
+It imports spool and below, and Mailman.  Only cli imports it.
 """
 
 from __future__ import annotations

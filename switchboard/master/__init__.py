@@ -5,5 +5,5 @@ not), rollout (new for old), requests and control (the socket for them), child (
 with loading, signals, ending (what becomes of a process's work and programs), directory (its own files),
 service_manager (systemd), housekeeping, programs (the ways to start it).
 
-It imports everything but the faces and the extras.
+It imports runner and below.  Only web and cli import it.
 """

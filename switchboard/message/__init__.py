@@ -5,5 +5,5 @@ mail and flatten, pickles), packing (a message becomes the bytes of a file), ent
 was changed of it), journal (the history), expiry, content_types (what others call a body), mail_envelope and
 delivery_headers (what a mail server tells of a mail).
 
-It imports the ground.
+It imports the ground.  Any room above may import it.
 """

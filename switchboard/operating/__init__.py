@@ -7,5 +7,5 @@ spool_view (the queues of a spool), queue_counts (how many), grouping (by error,
 To act: actions (`choose`, then `apply`) with holding below it, editing, audit (who did what, and why); and janitor (the round of chores
 now and then).
 
-It imports spool and below.
+It imports spool and below.  Any room above may import it.
 """

@@ -6,7 +6,7 @@ and strict_keys are parts of it),
 listing (what a directory holds), recovery (steps on a claim, and what dead owners left), steady_time (what may be deleted by
 the time of day), wakeup (what an idle runner sleeps on), watch (sleeping on directories and descriptors), throttle.
 
-It imports store and below.
+It imports store and below.  Any room above may import it.
 """
 
 from __future__ import annotations

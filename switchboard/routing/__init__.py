@@ -3,5 +3,5 @@
 In reading order: bindings (the records), topics and headers (the matchers), exchange (the table), topology
 (the same as text and as DOT, which Graphviz draws).
 
-It imports the ground and message.
+It imports message and the ground.  Any room above may import it.
 """

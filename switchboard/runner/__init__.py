@@ -6,7 +6,7 @@ process), hooks (what a class must look like), settings (keys of a runner's own)
 filled in), retirement, control_group (the processes of a message, held together), tracing (a span for each message, where that is wanted),
 unix_socket (where a runner listens); api is what runners of the user's, and the shipped ones, may import.
 
-It imports operating, spool and below.
+It imports handoff and below.  Any room above may import it.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@ claim is a lock), pool (where entries are written, and where finished files wait
 rename makes an entry visible), reading, limits (and how full a queue is), order_lock (of keys in strict order), flags,
 published_options (what the mail servers' door knows), forks (what a child lets go).
 
-It imports status, message and the ground.
+It imports message and the ground.  Any room above may import it.
 """

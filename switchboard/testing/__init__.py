@@ -8,7 +8,7 @@ without a place for its files.  `FakeClock` is turned by hand, `Signal` is waite
 argument, so nothing is ever patched.
 
 In reading order: clock, signals, running, faults, power with its power_model (a model of what a disk may forget), memory (queues there).
-It may import everything, and nothing imports it.
+It imports runner, spool and below.  No room imports it.
 """
 
 from __future__ import annotations

@@ -4,5 +4,7 @@ In reading order: settings (where it listens, who may come), guard (requests ref
 of a request), forms (bounded reading of requests); desk (one installation), survey (counts in the background), pages (of the
 installation), entry_pages, message_body (an entry's content, safely), acting (the acts), edit (of one message); render (to HTML and pictures), openapi; app (the table of routes), server.
 
-A page is a function that returns an object for programs: ``/api/`` sends it as JSON, and a template shows the same.  It imports operating and below.
+A page is a function that returns an object for programs: ``/api/`` sends it as JSON, and a template shows the same.
+
+It imports metrics, master, runner and below.  Only cli imports it.
 """
