@@ -151,14 +151,15 @@ class AsyncRunner(Runner):
                     if self._tasks:
                         await self._wait_for_work()
                         await self._call_periodic()
-                    elif once or loop.lifetime.is_over():
-                        break
                     else:
                         await self._call_periodic()
+                        if once or loop.lifetime.is_over():
+                            break
                         await self._wait_for_messages()
                     self._next_turn()
                 while self._tasks:
                     await self._wait_for_work()
+                    await self._call_periodic()
             finally:
                 for descriptor in descriptors:
                     events.remove_reader(descriptor)
@@ -213,7 +214,6 @@ class AsyncRunner(Runner):
             and not loop.is_stopping
             and not loop.is_closed(len(self._tasks))
             and len(self._tasks) < self.setting['concurrency']
-            and not loop.trouble.is_on()
             and not loop.lifetime.is_over()
         )
 
@@ -278,13 +278,8 @@ class AsyncRunner(Runner):
         """
         loop = self._loop
         waiter = asyncio.create_task(self._woken.wait())
-        timeout_s = loop.trouble.still_s() or longest_s
-        if is_looking and not loop.trouble.is_on():
-            loop.wakeup.arm()
-            timeout_s = 0.0 if loop.ready() else loop.timeout_s()
-        await asyncio.wait(
-            {*self._tasks, waiter}, timeout=min(timeout_s, longest_s), return_when=asyncio.FIRST_COMPLETED
-        )
+        timeout_s = min(loop.arm(is_looking=is_looking), longest_s)
+        await asyncio.wait({*self._tasks, waiter}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
         self._woken.clear()  # of what woke
         loop.wakeup.wait(0)

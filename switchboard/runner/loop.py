@@ -182,28 +182,37 @@ class Loop:
 
     def sleep(self) -> None:
         """Wait for a message, a timer or a signal; on trouble, for the time it is given."""
-        if self.trouble.is_on():
-            self.wakeup.wait(min(self.trouble.still_s(), self.options.hang_timeout_s / 3))
-            return
-        self.wakeup.arm()
         try:
-            if not self.ready():
-                self.wakeup.wait(self.timeout_s())
+            if timeout_s := self.arm():
+                self.wakeup.wait(timeout_s)
         finally:
             self.wakeup.disarm()
 
-    def timeout_s(self) -> float:
-        """:return: how long a sleep may last."""
-        now_ns = self.clock.monotonic_ns()
+    def arm(self, *, is_looking: bool = True) -> float:
+        """Have a message end the sleep that begins now, unless there is trouble.
+
+        The hooks' own times end every sleep.
+
+        :param is_looking: False while no message could be begun beside those at work.
+        :return: how long the sleep may last.
+        """
         # A sleeper that missed its heartbeat would be taken for one that hangs.
         waits = [self.options.poll_interval_s, self.options.hang_timeout_s / 3]
+        if self.queue is not None and is_looking:
+            if not (is_in_trouble := self.trouble.is_on()):
+                self.wakeup.arm()
+                if self.ready():
+                    return 0.0
+                is_in_trouble = self.trouble.is_on()
+            if is_in_trouble:
+                waits.append(self.trouble.still_s())
+            else:
+                waits.append((self._next_recovery_ns - self.clock.monotonic_ns()) / NS)
+                if (wait_s := self.queue.wait_s()) is not None:
+                    waits.append(wait_s)
+                if not self.wakeup.watches:
+                    waits.append(POLL_S)
         if self._wake_ns is not None:
-            waits.append((self._wake_ns - now_ns) / NS)
+            waits.append((self._wake_ns - self.clock.monotonic_ns()) / NS)
             self._wake_ns = None
-        if self.queue is not None:
-            waits.append((self._next_recovery_ns - now_ns) / NS)
-            if (wait_s := self.queue.wait_s()) is not None:
-                waits.append(wait_s)
-            if not self.wakeup.watches:
-                waits.append(POLL_S)
         return max(0.0, min(waits))

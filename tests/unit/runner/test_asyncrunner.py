@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -13,11 +14,15 @@ from switchboard import Spool
 from switchboard.errors import ConfigError, DestinationDown, RunnerError, TemporaryFailure
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
+from switchboard.runner.runner import Runner
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
 
+# What is waited for comes in less than a second.
+OLD_AGE_S = 30
 
-def make(cls: type[AsyncRunner], spool: Spool, **options) -> AsyncRunner:
+
+def make(cls, spool: Spool, **options):
     return cls(spool, RunnerOptions('r', '', queue='in', **options))
 
 
@@ -59,7 +64,7 @@ class Awaited(AsyncRunner):
 
     async def dispose(self, msg, msgdata):
         if msg == 'long':
-            async with asyncio.timeout(30):  # old age: what it waits for comes in less than a second
+            async with asyncio.timeout(OLD_AGE_S):
                 await self.is_last_here.wait()
         elif msg == 'last':
             if self.is_down:
@@ -85,6 +90,142 @@ def test_what_becomes_due_while_others_are_at_work_is_begun_when_it_is(
     runner.run(until_empty=True)
     assert spool['in'].get_files() == spool['in'].get_files('.bak') == []
     assert spool['bad'].get_files('.psv') == []
+
+
+class Ticks(Runner):
+    """Is stopped by its third `periodic`, which asks for the next one by ``waits_for``."""
+
+    ticks = 0
+    waits_for = ''
+
+    def periodic(self) -> None:
+        self.ticks += 1
+        if self.waits_for == 'wake_in':
+            self.wake_in(0.01)
+        if self.ticks == 3:
+            self.stop()
+
+    def dispose(self, msg, msgdata):
+        raise DestinationDown
+
+
+class AsyncTicks(AsyncRunner):
+    """The same, whose message ``long`` is at work until then."""
+
+    ticks = 0
+    waits_for = ''
+
+    async def setup(self) -> None:
+        self.is_over = asyncio.Event()
+        if self.waits_for == 'wake_in':
+            self.wake_in(0.01)
+
+    async def periodic(self) -> None:
+        Ticks.periodic(self)
+        if self.is_stopping:
+            self.is_over.set()
+
+    async def dispose(self, msg, msgdata):
+        if msg != 'long':
+            raise DestinationDown
+        async with asyncio.timeout(OLD_AGE_S):
+            await self.is_over.wait()
+
+
+@pytest.mark.parametrize('waits_for', ['wake_in', 'poll_interval'])
+@pytest.mark.parametrize(
+    ('cls', 'message', 'settings'),
+    [
+        (Ticks, None, {}),
+        (Ticks, 'trouble', {}),
+        (AsyncTicks, None, {}),
+        (AsyncTicks, 'trouble', {}),
+        (AsyncTicks, 'long', {'concurrency': '1'}),
+        (AsyncTicks, 'long', {'concurrency': '2'}),
+    ],
+)
+def test_whatever_a_runner_sleeps_for_its_own_times_wake_it(
+    spool, monkeypatch, cls, message, settings, waits_for
+):
+    monkeypatch.setattr('switchboard.runner.asyncrunner.BEAT_S', 3600)  # no help
+    monkeypatch.setattr('switchboard.runner.settling.TROUBLE_WAIT_S', (OLD_AGE_S, OLD_AGE_S))
+    if message is not None:
+        spool['in'].enqueue(message)
+    poll_interval_s = 0.01 if waits_for == 'poll_interval' else 3600
+    runner = make(
+        cls, spool, settings=settings, poll_interval_s=poll_interval_s, recovery_s=3600, hang_timeout_s=9999
+    )
+    runner.waits_for = waits_for
+    timer = threading.Timer(OLD_AGE_S, runner.stop)
+    timer.start()
+    runner.run()
+    timer.cancel()
+    assert runner.ticks >= 3
+
+
+class Hooks(Runner):
+    """Notes its hooks; a message has it stopped, if that is wanted."""
+
+    stops = False
+
+    def dispose(self, msg, msgdata):
+        if self.stops:
+            self.stop()
+        self.hooks = ['dispose']
+
+    def periodic(self) -> None:
+        self.hooks = [*getattr(self, 'hooks', ()), 'periodic']
+
+    def cleanup(self) -> None:
+        self.hooks.append('cleanup')
+
+
+class AsyncHooks(AsyncRunner):
+    """The same, whose messages end after the stop was heard."""
+
+    stops = False
+
+    async def setup(self) -> None:
+        self.is_heard = asyncio.Event()
+
+    async def dispose(self, msg, msgdata):
+        if self.stops:
+            self.stop()
+            await self.is_heard.wait()
+        Hooks.dispose(self, msg, msgdata)
+
+    async def periodic(self) -> None:
+        Hooks.periodic(self)
+        if self.is_stopping:
+            self.is_heard.set()
+
+    async def cleanup(self) -> None:
+        Hooks.cleanup(self)
+
+
+@pytest.mark.parametrize('cls', [Hooks, AsyncHooks])
+@pytest.mark.parametrize(
+    ('ends', 'queue', 'messages'),
+    [
+        ('once', '', 0),
+        ('once', 'in', 0),
+        ('once', 'in', 3),
+        ('until_empty', '', 0),
+        ('until_empty', 'in', 0),
+        ('until_empty', 'in', 3),
+        ('max_messages', 'in', 3),
+        ('stop', 'in', 3),
+    ],
+)
+def test_each_pass_ends_with_periodic_the_last_one_too(spool, cls, ends, queue, messages):
+    spool['in'].enqueue_many(range(messages))
+    runner = cls(
+        spool, RunnerOptions('r', '', queue=queue, max_messages=2 if ends == 'max_messages' else None)
+    )
+    runner.stops = ends == 'stop'
+    runner.run(once=ends == 'once', until_empty=ends == 'until_empty')
+    begins = ['dispose'] if messages else []
+    assert [name for name, _ in itertools.groupby(runner.hooks)] == [*begins, 'periodic', 'cleanup']
 
 
 class Count(AsyncRunner):
