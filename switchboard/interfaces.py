@@ -282,6 +282,7 @@ class ISpool(Interface):
         """Route a message and store a copy in each queue that it is for: in all of them or in none.
 
         :return: filebases by queue.
+        :raises TypeError: as of `ISwitchboard.enqueue`, and of ``routing_key`` in other words.
         :raises NoRouteError: nothing matched, and the exchange has no alternate; nothing was stored.
         """
 

@@ -35,7 +35,7 @@ DEFAULT_ACCEPT = ('json', 'text/plain')
 # As Python's module is called; kombu knows it by two other names.
 _ALIASES = {'bz2': 'bzip2'}
 # What means something to the queue, and nothing to kombu.
-QUEUE_KEYS = {'delay', 'not_before', 'ttl', 'order_key', 'dedupe_key', *MISSPELLED}
+QUEUE_KEYS = {*MISSPELLED, *MISSPELLED.values()}
 
 
 def write(

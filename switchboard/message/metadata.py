@@ -26,12 +26,12 @@ RESERVED = {
 }
 UNDERSCORE = 'keys that start with _ are not stored; leave the _ out'
 
-# The keys that mean something to the queue, with a unit as the names of options have one, or spelled otherwise: they would be stored, and do nothing.
-_MEANINGS = {
-    'delay': ', in seconds',
-    'not_before': ', in seconds since the epoch',
-    'ttl': ', in seconds',
-    EXPIRES: ', in seconds since the epoch',
+# The keys that hold a time, and its unit.
+_UNIT_OF = {
+    'delay': 'seconds',
+    'not_before': 'seconds since the epoch',
+    'ttl': 'seconds',
+    EXPIRES: 'seconds since the epoch',
 }
 _UNITS = (
     's',
@@ -47,7 +47,9 @@ _UNITS = (
     'hours',
     'days',
 )
-MISSPELLED = {f'{key}_{unit}': key for key in _MEANINGS for unit in _UNITS} | {
+_TEXTS = ('order_key', 'dedupe_key')
+# The keys that mean something to the queue, with a unit as the names of options have one, or spelled otherwise: they would be stored, and do nothing.
+MISSPELLED = {f'{key}_{unit}': key for key in _UNIT_OF for unit in _UNITS} | {
     'notbefore': 'not_before',
     'orderkey': 'order_key',
     'dedupekey': 'dedupe_key',
@@ -71,7 +73,7 @@ def with_keys(metadata: Mapping[str, Any] | None, keys: dict[str, Any]) -> dict[
         own = (
             '' if right == 'metadata' else f"; a key of that name can be given as metadata={{'{name}': ...}}"
         )
-        raise TypeError(f'{name}: the argument is {right}{_MEANINGS.get(right, "")}{own}')
+        raise TypeError(f'{name}: the argument is {_with_unit(right)}{own}')
     return {**metadata, **keys} if metadata else keys
 
 
@@ -86,21 +88,20 @@ def mistake_in(metadata: Mapping[str, Any]) -> str:
             continue
         if mistake := mistake_in_name(key):
             return mistake
-        if key == EXPIRES and not _is_number(value):
-            return f'{key} is a number of seconds since the epoch, not {value!r}; a time from now on is ttl'
-        if key in ('delay', 'not_before', 'ttl') and not _is_number(value):
-            return f'{key} is a number of seconds, not {value!r}'
+        if key in _UNIT_OF and not _is_number(value):
+            instead = '; a time from now on is ttl' if key == EXPIRES else ''
+            return f'{key} is a number of {_UNIT_OF[key]}, not {value!r}{instead}'
         if key == 'priority' and (
             isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PRIORITY
         ):
             return f'{key} is a number from 0 to {HIGHEST_PRIORITY}, not {value!r}'
-        if key in ('order_key', 'dedupe_key') and not isinstance(value, str):
+        if key in _TEXTS and not isinstance(value, str):
             return f'{key} is a text, not {value!r}'
     return ''
 
 
 def mistake_in_name(key: str) -> str:
-    """Look whether no value of this key would be stored, or none would do something.
+    """Look for a key that is never stored, or is one of the queue's misspelled, whatever its value.
 
     :return: as of :func:`mistake_in`.
     """
@@ -109,8 +110,12 @@ def mistake_in_name(key: str) -> str:
     if key in RESERVED:
         return f'{key}: {RESERVED[key]}'
     if key in MISSPELLED:
-        return f'{key}: the key is {MISSPELLED[key]}{_MEANINGS.get(MISSPELLED[key], "")}'
+        return f'{key}: the key is {_with_unit(MISSPELLED[key])}'
     return ''
+
+
+def _with_unit(key: str) -> str:
+    return f'{key}, in {_UNIT_OF[key]}' if key in _UNIT_OF else key
 
 
 def _is_number(value: object) -> bool:

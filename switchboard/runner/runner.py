@@ -285,6 +285,7 @@ class Runner:
         :param routing_key: the name of a queue or, with `exchange`, the key by which that exchange routes.
         :param metadata: for the message; a ``dedupe_key`` in it, which may be the input's, does not count: give it by keyword.
         :return: filebases by queue.
+        :raises TypeError: as of `ISpool.publish`.
         :raises NoRouteError: the exchange has no queue for it.
         :raises QueueFullError: no room: the input stays where it is, and the runner waits.
         :raises OutputsNeverFitError: there never will be room for all that is emitted for this input.
@@ -314,6 +315,7 @@ class Runner:
 
         :param msgdata: the metadata of the request.
         :return: False if it asks for no answer; nothing was sent.
+        :raises TypeError: as of `ISpool.publish`.
         :raises UnknownQueueError: the program that asked is gone, and its queue with it.
         """
         queue = msgdata.get('reply_to')

@@ -46,6 +46,7 @@ class Replies:
         """Publish a request; the arguments are those of `Spool.publish`.
 
         :return: the correlation id to :meth:`wait` for.
+        :raises TypeError: as of `ISpool.publish`.
         """
         question = uuid.uuid4().hex
         keys |= {REPLY_TO: self.queue, CORRELATION_ID: question}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import zlib
 from email.message import EmailMessage
 
@@ -14,6 +15,7 @@ from kombu.exceptions import ContentDisallowed, SerializerNotInstalled
 from switchboard import Spool
 from switchboard.errors import CorruptEntryError
 from switchboard.extra.kombu import content
+from tests.kombu.suites import ROOT
 
 SERIALIZERS = ('json', 'yaml', 'msgpack', 'pickle', 'switchboard')
 # Before 5.7, kombu has zstd from another library, which the tests do without.
@@ -68,7 +70,16 @@ def test_what_is_said_at_enqueue_is_a_property_of_the_message(queue, spool_path)
     assert message.delivery_info['routing_key'] == 'k'
 
 
-@pytest.mark.parametrize('key', ['delay', 'ttl', 'order_key', 'dedupe_key', 'delay_s'])
+# Those that the page about `drop` names, where all are in one line; kombu's messages have a priority, too.
+[MEANINGS] = re.findall(r'^\| `-m KEY=VALUE`.*', (ROOT / 'docs/reference/drop.md').read_text(), re.MULTILINE)
+QUEUE_KEYS = set(re.findall(r'`([a-z_]+)`', MEANINGS)) - {'priority'}
+
+
+def test_these_are_keys_of_the_queue():
+    assert {'delay', 'not_before', 'ttl', 'order_key', 'dedupe_key'} < QUEUE_KEYS
+
+
+@pytest.mark.parametrize('key', [*sorted(QUEUE_KEYS), 'delay_s', 'expires_s'])
 def test_what_is_to_be_said_at_enqueue_is_refused_here(key):
     with pytest.raises(TypeError, match=f'^{key}: .* enqueue, emit, publish'):
         content.write(1, **{key: 5})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -94,22 +95,36 @@ def test_the_metadata_under_the_name_that_runners_give_them(spool: Spool) -> Non
                 call(spool, msgdata={})
 
 
-def test_every_call_that_takes_keys_is_among_these() -> None:
-    def takes_keys(node: ast.AST) -> bool:
-        return (
-            isinstance(node, ast.FunctionDef)
-            and node.args.kwarg is not None
-            and len(node.args.defaults) > 0  # the metadata need not be given
-            and any(argument.arg.strip('_') == 'metadata' for argument in node.args.args)
-        )
+def takes_keys(node: ast.AST) -> TypeGuard[ast.FunctionDef]:
+    return (
+        isinstance(node, ast.FunctionDef)
+        and node.args.kwarg is not None
+        and len(node.args.defaults) > 0  # the metadata need not be given
+        and any(argument.arg.strip('_') == 'metadata' for argument in node.args.args)
+    )
 
-    found = {
-        str(path.relative_to(ROOT)): sum(map(takes_keys, ast.walk(ast.parse(path.read_text()))))
-        for folder in ('switchboard', 'runners')
-        for path in (ROOT / folder).rglob('*.py')
-    }
+
+FOUND = {
+    str(path.relative_to(ROOT)): [node for node in ast.walk(ast.parse(path.read_text())) if takes_keys(node)]
+    for folder in ('switchboard', 'runners')
+    for path in (ROOT / folder).rglob('*.py')
+}
+
+
+def test_every_call_that_takes_keys_is_among_these() -> None:
     expected = {path: len(calls) for path, calls in CALLS.items()}
-    assert {path: number for path, number in found.items() if number and path not in OTHERS} == expected
+    assert {path: len(nodes) for path, nodes in FOUND.items() if nodes and path not in OTHERS} == expected
+
+
+def test_every_call_that_takes_keys_says_that_it_refuses_these() -> None:
+    silent = [
+        f'{path}: {node.name}'
+        for path, nodes in FOUND.items()
+        for node in nodes
+        if path != 'switchboard/mailman/queue.py'
+        if not re.search(r':raises TypeError:|See `I\w+`', ast.get_docstring(node) or '')
+    ]
+    assert silent == []
 
 
 def test_a_key_of_that_name_in_the_metadata_is_the_callers_own(spool: Spool) -> None:
