@@ -245,10 +245,11 @@ def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tu
 @click.command()
 @config_option
 def master(path: Path) -> None:
-    """Supervise the runners of one installation, in the foreground.
+    """Supervise the runners of one installation, in the foreground: for service managers.
 
-    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running, or there is no
-    room; 73, 74, 77 the disk or its permissions; 78 the configuration cannot be used; 70 any other error.
+    Exit status: 0 stopped; 66 its spool, or the directory .run/master, was removed; 69 stopped, and a runner had
+    given up; 75 another master is running, or there is no room; 73, 74, 77 the disk or its permissions; 78 the
+    configuration cannot be used; 70 any other error.
     """
     sys.exit(supervise(path))
 

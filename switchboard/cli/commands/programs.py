@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from switchboard.cli.context import Installation, verb
+from switchboard.master import programs
 from switchboard.master.programs import once_option, slice_of, until_empty_option
 
 PLACES = ('-s', '-C', '--spool', '--config')
@@ -38,15 +39,9 @@ def drop(installation: Installation, queue: str, arguments: tuple[str, ...]) -> 
     sys.exit(run([queue, *places, *arguments]))
 
 
-@verb()
+@verb(help=programs.master.help)
 def master(installation: Installation) -> NoReturn:
-    """Supervise the runners of one installation, in the foreground: for service managers.
-
-    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running, or there is no
-    room; 73, 74, 77 the disk or its permissions; 78 the configuration cannot be used; 70 any other error.
-    """
-    from switchboard.master import programs
-
+    """See `switchboard-master`."""
     installation.logs = True
     programs.master.main(['-C', str(installation.config_to_load)], prog_name='switchboard master')
     raise AssertionError('a program ends by itself')
@@ -58,8 +53,6 @@ def master(installation: Installation) -> NoReturn:
 @until_empty_option
 def runner(installation: Installation, runner: str, once: bool, until_empty: bool) -> NoReturn:
     """Run one slice of one runner, in the foreground and without a master: for debugging."""
-    from switchboard.master import programs
-
     installation.logs = True
     flags = [flag for flag, is_set in (('--once', once), ('--until-empty', until_empty)) if is_set]
     programs.runner.main(
@@ -82,11 +75,9 @@ def run(installation: Installation, runner: tuple[str, int, int], once: bool, un
     switchboard run archive --until-empty
     switchboard run lists:2/4
     """
-    from switchboard.master.programs import one_runner
-
     name, part, count = runner
     installation.logs = True
     config = installation.config
     installation.check_runner(name)
     installation.spool(make=True)
-    return one_runner(config, name, part, count, once=once, until_empty=until_empty)
+    return programs.one_runner(config, name, part, count, once=once, until_empty=until_empty)

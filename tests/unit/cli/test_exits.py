@@ -8,10 +8,13 @@ import os
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from switchboard import Spool, Switchboard, errors
+from switchboard.cli.app import switchboard as verbs_group
 from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
+from switchboard.master.programs import master
 from switchboard.operating.text import system_advice
 from switchboard.store.publishing import refusal
 from tests.helpers.commands import succeed, switchboard
@@ -64,6 +67,26 @@ def test_the_page_of_the_manual_is_this_table() -> None:
     assert [name for _, name, _ in rows] == [
         sysexits.get(each, '') if each >= 64 or each == 0 else '' for each in Exit
     ]
+
+
+def test_each_help_that_lists_statuses_lists_those_of_the_manual() -> None:
+    rows = dict(re.findall(r'^\| (`.*`) \| (\d.*?) \|$', PAGE.read_text(), re.MULTILINE))
+    of_verbs = {verb: text for verbs, text in rows.items() for verb in re.findall(r'`(\S+)`', verbs)}
+    context = click.Context(verbs_group)
+    commands = {verb: verbs_group.get_command(context, verb) for verb in of_verbs}
+    commands['switchboard-master'] = master
+    compared = []
+    for verb, text in of_verbs.items():
+        command = commands[verb]
+        assert command is not None, verb
+        _, _, listed = (command.help or '').lower().partition('exit status')
+        statuses = set(re.findall(r'\b\d{1,3}\b', listed))
+        manual = set(re.findall(r'\b\d{1,3}\b', text))
+        if '0' in statuses:
+            assert statuses == manual, verb
+            compared.append(verb)
+        assert statuses <= manual, verb  # it names what is peculiar
+    assert {'master', 'switchboard-master', 'start', 'stop', 'status'} <= set(compared)
 
 
 @pytest.mark.parametrize(
