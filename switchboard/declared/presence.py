@@ -132,7 +132,7 @@ class Presence:
             try:
                 self.disk.write_all(fd, content)
             except OSError:
-                pass  # people read it, nobody else does; and a full disk must not keep out who would empty it
+                pass  # a full disk, or a broken one: people read it, nobody else does, and who would empty the disk must not be kept out
             return Ticket(folder, name, fd, on_leave)
 
     def look(self, place: str) -> ConsumerCount | None:

@@ -142,7 +142,10 @@ class Slices:
                 heir.carry_counters(gone.past())
             else:
                 self._past.setdefault(gone.name, []).append(gone.past())
-            self.scoreboard.clear(gone.index)
+            try:
+                self.scoreboard.clear(gone.index)
+            except OSError as error:  # it is shown, and counted twice, until its place is used again
+                event(logger, logging.WARNING, None, 'not freed', runner=gone.title, error=error)
         # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])
 

@@ -57,5 +57,6 @@ class DoubleBuffer:
         try:
             os.pwrite(descriptor, zlib.crc32(packed).to_bytes(4, 'little') + packed, start)
         except OSError:
-            # The room was taken before; somebody has cut it, and the disk is full.  No message suffers by it.
+            # The room was taken before: somebody has cut it and the disk is full, or writing over takes room as well (Btrfs, ZFS), or the disk is
+            # broken.  No message suffers by it.
             return

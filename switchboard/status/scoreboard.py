@@ -476,11 +476,16 @@ class Scoreboard:
         return self._numbers[page]
 
     def clear(self, index: int) -> None:
-        """Free a slot.  Assumes that no runner holds it."""
+        """Free a slot.  Assumes that no runner holds it.
+
+        :raises OSError: it is still shown, until somebody else uses it: the disk is broken, or is full and needs room to write over a block
+            (Btrfs, ZFS).
+        """
         try:
             os.pwrite(self.descriptor, bytes(SLOT_BYTES), self.base(index))
         except OSError:
-            return  # the disk is full and never had room for the slot: it is free
+            if not self._is_free(index):  # as one that a full disk never had room for
+                raise
 
     def post_master(self, record: MasterRecord) -> None:
         """Write what the master says of itself."""

@@ -71,7 +71,8 @@ class Flags:
         return answer
 
     def set(self, flag: Flag, queue: str, reason: str = '', by: str = '') -> None:
-        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns; a disk that is full may hold no reason.
+        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns,
+        without the content that the disk refuses.
 
         :param by: the operator.
 
@@ -91,7 +92,7 @@ class Flags:
             self._disk.write_all(fd, content)
             self._disk.fdatasync(fd)
         except OSError:
-            pass  # people read it, nobody else does; and the flag is up already, on a full disk too
+            pass  # a full disk, or a broken one: people read it, nobody else does, and the flag is up already
         finally:
             self._disk.unlock_and_close(fd)
         folder.sync()

@@ -95,6 +95,17 @@ def few_descriptors(allowed: int) -> Iterator[None]:
             os.close(descriptor)
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Have the system refuse to write behind so many bytes of a file, as a disk may that is full or broken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 class Child:
     """A process that runs a function and ends.
 

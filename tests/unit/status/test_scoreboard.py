@@ -20,6 +20,7 @@ from switchboard.status.scoreboard import (
     State,
     SupervisorRecord,
 )
+from tests.helpers.processes import largest_file
 
 ENTRY = '1700000000.000001+' + 'ab' * 20
 
@@ -202,6 +203,17 @@ def test_a_freed_slot_is_gone_and_can_be_used_again(scoreboard: Scoreboard) -> N
     assert scoreboard.records() == []
     scoreboard.post(0, SupervisorRecord('out'))
     assert [(record.runner, record.failed) for record in scoreboard.records()] == [('out', 0)]
+
+
+def test_a_slot_that_the_disk_does_not_free_is_an_error_and_one_that_never_had_room_is_free(
+    scoreboard: Scoreboard,
+) -> None:
+    posted(scoreboard)
+    with largest_file(PAGE_BYTES):
+        scoreboard.clear(1)
+        with pytest.raises(OSError, match='File too large'):
+            scoreboard.clear(0)
+    assert [record.runner for record in scoreboard.records()] == ['in']
 
 
 def test_records_come_by_runner_and_slice_wherever_they_lie(scoreboard: Scoreboard) -> None:
