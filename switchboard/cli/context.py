@@ -157,7 +157,7 @@ class Installation:
         :raises FileNotFoundError: it is a queue of a spool, or stands above a spool: messages in a queue of a queue, or beside the spool, are found by nobody.
         """
         if (config := self.config_or_none) is not None:
-            return config.spool  # else that would be one of its mistakes
+            return config.spool  # a wrong place is among the mistakes of a configuration
         from switchboard.config.spool_place import why_no_spool
 
         named = self.named_spool

@@ -121,7 +121,7 @@ class _Output(io.BufferedWriter):
     The file itself is Python's own: a Ctrl-C that came after a line was written, and before its buffer heard of that, had it written twice.
     """
 
-    # Each without a name of this module where all is well: the interpreter flushes once more at its end, when those are gone.
+    # Where all is well, neither method looks up a name of this module: the interpreter flushes once more at its end, when those are gone.
 
     def write(self, content: ReadableBuffer) -> int:
         try:

@@ -117,9 +117,8 @@ class Loop:
         self._is_one_alone = False
         try:
             if self._has_put_off:
-                if (
-                    not queue.ready()
-                ):  # which finds it in its place again, before those that were read behind it
+                # Looking anew finds it in its place again, before those that were read behind it.
+                if not queue.ready():
                     return None
                 self._has_put_off = False
             found = queue.take()
