@@ -132,16 +132,16 @@ class TestPublishing:
 
     def test_what_no_queue_is_for_is_returned(self, place: OnBroker) -> None:
         connection = connect(place.url)
-        letter = encode('x', {}, message_id='1')
+        outgoing = encode('x', {}, message_id='1')
         exchange = f'{place.prefix}.ex'
         with pytest.raises((UnknownExchangeError, NoRouteError)):
-            connection.publish(letter, exchange=exchange, routing_key='a')
+            connection.publish(outgoing, exchange=exchange, routing_key='a')
         connection.declare_exchange(exchange, 'topic')
         connection.declare_queue(f'{place.prefix}.in')
         connection.bind(f'{place.prefix}.in', exchange, 'a.#')
         with pytest.raises(NoRouteError):
-            connection.publish(letter, exchange=exchange, routing_key='b')
-        outcomes = connection.publish_many([(letter, exchange, key) for key in ('a.b', 'b', 'a.c')])
+            connection.publish(outgoing, exchange=exchange, routing_key='b')
+        outcomes = connection.publish_many([(outgoing, exchange, key) for key in ('a.b', 'b', 'a.c')])
         assert [type(one) for one in outcomes] == [type(None), NoRouteError, type(None)]
         assert connection.count(f'{place.prefix}.in') == 2
         connection.delete_queue(f'{place.prefix}.in')
@@ -250,9 +250,9 @@ class TestTaking:
         queue = queue_of(place)
         name = queue.all_queues[0]
         queue.producer.declare([name])
-        letter = encode('x', {}, message_id='1')
-        letter.headers['x-switchboard-kind'] = 'json'
-        queue.connection.publish(letter, routing_key=name)
+        outgoing = encode('x', {}, message_id='1')
+        outgoing.headers['x-switchboard-kind'] = 'json'
+        queue.connection.publish(outgoing, routing_key=name)
         forbidden = encode('x', {}, message_id='2')
         forbidden.headers['x-switchboard-kind'] = 'pickle'
         queue.connection.publish(forbidden, routing_key=name)

@@ -140,10 +140,10 @@ class TestChannels:
         connection = connect(rabbitmq_server.url)
         driver = connection.driver
         assert isinstance(driver, RabbitDriver)
-        letter = encode('x', {}, message_id='1')
+        outgoing = encode('x', {}, message_id='1')
         name = f'{rabbitmq.prefix}.there'
         connection.declare_queue(name)
-        connection.publish(letter, routing_key=name)
+        connection.publish(outgoing, routing_key=name)
         before = channels(rabbitmq_server)
         connection_number = connection.connection_number
         for _ in range(100):
@@ -153,12 +153,12 @@ class TestChannels:
             with pytest.raises(QueueMismatchError):
                 connection.declare_queue(name, arguments={'x-max-length': 1})
             with pytest.raises(UnknownExchangeError):
-                connection.publish(letter, exchange='no such exchange', routing_key='x')
+                connection.publish(outgoing, exchange='no such exchange', routing_key='x')
             with pytest.raises(UnknownQueueError):
                 connection.get('no such queue')
             with pytest.raises(UnknownQueueError):
                 connection.consume(['no such queue'])
-        connection.publish(letter, routing_key=name)
+        connection.publish(outgoing, routing_key=name)
         assert connection.get(name) is not None
         assert channels(rabbitmq_server) <= before + 1  # the one by which messages come
         assert len(driver.connection.channels) <= 3

@@ -39,8 +39,8 @@ class Out:
         self.connection.declare_queue(self.queue)
 
     def posting(self, number: int = 0, exchange: str = '', body: str = 'x', **changes: Any) -> Any:
-        letter = encode(body, {}, message_id=str(number))
-        return replace(letter, **changes), exchange, self.queue
+        outgoing = encode(body, {}, message_id=str(number))
+        return replace(outgoing, **changes), exchange, self.queue
 
     def publish(self, *postings: Any) -> list[type]:
         return [type(one) for one in self.connection.publish_many(postings)]
@@ -88,9 +88,9 @@ class TestWhatAmqpCannotCarry:
         assert out.connection.connection_number == connection_number
 
     def test_a_key_that_is_too_long_is_sorted_out_as_well(self, out: Out) -> None:
-        letter = out.posting(9)[0]
+        outgoing = out.posting(9)[0]
         for exchange, key in (('', 'k' * 256), ('', '\u00e4' * 128), ('e' * 256, 'k')):
-            outcomes = out.publish(out.posting(1), (letter, exchange, key), out.posting(2))
+            outcomes = out.publish(out.posting(1), (outgoing, exchange, key), out.posting(2))
             assert outcomes == [STORED, MessageTooLargeError, STORED]
         assert out.ids() == ['1', '2'] * 3
 
@@ -163,6 +163,6 @@ class TestALostConnection:
 
 
 def test_a_letter_is_not_changed_by_being_published(out: Out) -> None:
-    letter = OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})
-    assert out.publish((letter, '', out.queue)) == [STORED]
-    assert letter == OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})
+    outgoing = OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})
+    assert out.publish((outgoing, '', out.queue)) == [STORED]
+    assert outgoing == OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})

@@ -10,7 +10,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.config import remote_queues as outposts
+from switchboard.config import remote_queues
 from switchboard.errors import BrokerDownError, ConfigError, UnknownQueueError
 from tests.helpers.configurations import load
 
@@ -39,11 +39,11 @@ def test_kombu_is_loaded_with_the_first_queue_that_needs_it(tmp_path: Path) -> N
 
 
 def test_without_kombu_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outposts, 'IMPLEMENTATION', 'kombu_is_not_there.module')
+    monkeypatch.setattr(remote_queues, 'IMPLEMENTATION', 'kombu_is_not_there.module')
     with pytest.raises(
         ConfigError, match=r"the library \w+, which is not installed: .*pip install .*\[kombu\]'"
     ):
-        outposts.load()
+        remote_queues.load()
 
 
 def test_a_broker_that_is_away_is_an_error_of_its_own(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def messages(spool: Spool, queue: str = 'in') -> list[Any]:
     return [spool[queue].dequeue(one)[0] for one in spool[queue].get_files()]
 
 
-def test_a_parcel_brings_its_history_along(spool: Spool) -> None:
+def test_a_publication_brings_its_history_along(spool: Spool) -> None:
     spool.publish_many(
         [
             Publication('plain', {}, ('in',), (RECORD,)),

@@ -25,9 +25,9 @@ from tests.helpers.deliveries import read_delivery
 DIGEST = '0123456789' * 4
 
 
-def delivered(letter: OutgoingMessage) -> Delivery:
+def delivered(outgoing: OutgoingMessage) -> Delivery:
     # As AMQP and Redis do: what is not text or a number by JSON's rules would not arrive.
-    return Delivery('q', letter.body, json.loads(json.dumps(letter.headers)), dict(letter.properties))
+    return Delivery('q', outgoing.body, json.loads(json.dumps(outgoing.headers)), dict(outgoing.properties))
 
 
 JSON = st.recursive(
@@ -46,8 +46,8 @@ KEYS = st.text(max_size=8).filter(
 
 @given(msg=JSON | st.binary(), metadata=st.dictionaries(KEYS, JSON, max_size=4))
 def test_message_and_metadata_come_back_equal(msg: Any, metadata: dict[str, Any]) -> None:
-    letter = encode(msg, metadata, message_id=DIGEST, history=[{'event': 'x'}])
-    back, msgdata, history = read_delivery(delivered(letter))
+    outgoing = encode(msg, metadata, message_id=DIGEST, history=[{'event': 'x'}])
+    back, msgdata, history = read_delivery(delivered(outgoing))
     assert (back, type(back)) == (msg, type(msg))
     assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
     assert history == [{'event': 'x'}]
@@ -76,19 +76,19 @@ def test_others_can_read_it() -> None:
 
 
 def test_a_time_to_live_is_told_as_what_is_left_of_it() -> None:
-    letter = encode('x', {'expires': datetime.now(UTC).timestamp() + 60}, message_id=DIGEST)
-    assert 50_000 < int(letter.properties['expiration']) <= 60_000
+    outgoing = encode('x', {'expires': datetime.now(UTC).timestamp() + 60}, message_id=DIGEST)
+    assert 50_000 < int(outgoing.properties['expiration']) <= 60_000
 
 
 def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() -> None:
     with pytest.raises(MessageTooLargeError):
         encode('x', {'a': 'x' * 100_000}, message_id=DIGEST)
     history = [{'event': 'failed', 'n': number, 'traceback': 'x' * 8000} for number in range(50)]
-    letter = encode('x', {}, message_id=DIGEST, history=history)
-    kept = json.loads(letter.headers[HISTORY])
+    outgoing = encode('x', {}, message_id=DIGEST, history=history)
+    kept = json.loads(outgoing.headers[HISTORY])
     assert kept[-1]['n'] == 49
     assert 'traceback' in kept[-1]
-    assert len(json.dumps(letter.headers)) < 100_000
+    assert len(json.dumps(outgoing.headers)) < 100_000
 
 
 @pytest.mark.parametrize('tracebacks', [True, False])
@@ -219,7 +219,7 @@ class TestWhatOthersSend:
 
     def test_what_kombu_has_stored_goes_out_as_kombus_consumers_expect_it(self) -> None:
         stored = content.write({'a': 1}, serializer='json', compression='zlib', correlation_id='7')
-        letter = encode(stored, {}, message_id=DIGEST)
-        assert letter.properties['content_type'] == 'application/json'
-        assert (letter.properties['correlation_id'], letter.properties['message_id']) == ('7', DIGEST)
-        assert read_delivery(delivered(letter))[0] == {'a': 1}
+        outgoing = encode(stored, {}, message_id=DIGEST)
+        assert outgoing.properties['content_type'] == 'application/json'
+        assert (outgoing.properties['correlation_id'], outgoing.properties['message_id']) == ('7', DIGEST)
+        assert read_delivery(delivered(outgoing))[0] == {'a': 1}
