@@ -487,6 +487,9 @@ def test_an_exception_without_a_reason_is_noticed(comment: str) -> None:
         assert not list(exceptions_without_a_reason(f'x = 1  # {why}\n'))
 
 
+PERHAPS_SLEEPS = re.compile(r'\.sleep\(|\bwait\(\d*\.\d')
+
+
 def sleeps_without_a_reason(source: str) -> Iterator[str]:
     """Yield the calls that wait for a time and do not say why no event can be waited for, on their lines or above."""
     comments = {
@@ -502,13 +505,23 @@ def sleeps_without_a_reason(source: str) -> Iterator[str]:
             case ast.Call(func=ast.Attribute(value=ast.Name(id='time' | 'asyncio'), attr='sleep')):
                 if comments.isdisjoint(range(node.lineno - 1, (node.end_lineno or node.lineno) + 1)):
                     yield f'line {node.lineno}: {ast.unparse(node)}'
+            # A loop of looks is no less one because it waits for an event that does not come.
+            case ast.While():
+                for call in ast.walk(node):
+                    match call:
+                        case ast.Call(
+                            func=ast.Attribute(attr='wait') | ast.Name(id='wait'),
+                            args=[ast.Constant(value=float())],
+                        ) if comments.isdisjoint(range(call.lineno - 1, (call.end_lineno or 0) + 1)):
+                            yield f'line {call.lineno}: {ast.unparse(call)}'
 
 
 def test_each_sleep_of_a_test_has_its_reason_beside_it() -> None:
     found = {
         str(path.relative_to(ROOT)): sleeps
         for path in ROOT.glob('tests/**/*.py')
-        if '.sleep(' in (source := path.read_text()) and (sleeps := list(sleeps_without_a_reason(source)))
+        if PERHAPS_SLEEPS.search(source := path.read_text())
+        and (sleeps := list(sleeps_without_a_reason(source)))
     }
     assert found == {}
 
@@ -516,6 +529,9 @@ def test_each_sleep_of_a_test_has_its_reason_beside_it() -> None:
 def test_a_sleep_without_a_reason_is_noticed() -> None:
     assert list(sleeps_without_a_reason('import time\n# Before.\n\ntime.sleep(0.1)\n'))
     assert list(sleeps_without_a_reason('async def wait():\n    await asyncio.sleep(0.1)\n'))
+    assert list(sleeps_without_a_reason('while not done:\n    assert not over.wait(0.01)\n'))
+    assert list(sleeps_without_a_reason('while not over.wait(0.01):\n    look()\n'))
+    assert not list(sleeps_without_a_reason('assert not over.wait(0.01)\n'))
     assert not list(sleeps_without_a_reason('time.sleep(0.1)  # any moment\n'))
     assert not list(sleeps_without_a_reason('async def turn():\n    await asyncio.sleep(0)\n'))
 

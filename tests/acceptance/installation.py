@@ -24,9 +24,8 @@ from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import Record, Scoreboard
 from tests.acceptance.forked import Forked
 from tests.helpers import processes
+from tests.helpers.waiting import PATIENCE_S
 
-# Long enough for a slow machine under load; nothing waits this long unless it is broken.
-PATIENCE_S = 120.0
 # What Linux allows everybody.
 TOLD_BYTES = 1 << 20
 

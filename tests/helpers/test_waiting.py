@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from switchboard import Spool
 from tests.helpers import waiting
-from tests.helpers.waiting import eventually, shell_until
+from tests.helpers.waiting import eventually, shell_until, take_next
 
 
 def test_the_first_true_value_is_what_was_waited_for() -> None:
@@ -20,6 +22,24 @@ def test_the_first_true_value_is_what_was_waited_for() -> None:
 def test_what_does_not_come_is_named(what: str) -> None:
     with pytest.raises(AssertionError, match='still not all there'):
         eventually(lambda: False, what, every=0.0, within_s=0.0)
+
+
+def test_a_message_that_is_there_is_taken_and_one_that_comes_is_waited_for(spool: Spool) -> None:
+    queue = spool['in']
+    queue.enqueue('there')
+    assert take_next(queue).msg == 'there'
+    timer = threading.Timer(0.05, queue.enqueue, ['comes'])
+    timer.start()
+    assert take_next(queue).msg == 'comes'
+    timer.join()
+
+
+def test_a_message_that_does_not_come_is_not_waited_for_for_ever(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, 'PATIENCE_S', 0.1)
+    with pytest.raises(AssertionError, match='nothing came into in: the log says so'):
+        take_next(spool['in'], lambda: 'the log says so')
 
 
 def test_a_shell_waits_for_a_condition_and_not_for_ever(

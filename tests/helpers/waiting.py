@@ -1,10 +1,10 @@
-"""The one way in which tests wait for what sends no event: a log that is written to, shared memory, a server that comes up."""
+"""The one way in which tests wait for what sends no event: a log that is written to, shared memory, a server that comes up; and for a message."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar('T')
 
@@ -13,6 +13,8 @@ PATIENCE_S = 120.0
 # Between two looks lies so many times what the first took, but not more than some time: what is waited for needs the processor, too.
 RESTS, REST_S = 3, 1.0
 SHELL_REST_S = 0.05
+# An event that was missed is found so much later.
+MISSED_S = 0.5
 
 
 def eventually(
@@ -40,6 +42,27 @@ def eventually(
         time.sleep(max(every, min(REST_S, RESTS * (now_s - looked_s))))
         looked_s = time.monotonic()
     return value
+
+
+def take_next(queue: Any, what: Callable[[], str] = str) -> Any:
+    """Take the next message, and sleep until there is one as a runner does: by the events of the queue.
+
+    :param what: what to show if none comes.
+    :raises AssertionError: none has come in time.
+    """
+    give_up_s = time.monotonic() + PATIENCE_S
+    wakeup = queue.wakeup()
+    try:
+        while (taken := queue.take()) is None:
+            if (left_s := give_up_s - time.monotonic()) <= 0:
+                raise AssertionError(f'nothing came into {queue.name}: {what()}')
+            wakeup.arm()
+            if not queue.ready():
+                wakeup.wait(min(MISSED_S, left_s, queue.wait_s() or MISSED_S))
+            wakeup.disarm()
+    finally:
+        wakeup.close()
+    return taken
 
 
 def shell_until(condition: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 from tests.acceptance.forked import Forked
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 
 PROGRAM = [sys.executable, '-c', 'from switchboard.cli import main; main()']
 # Colours and movements of the cursor.

@@ -14,8 +14,9 @@ from switchboard import Spool
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.cli.terminal import PROGRAM, environment, program
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
+from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.commands import switchboard
+from tests.helpers.waiting import PATIENCE_S
 
 # They are, or leave behind, a process that lives on.  All others ask it something and end, which they can do in this process as well.
 STAYS = {'run', 'start', '--master'}

@@ -18,8 +18,8 @@ from switchboard.cli.app import VERBS
 from switchboard.cli.exits import LOOKING, Exit
 from tests.acceptance.cli.terminal import PROGRAM, environment, program
 from tests.acceptance.forked import CLOSED
-from tests.acceptance.installation import PATIENCE_S
 from tests.helpers.commands import fail
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 from switchboard import Spool
 from switchboard.cli.exits import Exit
 from tests.acceptance.cli.terminal import PROGRAM, Terminal, environment, program
-from tests.acceptance.installation import PATIENCE_S, Installation, Lines
+from tests.acceptance.installation import Installation, Lines
 from tests.helpers.commands import fail
+from tests.helpers.waiting import PATIENCE_S
 
 Open = Callable[..., Terminal]
 

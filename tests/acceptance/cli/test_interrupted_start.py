@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.cli.terminal import environment
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 # What stands before a program: it gets the signal when it first asks for one of these modules.

@@ -14,8 +14,8 @@ from switchboard import Spool
 from switchboard.message.naming import parse
 from switchboard.spool.current import publish_queue_options
 from tests.acceptance.drop.dropping import BODY, DROP, RAW, Door, refused
-from tests.acceptance.installation import PATIENCE_S
 from tests.helpers.configurations import load
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from switchboard import Spool
 from tests.acceptance.drop.dropping import RAW, Door, refused, wait_until_read
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 

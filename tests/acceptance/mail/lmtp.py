@@ -14,7 +14,7 @@ from switchboard.runners.lmtp import Lmtp
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.signals import Signal
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 
 EXCHANGES = """
 [exchange.mail]

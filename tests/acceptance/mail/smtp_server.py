@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 
 Mail = tuple[str, list[str], bytes]
 DRIP_S = 0.05

@@ -21,9 +21,9 @@ from switchboard.runners.lmtp import Lmtp
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
-from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.mail.lmtp import Client, configure, listening
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 MAIL = b'Subject: hello\r\n\r\nworld\r\n'
 
@@ -173,9 +173,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> 
         assert disk.entered.wait(PATIENCE_S)  # the first mail's flush is under way
         for thread in threads[1:]:
             thread.start()
-        give_up = threading.Event()
-        while len(runner.store.waiting) < 9:
-            assert not give_up.wait(0.01)
+        eventually(lambda: len(runner.store.waiting) == 9, 'all others waiting')
         disk.gate.set()
         for thread in threads:
             thread.join(PATIENCE_S)

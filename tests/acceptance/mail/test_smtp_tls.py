@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import ConfigError
-from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.mail.outlet import BOB, Outlet
 from tests.acceptance.mail.smtp_server import Server, serving
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.installation import PATIENCE_S, Installation, installation
+from tests.acceptance.installation import Installation, installation
+from tests.helpers.waiting import PATIENCE_S
 
 
 @pytest.mark.parametrize(

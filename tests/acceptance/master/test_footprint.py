@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends
+from tests.acceptance.installation import Installation, ends
 from tests.helpers.descriptors import open_files
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 # What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.
 MAILMANS_START_S = 15.0

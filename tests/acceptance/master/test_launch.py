@@ -15,8 +15,8 @@ import pytest
 from switchboard.master.control import signal_master
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends
-from tests.helpers.waiting import eventually
+from tests.acceptance.installation import Installation, ends
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 BACKGROUND = """
     import sys

@@ -14,8 +14,8 @@ import pytest
 from switchboard.master.control import ask, signal_master
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
-from tests.helpers.waiting import eventually
+from tests.acceptance.installation import Installation, ends, kill
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 def test_a_stop_lets_the_message_at_work_be_finished(site: Installation) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from switchboard import Spool
 from switchboard.status.scoreboard import Scoreboard, State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
+from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.descriptors import open_files
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 def send(site: Installation, signum: signal.Signals) -> None:

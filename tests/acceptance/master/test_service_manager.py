@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from switchboard.master.service_manager import VARIABLES
-from tests.acceptance.installation import PATIENCE_S, Installation
+from tests.acceptance.installation import Installation
+from tests.helpers.waiting import PATIENCE_S
 
 
 class Manager:

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from switchboard.master.directory import MasterLock, OwnDirectory
-from tests.acceptance.installation import PATIENCE_S, Installation
+from tests.acceptance.installation import Installation
 from tests.helpers.descriptors import open_files
+from tests.helpers.waiting import PATIENCE_S
 
 MASTERS: dict[str, list[str]] = {
     'switchboard master': ['-m', 'switchboard', 'master'],

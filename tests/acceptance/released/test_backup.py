@@ -59,12 +59,14 @@ def back_up(script: Path, spool: Path, target: Path) -> None:
 
 
 def put(spool: Spool, number: int) -> None:
-    while True:
+    def is_put() -> bool:
         try:
             spool['in'].enqueue(f'{number}:{"x" * (number % 7000)}', dedupe_key=str(number))
-            return
         except QueuePausedError:
-            time.sleep(0.01)  # a producer is not told when the queue goes on
+            return False
+        return True
+
+    eventually(is_put, 'going on: the queue')
 
 
 def produce(directory: Path, begun: Signal) -> None:
@@ -73,8 +75,7 @@ def produce(directory: Path, begun: Signal) -> None:
         put(spool, number)
         if number == KEPT:
             begun.set()
-        while len(spool['in'].get_files()) > KEPT:
-            time.sleep(0.01)  # a producer is not told when an entry is taken
+        eventually(lambda: len(spool['in'].get_files()) <= KEPT, f'down to {KEPT} entries')
 
 
 def hand_on(directory: Path) -> None:

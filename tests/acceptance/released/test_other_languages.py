@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.message.naming import is_filebase
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 from tests.servers.place import missing
 
 PAGE = Path(__file__).resolve().parents[3] / 'docs' / 'howto' / 'shell.md'

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.cli.terminal import ESCAPES
-from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.released.wheel import ROOT, Installed, built_once
+from tests.helpers.waiting import PATIENCE_S
 from tests.test_documentation import Block, blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

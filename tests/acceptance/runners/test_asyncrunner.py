@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from switchboard import Spool
-from tests.acceptance.installation import PATIENCE_S, Installation, kill
-from tests.helpers.waiting import eventually
+from tests.acceptance.installation import Installation, kill
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 JOBS = """
 import asyncio

@@ -12,8 +12,8 @@ import pytest
 from switchboard.errors import NotRunningError
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
-from tests.helpers.waiting import eventually
+from tests.acceptance.installation import Installation, ends, kill
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 @pytest.mark.slow

@@ -49,8 +49,9 @@ def load(site: Installation) -> Iterator[list[int]]:
             for key in KEYS:
                 queue.enqueue(f'{key}-{rounds[0]}', order_key=key)
             rounds[0] += 1
+            # What is to be worked off in the end must not depend on how fast this machine is.
             while site.count('in') > BACKLOG and not over.wait(0.01):
-                pass  # what is to be worked off in the end must not depend on how fast this machine is
+                pass
 
     producer = threading.Thread(target=produce)
     producer.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.contracts.queue import Backend, drain
-from tests.helpers.waiting import PATIENCE_S, eventually
+from tests.helpers.waiting import eventually
 
 
 def unacked(connection: Connection) -> int:
@@ -190,30 +189,16 @@ def end_leases(place: OnBroker, queue: Any) -> None:
     assert Redis.from_url(place.url).eval(END_LEASES, 1, key, *tags) == len(tags) > 0
 
 
-def wait_for(queue: Any, timeout_s: float = PATIENCE_S) -> Any:
-    """Sleep as a runner does until there is something."""
-    wakeup = queue.wakeup()
-    give_up_s = time.monotonic() + timeout_s
-    while time.monotonic() < give_up_s:
-        if (taken := queue.take()) is not None:
-            wakeup.close()
-            return taken
-        wakeup.arm()
-        if not queue.ready():
-            wakeup.wait(min(0.5, queue.wait_s() or 0.5))
-        wakeup.disarm()
-    raise TimeoutError('nothing came')
-
-
 def wait_for_broker(queue: BrokerQueue) -> None:
-    for _ in range(300):
+    def is_back() -> bool:
         try:
             queue.connection.connect()
             queue.count()
-            return
-        except BrokerDownError as error:
-            wait(max(0.1, error.retry_after_s))
-    raise TimeoutError('the broker does not come back')
+        except BrokerDownError:
+            return False
+        return True
+
+    eventually(is_back, 'back: the broker', every=0.1)
 
 
 __all__ = [
@@ -224,7 +209,6 @@ __all__ = [
     'end_leases',
     'queue_of',
     'wait',
-    'wait_for',
     'wait_for_broker',
     'wait_for_renewal',
 ]

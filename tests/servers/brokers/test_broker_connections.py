@@ -21,7 +21,7 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
 from tests.helpers.ports import free_port
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, take_next
 from tests.servers.brokers.broker import Broker, redis
 from tests.servers.brokers.broker_queues import (
     HELD_LEASE,
@@ -29,7 +29,6 @@ from tests.servers.brokers.broker_queues import (
     queue_of,
     unacked,
     wait,
-    wait_for,
     wait_for_broker,
     wait_for_renewal,
 )
@@ -64,7 +63,7 @@ class TestALostConnection:
         queue.connection.drop()
         with pytest.raises(EntryTakenError, match='again'):
             queue.finish(filebase)
-        again = wait_for(queue)
+        again = take_next(queue)
         assert again.filebase == filebase
         queue.finish(filebase)
         assert queue.count() == 0
@@ -109,7 +108,7 @@ class TestALostConnection:
         wait(1.2)
         other.recover(own=False)
         OWN_CLAIMS.clear()  # it was another process's
-        taken = wait_for(other)
+        taken = take_next(other)
         assert taken.filebase == filebase
         assert [one['count'] for one in other.history(filebase)] == [1]
         place.close()
@@ -199,7 +198,7 @@ class TestTheBrokerAway:
         else:
             queue.finish(filebase)
             queue.enqueue('at work')
-        messages = [wait_for(queue).msg, wait_for(queue).msg]
+        messages = [take_next(queue).msg, take_next(queue).msg]
         assert sorted(messages) == ['at work', 'waiting']
         assert second in queue.get_files('.bak')
 

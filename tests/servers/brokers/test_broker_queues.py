@@ -21,7 +21,8 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.naming import digest_of
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked, wait, wait_for
+from tests.helpers.waiting import take_next
+from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked, wait
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -236,7 +237,7 @@ class TestTaking:
                 correlation_id='7',
                 compression='zlib',
             )
-            taken = wait_for(queue)
+            taken = take_next(queue)
             assert taken.msg == {'a': [1]}
             assert (taken.msgdata['task'], taken.msgdata['correlation_id']) == ('add', '7')
             queue.finish(taken.filebase)
@@ -271,7 +272,7 @@ class TestLater:
         assert drain(queue) == ['now']
         queue.enqueue('late', delay=0.3)
         queue.close()  # whoever asked for it may be gone
-        assert wait_for(queue).msg == 'late'
+        assert take_next(queue).msg == 'late'
 
     def test_a_message_whose_time_is_over_is_a_dead_letter(self, place: OnBroker) -> None:
         queue = queue_of(place)
@@ -288,7 +289,7 @@ class TestLater:
         queue.release(other, delay_s=3600)
         assert queue.take() is None
         queue.release(filebase, delay_s=0.3, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
-        again = wait_for(queue)
+        again = take_next(queue)
         assert digest_of(again.filebase) == digest_of(filebase)
         assert again.msgdata['n'] == 2
         assert [one['error'] for one in queue.history(again.filebase)] == ['Oops']
@@ -301,7 +302,7 @@ class TestLater:
         filebase = queue.enqueue('x')
         queue.take()
         queue.release(filebase, record={'event': 'failed', 'error': 'Oops', 'traceback': 'line 1'})
-        (failed,) = queue.history(wait_for(queue).filebase)
+        (failed,) = queue.history(take_next(queue).filebase)
         assert failed['error'] == 'Oops'
         assert ('traceback' in failed) == (tracebacks == 'yes')
 

@@ -26,8 +26,9 @@ from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.runner.verdict import judge
 from tests.helpers.commands import succeed, switchboard
 from tests.helpers.ports import free_port
+from tests.helpers.waiting import take_next
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import drain, wait, wait_for
+from tests.servers.brokers.broker_queues import drain, wait
 from tests.servers.brokers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -231,7 +232,7 @@ class TestHandOff:
         transaction.forward(far.queue)
         transaction.commit()
         assert far.spool['in'].get_files('.bak') == []
-        taken = wait_for(far.queue)
+        taken = take_next(far.queue)
         assert (taken.msg, taken.msgdata['n']) == ('x', 1)
         [moved] = far.queue.history(taken.filebase)
         assert (moved['event'], moved['queue'], moved['to']) == ('moved', 'in', 'far')
@@ -271,7 +272,7 @@ class TestDeadLettersAndOperators:
         assert preserved['queue'] == 'far'
         send_back(far.spool['bad'], filebase, far.queue)
         assert far.spool['bad'].get_files('.psv') == []
-        again = wait_for(far.queue)
+        again = take_next(far.queue)
         assert [one['event'] for one in far.queue.history(again.filebase)][-1] == 'retried'
         assert digest_of(again.filebase) == digest_of(filebase)
         far.queue.finish(again.filebase)
@@ -293,7 +294,7 @@ class TestDeadLettersAndOperators:
         far.spool['near'].dequeue(filebase)
         far.spool['near'].finish(filebase, preserve=True, reason='why')
         assert far.spool['near'].get_files('.bak') == []
-        taken = wait_for(far.queue)
+        taken = take_next(far.queue)
         assert far.queue.history(taken.filebase)[-1]['reason'] == 'why'
         far.queue.finish(taken.filebase)
         far.close()
@@ -324,7 +325,7 @@ class TestDeadLettersAndOperators:
 
     def test_enqueue_stores_there_what_it_prints(self, far: Far) -> None:
         told = succeed('-C', far.path, 'enqueue', 'far', '--kind', 'text', input=b'hello').out.split()
-        taken = wait_for(far.queue)
+        taken = take_next(far.queue)
         assert told == [taken.filebase]
         assert taken.msg == 'hello'
 

@@ -128,7 +128,7 @@ def test_threads_take_each_message_once(place: OnBroker) -> None:
         while len(done) < len(wanted) and not errors:
             taken = queue.take()
             if taken is None:
-                wait(0.005)
+                wait(0.005)  # the others have the rest in their hands, or have just given it back
                 continue
             with lock:
                 assert taken.msg not in at_work

@@ -15,10 +15,10 @@ import pytest
 
 from switchboard.errors import BrokerDownError
 from tests.helpers.commands import switchboard
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, take_next
 from tests.servers.bridge.bridging import Site
 from tests.servers.brokers.broker import Broker, rabbitmq, redis, started
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait_for, wait_for_broker
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait_for_broker
 from tests.servers.certificates import Authority, Pair
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -104,7 +104,7 @@ class TestWhoIsBelieved:
         for _ in range(2):
             queue.connection.drop()  # of localhost, though kombu has written another name of it down by now
             queue.connection.connect()
-        assert wait_for(queue).msg == 'x'
+        assert take_next(queue).msg == 'x'
 
     def test_one_whose_certificate_names_another_host_if_that_is_said(
         self, secure: Secure, open_queue: Callable[..., Any]
@@ -198,7 +198,7 @@ def test_renewed_certificates_are_read_without_a_restart(
     shutil.copytree(theirs, mine, dirs_exist_ok=True)
     wait_for_broker(queue)
     queue.enqueue('second')
-    assert wait_for(queue).msg == 'second'
+    assert take_next(queue).msg == 'second'
 
 
 def test_an_operator_sees_why_nothing_goes_on(secure: Secure, tmp_path: Path) -> None:

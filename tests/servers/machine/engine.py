@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 from tests.servers.machine import image
 
 # The engine wants the kernel's second kind of control groups alone, and a machine may mount both.

@@ -20,8 +20,8 @@ import pytest
 from switchboard import Spool
 from switchboard.config.config import Config
 from switchboard.config.units import duration_s
-from tests.acceptance.installation import PATIENCE_S, Lines
-from tests.helpers.waiting import eventually
+from tests.acceptance.installation import Lines
+from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.place import ROOT, missing
 
 CONTAINER = ROOT / 'etc' / 'container'

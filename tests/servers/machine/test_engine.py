@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.released.wheel import built_once, needed, pack, tool
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.machine.engine import Engine, engine
 from tests.servers.machine.test_container import CONTAINER, DOCKERFILE
 

@@ -1,15 +1,12 @@
-"""Waiting for messages in a queue, by the events that its runners sleep on."""
+"""The messages that arrive in a queue."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from switchboard.interfaces import Taken
 from switchboard.queue.switchboard import Switchboard
-
-# Longer than any mail server here keeps a mail before it tries again.
-PATIENCE_S = 120.0
+from tests.helpers.waiting import take_next
 
 
 def subjects(taken: Sequence[Taken]) -> list[str]:
@@ -20,23 +17,13 @@ def subjects(taken: Sequence[Taken]) -> list[str]:
 def arrive(queue: Switchboard, number: int, told: Callable[[], str] = str) -> list[Taken]:
     """Take messages as they come, and finish them, until there were `number`.
 
-    :param told: what to show if they do not come.
+    :param told: what to show if one does not come.
     """
-    give_up_s = time.monotonic() + PATIENCE_S
     found: list[Taken] = []
-    wakeup = queue.wakeup()
-    try:
-        while True:
-            while (taken := queue.take()) is not None:
-                found.append(taken)
-                queue.finish(taken.filebase)
-            if len(found) >= number:
-                return found
-            wakeup.arm()
-            if not queue.ready():
-                left_s = give_up_s - time.monotonic()
-                assert left_s > 0, f'{len(found)} of {number} have arrived: {subjects(found)}\n{told()}'
-                wakeup.wait(min(1.0, left_s))
-            wakeup.disarm()
-    finally:
-        wakeup.close()
+    while len(found) < number:
+        found.append(take_next(queue, lambda: f'only {subjects(found)}, {len(found)} of {number}\n{told()}'))
+        queue.finish(found[-1].filebase)
+    while (taken := queue.take()) is not None:  # more than there should be
+        found.append(taken)
+        queue.finish(taken.filebase)
+    return found

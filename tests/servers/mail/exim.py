@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helpers.ports import free_port
-from tests.servers.mail.arrivals import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 from tests.servers.mail.mailserver import MailServer, wait_for_line
 from tests.servers.place import ROOT, Place, missing
 
@@ -120,7 +120,7 @@ class Exim(MailServer):
 
         :return: the line.
         """
-        return wait_for_line(self.home / 'log', self.told, re.escape(text))
+        return wait_for_line(self.told, re.escape(text))
 
 
 def find_package(directory: Path) -> Path:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 import smtplib
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-from switchboard.queue.wakeup import Wakeup
-from tests.servers.mail.arrivals import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 class MailServer:
@@ -25,22 +22,14 @@ class MailServer:
             client.sendmail(sender, recipients, content)
 
 
-def wait_for_line(directory: Path, told: Callable[[], str], pattern: str) -> str:
+def wait_for_line(told: Callable[[], str], pattern: str) -> str:
     """Wait until a line of a log matches.
 
-    :param directory: where the log is.
     :param told: reads it.
     :return: the line.
     """
-    give_up_s = time.monotonic() + PATIENCE_S
-    watch = Wakeup(str(directory))
-    try:
-        while True:
-            text = told()
-            for line in text.splitlines():
-                if re.search(pattern, line):
-                    return line
-            assert time.monotonic() < give_up_s, f'no line with {pattern!r} in:\n{text}'
-            watch.wait(0.05)  # no event tells of a line in an open file
-    finally:
-        watch.close()
+
+    def found() -> str:
+        return next((line for line in told().splitlines() if re.search(pattern, line)), '')
+
+    return eventually(found, lambda: f'there: a line with {pattern!r} in:\n{told()}', every=0.05)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helpers.ports import free_port
-from tests.servers.mail.arrivals import PATIENCE_S
+from tests.helpers.waiting import PATIENCE_S
 from tests.servers.mail.mailserver import MailServer, wait_for_line
 from tests.servers.place import ROOT, USER, Place, missing
 
@@ -130,7 +130,7 @@ class Postfix(MailServer):
         :return: the line.
         """
         path = log or self.log
-        return wait_for_line(path.parent, lambda: self.told(path), pattern)
+        return wait_for_line(lambda: self.told(path), pattern)
 
     def waiting(self) -> int:
         """:return: how many mails its own queue holds."""

@@ -25,9 +25,9 @@ from switchboard.errors import (
 from switchboard.options import RunnerOptions
 from switchboard.queue.watch import readable
 from switchboard.testing import Signal
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, take_next
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait
 from tests.servers.brokers.far import Far
 from tests.servers.rabbitmq.rabbits import channels, setting
 
@@ -58,12 +58,12 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         with pytest.raises(EntryTakenError, match='again'):
             queue.finish(filebase)
         assert unacked(queue.connection) == 0
-        again = wait_for(queue)
+        again = take_next(queue)
         assert again.filebase == filebase
         queue.finish(again.filebase)
         assert queue.count() == 0
         queue.enqueue('next')
-        assert wait_for(queue).msg == 'next'
+        assert take_next(queue).msg == 'next'
 
     def test_nothing_is_left_of_what_the_connection_had(self, rabbitmq: OnBroker) -> None:
         queue = queue_of(rabbitmq)
@@ -80,7 +80,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         assert connection.descriptors() == []
         connection.consume(queue.all_queues, prefetch=1)
         assert connection.connection_number > connection_number
-        assert wait_for(queue).msg == 'a'
+        assert take_next(queue).msg == 'a'
 
     def test_a_runner_goes_on(self, rabbitmq_server: Broker, tmp_path: Path) -> None:
         far = Far(rabbitmq_server.url, tmp_path)
@@ -134,7 +134,7 @@ class TestChannels:
         assert connection.count('no such queue') == 0  # has_message of it meanwhile, and connects again
         assert connection.connection_number > connection_number
         assert not connection.holds(held)
-        assert wait_for(queue).msg == 'a'
+        assert take_next(queue).msg == 'a'
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
         connection = connect(rabbitmq_server.url)
@@ -188,7 +188,7 @@ class TestASleeper:
         assert wakeup.wait(30)
         assert time.monotonic() - began_s < 10
         wakeup.disarm()
-        assert wait_for(queue).msg == 'a'
+        assert take_next(queue).msg == 'a'
         wakeup.arm()
         assert not wakeup.wait(0.3)  # it wakes once
         wakeup.close()

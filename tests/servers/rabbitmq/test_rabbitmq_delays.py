@@ -10,9 +10,9 @@ from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.rabbitmq.delays import rounded_ms, waiting_queue
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import eventually, take_next
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, wait, wait_for, wait_for_broker
+from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, wait, wait_for_broker
 from tests.servers.rabbitmq.rabbits import queues
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -38,7 +38,7 @@ def arrive(queue: Any, number: int) -> list[Any]:
     """:return: so many messages, in their order, once they have come."""
     found = drain(queue)
     while len(found) < number:
-        taken = wait_for(queue)
+        taken = take_next(queue)
         queue.finish(taken.filebase)
         found.append(taken.msg)
     return found
@@ -63,7 +63,7 @@ class TestAQueueThatIsFullWhenADelayEnds:
         taken = other.take()  # only this one: then there is room for the other
         assert taken.msg == 'in its place'
         other.finish(taken.filebase)
-        again = wait_for(queue)
+        again = take_next(queue)
         assert digest_of(again.filebase) == digest_of(filebase)
         assert [one['error'] for one in queue.history(again.filebase)] == ['Oops']
 
@@ -105,7 +105,7 @@ class TestQueuesForDelays:
         assert arrive(queue, 1) == ['first']
         queue.connection.delete_queue(waiting_for(queue, 0.4))
         queue.enqueue('late', delay=0.4)
-        assert wait_for(queue).msg == 'late'
+        assert take_next(queue).msg == 'late'
         assert queue.take() is None
 
     def test_what_waits_in_one_of_an_older_version_comes_as_well(self, rabbitmq: OnBroker) -> None:
@@ -122,7 +122,7 @@ class TestQueuesForDelays:
         queue.connection.declare_queue(old, arguments=arguments)
         queue.connection.publish(queue.producer.prepare('old', {}).outgoing, routing_key=old)
         queue.enqueue('new', delay=0.6)
-        assert sorted([wait_for(queue).msg, wait_for(queue).msg]) == ['new', 'old']
+        assert sorted([take_next(queue).msg, take_next(queue).msg]) == ['new', 'old']
         queue.connection.delete_queue(old)
 
     def test_what_is_delayed_keeps_its_priority(self, rabbitmq: OnBroker) -> None:
