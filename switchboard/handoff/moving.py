@@ -121,15 +121,18 @@ def filling(room: Room | None) -> Iterator[None]:
 
 
 @contextmanager
-def released_on_failure(claim: Claim, source: Switchboard) -> Iterator[None]:
-    """An entry that could not be moved is unlocked, unless it was at work before."""
+def released_on_failure(claim: Claim, source: Switchboard, step: str = 'move') -> Iterator[None]:
+    """An entry with which a step could not be taken is unlocked, unless it was at work before.
+
+    :raises EntryTakenError: its file is gone.
+    """
     try:
         yield
-    except BaseException as error:
+    except OSError as error:
+        source.consumer.refuse_claimed(claim, error, step)
+    except BaseException:
         if not claim.is_at_work:
             claim.close()
-        if isinstance(error, OSError):
-            refuse(error, 'move', source.name, claim.path)
         raise
 
 
@@ -181,7 +184,7 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
     :raises QueueError: it could not be moved.
     """
     claim = claim_any(queue, filebase)
-    try:
+    with released_on_failure(claim, queue, 'read'):
         entry = claim.read()
         if entry.damage is not None:
             raise CorruptEntryError(
@@ -190,10 +193,5 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
         room = target.check_room(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
         make_room((room,))
-    except BaseException as error:
-        claim.close()
-        if isinstance(error, OSError):
-            refuse(error, 'read', queue.name, claim.path)
-        raise
     with filling(room):
         return move(claim, queue, target, event='retried', now=True, before=times, **fields)

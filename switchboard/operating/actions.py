@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from switchboard.errors import EntryTakenError, QueueError, SwitchboardError, UnknownQueueError
+from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
 from switchboard.operating.audit import Operator, note
@@ -31,7 +31,6 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH
 from switchboard.store.limits import make_room
-from switchboard.store.publishing import refuse
 
 
 class Target(NamedTuple):
@@ -210,13 +209,8 @@ def remove(queue: Switchboard, filebase: str) -> None:
     :raises QueueError: the disk refused; it is where it was.
     """
     claim = claim_any(queue, filebase)
-    try:
+    with released_on_failure(claim, queue, 'remove'):
         claim.finish(queue.pool)
-    except OSError as error:
-        claim.close()
-        if isinstance(error, FileNotFoundError):
-            raise EntryTakenError('its file is gone', queue=queue.name, filebase=filebase) from error
-        refuse(error, 'remove', queue.name, claim.path)
 
 
 @dataclass(frozen=True, slots=True)

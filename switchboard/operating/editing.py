@@ -27,7 +27,7 @@ from switchboard.errors import (
     QueueError,
     UnserializableError,
 )
-from switchboard.handoff.moving import claim_idle, origin
+from switchboard.handoff.moving import claim_idle, origin, released_on_failure
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
@@ -186,11 +186,8 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
     """Lock an entry that nobody works on.  One that is ready is at work from here on, and shown as such."""
     claim = claim_idle(queue, filebase, (READY, PRESERVED))
     if claim.suffix == READY:
-        try:
+        with released_on_failure(claim, queue, 'claim'):
             claim.replace(queue.folder, filebase, CLAIMED)
-        except OSError as error:
-            claim.close()
-            refuse(error, 'claim', queue.name, claim.path)
     return claim
 
 

@@ -14,7 +14,7 @@ anew); a suffix of its own (each program that knows the other three would take i
 from __future__ import annotations
 
 from switchboard.errors import QueueError
-from switchboard.handoff.moving import claim_idle
+from switchboard.handoff.moving import claim_idle, released_on_failure
 from switchboard.message.naming import PRESERVED, READY, format_when, is_filebase, is_on_hold, on_hold_name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
@@ -62,11 +62,8 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     if not is_on_hold(filebase):
         raise QueueError('it is not held', queue=queue.name, filebase=filebase)
     claim = _claim(queue, filebase)
-    try:
+    with released_on_failure(claim, queue, 'read'):
         records = claim.read().records
-    except OSError as error:
-        claim.close()
-        refuse(error, 'read', queue.name, claim.path)
     when = next((one.get('when', '') for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
@@ -75,8 +72,5 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
 
 
 def _rename(queue: Switchboard, claim: Claim, renamed: str, record: dict[str, str]) -> str:
-    try:
+    with released_on_failure(claim, queue, 'rename'):
         return queue.consumer.rename(claim, renamed, record, is_delayed=True)
-    except OSError as error:
-        claim.close()
-        refuse(error, 'rename', queue.name, claim.path)

@@ -372,7 +372,7 @@ class Consumer:
         try:
             filebase = self.rename(claim, filebase, record, is_delayed=delay_s > 0 and not is_kept)
         except OSError as error:
-            self._refuse(claim, error, 'release')
+            self.refuse_claimed(claim, error, 'release')
         if is_kept:
             self._keep_wait(filebase, until_s, self._clock.monotonic_ns() + wait_ns)
         return filebase
@@ -408,7 +408,7 @@ class Consumer:
         try:
             claim.finish(self._pool)
         except OSError as error:
-            self._refuse(claim, error, 'finish')
+            self.refuse_claimed(claim, error, 'finish')
         if self._listing.left is not None:
             self._listing.entry_is_gone()
 
@@ -420,16 +420,18 @@ class Consumer:
         try:
             self._preserve(claim, reason, cause, **fields)
         except OSError as error:
-            self._refuse(claim, error, 'preserve')
+            self.refuse_claimed(claim, error, 'preserve')
 
-    def _refuse(self, claim: Claim, error: OSError, step: str) -> NoReturn:
-        """Say why a claim could not be ended.  It is over if somebody has taken its file away, and would never end otherwise.
+    def refuse_claimed(self, claim: Claim, error: OSError, step: str) -> NoReturn:
+        """Say why a step with a claimed entry failed.  It is over if somebody has taken its file away, and would never end otherwise.
 
         :raises EntryTakenError: its file is gone.
-        :raises QueueError: any other reason; it stays claimed.
+        :raises QueueError: any other reason; it stays claimed, if it is at work.
         """
-        if isinstance(error, FileNotFoundError) and not self.folder.has(claim.filebase + claim.suffix):
+        is_gone = isinstance(error, FileNotFoundError) and not claim.folder.has(claim.name)
+        if is_gone or not claim.is_at_work:
             claim.close()
+        if is_gone:
             raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
         refuse(error, step, self.queue, claim.path)
 

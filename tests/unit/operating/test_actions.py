@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
 from switchboard.errors import EntryTakenError, MessageTooLargeError, QueueError, UnknownQueueError
-from switchboard.message.naming import CLAIMED
+from switchboard.message.naming import CLAIMED, PRESERVED, READY
 from switchboard.operating.actions import (
     Action,
     Hold,
@@ -27,7 +29,9 @@ from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
 from switchboard.operating.editing import Editing
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
+from switchboard.store.layout import TRASH
 from tests.helpers.commands import at_work, fail
 from tests.helpers.processes import in_child
 
@@ -106,6 +110,52 @@ def test_of_two_operators_one_is_told_that_the_entry_is_gone(session: OperatorSe
     first, second = apply(Retry(), target, session), apply(Retry(), target, session)
     assert first.error is None
     assert isinstance(second.error, EntryTakenError)
+
+
+class RemovingDisk(Disk):
+    """Removes an entry's file in the instant before its next rename, as somebody else may."""
+
+    is_armed = False
+
+    def _remove(self, name: str, dir_fd: int) -> None:
+        if self.is_armed and name.endswith((READY, PRESERVED)):
+            self.unlink(name, dir_fd=dir_fd)
+
+    def rename(self, source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        self._remove(source, src_dir_fd)
+        os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    def rename_exclusive(self, source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        self._remove(source, src_dir_fd)
+        super().rename_exclusive(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit, which is no action on many entries."""
+
+    def __call__(self, session: OperatorSession, target: Target) -> None:
+        Editing(session.spool, target.queue, target.filebase)
+
+
+@pytest.mark.parametrize(
+    'action',
+    [Remove(), Remove(at_once=True), Move('out'), Retry('out'), Hold(), Release(), Restore(), Edit()],
+    ids=repr,
+)
+def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, action: Action | Edit) -> None:
+    disk = RemovingDisk()
+    spool = Spool(tmp_path, 'lazy', disk=disk)
+    session = OperatorSession(SpoolView(tmp_path), spool, Operator('ann'))
+    target = Target('in', spool['in'].enqueue('x'), READY)
+    before = {Release: Hold(), Restore: Remove()}.get(type(action))
+    if before is not None and (where := before(session, target)) is not None:
+        suffix = PRESERVED if where.queue == TRASH else READY
+        target = Target(where.queue, where.filebase, suffix, home='in')
+    disk.is_armed = True
+    with pytest.raises(EntryTakenError, match='gone'):
+        action(session, target)
+    assert not [claim for claim in OWN_CLAIMS.values() if claim.folder.disk is disk]
 
 
 def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(session: OperatorSession) -> None:
