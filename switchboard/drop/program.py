@@ -38,7 +38,7 @@ from switchboard.message.mail_envelope import (
 from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, Naming
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import PublishedOptions, find_published_options
@@ -141,7 +141,9 @@ class Drop:
 
     def __init__(self, request: Request, spool: str, disk: Disk) -> None:
         self.request = request
-        self.spool = spool
+        # An error names the whole path of a file, and in a mail server's log nobody knows where a relative one begins.
+        with Naming(spool):
+            self.spool = spool = os.path.abspath(spool)
         self.queue = request.queue
         self.disk = disk
         self.folder = Folder(f'{spool}/{self.queue}', disk)

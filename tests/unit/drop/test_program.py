@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -394,6 +395,48 @@ def test_whatever_call_fails_the_message_is_not_stored_or_the_answer_is_success(
         if not disk.struck:
             break
     assert number > 15
+
+
+@pytest.mark.parametrize(('option', 'named'), [('-s', 's'), ('-C', 'switchboard.cfg')])
+def test_whatever_call_fails_a_relative_spool_is_named_as_an_absolute_one_is(
+    tmp_path: Path, option: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(number: int, home: Path, path: str | Path) -> tuple[str, str]:
+        """:return: what is said, and which call it was that failed."""
+        _ = Spool(home / 's', durability='lazy')['in']
+        (home / 'switchboard.cfg').write_text('[switchboard]\nspool = s\n')
+        monkeypatch.chdir(home)
+        disk = FaultyDisk()
+        request = Request(['in', option, str(path)])
+        place = find_spool(request, {}, '', disk)
+        disk.arm(number)
+        try:
+            door = Drop(request, place, disk)
+            door.check()
+            door.seal({})
+            door.store(lambda: None)
+        except (SwitchboardError, OSError) as error:
+            said = str(error).replace(str(home), 'HOME')
+            return re.sub(r'\d+[.\d]*\+\w+|[0-9a-f]{16,}', 'NAME', said), disk.struck
+        return '', disk.struck
+
+    for number in itertools.count(1):
+        relative, absolute = tmp_path / f'{number}', tmp_path / f'{number} absolute'
+        said = refused(number, relative, named)
+        assert said == refused(number, absolute, absolute / named)
+        if said == ('', ''):
+            break
+    assert number > 15
+
+
+def test_a_relative_spool_is_named_where_there_is_no_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'gone').mkdir()
+    monkeypatch.chdir(tmp_path / 'gone')
+    (tmp_path / 'gone').rmdir()
+    with pytest.raises(FileNotFoundError, match=r"'s'$"):
+        Drop(Request(['in']), 's', Disk())
 
 
 def test_what_must_not_be_is_taken_back_at_the_last_moment(spool: Spool, tmp_path: Path) -> None:
