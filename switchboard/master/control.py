@@ -119,6 +119,14 @@ class ControlSocket:
         self._open_again_s: float | None = None
         directory.remove(CONTROL)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listen()
+        except BaseException:
+            self._listener.close()
+            raise
+
+    def _listen(self) -> None:
+        directory = self._directory
         self._listener.setblocking(False)
         try:
             self._listener.bind(_address(directory.fileno()))
@@ -131,7 +139,7 @@ class ControlSocket:
             raise
         os.chmod(CONTROL, 0o660, dir_fd=directory.fileno())
         self._listener.listen(16)
-        selector.register(self._listener, selectors.EVENT_READ, self)
+        self._selector.register(self._listener, selectors.EVENT_READ, self)
 
     def descriptors(self) -> list[int]:
         """:return: the descriptors that a forked child closes at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -105,6 +106,10 @@ class Office:
         self.own.close()
 
 
+def open_files() -> list[str]:
+    return sorted(os.listdir('/proc/self/fd'))
+
+
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
     with contextlib.closing(Office(tmp_path)) as made:
@@ -114,6 +119,20 @@ def office(tmp_path: Path) -> Iterator[Office]:
 def answer(caller: socket.socket) -> dict[str, object]:
     with caller.makefile('rb') as stream:
         return dict(json.loads(stream.readline() or b'{}'))
+
+
+@pytest.mark.parametrize('missing', ['its directory', 'its loop'])
+def test_a_socket_that_cannot_be_made_leaves_nothing_open(missing: str, tmp_path: Path) -> None:
+    with OwnDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
+        if missing == 'its directory':
+            own.path.rmdir()
+        else:
+            selector.close()
+        before = open_files()
+        with pytest.raises(Exception) as refused:  # a closed selector says it in its own way
+            ControlSocket(own, selector, lambda request, reply: None)
+        assert open_files() == before, refused.value
+        assert missing == 'its loop' or refused.value.filename == str(own.path / 'control')
 
 
 def test_callers_who_say_nothing_give_way_to_new_ones(office: Office) -> None:
