@@ -99,6 +99,7 @@ class Master:
         self._on_ready = on_ready
         self._own_descriptors = own_descriptors
         self._stopping = False
+        self._is_removed = False
         # When the last turn of the loop began and ended, until when it was to sleep, and when it woke.
         self._turned_at_s, self._slept_at_s, self._expected_s, self._woke_at_s = 0.0, 0.0, math.inf, math.inf
         self._record = MasterRecord()
@@ -263,7 +264,8 @@ class Master:
         failed = [each.title for each in self._slices if each.state is State.FATAL]
         self._post(state=State.EXITED)
         event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
-        if self._directory.is_removed():
+        self._guard(self._look_whether_removed, time.monotonic())
+        if self._is_removed:
             return os.EX_NOINPUT
         return EXIT_RUNNER_FATAL if failed else os.EX_OK
 
@@ -325,7 +327,8 @@ class Master:
 
     def _look_whether_removed(self, _now_s: float) -> None:
         # Without its directory no command finds it, and the next start would be of a second master beside it.
-        if not self._stopping and self._directory.is_removed():
+        if not self._is_removed and self._directory.is_removed():
+            self._is_removed = True
             event(logger, logging.ERROR, None, 'directory removed', path=self._directory.path)
             self.stop()
 

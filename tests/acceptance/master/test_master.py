@@ -320,6 +320,46 @@ def test_a_master_whose_directory_is_removed_stops_since_nobody_could_find_it(
     assert all(ends(pid) for pid in pids.values())
 
 
+# The disk's refusal, without a disk: the descriptor of the directory is away from the last line of the log to the next one.
+REFUSED_AT_THE_END = """
+import logging, os, sys
+from switchboard.config.config import Config
+from switchboard.master.master import Master
+
+config = Config.load(sys.argv[1])
+own = os.path.join(config.spool, '.run', 'master')
+
+class Refusing(logging.Handler):
+    kept = fd = -1
+
+    def emit(self, record):
+        if self.kept >= 0:
+            os.dup2(self.kept, self.fd, False)
+            os.close(self.kept)
+            self.kept = -1
+        elif record.getMessage().startswith('stopped'):
+            is_own = lambda fd: os.path.realpath(f'/proc/self/fd/{fd}') == own
+            self.fd = next(int(fd) for fd in os.listdir('/proc/self/fd') if is_own(fd))
+            self.kept = os.dup(self.fd)
+            os.close(self.fd)
+
+logger = logging.getLogger('switchboard.master')
+logger.setLevel(logging.INFO)
+logger.addHandler(Refusing())
+master = Master(config, on_ready=lambda records: master.stop())
+sys.exit(master.run())
+"""
+
+
+def test_a_master_that_cannot_ask_for_its_directory_at_the_end_has_stopped_all_the_same(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}})
+    command = [sys.executable, '-c', REFUSED_AT_THE_END, str(site.config)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert ran.returncode == os.EX_OK, ran.stderr
+
+
 def test_a_master_that_does_not_answer_is_stopped_by_a_signal_to_it_and_to_nobody_else(
     site: Installation,
 ) -> None:
