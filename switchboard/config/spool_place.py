@@ -66,7 +66,7 @@ def why_no_spool(directory: str | os.PathLike[str]) -> str:
     if above == real:
         return 'this is the root of the file system, and no spool: name a directory below it'
     if is_spool(above):
-        return f'this is a directory in a spool, and no spool: name {above}'
+        return f'this is a directory in a spool, and no spool: name {above}{_unless_by_mistake(above)}'
     if is_spool(directory):
         return ''
     try:
@@ -78,6 +78,18 @@ def why_no_spool(directory: str | os.PathLike[str]) -> str:
         return ''
     more = f', or one of {len(below) - 1} others' if below[1:] else ''
     return f'this is a directory above a spool, and no spool: name {below[0]}{more}'
+
+
+def _unless_by_mistake(spool: str) -> str:
+    """:return: the way back, if a spool holds directories of others: it was not the place that was meant."""
+    try:
+        found = directories_in(spool, most=MAX_LOOKED_AT)
+    except OSError:  # another user's
+        return ''
+    is_mixed = any(name in found.others for name in found.undeclared)
+    return (
+        f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages' * is_mixed
+    )
 
 
 def why_not_alone(directory: str | os.PathLike[str], queues: Collection[str] = ()) -> str:

@@ -105,6 +105,20 @@ def test_names_of_others_act_on_no_terminal(config: Path) -> None:
         assert r'a\x07\r\nwarning: b' in ran.out + ran.err
 
 
+def test_who_follows_the_note_afterwards_gets_a_spool_alone(config: Path) -> None:
+    var = config.parent / 'var'
+    succeed('-C', config, 'enqueue', 'in', input=b'x')
+    config.write_text(config.read_text().replace('spool = var', 'spool = var/spool'))
+    ran = switchboard('-C', config, 'init')
+    way_back = (
+        f'name {var}; if that has become a spool by mistake, remove .spare there, which holds no messages'
+    )
+    assert (ran.status, way_back in ran.err) == (Exit.NO_INPUT, True)
+    shutil.rmtree(var / '.spare')
+    assert 'no spool' not in succeed('-C', config, 'init').err
+    assert 'no mistakes' in succeed('-C', config, 'check').out
+
+
 def test_a_spool_restored_without_its_spares_is_a_spool(tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[runner.in]\nclass = null\nqueue = in\n')
