@@ -103,6 +103,17 @@ def _address(directory: int) -> str:
     return f'/proc/self/fd/{directory}/{CONTROL}'
 
 
+def _check_proc(error: OSError) -> None:
+    """Look whether an address could not be found because it leads through ``/proc``.
+
+    :raises MasterError: so it is.
+    """
+    if not os.path.isdir('/proc/self/fd'):
+        raise MasterError(
+            'the control socket of a master needs /proc: mount it, as `mount -t proc proc /proc` does'
+        ) from error
+
+
 class ControlSocket:
     """The master's end.  Assumes that its lock is held, so that a socket found here is nobody's.
 
@@ -131,10 +142,7 @@ class ControlSocket:
         try:
             self._listener.bind(_address(directory.fileno()))
         except OSError as error:
-            if not os.path.isdir('/proc/self/fd'):
-                raise MasterError(
-                    'a master needs /proc: mount it, as `mount -t proc proc /proc` does'
-                ) from error
+            _check_proc(error)
             error.filename = str(directory.path / CONTROL)
             raise
         os.chmod(CONTROL, 0o660, dir_fd=directory.fileno())
@@ -268,6 +276,7 @@ def ask(
     """Send a request to the master of `spool` and wait for its reply.
 
     :raises NotRunningError: there is no master.
+    :raises MasterError: nobody can be asked without ``/proc``.
     :raises TimeoutError: no reply within `timeout_s` seconds; the master goes on with it all the same.
     """
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
@@ -295,6 +304,7 @@ def signal_master(spool: str | os.PathLike[str], signum: signal.Signals) -> bool
 
     :return: False if there is none that can be seen from here.
     :raises PermissionError: it is another user's.
+    :raises MasterError: as of :func:`ask`.
     """
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         try:
@@ -367,3 +377,6 @@ def _connect(connection: socket.socket, name: str, timeout_s: float | None) -> N
         connection.connect(name)
     except BlockingIOError as error:
         raise TimeoutError('the master takes no calls') from error
+    except FileNotFoundError as error:
+        _check_proc(error)
+        raise

@@ -320,6 +320,7 @@ def ask_to_stop(directory: Path) -> None:
     """Tell the master to stop: over its socket, or by a signal if it does not answer.
 
     :raises PermissionError: this user may do neither.
+    :raises MasterError: neither is possible without ``/proc``.
     """
     with contextlib.suppress(MasterError, TimeoutError):
         if ask(directory, {'do': SHUTDOWN}, ANSWER_TIMEOUT_S).get('ok'):

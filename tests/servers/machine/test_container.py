@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -182,21 +182,39 @@ def test_what_celery_runs_is_a_module_with_the_spool_as_its_broker(monkeypatch: 
         del sys.modules['tasks']
 
 
-def test_without_proc_the_master_says_what_it_needs(tmp_path: Path) -> None:
+def test_without_proc_the_master_and_who_asks_it_say_what_they_need(tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
     script = 'mount -t tmpfs none /proc && exec "$@"'
     inside = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', script, 'sh']
     if shutil.which('unshare') is None or subprocess.run([*inside, 'true'], check=False).returncode:
         missing('namespaces for users (unshare --user --mount)')
-    for words in (['start'], ['master']):
-        ran = subprocess.run(
-            [*inside, sys.executable, '-m', 'switchboard', '-C', str(config), *words],
+
+    def run(*words: str, where: Sequence[str] = inside) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*where, sys.executable, '-m', 'switchboard', '-C', str(config), *words],
             env={**os.environ, 'PYTHONPATH': str(ROOT)},
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
             check=False,
         )
+
+    def refused(*words: str) -> None:
+        ran = run(*words)
         assert ran.returncode
-        assert 'needs /proc' in ran.stderr.splitlines()[-1]
+        assert 'needs /proc' in ran.stderr.splitlines()[-1], ran
+        assert 'switchboard start' not in ran.stderr
+
+    for words in ('start', 'master'):
+        refused(words)
+    assert run('start', where=()).returncode == 0
+    try:
+        assert run('status').returncode == 0  # it asks nobody
+        for words in ('reload', 'restart', 'scale out=2', 'reopen', 'stop --timeout 3s', 'stop --no-wait'):
+            refused(*words.split())
+        assert 'RUNNING' in run('status').stdout
+    finally:
+        assert run('stop', where=()).returncode == 0
+    # Nobody is there to be asked, with or without it.
+    assert '`switchboard -C' in (ran := run('reload')).stderr, ran
