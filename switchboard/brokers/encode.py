@@ -28,7 +28,7 @@ from kombu.transport.virtual import Base64
 
 from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, OutgoingMessage
 from switchboard.errors import MessageTooLargeError
-from switchboard.message.content_types import TYPES
+from switchboard.message.content_types import TYPES, is_kombu
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record, dump_record
@@ -42,7 +42,8 @@ PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
 MAX_HEADER_BYTES = 100_000
 MAX_HISTORY_BYTES = 50_000
-_MAX_SHORT_BYTES = 255
+# Names, keys and most properties are strings of this length at most.
+MAX_SHORT_BYTES = 255
 
 _DEFAULT = Serializers()
 # The broker throws away expired messages, and does not look twice.
@@ -59,7 +60,7 @@ def encode(
     :raises UnserializableError: nothing holds the message or its metadata.
     :raises MessageTooLargeError: the metadata are more than headers carry.
     """
-    if is_kombu(msg):
+    if is_kombu(msg) and 'content-type' in msg:
         return _encode_kombu(msg, message_id)
     serialized = _DEFAULT.serialize(msg)
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
@@ -132,7 +133,7 @@ def _is_carried_key(key: str) -> bool:
 
 
 def _is_short(text: str) -> bool:
-    return _is_carried(text) and len(text.encode()) <= _MAX_SHORT_BYTES
+    return _is_carried(text) and len(text.encode()) <= MAX_SHORT_BYTES
 
 
 def _is_carried(value: Any) -> bool:
@@ -171,20 +172,10 @@ def _dump_records(records: Sequence[Record]) -> str:
     return '[' + ','.join(dump_record(record).decode('ascii') for record in records) + ']'
 
 
-def is_kombu(msg: Any) -> bool:
-    """Has a message the form that kombu's virtual transports store?"""
-    return (
-        isinstance(msg, dict)
-        and {'body', 'content-type', 'properties'} <= msg.keys()
-        and isinstance(msg['properties'], dict)
-    )
-
-
 def _encode_kombu(msg: Mapping[str, Any], message_id: str) -> OutgoingMessage:
     own = msg['properties']
     body = msg['body']
-    if own.get('body_encoding') == 'base64':
-        body = Base64().decode(body)
+    body = Base64().decode(body) if own.get('body_encoding') == 'base64' else body.encode()
     properties = {
         key: own[key]
         for key in ('correlation_id', 'reply_to', 'priority', 'expiration', 'type', 'app_id')
@@ -197,4 +188,4 @@ def _encode_kombu(msg: Mapping[str, Any], message_id: str) -> OutgoingMessage:
         'delivery_mode': PERSISTENT,
     }
     headers = dict(msg.get('headers') or {})
-    return OutgoingMessage(body.encode() if isinstance(body, str) else bytes(body), headers, properties)
+    return OutgoingMessage(body, headers, properties)

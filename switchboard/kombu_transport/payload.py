@@ -21,7 +21,7 @@ from typing import Any
 from kombu.utils import json as kombu_json
 
 from switchboard.errors import UnserializableError
-from switchboard.message.content_types import TYPES
+from switchboard.message.content_types import TYPES, is_kombu
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.mail import mail_bytes
@@ -32,8 +32,8 @@ from switchboard.message.typed_json import MAX_DEPTH, OWN_TAGS, TAG, dump_json, 
 from switchboard.operating.summary import time_ns
 
 TRANSIENT = 1
-# Tuples, for a union is made anew each time that it is asked about.
-_BYTES, _HEADERS = (bytes, bytearray, memoryview), (dict, type(None))
+# A tuple, for a union is made anew each time that it is asked about.
+_BYTES = (bytes, bytearray, memoryview)
 # Headers that JSON alone does not hold (dates, bytes, decimals) are written in kombu's own form, and this says so.
 TYPED = 'kombu_typed'
 # What the journal of an entry that was delivered before has.
@@ -196,7 +196,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
     :param entry: the entry that the message was read from.
     :param tag: of this delivery; another one each time.
     """
-    if not _is_kombu(msg):
+    if not is_kombu(msg):
         payload = _wrapped(msg, msgdata, entry)
     elif msgdata.get(TYPED):
         payload = kombu_json.loads(entry.body)  # by kombu, which may have been taught more types
@@ -217,16 +217,6 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
         properties.pop('expiration', None)  # published again, it would die of it again
         payload['headers'] = {**(payload.get('headers') or {}), **deaths}
     return payload
-
-
-def _is_kombu(msg: Any) -> bool:
-    """Is a value kombu's own?  One that only looks like it is another program's."""
-    return (
-        isinstance(msg, dict)
-        and isinstance(msg.get('body'), str)
-        and isinstance(msg.get('properties'), dict)
-        and isinstance(msg.get('headers'), _HEADERS)
-    )
 
 
 def _property_values(msgdata: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ TYPES = {
     'pickle': ('application/x-python-serialize', 'binary'),
 }
 
+# A tuple, for a union is made anew each time that it is asked about.
+_HEADERS = (dict, type(None))
 # By the names that `codecs.lookup` gives.  Each takes a time that grows with the length, and no more than four bytes a character.
 ENCODINGS = frozenset(
     (
@@ -161,6 +163,16 @@ def _whole(decompressed: bytes, is_at_end: bool, max_bytes: int) -> bytes:
     if not is_at_end and len(decompressed) < max_bytes:
         raise EOFError('its end is missing')
     return decompressed
+
+
+def is_kombu(msg: Any) -> bool:
+    """Has a message the form that kombu's virtual transports store?  One that only looks like it is a value of another program's."""
+    return (
+        isinstance(msg, dict)
+        and isinstance(msg.get('body'), str)
+        and isinstance(msg.get('properties'), dict)
+        and isinstance(msg.get('headers'), _HEADERS)
+    )
 
 
 @cache

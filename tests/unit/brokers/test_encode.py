@@ -223,3 +223,8 @@ class TestWhatOthersSend:
         assert outgoing.properties['content_type'] == 'application/json'
         assert (outgoing.properties['correlation_id'], outgoing.properties['message_id']) == ('7', DIGEST)
         assert read_delivery(delivered(outgoing))[0] == {'a': 1}
+
+    @pytest.mark.parametrize('other', [{'body': 5}, {'body': {'a': 1}}, {'body': [1, 2]}, {'headers': 'x'}])
+    def test_what_only_looks_like_it_comes_back_as_it_was(self, other: dict[str, Any]) -> None:
+        msg = {'body': 'text', 'content-type': 'text/plain', 'properties': {}, 'headers': {}} | other
+        assert read_delivery(delivered(encode(msg, {}, message_id=DIGEST)))[0] == msg
