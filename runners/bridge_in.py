@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger('switchboard.runner')
 
-# How long a full disk is given before the next try: it doubles from the first to the last.
-TROUBLE_WAIT_S = (0.5, 30.0)
 # When it is to be worked off and not to be waited for: how often it is looked for what the broker is just pushing, and for how long.
 LOOKS, PUSH_S = 3, 0.2
 
@@ -109,7 +107,7 @@ class FromBroker(Bridge):
             where = 'exchange' if exchange else 'routing_key'
             raise ConfigError(str(error), key=where) from error
         self._arrivals = Arrivals(self, self.connection.url)
-        self._backoff = Backoff(*TROUBLE_WAIT_S)
+        self._backoff = Backoff()
         self._is_down = False
         self._next_restore_ns = 0
 

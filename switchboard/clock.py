@@ -75,10 +75,14 @@ class Allowance:
         return min(self._left_s, LOOK_S)
 
 
-class Backoff:
-    """A wait that doubles from the first to the last, until it is reset."""
+# What a full or failing disk is given before the next try: the first wait, and the last.
+TROUBLE_WAIT_S = (0.5, 30.0)
 
-    def __init__(self, first_s: float, last_s: float) -> None:
+
+class Backoff:
+    """A wait that doubles from the first to the last, until it is reset; by default, as for a disk in trouble."""
+
+    def __init__(self, first_s: float = TROUBLE_WAIT_S[0], last_s: float = TROUBLE_WAIT_S[1]) -> None:
         self._first_s = first_s
         self._last_s = last_s
         # The wait that was begun last; 0 for none.

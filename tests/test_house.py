@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import io
 import re
 import subprocess
 import tokenize
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from switchboard import errors
+from switchboard.store.layout import BAD, TRASH
 from tests import house_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -801,3 +805,111 @@ def test_a_private_attribute_that_is_set_is_noticed(line: str) -> None:
 )
 def test_what_sets_no_private_attribute_of_another_is_let_be(line: str) -> None:
     assert not list(private_attributes_set(line))
+
+
+def tables_of_errors(source: str) -> Iterator[list[type]]:
+    """Yield the classes of each table whose rows begin with one, which is read from the top until a row fits."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Tuple) and all(isinstance(row, ast.Tuple) and row.elts for row in node.elts):
+            names = [ast.unparse(row.elts[0]).rpartition('.')[2] for row in node.elts]  # type: ignore[attr-defined]  # see above
+            kinds = [getattr(errors, name, None) or getattr(builtins, name, None) for name in names]
+            if len(found := [kind for kind in kinds if isinstance(kind, type)]) > 2:
+                yield found
+
+
+def dead_rows(kinds: list[type]) -> list[str]:
+    """:return: the classes that no error gets to, because one above them takes it."""
+    return [kind.__name__ for at, kind in enumerate(kinds) if issubclass(kind, tuple(kinds[:at]))]
+
+
+def test_no_row_of_a_table_of_errors_stands_below_one_that_takes_its_errors() -> None:
+    files = [*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')]
+    tables = {
+        path.relative_to(ROOT): table
+        for path in files
+        if 'Error,' in (source := path.read_text())
+        for table in tables_of_errors(source)
+    }
+    assert len(tables) >= 3
+    assert {path: dead for path, table in tables.items() if (dead := dead_rows(table))} == {}
+
+
+def test_a_row_that_no_error_gets_to_is_noticed() -> None:
+    table = '((errors.QueueFullError, 1), (OSError, 2), (FileNotFoundError, 3), (LockTimeoutError, 4))'
+    (kinds,) = tables_of_errors(table)
+    assert dead_rows(kinds) == ['FileNotFoundError']
+
+
+# What has the same name and the same value and is another thing, by its name.
+ALIKE = {
+    'BATCH_LIMIT': 'files that are open for one flush, and messages that are packed before a broker is sent the first',
+    'OWN_CLAIMS': 'the claims of a process on files, and those on messages of brokers',
+    'COUNT_SHARE': 'the share of its time that a producer counts in, and the screen of `top`',
+    'EXPIRES': 'the door for mails would load the rules of expiry for one word',
+    'HEARS_S': 'how late a signal is heard by who sleeps, and by who reads: the door does not load what sleeps',
+    'LATE_S': 'how late a look of an allowance is, and a turn of the master',
+    'LOOKED_AT': 'the future entries of a reading, and the entries of a round of the janitor',
+    'LOOKS': 'how often a limit is asked again, and a broker for what it is pushing',
+    'LOOK_EVERY_NS': 'when a directory, a flag and a configuration are looked at again',
+    'MAX_ROUNDS': 'how often a dead letter comes round, and a queue that is deleted is listed',
+    'MAX_SHOWN': 'how much of a template an error shows, and how much of a routing key',
+    'MAX_TEXT': 'a field of a form, and a selection',
+    'PROC': 'where the kernel puts its files',
+    'PR_SET_CHILD_SUBREAPER': 'a number of the kernel: runners import nothing of the master',
+    'PR_SET_PDEATHSIG': 'a number of the kernel: runners import nothing of the master',
+}
+
+
+def constants(source: str) -> Iterator[tuple[str, str]]:
+    """Yield the name, without underscores before it, and the value of each constant of a module."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pairs = [(name, value)]
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                pairs = [(ast.unparse(name), value) for name, value in zip(names, values, strict=False)]
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pairs = [(name, value)]
+            case _:
+                continue
+        for name, value in pairs:
+            if name.isupper() and len(name) > 1 and name != 'TYPE_CHECKING':
+                yield name.lstrip('_'), ast.unparse(value)
+
+
+def test_a_constant_is_stated_once() -> None:
+    files = defaultdict(list)
+    for path in [*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')]:
+        for constant in set(constants(path.read_text())):
+            files[constant].append(str(path.relative_to(ROOT)))
+    twice = {name: where for (name, _), where in files.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in ALIKE} == {}
+    assert ALIKE.keys() <= twice.keys()
+
+
+def test_a_constant_is_found_however_it_is_written() -> None:
+    source = "A_B, _C = 1, 'x'\nD: int = 2\nE_F = [\n    3]\nlog = 4\nG, H = pair\nT = TypeVar('T')\n"
+    assert list(constants(source)) == [('A_B', '1'), ('C', "'x'"), ('E_F', '[3]')]
+
+
+# Another thing than the queue of that name, or a place that may not import the word.
+ANOTHER_BAD = {
+    'switchboard/queue_defaults.py': 'the ground imports no room',
+    'switchboard/master/housekeeping.py': 'a member of what the master is told',
+    'switchboard/master/master.py': 'a member of what the master is told',
+    'switchboard/web/pages.py': 'how bad an alarm is',
+    'runners/bridge.py': 'a word of its setting',
+    'switchboard/cli/app.py': 'a verb',
+    'switchboard/cli/commands/config.py': 'the words of a form',
+}
+
+
+def test_the_bad_queue_and_the_trash_are_called_by_their_constants() -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in [*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')]
+        if path.name != 'layout.py'
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in (BAD, TRASH)
+    }
+    assert found == ANOTHER_BAD.keys()

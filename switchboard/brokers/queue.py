@@ -68,6 +68,7 @@ from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.queue.watch import LONGEST_S, readable
 from switchboard.store.disk import Disk
+from switchboard.store.layout import BAD
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse, write
 
@@ -264,7 +265,7 @@ class BrokerQueue:
         """The queue of the entries that cannot be processed."""
         if self._bad is None:
             url = replace(self.url, queue='', slices=1)
-            self._bad = BrokerQueue('bad', url, connection=self.connection, clock=self.clock)
+            self._bad = BrokerQueue(BAD, url, connection=self.connection, clock=self.clock)
         return self._bad
 
     def is_paused(self, *, anew: bool = False) -> bool:

@@ -41,14 +41,12 @@ from switchboard.handoff.deduplication import commit_deduplicated
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
-from switchboard.message.naming import digest_of, key_digest
+from switchboard.message.naming import UNIQUE_DIGITS, digest_of, key_digest
 from switchboard.queue.recovery import timestamp
 from switchboard.spool.spool import Spool
 from switchboard.store.publishing import refuse
 
 log = logging.getLogger('switchboard.queue')
-
-_UNIQUE_DIGITS = 32
 
 
 @implementer(ITransaction)
@@ -111,7 +109,7 @@ class BrokerTransaction:
             return None
         number = self._numbers[queue] = self._numbers.get(queue, 0) + 1
         text = f'{digest_of(self.filebase)} {queue} {number}'
-        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:_UNIQUE_DIGITS]
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:UNIQUE_DIGITS]
 
     def forward(self, *queues: Any, record: Record | None = None, now: bool = False) -> None:
         """See `ITransaction`.

@@ -30,7 +30,16 @@ from switchboard.events import event
 from switchboard.handoff.commit import H, commit_all
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase, key_digest
+from switchboard.message.naming import (
+    CLAIMED,
+    CLOCK_SLACK_NS,
+    NS,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    is_filebase,
+    key_digest,
+)
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
@@ -43,8 +52,6 @@ log = logging.getLogger('switchboard.queue')
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
 MAX_MARKER_BYTES = 256
-# Two processes that ask for the time one after the other may see it go back by so much, where the clock is slewed.
-CLOCK_SLACK_NS = NS
 
 
 def _bucket(marker: str) -> str:

@@ -32,6 +32,7 @@ from switchboard.metrics.counting import Count
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.queue_info import UNKNOWN
 from switchboard.operating.spool_view import flags_of
+from switchboard.operating.summary import STATES
 from switchboard.operating.text import escape_terminal
 from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
 from switchboard.status.measurements import (
@@ -50,7 +51,6 @@ from switchboard.store.layout import DRAINING, PAUSED
 if TYPE_CHECKING:
     from switchboard.config.config import Config
 
-STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
 OUTCOMES = ('done', 'failed', 'retried', 'kept')
 _KINDS = {'gauge': GaugeMetricFamily, 'counter': CounterMetricFamily, 'histogram': HistogramMetricFamily}
 

@@ -17,6 +17,7 @@ from switchboard.errors import CorruptEntryError
 from switchboard.message.naming import CLAIMED, NS
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.summary import EntrySummary
+from switchboard.store.layout import TRASH
 
 LOCKS = Path('/proc/locks')
 
@@ -56,7 +57,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
             'attempts': entry.attempts,
             'recoveries': entry.recoveries,
             'sent_back': entry.retried,
-            'origin': entry.removed_from if entry.queue == 'trash' else entry.origin,
+            'origin': entry.removed_from if entry.queue == TRASH else entry.origin,
             'cause': entry.cause or None,
             'error': error or None,
             'message': text or None,

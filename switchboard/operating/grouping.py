@@ -19,6 +19,7 @@ from switchboard.operating.queue_counts import age_s, stamp_of, walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.folder import Folder
+from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.queue')
 
@@ -69,7 +70,7 @@ def ages(
     groups = group_of(by, domain=domain)
     for queue, folder in places:
         try:
-            if by == 'queue' and queue != 'bad':
+            if by == 'queue' and queue != BAD:
                 for filebase, suffix in walk(folder, (READY, CLAIMED)):
                     yield queue, age_s(folder, filebase, suffix, now_ns)
                 continue

@@ -21,7 +21,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
 from switchboard.config.units import duration_s, size_bytes, size_word
 from switchboard.errors import SelectionError
@@ -38,7 +38,7 @@ from switchboard.message.naming import (
 )
 from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import walk
-from switchboard.operating.summary import SUFFIXES, EntrySummary, State
+from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
 from switchboard.suggestions import closest, did_you_mean
 
@@ -53,7 +53,6 @@ METADATA = 'metadata.'
 OF_BODIES = ('subject', 'task', 'args', 'kwargs')
 # So much a word has to look like a field before it is called a slip: `customer` is none of `cause`.
 LIKENESS = 0.75
-STATES = frozenset(get_args(State))
 _PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
 _COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
 _TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1, 'ms'))

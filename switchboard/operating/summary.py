@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
@@ -43,6 +43,7 @@ from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 
 State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
+STATES: tuple[State, ...] = get_args(State)
 SUFFIXES = (READY, CLAIMED, PRESERVED)
 
 # One read gets all of most entries: header, metadata, a mail of some lines, and its history.

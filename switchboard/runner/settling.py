@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from switchboard.clock import Backoff, Clock
+from switchboard.clock import TROUBLE_WAIT_S, Backoff, Clock
 from switchboard.errors import (
     DestinationDown,
     DurabilityError,
@@ -37,8 +37,6 @@ from switchboard.trace_context import carry
 
 log = logging.getLogger('switchboard.runner')
 
-# What a full or failing disk is given before the next try: it doubles from the first to the last.
-TROUBLE_WAIT_S = (0.5, 30.0)
 # After so many waits of the whole runner the trouble may be one message's: the others get their turn.
 PATIENCE = 2
 # Of so many messages in a row that meet trouble, it is not theirs: the whole runner waits.
@@ -67,7 +65,7 @@ class Trouble:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._backoff = Backoff(*TROUBLE_WAIT_S)
+        self._backoff = Backoff()
         self._until_ns = 0
         # The wait of the whole runner this time; 0 if it does not wait.
         self.wait_s = 0.0

@@ -35,7 +35,7 @@ from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import lazy_mail
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
-from switchboard.message.naming import CLAIMED, NS, PLAIN_SUFFIX, SLICE_DIGITS, Name
+from switchboard.message.naming import CLAIMED, NS, PLAIN_SUFFIX, SLICE_DIGITS, UNIQUE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -57,10 +57,6 @@ ABANDONED_NS = 36 * 3600 * NS
 SWEEP_EVERY_NS = 3600 * NS
 # The same trouble is logged again after this.
 COMPLAIN_EVERY_NS = 60 * NS
-
-
-# Of the digest, what stands behind the digits of the slice.
-UNIQUE_DIGITS = 32
 
 
 @dataclass(slots=True, eq=False)

@@ -5,5 +5,5 @@ In reading order: double_buffer (a record that is always whole), record (the wor
 log_writer (lines for a reader that may be away), log, repeats (trouble that is written once), printed (what runners print, as events),
 alerts (the operator's command, run when something goes wrong).
 
-It imports store and the ground.  Any room above may import it.
+It imports store, message and the ground.  Any room above may import it.
 """

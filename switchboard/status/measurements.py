@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from switchboard.message.naming import NS
 from switchboard.status.double_buffer import DoubleBuffer
 
-NS = 1_000_000_000
 # Upper ends in seconds: those that OpenTelemetry proposes, and a tail for jobs.
 BOUNDS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),

@@ -11,6 +11,7 @@ import secrets
 import time
 from typing import Any
 
+from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import MasterError, SelectionGrewError
 from switchboard.events import event
 from switchboard.master.control import ask
@@ -30,7 +31,6 @@ MAX_TICKED = 500
 MAX_CHOSEN = 10_000
 # A question about all that match is to name their number: it may take longer than a page to look at.
 CHOOSE_S, DEED_S = 5.0, 20.0
-MAX_INSTANCES = 256
 ASK_TIMEOUT_S = 15.0
 
 WORDS = {

@@ -27,7 +27,6 @@ from starlette.types import ASGIApp
 from switchboard.errors import (
     DurabilityError,
     ForeignFileError,
-    LockTimeoutError,
     MasterError,
     SelectionError,
     SelectionGrewError,
@@ -75,7 +74,6 @@ STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (ForeignFileError, 404),
     (MasterError, 503),
     (DurabilityError, 503),
-    (LockTimeoutError, 503),
     (SwitchboardError, 409),
     (PermissionError, 403),
     (FileNotFoundError, 404),

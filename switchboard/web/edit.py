@@ -19,7 +19,7 @@ from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.editing import Content, Editing, before_last_edit, content_of, difference
 from switchboard.operating.text import escape_terminal
-from switchboard.store.layout import TRASH
+from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.entry_pages import locate
 from switchboard.web.forms import BadRequestError, Form
@@ -185,7 +185,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'difference': difference(
             *(one._replace(metadata=redacted(one.metadata, patterns)) for one in (wanted.now, wanted.then))
         ),
-        'goes_to': to or (seen.home if seen is not None and name == 'bad' else name),
+        'goes_to': to or (seen.home if seen is not None and name == BAD else name),
         'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }
 

@@ -20,6 +20,7 @@ import amqp
 from amqp import exceptions
 
 from switchboard.brokers.driver import UNSETTLED, Publish
+from switchboard.brokers.encode import MAX_SHORT_BYTES
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
     BrokerDownError,
@@ -32,8 +33,6 @@ from switchboard.errors import (
     UnserializableError,
 )
 
-# Names and keys are strings of this length at most.
-MAX_SHORT_BYTES = 255
 # What a frame has beside what it carries, and what a header frame has before the properties.
 FRAME_BYTES = 8 + 12
 

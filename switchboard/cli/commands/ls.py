@@ -33,7 +33,7 @@ from switchboard.operating.selection import METADATA, Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import age, duration, number, size
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD
+from switchboard.store.layout import BAD, TRASH
 from switchboard.store.reading import peek
 from switchboard.suggestions import did_you_mean
 
@@ -63,7 +63,7 @@ LIMIT = 50
 
 def columns_of(queue: str) -> tuple[str, ...]:
     """:return: the columns of a list of `queue`, or of several; preserved entries have an origin, too."""
-    where = ('from',) if queue in ('bad', 'trash') else ('state',) if queue else ('queue', 'state')
+    where = ('from',) if queue in (BAD, TRASH) else ('state',) if queue else ('queue', 'state')
     return ('entry', *where, 'age', 'size', 'kind', 'tries', 'retried', 'error')
 
 
@@ -119,7 +119,7 @@ class Line:
             case 'queue':
                 return entry.queue
             case 'from':
-                return (entry.removed_from if entry.queue == 'trash' else entry.origin) or ''
+                return (entry.removed_from if entry.queue == TRASH else entry.origin) or ''
             case 'state':
                 state = entry.state(self.now_ns)
                 return (state_text(entry, self.now_ns, self.owners), STYLES[state])
@@ -245,7 +245,7 @@ def ls(
     switchboard ls in --columns entry,age,subject,sender
     switchboard ls --names --error SpamError | switchboard rm - --yes
     """
-    default = () if everywhere or everywhere_too else names + queues or ('bad',)
+    default = () if everywhere or everywhere_too else names + queues or (BAD,)
     _list(installation.view.searched(criteria, default), criteria, **keys)
 
 
@@ -260,7 +260,7 @@ def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
     switchboard trash --younger 1h
     switchboard restore 1795317402.6748
     """
-    _list([('trash', installation.view.folder('trash'))], criteria, **keys)
+    _list([(TRASH, installation.view.folder(TRASH))], criteria, **keys)
 
 
 def _list(

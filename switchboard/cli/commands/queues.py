@@ -156,7 +156,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
             in_bad = None if origins is None or one.queue in (BAD, TRASH) else origins[one.queue]
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
         return status
-    shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
+    shown = [one for one in counts if one.queue != BAD or BAD in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
     rows = [row(one, origins, now_s, flagged[one.queue]) for one in shown]
     if fast:
@@ -172,7 +172,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
 
 
 def _print_bad(counts: list[QueueCounts]) -> None:
-    bad = next((one for one in counts if one.queue == 'bad'), None)
+    bad = next((one for one in counts if one.queue == BAD), None)
     if bad is not None and bad.entries:
         where = ', '.join(
             f'{queue} {many}' for queue, many in sorted(bad.origins.items(), key=lambda item: -item[1])
@@ -516,7 +516,7 @@ def purge(installation: Installation, names: tuple[str, ...], yes: bool) -> Exit
 
     What a process is working on stays; what a dead one has left goes.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
     """
-    if 'bad' in names:
+    if BAD in names:
         raise click.UsageError(
             'bad holds the failed entries of all queues: `switchboard rm --queue bad --all`'
         )

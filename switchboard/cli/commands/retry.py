@@ -54,6 +54,7 @@ from switchboard.operating.actions import (
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria
 from switchboard.operating.text import escape_terminal, grouped, number
+from switchboard.store.layout import BAD, TRASH
 
 # A canary is given so long before the others have to be sent back by hand.
 CANARY_TIMEOUT_S = 60.0
@@ -250,7 +251,7 @@ def _sent_back_before(chosen: Sequence[Target]) -> str:
     click.option(
         '--timeout', 'timeout_s', type=DURATION, help='With --canary: wait no longer than this; default: 1m.'
     ),
-    searched='bad',
+    searched=BAD,
 )
 def retry(request: Request, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
     """Send entries back to where they failed last, which their history knows, ready at once.
@@ -271,7 +272,7 @@ def retry(request: Request, to: str | None, canary: int | None, timeout_s: float
         request.installation.spool()[to]  # an unknown queue is an error before anybody is asked
     if 'state' in {term.field for term in request.criteria.terms}:
         action = Retry(to, selects_all=True)
-    chosen = choose(request.find(['bad']), action, named=request.is_named, limit=request.limit or 0)
+    chosen = choose(request.find([BAD]), action, named=request.is_named, limit=request.limit or 0)
     ask = 'send back {}' if request.is_named else f'send back {{}}{_sent_back_before(chosen)}'
     if canary is None or len(chosen) <= canary or request.dry_run or request.count_only:
         return request.act_on(chosen, action, ask=ask)
@@ -327,7 +328,7 @@ def _with_canary(
 
 @entries_verb(
     click.option('--to', metavar='QUEUE', help='Move them there; then every word names an entry.'),
-    searched='bad',
+    searched=BAD,
     words='[ENTRY|-]... QUEUE',
 )
 def mv(request: Request, to: str | None) -> Exit:
@@ -344,12 +345,12 @@ def mv(request: Request, to: str | None) -> Exit:
             raise click.UsageError('name the queue to move to')
         *request.entries, to = request.entries
     request.installation.spool()[to]
-    return request.act(Move(to), ['bad'], ask=f'move {{}} to {escape_terminal(to)}')
+    return request.act(Move(to), [BAD], ask=f'move {{}} to {escape_terminal(to)}')
 
 
 @entries_verb(
     click.option('--now', 'at_once', is_flag=True, help='Not into the trash: there is no way back.'),
-    searched='bad',
+    searched=BAD,
 )
 def rm(request: Request, at_once: bool) -> Exit:
     """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
@@ -361,13 +362,13 @@ def rm(request: Request, at_once: bool) -> Exit:
     switchboard rm --error SpamError --older 30d --yes
     switchboard rm --all --queue test --now
     """
-    ask = 'remove {} for good' if at_once or list(request.queues) == ['trash'] else 'remove {}'
-    return request.act(Remove(at_once or list(request.queues) == ['trash']), ['bad'], ask=ask, always=True)
+    ask = 'remove {} for good' if at_once or list(request.queues) == [TRASH] else 'remove {}'
+    return request.act(Remove(at_once or list(request.queues) == [TRASH]), [BAD], ask=ask, always=True)
 
 
 @entries_verb(
     click.option('--to', metavar='QUEUE', help='Put them there, not to where they were removed from.'),
-    searched='trash',
+    searched=TRASH,
 )
 def restore(request: Request, to: str | None) -> Exit:
     """Bring entries back out of the trash, to where they were removed from, as they were.
@@ -378,13 +379,13 @@ def restore(request: Request, to: str | None) -> Exit:
     switchboard restore --all --younger 1h
     """
     if not request.queues:
-        request.queues = ['trash']
-    return request.act(Restore(to), ['trash'], ask='restore {}')
+        request.queues = [TRASH]
+    return request.act(Restore(to), [TRASH], ask='restore {}')
 
 
 def _working(request: Request) -> list[str]:
     # A preserved entry waits for nobody.
-    return [name for name in request.installation.view.queue_names() if name not in ('bad', 'trash')]
+    return [name for name in request.installation.view.queue_names() if name not in (BAD, TRASH)]
 
 
 @entries_verb(searched='all but bad')

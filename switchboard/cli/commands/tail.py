@@ -23,6 +23,7 @@ from switchboard.operating.text import moment, one_line, size
 from switchboard.queue.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.layout import BAD
 
 ARRIVED = (READY, PRESERVED)
 
@@ -102,7 +103,7 @@ def tail(
     An entry that a retry or a recovery makes ready again arrives again.
     """
     lines = lines if lines_too is None else lines_too
-    places = installation.view.queue_folders(names + queues or ('bad',))
+    places = installation.view.queue_folders(names + queues or (BAD,))
     # Before the first listing, so that nothing falls between the two.
     arrivals = Arrivals(installation.directory, places)
     shown: set[tuple[str, str]] = set()

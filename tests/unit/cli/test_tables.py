@@ -12,7 +12,7 @@ from switchboard.cli import output as tables
 from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.layout import Column, layout
 from switchboard.cli.output import write_table
-from switchboard.operating import selection
+from switchboard.operating import summary
 from switchboard.operating.text import age, body_text, duration, escape_terminal, number, one_line, size
 from switchboard.store.pool import KEPT_OPEN
 
@@ -132,5 +132,5 @@ def test_ages_sizes_and_counts_are_short() -> None:
 
 
 def test_what_is_written_out_to_start_faster_is_what_is_meant() -> None:
-    assert set(options.STATES) == selection.STATES
+    assert options.STATES == summary.STATES
     assert FIRST_SPARES == KEPT_OPEN
