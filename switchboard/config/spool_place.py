@@ -53,6 +53,11 @@ class Directories(NamedTuple):
     undeclared: list[str]
     links: list[str]
 
+    @property
+    def mistakable(self) -> list[str]:
+        """Directories of others that are taken for queues."""
+        return [name for name in self.undeclared if name in self.others]
+
 
 def is_spool(directory: str | os.PathLike[str]) -> bool:
     """:return: whether a directory is a spool, as far as this user can see."""
@@ -86,10 +91,9 @@ def _unless_by_mistake(spool: str) -> str:
         found = directories_in(spool, most=MAX_LOOKED_AT)
     except OSError:  # another user's
         return ''
-    is_mixed = any(name in found.others for name in found.undeclared)
-    return (
-        f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages' * is_mixed
-    )
+    if not found.mistakable:
+        return ''
+    return f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages'
 
 
 def why_not_alone(directory: str | os.PathLike[str], queues: Collection[str] = ()) -> str:
@@ -103,10 +107,9 @@ def why_not_alone(directory: str | os.PathLike[str], queues: Collection[str] = (
         found = directories_in(directory, queues, MAX_LOOKED_AT)
     except OSError:  # there is nothing yet, or nothing to be seen
         return ''
-    others = [name for name in found.undeclared if name in found.others]
-    if not others:
+    if not found.mistakable:
         return ''
-    return f'{os.fspath(directory)} is no spool yet, and holds other directories ({some(others)}), which would be taken for queues: name a directory for the spool alone'
+    return f'{os.fspath(directory)} is no spool yet, and holds other directories ({some(found.mistakable)}), which would be taken for queues: name a directory for the spool alone'
 
 
 def directories_in(
