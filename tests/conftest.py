@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from switchboard import Spool
+from switchboard import Spool, Switchboard
+from switchboard.options import QueueOptions
 from switchboard.store import limits
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
@@ -437,6 +438,37 @@ def make_spool(tmp_path: Path) -> Callable[..., Spool]:
         return Spool.from_config(tmp_path / 'switchboard.cfg', **keys)
 
     return make
+
+
+@pytest.fixture
+def config(spool: Spool) -> Path:
+    """The file of a test's `spool` that is made of a configuration."""
+    assert spool.config is not None
+    return spool.config.path
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Switchboard:
+    """A queue on the disk that belongs to no spool."""
+    return Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'))
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that any user may reach; those of pytest are closed to others."""
+    with tempfile.TemporaryDirectory(prefix='open-') as name:
+        path = Path(name)
+        path.chmod(0o777)
+        yield path
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is let go of is closed by that, and not when the collector comes by."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # What is needed to start a server is imported by the tests that need one.

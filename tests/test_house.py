@@ -657,51 +657,55 @@ def test_an_error_that_is_passed_over_for_a_reason_is_let_be(source: str) -> Non
     assert not list(errors_passed_over_without_a_reason(source))
 
 
-# A fixture of one of these names that does what conftest's does is a second one of it.
-SHARED_FIXTURES = {'clock', 'make_spool', 'spool'}
-SHARED_FIXTURE = re.compile(rf'def ({"|".join(sorted(SHARED_FIXTURES))})\b')
-# What it does is conftest's, too, if it opens a spool of no more than these.
+# What does no more than that is conftest's `spool`.
 PLAIN_SPOOL = re.compile(
     r"return Spool\(tmp_path(?: / '\w+')?(?:, (?:durability=)?'lazy'|, clock=(?:clock|FakeClock\(\)))*\)"
 )
 
 
-def shared_fixtures(source: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the line, the name and the body of each fixture that tests share."""
-    for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.FunctionDef)
-            and node.name in SHARED_FIXTURES
-            and any('fixture' in ast.unparse(each) for each in node.decorator_list)
+def fixtures(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the line and the name of each fixture, and what it does: its body, with what it names of its own source."""
+    tree = ast.parse(source)
+    own: dict[str, str] = {}
+    for each in tree.body:
+        match each:
+            case (
+                ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)])
+            ):
+                own[name] = ast.unparse(each)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(
+            'fixture' in ast.unparse(each) for each in node.decorator_list
         ):
             body = node.body[1:] if ast.get_docstring(node) else node.body
-            yield node.lineno, node.name, '\n'.join(map(ast.unparse, body))
+            named = {name.id for each in body for name in ast.walk(each) if isinstance(name, ast.Name)}
+            shown = [
+                *map(ast.unparse, node.decorator_list + body),
+                *(own[name] for name in sorted(named & own.keys())),
+            ]
+            yield node.lineno, node.name, '\n'.join(shown)
 
 
 def second_fixtures(sources: dict[str, str]) -> list[str]:
-    """:return: the places of the fixtures that another one stands for already: with the same body, or conftest's."""
-    seen: dict[tuple[str, str], str] = {}
+    """:return: the places of the fixtures that another one stands for already, or conftest's `spool`."""
+    seen: dict[str, str] = {}
     found = []
     for place, source in sources.items():
-        for line, name, body in shared_fixtures(source):
-            if PLAIN_SPOOL.fullmatch(body):
+        for line, name, body in fixtures(source):
+            if name == 'spool' and PLAIN_SPOOL.fullmatch(body.partition('\n')[2]):
                 found.append(f'{place}:{line}: {name} is in conftest.py')
-            elif first := seen.get((name, body)):
-                found.append(f'{place}:{line}: {name} is in {first}')
-            seen[name, body] = place
+            elif body in seen:
+                found.append(f'{place}:{line}: {name} is in {seen[body]}')
+            seen.setdefault(body, place)
     return found
 
 
 def test_no_fixture_stands_twice() -> None:
     places = [ROOT / 'tests' / 'conftest.py', *sorted(ROOT.glob('tests/*/**/*.py'))]
     sources = {
-        str(path.relative_to(ROOT)): source
-        for path in places
-        if SHARED_FIXTURE.search(source := path.read_text())
+        str(path.relative_to(ROOT)): source for path in places if 'fixture' in (source := path.read_text())
     }
-    assert len([name for source in sources.values() for _, name, _ in shared_fixtures(source)]) > len(
-        SHARED_FIXTURES
-    )
+    assert len(sources) > 100
     assert second_fixtures(sources) == []
 
 
@@ -712,6 +716,7 @@ def test_no_fixture_stands_twice() -> None:
         "def spool(tmp_path: Path) -> Spool:\n    return Spool(tmp_path / 'spool', 'lazy')",
         "def spool(tmp_path: Path) -> Any:\n    return Spool(tmp_path, durability='lazy', clock=FakeClock())",
         'def clock() -> Clock:\n    return FakeClock()',
+        'def time() -> Clock:\n    return FakeClock()',
     ],
 )
 def test_a_second_fixture_is_noticed(body: str) -> None:

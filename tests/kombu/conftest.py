@@ -48,6 +48,14 @@ def channel(connection: kombu.Connection) -> object:
 
 
 @pytest.fixture
+def queue(channel: object) -> kombu.Queue:
+    """A queue that is declared."""
+    queue = kombu.Queue('work')(channel)
+    queue.declare()
+    return queue
+
+
+@pytest.fixture
 def files(spool_path: Path) -> Callable[[str], list[str]]:
     """What lies in a directory of the spool."""
 

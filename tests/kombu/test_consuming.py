@@ -22,13 +22,6 @@ from tests.unit.declared.test_presence import in_child, kill
 HOUR_S = 3600
 
 
-@pytest.fixture
-def queue(channel):
-    queue = kombu.Queue('work')(channel)
-    queue.declare()
-    return queue
-
-
 def put(connect, *bodies, queue='work', **keys):
     producer = kombu.Producer(connect().default_channel)
     for body in bodies:

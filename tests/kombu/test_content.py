@@ -25,13 +25,6 @@ COMPRESSIONS = (None, *INSTALLED, 'bz2', 'gzip')
 VALUE = {'täxt': ['a', 1, None, {'b': True}]}
 
 
-@pytest.fixture
-def queue(channel):
-    queue = kombu.Queue('work')(channel)
-    queue.declare()
-    return queue
-
-
 def test_all_compressions_are_there():
     assert {get_encoder(name)[1] for name in INSTALLED} <= set(encoders())
 

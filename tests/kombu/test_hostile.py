@@ -29,13 +29,6 @@ from tests.unit.declared.test_presence import in_child, kill
 
 
 @pytest.fixture
-def queue(channel):
-    queue = kombu.Queue('work')(channel)
-    queue.declare()
-    return queue
-
-
-@pytest.fixture
 def spool_queue(queue, spool_path):
     return Spool(spool_path, durability='lazy')['work']
 

@@ -31,11 +31,6 @@ from tests.helpers.processes import Child, held_elsewhere, in_child
 LAZY = QueueOptions(durability='lazy')
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
 def bad(path: Path) -> list[str]:
     return Switchboard('bad', path / 'bad').get_files('.psv')
 

@@ -1,4 +1,4 @@
-"""Each test of brokers runs over both."""
+"""Each test of brokers runs over both; and a place for the servers of others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from tests.servers.brokers.broker import Broker
 from tests.servers.brokers.broker_queues import OnBroker
 from tests.servers.brokers.far import Far
+from tests.servers.place import Place
+from tests.servers.place import place as place_of_servers
 
 
 @pytest.fixture(params=['rabbitmq_server', 'redis_server'])
@@ -44,3 +46,10 @@ def far(server: Broker, tmp_path: Path) -> Iterator[Far]:
     far = Far(server.url, tmp_path)
     yield far
     far.close()
+
+
+@pytest.fixture
+def somewhere() -> Iterator[Place]:
+    """A place with a spool that other users may reach."""
+    with place_of_servers() as made:
+        yield made

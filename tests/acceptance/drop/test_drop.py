@@ -18,11 +18,6 @@ from tests.helpers.configurations import load
 from tests.helpers.waiting import PATIENCE_S
 
 
-@pytest.fixture
-def door(tmp_path: Path) -> Door:
-    return Door(tmp_path)
-
-
 def test_a_message_is_stored_and_nothing_is_said(door: Door) -> None:
     result = door.drop()
     assert (result.returncode, result.stdout, result.stderr) == (0, b'', b'')

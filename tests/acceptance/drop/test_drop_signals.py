@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,11 +16,6 @@ from tests.acceptance.drop.dropping import RAW, Door, refused, wait_until_read
 from tests.helpers.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def door(tmp_path: Path) -> Door:
-    return Door(tmp_path)
 
 
 def test_a_signal_before_the_end_of_the_message_stores_nothing(door: Door) -> None:

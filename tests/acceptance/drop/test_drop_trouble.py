@@ -18,11 +18,6 @@ from tests.acceptance.drop.dropping import BODY, DROP, NOBODY, RAW, ROOT, Door, 
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Door:
-    return Door(tmp_path)
-
-
-@pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A checkout of one's own, to be broken."""
     root = tmp_path / 'checkout'

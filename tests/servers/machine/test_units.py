@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.helpers.waiting import eventually
-from tests.servers.place import ROOT, Place, missing, place
+from tests.servers.place import ROOT, Place, missing
 
 ETC = ROOT / 'etc'
 UNIT = ETC / 'systemd' / 'switchboard.service'
@@ -156,12 +156,6 @@ def user() -> Iterator[str]:
     subprocess.run(['userdel', name], check=True, timeout=60)
 
 
-@pytest.fixture
-def installed() -> Iterator[Place]:
-    with place() as made:
-        yield made
-
-
 def wait_for(line: str, master: subprocess.Popen[str]) -> None:
     assert master.stderr is not None
     seen = []
@@ -174,20 +168,20 @@ def wait_for(line: str, master: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize('umask', [0o022, 0o077])
 def test_what_the_unit_starts_runs_as_its_user_and_answers_as_the_unit_expects(
-    installed: Place, user: str, umask: int
+    somewhere: Place, user: str, umask: int
 ) -> None:
-    installed.config.write_text('[switchboard]\nspool = spool\n[runner.in]\nclass = null\nqueue = in\n')
-    service = Service(installed, user, umask)
+    somewhere.config.write_text('[switchboard]\nspool = spool\n[runner.in]\nclass = null\nqueue = in\n')
+    service = Service(somewhere, user, umask)
     master = service.start()
     try:
         wait_for(' ready slices=1', master)
         assert service.reload() == 0
-        queue = (installed.spool_directory / 'in').stat()
+        queue = (somewhere.spool_directory / 'in').stat()
         assert (stat.S_IMODE(queue.st_mode) & 0o777, pwd.getpwuid(queue.st_uid).pw_name) == (0o770, user)
         second = service.start()
         assert second.wait(120) == 75
         second.communicate()
-        installed.config.write_text(installed.config.read_text() + 'nonsense\n')
+        somewhere.config.write_text(somewhere.config.read_text() + 'nonsense\n')
         assert service.reload() != 0
     finally:
         master.terminate()
@@ -196,8 +190,8 @@ def test_what_the_unit_starts_runs_as_its_user_and_answers_as_the_unit_expects(
     third = service.start()
     assert third.wait(120) == 78
     third.communicate()
-    # Nothing was installed, or made, beside the spool.
-    assert {each.name for each in installed.directory.iterdir()} <= {'spool', 'switchboard.cfg', 'checkout'}
+    # Nothing was somewhere, or made, beside the spool.
+    assert {each.name for each in somewhere.directory.iterdir()} <= {'spool', 'switchboard.cfg', 'checkout'}
 
 
 def test_the_unit_means_by_the_statuses_of_a_master_what_it_says() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.servers.mail.arrivals import arrive, subjects
 from tests.servers.mail.exim import exim
-from tests.servers.place import Place, place, small_disk
+from tests.servers.place import Place, small_disk
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -30,12 +28,6 @@ consumed_externally = yes
 consumed_externally = yes
 maildir = yes
 """
-
-
-@pytest.fixture
-def somewhere() -> Iterator[Place]:
-    with place() as made:
-        yield made
 
 
 def mail(subject: str, body: bytes = BODY) -> bytes:

@@ -6,7 +6,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,13 +34,6 @@ def _called(script: str) -> bytes:
 
 
 TAKE, END = _called(script_of('TAKE')), _called(script_of('END'))
-
-
-@pytest.fixture
-def place(redis_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
-    place = OnBroker(redis_server.url, tmp_path / 'spool')
-    yield place
-    place.close()
 
 
 @pytest.fixture

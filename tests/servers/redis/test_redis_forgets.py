@@ -22,7 +22,7 @@ from switchboard.errors import BrokerDownError, EntryTakenError, NoRouteError
 from switchboard.runners.bridge import FromBroker
 from tests.helpers.configurations import load
 from tests.helpers.waiting import eventually
-from tests.servers.brokers.broker import Broker, redis, started
+from tests.servers.brokers.broker import Broker
 from tests.servers.brokers.broker_queues import (
     HELD_LEASE,
     OnBroker,
@@ -52,14 +52,9 @@ consumed_externally = yes
 """
 
 
-@pytest.fixture(scope='module')
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    yield from started(redis(tmp_path_factory.mktemp('redis')))
-
-
 @pytest.fixture
-def place(forgetful: Broker, tmp_path: Path) -> Iterator[OnBroker]:
-    place = OnBroker(forgetful.url, tmp_path / 'spool')
+def place(own_redis: Broker, tmp_path: Path) -> Iterator[OnBroker]:
+    place = OnBroker(own_redis.url, tmp_path / 'spool')
     yield place
     place.close()
 
@@ -75,8 +70,8 @@ def is_replaced(server: Broker) -> None:
 
 
 @pytest.fixture(params=[is_flushed, is_replaced])
-def lose(request: pytest.FixtureRequest, forgetful: Broker) -> Callable[[], None]:
-    return lambda: request.param(forgetful)
+def lose(request: pytest.FixtureRequest, own_redis: Broker) -> Callable[[], None]:
+    return lambda: request.param(own_redis)
 
 
 def sign_of_life(queue: Any) -> None:
@@ -126,11 +121,11 @@ def test_what_was_in_hand_is_given_out_again_when_its_holder_dies_after_that(
     assert other.take().filebase == filebase
 
 
-def test_a_lease_that_ran_out_before_is_not_taken_back(place: OnBroker, forgetful: Broker) -> None:
+def test_a_lease_that_ran_out_before_is_not_taken_back(place: OnBroker, own_redis: Broker) -> None:
     late, other = (queue_of(place, f'&lease={HELD_LEASE}') for _ in range(2))
     filebase = late.enqueue('first')
     late.take()
-    is_flushed(forgetful)
+    is_flushed(own_redis)
     sign_of_life(late)
     end_leases(place, late)
     other.recover(own=False)
@@ -150,16 +145,16 @@ def test_what_a_process_has_of_a_queue_that_it_deletes_goes_with_it(place: OnBro
         queue.finish(filebase)
 
 
-def test_what_kombu_cannot_write_holds_up_no_other(place: OnBroker, forgetful: Broker) -> None:
+def test_what_kombu_cannot_write_holds_up_no_other(place: OnBroker, own_redis: Broker) -> None:
     queue = queue_of(place, f'&lease={HELD_LEASE}')
     [name] = queue.all_queues
     headers = [[json.loads(kombu_json.dumps(uuid.uuid4())), 1]]  # a key that is no text
     strange = {'body': 'strange', 'properties': {'message_id': '1'}, 'headers': headers}
-    Redis.from_url(forgetful.url).lpush(name, json.dumps(strange))
+    Redis.from_url(own_redis.url).lpush(name, json.dumps(strange))
     filebase = queue.enqueue('first')
     first, second = queue.connection.get(name), queue.connection.get(name)
     assert first.body == b'strange'
-    is_flushed(forgetful)
+    is_flushed(own_redis)
     queue.connection.send_heartbeat()
     assert [queue.connection.holds(one) for one in (first, second)] == [False, True]
     queue.connection.requeue(second)
@@ -177,16 +172,16 @@ def test_a_message_whose_lease_is_over_is_given_up_with_the_others(place: OnBrok
 
 
 def test_a_bridge_makes_its_bindings_again(
-    forgetful: Broker, tmp_path: Path, lose: Callable[[], None]
+    own_redis: Broker, tmp_path: Path, lose: Callable[[], None]
 ) -> None:
     name = uuid.uuid4().hex[:8]
     config = load(
         tmp_path,
-        BRIDGE.format(url=forgetful.url, name=name),
+        BRIDGE.format(url=own_redis.url, name=name),
         head='[switchboard]\nspool = spool\ndurability = lazy\n',
     )
     spool = Spool.from_config(config)
-    runner, sender = FromBroker(spool, config.runners['down']), connect(forgetful.url)
+    runner, sender = FromBroker(spool, config.runners['down']), connect(own_redis.url)
     sender.expect_exchange(name, 'topic')
 
     def is_routed() -> bool:
@@ -205,7 +200,7 @@ def test_a_bridge_makes_its_bindings_again(
     runner.setup()
     try:
         assert is_routed()
-        deaths, client = key_of(name, 'deaths'), Redis.from_url(forgetful.url)
+        deaths, client = key_of(name, 'deaths'), Redis.from_url(own_redis.url)
         eventually(lambda: client.hget(deaths, 'born'), 'a sign of life')
         lose()
         eventually(is_routed, 'bound')

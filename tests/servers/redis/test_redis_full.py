@@ -16,7 +16,7 @@ from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from tests.helpers.waiting import eventually
-from tests.servers.brokers.broker import Broker, redis, started
+from tests.servers.brokers.broker import Broker
 from tests.servers.brokers.broker_queues import (
     HELD_LEASE,
     OnBroker,
@@ -34,11 +34,6 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 # Two hundred messages: half of them is far more than all buffers of all connections.
 ROOM_BYTES = 8 * 1024 * 1024
 MESSAGE_BYTES = 40_000
-
-
-@pytest.fixture(scope='module')
-def small_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    yield from started(redis(tmp_path_factory.mktemp('redis')))
 
 
 class Full:
@@ -72,8 +67,8 @@ def _enqueue_for_ever(queue: Any, text: str) -> None:
 
 
 @pytest.fixture
-def full(small_redis: Broker, tmp_path: Path) -> Iterator[Full]:
-    place = OnBroker(small_redis.url, tmp_path / 'spool')
+def full(own_redis: Broker, tmp_path: Path) -> Iterator[Full]:
+    place = OnBroker(own_redis.url, tmp_path / 'spool')
     full = Full(place)
     yield full
     full.client.config_set('maxmemory', 0)
@@ -161,9 +156,9 @@ class Fail(Runner):
 
 
 def test_what_a_runner_failed_at_is_held_until_there_is_memory_and_counted_once_a_try(
-    full: Full, small_redis: Broker, tmp_path: Path
+    full: Full, own_redis: Broker, tmp_path: Path
 ) -> None:
-    far = Far(small_redis.url, tmp_path, 'max_attempts = 3', lease=HELD_LEASE)
+    far = Far(own_redis.url, tmp_path, 'max_attempts = 3', lease=HELD_LEASE)
     runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_s=0.2))
     filebase = far.queue.enqueue('x')
     full.fill(full.queue())

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -251,12 +250,6 @@ def test_a_binding_that_was_lost_or_refused_is_made_when_it_is_asked_for_again(l
 
 
 class TestTimeInWhichNobodyCouldRenew:
-    @pytest.fixture
-    def place(self, redis_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
-        place = OnBroker(redis_server.url, tmp_path / 'spool')
-        yield place
-        place.close()
-
     @pytest.mark.parametrize('away_ms', [HOUR_MS, -HOUR_MS], ids=['away, or set forward', 'set back'])
     def test_it_ends_no_lease_that_ran_before_and_keeps_none_for_longer(
         self, place: OnBroker, away_ms: int

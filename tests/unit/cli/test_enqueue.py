@@ -39,12 +39,6 @@ def spool(make_spool: Callable[..., Spool]) -> Spool:
     return make_spool(CONFIG, EXCHANGES)
 
 
-@pytest.fixture
-def config(spool: Spool) -> Path:
-    assert spool.config is not None
-    return spool.config.path
-
-
 def test_standard_input_is_one_message_of_bytes(config: Path, spool: Spool) -> None:
     ran = succeed('-C', config, 'enqueue', 'in', input=b'\xff\x00 as it is')
     assert spool['in'].files == ran.lines

@@ -28,11 +28,6 @@ LAZY = QueueOptions(durability='lazy')
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
 def make_sparse(queue: Switchboard, size: int, suffix: str = '.pck') -> str:
     """Leave a file of a few kilobytes whose header says more."""
     filebase = queue.enqueue(b'')

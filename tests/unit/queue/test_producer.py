@@ -19,11 +19,6 @@ from switchboard.store.publishing import BATCH_LIMIT
 LAZY = QueueOptions(durability='lazy')
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
 def in_thread(function: Callable[[], Any]) -> Any:
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(function()))

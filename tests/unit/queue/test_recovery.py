@@ -28,11 +28,6 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
-@pytest.fixture
 def bad(tmp_path: Path) -> Switchboard:
     return Switchboard('bad', tmp_path / 'bad', options=LAZY)
 

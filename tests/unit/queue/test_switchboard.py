@@ -21,13 +21,6 @@ from switchboard.message.naming import with_when
 from switchboard.options import QueueOptions
 from tests.helpers.processes import NOBODY
 
-LAZY = QueueOptions(durability='lazy')
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
 
 def preserved(path: Path) -> dict[str, str]:
     """The entries of the bad queue, and why each is there."""

@@ -29,11 +29,6 @@ from tests.helpers.processes import in_child
 LAZY = QueueOptions(durability='lazy')
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
 class TroubledDisk(Disk):
     """Fails what a test says, for the files it says."""
 

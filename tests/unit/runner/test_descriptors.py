@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +23,7 @@ class Coroutine(AsyncRunner):
             raise ValueError(msg)
 
 
-@pytest.fixture
-def without_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures('without_collection')
+@pytest.mark.usefixtures('no_collector')
 @pytest.mark.parametrize('kind', [Plain, Coroutine])
 def test_a_runner_that_is_let_go_of_keeps_no_descriptor(kind: type[Runner], tmp_path: Path) -> None:
     spool = Spool(tmp_path, 'lazy')

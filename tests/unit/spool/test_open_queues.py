@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,6 @@ from switchboard.operating.janitor import tidy
 from switchboard.spool.spool import open_at_once
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import in_child, in_new_program
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is let go of is closed by that, and not when the collector comes by."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
 
 OPTIONS = """
 [switchboard]

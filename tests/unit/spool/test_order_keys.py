@@ -39,12 +39,6 @@ def spool(make_spool: Callable[..., Spool]) -> Spool:
     return make_spool(CONFIGURATION)
 
 
-@pytest.fixture
-def config(spool: Spool) -> Path:
-    assert spool.config is not None
-    return spool.config.path
-
-
 def enqueue(spool: Spool, config: Path, keys: Keys) -> None:
     spool['out'].enqueue(b'x', **keys)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +23,6 @@ from tests.helpers.descriptors import Opened
 from tests.helpers.processes import NOBODY, Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=LAZY)
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A directory that any user may reach; those of pytest are closed to others."""
-    with tempfile.TemporaryDirectory(prefix='open-') as name:
-        path = Path(name)
-        path.chmod(0o777)
-        yield path
 
 
 def is_locked(path: Path) -> bool:

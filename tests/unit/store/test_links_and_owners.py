@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,6 @@ from switchboard.message.naming import digest_of
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
 from tests.helpers.processes import NOBODY, in_child
-
-
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    """A directory that any user may reach; those of pytest are closed to others."""
-    with tempfile.TemporaryDirectory(prefix='open-') as name:
-        path = Path(name)
-        path.chmod(0o777)
-        yield path
 
 
 def backed_up(spool: Spool, filebase: str, suffix: str = '.pck') -> tuple[Path, bytes]:
