@@ -31,6 +31,7 @@ PINNED = {
     'switchboard.cli': 'main master runner',
     'switchboard.errors': 'ConfigError ContentDisallowedError CorruptEntryError DurabilityError EntryTakenError MasterError '
     'NoRouteError PermanentFailure QueueError QueueFullError RouteError RunnerError SwitchboardError TemporaryFailure',
+    'switchboard.extra.brokers': 'BrokerQueue BrokerUrl connect read_broker_url',
     'switchboard.extra.kombu': 'Channel Transport content',
     'switchboard.extra.kombu_alias': 'CONTENT_TYPE NAME SERIALIZER TRANSPORT register',
     'switchboard.filestore': 'FileStore',

@@ -17,8 +17,8 @@ From below:
 - producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
   broker, and back), attach (such queues as part of a spool).
 
-It imports spool and below, and the libraries of kombu and Redis.  No room imports it: a section with a ``url`` has config load it by name.
-Of the shipped runners, the bridge imports it.
+It imports spool and below, and the libraries of kombu and Redis.  Only extra imports it: a section with a ``url`` has config load it
+by name.  Of the shipped runners, the bridge imports it.
 """
 
 from __future__ import annotations

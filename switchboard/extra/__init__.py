@@ -1,4 +1,5 @@
-"""Pinned names of what lies elsewhere: ``kombu`` (`switchboard.kombu_transport`) and ``kombu_alias`` (its ``alias``).
+"""Pinned names of what lies elsewhere: ``kombu`` (`switchboard.kombu_transport`), ``kombu_alias`` (its ``alias``) and ``brokers``
+(`switchboard.brokers`).
 
-It imports kombu_transport.  No room imports it: it is for programs and configurations of others.
+It imports kombu_transport, brokers and the ground.  No room imports it: it is for programs and configurations of others.
 """
