@@ -97,6 +97,9 @@ TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
 
 VERBS = {name: (module, summary) for verbs in FAMILIES.values() for name, module, summary in verbs}
 
+# What may be answered beforehand, asked or not: all that change something, but for programs that run until they are ended.
+ANSWERED = VERBS.keys() - LOOKING - set('run drop master runner web'.split())
+
 
 class Verbs(click.Group):
     """A group that imports a verb when it is asked for."""
@@ -113,6 +116,11 @@ class Verbs(click.Group):
         command = getattr(module, cmd_name.replace('-', '_'))
         assert isinstance(command, click.Command)
         complete_names(command.params)
+        for each in (command, *getattr(command, 'commands', {}).values()) if cmd_name in ANSWERED else ():
+            if not any('--yes' in param.opts for param in each.params):
+                each.params.append(
+                    click.Option(['-y', '--yes'], is_flag=True, hidden=True, expose_value=False)
+                )
         return command
 
     def resolve_command(

@@ -184,7 +184,6 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 @click.option('--to', metavar='QUEUE', help='Send it there.')
 @click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
 @click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
-@click.option('-y', '--yes', is_flag=True, hidden=True, expose_value=False)
 @json_report_option
 def edit(
     installation: Installation,
