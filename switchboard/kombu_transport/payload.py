@@ -23,7 +23,7 @@ from kombu.utils import json as kombu_json
 from switchboard.errors import UnserializableError
 from switchboard.message.content_types import TYPES, is_kombu
 from switchboard.message.entry import Entry
-from switchboard.message.journal import Record
+from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.mail import mail_bytes
 from switchboard.message.metadata import ALWAYS
 from switchboard.message.naming import HIGHEST_PRIORITY, NS
@@ -39,6 +39,8 @@ TYPED = 'kombu_typed'
 # What the journal of an entry that was delivered before has.
 RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
 _DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
+# Those by which a consumer has failed with the message: it gave it back, and not because it was closing, or died.
+FAILED = (REQUEUED, RECOVERED)
 _DEAD = 'dead-lettered'
 # AMQP's words for a dead letter's cause, where they are others.
 _REASONS = {'overflow': 'maxlen', 'recoveries': 'delivery_limit', 'attempts': 'delivery_limit'}
@@ -210,7 +212,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
         'routing_key': str(msgdata.get('routing_key', queue)),
         **(properties.get('delivery_info') or {}),
         'redelivered': was_delivered(records),
-        'attempts': 1 + attempts(records),
+        'attempts': 1 + count_since_retry(records, *FAILED),
         'queue': queue,
     }
     if deaths := _deaths(records, properties['delivery_info'], properties.get('expiration')):
@@ -257,19 +259,6 @@ def _decoded(body: bytes) -> str | None:
 def was_delivered(records: Sequence[Record]) -> bool:
     """Was the message handed to a consumer before this delivery?"""
     return any(one.get('event') in _DELIVERED for one in records)
-
-
-def attempts(records: Sequence[Record]) -> int:
-    """:return: how often a consumer has failed with the message: by giving it back, or by dying.
-
-    A delivery given back by a closing consumer is not counted, and those before an operator's retry are forgiven.
-    """
-    count = 0
-    for one in records:
-        if one.get('event') == 'retried':
-            count = 0
-        count += one.get('event') in (REQUEUED, RECOVERED)
-    return count
 
 
 def _deaths(records: Sequence[Record], published: Mapping[str, Any], expiration: Any) -> dict[str, Any]:

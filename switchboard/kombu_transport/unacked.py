@@ -25,7 +25,8 @@ from kombu.transport.virtual import QoS
 from switchboard.errors import EntryTakenError, QueueError
 from switchboard.events import event
 from switchboard.kombu_transport.errors import amqp_errors
-from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
+from switchboard.kombu_transport.payload import FAILED, REQUEUED, RETURNED, was_delivered
+from switchboard.message.journal import count_since_retry
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import OWN_CLAIMS, claim_of
 
@@ -81,7 +82,7 @@ class Delivery:
 
     def requeue(self) -> None:
         """Give it back to be delivered again, unless that was done too often."""
-        count = attempts(self.queue.history(self.filebase)) + 1
+        count = count_since_retry(self.queue.history(self.filebase), *FAILED) + 1
         if self.limit != NO_LIMIT and count >= self.limit:
             reason = f'given back {count} times by its consumers'
             self.queue.finish(self.filebase, preserve=True, cause='attempts', reason=reason)

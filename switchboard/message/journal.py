@@ -181,13 +181,13 @@ def note_first(records: Sequence[Record], digest: str) -> list[Record]:
     return [{'event': 'noted', 'first': digest}] if first_digest(records, '') == '' else []
 
 
-def count_since_retry(records: Sequence[Record], event: str) -> int:
+def count_since_retry(records: Sequence[Record], *events: str) -> int:
     """The number of times that `event` happened since an operator last sent the entry back."""
     count = 0
     for record in records:
         if record.get('event') == 'retried':
             count = 0
-        elif record.get('event') == event:
+        elif record.get('event') in events:
             count += 1
     return count
 

@@ -146,8 +146,7 @@ class EntrySummary(NamedTuple):
     @property
     def attempts(self) -> int:
         """The number of its failures since it was last sent back."""
-        records = self.entry.records
-        return count_since_retry(records, 'failed') + count_since_retry(records, 'deferred')
+        return count_since_retry(self.entry.records, 'failed', 'deferred')
 
     @property
     def recoveries(self) -> int:
