@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Protocol
 
-from switchboard.clock import Clock
+from switchboard.clock import Backoff, Clock
 from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
@@ -46,7 +46,7 @@ NAMES_AT_A_TIME = 1000
 LOOK_EVERY_NS = NS // 10
 # How long a directory that could not be renewed is left as it is, at first and at the most: each time twice as long as before, for a try
 # takes as long as a reading.
-RENEW_AGAIN_NS = (NS // 10, 60 * NS)
+RENEW_AGAIN_S = (0.1, 60.0)
 
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
@@ -113,7 +113,7 @@ class Listing:
         # Of a sparse directory: how many of the entries that were found in it are not known to be gone.
         self.left: int | None = None
         self._renew = renew
-        self._renew_at_ns = self._renew_wait_ns = 0
+        self._renew_at_ns, self._renewal = 0, Backoff(*RENEW_AGAIN_S)
         self._notes_claimed = notes_claimed
         self._look_at_ns = 0
         self._key = folder.key
@@ -188,11 +188,9 @@ class Listing:
             return
         if self._renew():
             self.size_bytes, self.left, self.is_sparse = 0, None, False
-            self._renew_wait_ns = 0
+            self._renewal.reset()
         else:
-            first_ns, last_ns = RENEW_AGAIN_NS
-            self._renew_wait_ns = min(last_ns, max(first_ns, 2 * self._renew_wait_ns))
-            self._renew_at_ns = now_ns + self._renew_wait_ns
+            self._renew_at_ns = now_ns + int(self._renewal.next() * NS)
 
     def _sift(self, joined: str, number: int, suffix: str) -> list[str]:
         filebases = self._ours(joined, suffix)

@@ -40,6 +40,7 @@ from itertools import chain, islice
 from threading import RLock
 from zlib import crc32
 
+from switchboard.clock import Backoff
 from switchboard.message.journal import Record
 from switchboard.message.naming import (
     CLAIMED,
@@ -125,7 +126,7 @@ class ReadyQueue:
         self._deferred: dict[str, int] = {}
         self._behind: dict[str, str] = {}
         # How long entries waited that another process had, and by key the first of them.
-        self._waited_s: dict[str, float] = {}
+        self._waits: dict[str, Backoff] = {}
         self._first_of_key: dict[str, str] = {}
         # What the last reading found; brought up to date after a dear one.
         self._due = self._first_due(kept)
@@ -215,9 +216,9 @@ class ReadyQueue:
 
     def taken(self, filebase: str) -> None:
         """Note that this process has claimed an entry."""
-        if self._waited_s or self._keys is not None:
+        if self._waits or self._keys is not None:
             with self._lock:
-                self._waited_s.pop(filebase, None)
+                self._waits.pop(filebase, None)
                 if self._keys is not None:
                     self._keys.add(filebase, is_claimed=True)
 
@@ -259,16 +260,15 @@ class ReadyQueue:
         return None
 
     def _defer_longer(self, filebase: str) -> None:
-        first_s, last_s = CONTENDED_S
-        if len(self._waited_s) > MAX_CONTENDED:
-            self._waited_s.clear()
-        wait_s = self._waited_s[filebase] = min(last_s, 2 * self._waited_s.get(filebase, first_s / 2))
+        if len(self._waits) > MAX_CONTENDED:
+            self._waits.clear()
+        wait_s = self._waits.setdefault(filebase, Backoff(*CONTENDED_S)).next()
         self._deferred[filebase] = self._clock.monotonic_ns() + int(wait_s * NS)
 
     def _end_waits(self, now_ns: int) -> None:
         """Forget deferrals that are over, and those behind an entry that is out of the way."""
         for closed in self._events.closed() if self._events is not None else ():
-            if closed in self._waited_s:  # and it was not put off for another reason
+            if closed in self._waits:  # and it was not put off for another reason
                 self._deferred.pop(closed, None)
         done = {other for other in set(self._behind.values()) if not self._names.is_there(other, *LOOKS)}
         self._deferred = {

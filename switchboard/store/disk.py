@@ -14,6 +14,7 @@ import posix
 import stat as stat_module
 import time
 
+from switchboard.clock import Backoff
 from switchboard.door_errors import LockTimeoutError
 from switchboard.store.kernel import (
     accelerator,
@@ -194,14 +195,13 @@ class Disk:
             return True
         within_s = self.lock_timeout_s if within_s is None else within_s
         ends_at_s = time.monotonic() + within_s
-        wait_s = _FIRST_WAIT_S
+        wait = Backoff(_FIRST_WAIT_S, _LONGEST_WAIT_S)
         while not self.lock(fd, shared=shared):
             if is_wanted is not None and not is_wanted():
                 return False
             if time.monotonic() >= ends_at_s:
                 raise LockTimeoutError(f'{what}: locked by another process for more than {within_s:.0f} s')
-            time.sleep(wait_s)
-            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            time.sleep(wait.next())
         return True
 
     def open_lock_file(self, name: str, dir_fd: int, *, flags: int = os.O_RDWR) -> int:
