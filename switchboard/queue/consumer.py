@@ -274,7 +274,8 @@ class Consumer:
             try:
                 self.preserve(claim, error.reason, CAUSES[type(error)], error=type(error).__name__)
             except QueueError:
-                self.undo(claim)
+                if claim.is_own():
+                    self.undo(claim)
                 raise
             raise
         except OSError as error:
@@ -428,7 +429,10 @@ class Consumer:
         :raises EntryTakenError: its file is gone.
         :raises QueueError: any other reason; it stays claimed, if it is at work.
         """
-        is_gone = isinstance(error, FileNotFoundError) and not claim.folder.has(claim.name)
+        try:
+            is_gone = isinstance(error, FileNotFoundError) and not claim.folder.has(claim.name)
+        except OSError:  # the disk does not say
+            is_gone = False
         if is_gone or not claim.is_at_work:
             claim.close()
         if is_gone:

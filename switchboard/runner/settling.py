@@ -65,7 +65,7 @@ class Trouble:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._backoff = Backoff()
+        self._backoff = Backoff(*TROUBLE_WAIT_S)
         self._until_ns = 0
         # The wait of the whole runner this time; 0 if it does not wait.
         self.wait_s = 0.0

@@ -90,7 +90,7 @@ class DeadLetters(Generic[L]):
     def __call__(self, claim: L, cause: str, reason: str) -> bool:
         """Send a claimed entry where the queue's dead letters go.
 
-        :return: False if it is to go to the bad queue instead; it is still claimed then.
+        :return: False if it is to go to the bad queue instead; it is still claimed then, unless its file is gone.
         """
         queue, target = self._queue, self._target
         rounds = sum(

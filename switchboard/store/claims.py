@@ -275,9 +275,11 @@ class Claim:
         self._leave()
 
     def close(self) -> None:
-        """End the claim: drop the lock, and leave the file under the name that it has."""
+        """End the claim: drop the lock, and leave the file under the name that it has.  Nothing happens to one that was closed before."""
         self._leave()
-        self.folder.disk.unlock_and_close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            self.folder.disk.unlock_and_close(fd)
 
     def is_own(self) -> bool:
         """Does this process still hold the claim?  If not, it has ended, or a child after a fork has let go of it."""
@@ -300,8 +302,10 @@ def _close_inherited() -> None:
     # A child that kept the descriptors would keep the locks when its parent dies.
     for claim in OWN_CLAIMS.values():
         claim.folder.disk.let_go(claim.fd)
+        claim.fd = -1
         if claim.order_fd >= 0:
             claim.folder.disk.let_go(claim.order_fd)
+            claim.order_fd = -1
     OWN_CLAIMS.clear()
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from switchboard.errors import DurabilityError, EntryTakenError, QueueFullError
 from switchboard.interfaces import Taken
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import MAX_REFUSED, REFUSED_S
-from switchboard.store.claims import OWN_CLAIMS
+from switchboard.store.claims import OWN_CLAIMS, open_claim
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
 from tests.helpers.processes import in_child
@@ -36,6 +37,12 @@ class TroubledDisk(Disk):
         self.unreadable: set[int] = set()
         self.rename_error = 0
         self.open_error = 0
+        self.exists_error = 0
+
+    def exists(self, name: Any, dir_fd: int) -> bool:
+        if self.exists_error:
+            raise OSError(self.exists_error, os.strerror(self.exists_error))
+        return super().exists(name, dir_fd)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         if os.fstat(fd).st_ino in self.unreadable:
@@ -309,3 +316,30 @@ def test_a_claim_is_over_whose_file_somebody_has_taken_away(
     with pytest.raises(EntryTakenError, match='its file is gone'):
         ending(queue, taken.filebase)
     assert not any(claim.filebase == taken.filebase for claim in OWN_CLAIMS.values())
+
+
+def test_a_dead_letter_whose_file_is_gone_closes_that_file_once(make_spool: Callable[..., Spool]) -> None:
+    spool = make_spool('[queue.in]\ndead_letter = other\n[queue.other]\n')
+    queue = spool['in']
+    queue.enqueue('x')
+    taken = queue.take()
+    assert taken is not None
+    os.unlink(queue.folder.path_of(f'{taken.filebase}.bak'))
+    with pytest.raises(EntryTakenError, match='its file is gone'):
+        queue.finish(taken.filebase, preserve=True)
+    # It was opened after the file had been closed, and has got its number.
+    bad = queue.consumer.bad
+    assert stat.S_ISDIR(os.fstat(bad.fd).st_mode)
+    bad.close()
+
+
+def test_an_entry_is_unlocked_where_the_disk_does_not_say_whether_its_file_is_gone(tmp_path: Path) -> None:
+    disk = TroubledDisk()
+    queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+    filebase = queue.enqueue('x')
+    claim = open_claim(queue.folder, filebase, '.pck', disk)
+    assert claim is not None
+    disk.exists_error = errno.EIO
+    with pytest.raises(DurabilityError, match='rename'):
+        queue.consumer.refuse_claimed(claim, FileNotFoundError(errno.ENOENT, 'gone'), 'rename')
+    assert not claim.is_own()
