@@ -361,7 +361,7 @@ class BrokerQueue:
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
 
     def _is_fatal(self, claim: BrokerClaim, recoveries: int) -> bool:
-        """Have too many processes died that had the message?  Then it is set aside."""
+        """Have too many processes died that had the message?  Then it goes to the dead letters."""
         if recoveries < self.options.max_recoveries:
             return False
         self._to_dead_letters(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')

@@ -21,6 +21,7 @@ from switchboard.store.layout import (
     BAD,
     DECLARED,
     DEDUPE_PREFIX,
+    DIRECTORIES,
     DRAFT_PREFIX,
     GONE_PREFIX,
     HELD_PREFIX,
@@ -150,14 +151,16 @@ def is_entry(name: str) -> bool:
 
 
 def _looks_as_a_queue(directory: os.DirEntry[str]) -> bool:
-    """:return: whether there is an entry in it, or it is as empty as queues are made."""
+    """:return: whether there is an entry in it, or it is as queues are made: empty, or with a maildir's directories alone."""
     try:
         with os.scandir(directory) as files:
             names = [each.name for each in islice(files, MAX_LOOKED_AT) if each.name[0] != '.']
         mode = directory.stat(follow_symlinks=False).st_mode
     except OSError:  # another user's
         return False
-    return any(map(is_entry, names)) or not (names or stat.S_IMODE(mode) & 0o777 != DIRECTORY_MODE)
+    return any(map(is_entry, names)) or (
+        set(names) <= {*DIRECTORIES} and stat.S_IMODE(mode) & 0o777 == DIRECTORY_MODE
+    )
 
 
 def some(names: Collection[str]) -> str:

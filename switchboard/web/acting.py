@@ -30,7 +30,7 @@ log = logging.getLogger('switchboard.web')
 MAX_TICKED = 500
 MAX_CHOSEN = 10_000
 # A question about all that match is to name their number: it may take longer than a page to look at.
-CHOOSE_S, DEED_S = 5.0, 20.0
+CHOOSE_S, ACT_S = 5.0, 20.0
 ASK_TIMEOUT_S = 15.0
 
 WORDS = {
@@ -135,7 +135,7 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
 
 def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     expect = form.number('expect', -1, 0, MAX_CHOSEN)
-    plan = Plan(desk, form, DEED_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
+    plan = Plan(desk, form, ACT_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
     targets = plan.targets
     if plan.is_all:
         if expect < 0:
@@ -147,7 +147,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     if plan.canary:
         targets = targets[: plan.canary]
     results: list[Result] = []
-    until_s = time.monotonic() + DEED_S
+    until_s = time.monotonic() + ACT_S
     with desk.operator_session(operator) as session:
         for each in targets:
             if time.monotonic() > until_s:

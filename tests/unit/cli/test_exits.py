@@ -264,7 +264,7 @@ def test_without_a_verb_the_help_is_shown() -> None:
 
 
 # What looks, and what would make something.
-LOOKS_AND_DEEDS = [('enqueue', 'in'), ('queues',), ('ls', 'in'), ('init',), ('status',), ('top',), ('pause', 'in'), ('declare', 'in'), ('purge', 'in', '--yes'), ('tidy',), ('spares', 'fill', '1'), ('stop',)]  # fmt: skip
+LOOKS_AND_ACTS = [('enqueue', 'in'), ('queues',), ('ls', 'in'), ('init',), ('status',), ('top',), ('pause', 'in'), ('declare', 'in'), ('purge', 'in', '--yes'), ('tidy',), ('spares', 'fill', '1'), ('stop',)]  # fmt: skip
 
 
 def tree(directory: Path) -> list[str]:
@@ -281,7 +281,7 @@ def taken_for_a_spool(directory: Path, place: str, sections: str) -> tuple[Spool
     return spool, config
 
 
-@pytest.mark.parametrize('words', LOOKS_AND_DEEDS, ids=' '.join)
+@pytest.mark.parametrize('words', LOOKS_AND_ACTS, ids=' '.join)
 @pytest.mark.parametrize('names', ['spool', 'link', 'configuration'])
 @pytest.mark.parametrize(('place', 'what'), [('x/spool/in', 'in a spool'), ('x', 'above a spool')])
 def test_a_directory_in_or_above_a_spool_is_not_taken_for_a_spool(

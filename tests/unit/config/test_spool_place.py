@@ -39,10 +39,13 @@ def test_a_directory_with_an_entry_in_any_state_is_a_queue(tmp_path: Path, suffi
 @pytest.mark.parametrize(
     ('mode', 'is_ours'), [(0o770, True), (0o2770, True), (0o755, False), (0o2775, False)]
 )
-def test_an_empty_directory_is_a_queue_if_it_was_made_as_one(
-    tmp_path: Path, mode: int, is_ours: bool
+@pytest.mark.parametrize('inner', [(), ('tmp', 'new', 'cur')], ids=['empty', 'a maildir'])
+def test_a_directory_without_entries_is_a_queue_if_it_was_made_as_one(
+    tmp_path: Path, mode: int, is_ours: bool, inner: tuple[str, ...]
 ) -> None:
     (tmp_path / 'mail').mkdir()
+    for name in inner:
+        (tmp_path / 'mail' / name).mkdir()
     (tmp_path / 'mail').chmod(mode)
     (tmp_path / 'mail' / '.wake').touch()
     assert directories_in(tmp_path)[:2] == ((['mail'], []) if is_ours else ([], ['mail']))

@@ -26,7 +26,7 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
     ]
     if firsts.known_up_to is None:
         assert len(kept) == len(names)
-    else:  # up to the horizon nothing is missing that differs from it
+    else:  # up to the last known one nothing is missing that differs from it
         before = [name for name in names if (key(name) if key else name) < firsts.known_up_to]
         assert sorted(before) == sorted(
             name for name in kept if (key(name) if key else name) < firsts.known_up_to
