@@ -44,7 +44,7 @@ class Directories(NamedTuple):
     """The directories in a spool, or in a directory that is to become one, by name and in order.
 
     :param ours: declared queues, those that look as a queue does, and the spool's own.
-    :param others: all others, as far as anybody can tell.
+    :param others: all others, as far as anybody can tell, but for ``lost+found``: a spool may have a disk of its own.
     :param undeclared: would-be queues that neither the configuration nor a program declares.
     :param links: links, followed or not, that stand in the place of queues.
     """
@@ -133,9 +133,9 @@ def directories_in(
         for each in sorted(islice(entries, most), key=lambda each: each.name):
             if each.is_symlink() and each.name[0] != '.':
                 links.append(each.name)
-            elif each.is_dir(follow_symlinks=False):
+            elif each.is_dir(follow_symlinks=False) and each.name != LOST_AND_FOUND:
                 is_hidden = each.name[0] == '.'
-                if not is_hidden and each.name not in declared and each.name != LOST_AND_FOUND:
+                if not is_hidden and each.name not in declared:
                     found.undeclared.append(each.name)
                 is_internal = each.name in _INTERNAL or each.name.startswith(_INTERNAL_PREFIXES)
                 is_ours = is_internal if is_hidden else each.name in declared or _looks_as_a_queue(each)

@@ -87,8 +87,7 @@ def test_check_gives_no_advice_about_directories_of_others(config: Path, is_made
         assert told(config) not in checked
         assert 'directories without the set-group-id bit (var, ' in checked
         assert (
-            'change these alone, for directories of others stand there as well (.ssh, cron, lost+found and 1 more)'
-            in checked
+            'change these alone, for directories of others stand there as well (.ssh, cron, mail)' in checked
         )
         assert 'a directory cron, which this configuration does not declare as a queue' in checked
         assert 'an empty directory mail, which this configuration does not declare as a queue' in checked
