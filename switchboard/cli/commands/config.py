@@ -19,7 +19,6 @@ from switchboard.cli.context import Installation, json_option, json_report_optio
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
-from switchboard.config.spool_place import Directories, directories_in, is_entry, some, why_not_alone
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import is_queue_name
 from switchboard.operating.text import escape_terminal, number, quoted, system_advice, system_words
@@ -27,6 +26,7 @@ from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
+    from switchboard.config.spool_place import Directories
 
 # Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
 FIRST_SPARES = 64
@@ -212,6 +212,8 @@ def spool_warnings(config: Config) -> Iterator[ConfigError]:
 
 
 def _doubts_about(root: Path, queues: Collection[str]) -> Iterator[str]:
+    from switchboard.config.spool_place import directories_in, why_not_alone
+
     if reason := why_not_alone(root, queues):
         yield reason  # advice about a spool would be for somebody else's directories
     elif root.is_dir():  # `init` makes it as it should be
@@ -221,6 +223,8 @@ def _doubts_about(root: Path, queues: Collection[str]) -> Iterator[str]:
 
 
 def _left_over(root: Path, found: Directories) -> Iterator[str]:
+    from switchboard.config.spool_place import is_entry
+
     for name in found.undeclared:
         if not is_queue_name(name):
             yield f'a directory {name!r}, which can be no queue: lists leave it out'
@@ -243,6 +247,7 @@ def _left_over(root: Path, found: Directories) -> Iterator[str]:
 
 
 def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
+    from switchboard.config.spool_place import some
     from switchboard.status.alive import own_directory
 
     def mended_by(command: str) -> str:
