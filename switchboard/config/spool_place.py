@@ -54,11 +54,6 @@ class Directories(NamedTuple):
     undeclared: list[str]
     links: list[str]
 
-    @property
-    def mistakable(self) -> list[str]:
-        """Directories of others that are taken for queues."""
-        return [name for name in self.undeclared if name in self.others]
-
 
 def is_spool(directory: str | os.PathLike[str]) -> bool:
     """:return: whether a directory is a spool, as far as this user can see."""
@@ -88,11 +83,7 @@ def why_no_spool(directory: str | os.PathLike[str]) -> str:
 
 def _unless_by_mistake(spool: str) -> str:
     """:return: the way back, if a spool holds directories of others: it was not the place that was meant."""
-    try:
-        found = directories_in(spool, most=MAX_LOOKED_AT)
-    except OSError:  # another user's
-        return ''
-    if not found.mistakable:
+    if not _mistakable(spool, ()):
         return ''
     return f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages'
 
@@ -104,13 +95,18 @@ def why_not_alone(directory: str | os.PathLike[str], queues: Collection[str] = (
     """
     if is_spool(directory):
         return ''
+    if not (found := _mistakable(directory, queues)):
+        return ''
+    return f'{os.fspath(directory)} is no spool yet, and holds other directories ({some(found)}), which would be taken for queues: name a directory for the spool alone'
+
+
+def _mistakable(directory: str | os.PathLike[str], queues: Collection[str]) -> list[str]:
+    """:return: directories of others that are taken for queues; none if there is nothing yet, or nothing to be seen."""
     try:
         found = directories_in(directory, queues, MAX_LOOKED_AT)
-    except OSError:  # there is nothing yet, or nothing to be seen
-        return ''
-    if not found.mistakable:
-        return ''
-    return f'{os.fspath(directory)} is no spool yet, and holds other directories ({some(found.mistakable)}), which would be taken for queues: name a directory for the spool alone'
+    except OSError:
+        return []
+    return [name for name in found.undeclared if name in found.others]
 
 
 def directories_in(
