@@ -202,15 +202,17 @@ class Handoff:
     def rename_input(self) -> None:
         """Step 3.
 
-        :raises EntryTakenError: this process does not hold the input any more.
+        :raises EntryTakenError: this process does not hold the input any more, or somebody has taken its file away.
         """
         stage = self.stage
         record = self.claim if self._place is not None else Claim.of_new(stage.pool.acquire(), stage.disk)
         try:
             record.replace(stage.folder, self.name, f':{COMMIT}')
-        except BaseException:
+        except BaseException as error:
             if self._place is None:
                 stage.pool.abandon(PoolFile(record.fd, record.folder, record.name, record.size))
+            elif isinstance(error, FileNotFoundError) and not record.folder.has(record.name):
+                self.queue.consumer.refuse_claimed(record, error, 'hand-off')
             raise
         self._record = record
 

@@ -30,6 +30,7 @@ from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.publishing import HOLDERS, PreparedEntry
@@ -209,6 +210,22 @@ class TestOnDisk:
             transaction.commit()
         assert claimed(spool) == [transaction.filebase]
         spool['in'].finish(transaction.filebase)
+
+    @pytest.mark.parametrize('outputs', ['none', 'one', 'the input', 'the input, and one'])
+    def test_it_is_over_where_somebody_has_taken_away_the_input_s_file(
+        self, spool: Spool, outputs: str
+    ) -> None:
+        transaction = begin(spool)
+        if 'one' in outputs and outputs != 'none':
+            transaction.emit(spool['out'], 'x', {})
+        if 'input' in outputs:
+            transaction.forward(spool['out'])
+        Path(spool.path('in', f'{transaction.filebase}.bak')).unlink()
+        with pytest.raises(EntryTakenError, match='its file is gone'):
+            transaction.commit()
+        assert contents(spool, 'out') == []
+        assert os.listdir(spool.path('.stage')) == []
+        assert not any(claim.filebase == transaction.filebase for claim in OWN_CLAIMS.values())
 
     def test_nothing_is_left_in_the_stage_and_everything_becomes_a_spare(self, spool: Spool) -> None:
         transaction = begin(spool)
