@@ -55,7 +55,7 @@ class OwnDirectory:
             self._descriptor = self._step(run, OWN, DIRECTORY_MODE)
         try:
             self._check()
-        except MasterError:
+        except BaseException:
             self.close()
             raise
 
@@ -74,7 +74,11 @@ class OwnDirectory:
         except OSError as error:
             raise MasterError(f'cannot open {name!r} on the way to {self.path}: {error.strerror}') from error
         if is_made:  # the umask may have taken some of it; the bits above are the directory's above
-            os.fchmod(descriptor, os.fstat(descriptor).st_mode & 0o7000 | mode)
+            try:
+                os.fchmod(descriptor, os.fstat(descriptor).st_mode & 0o7000 | mode)
+            except BaseException:
+                os.close(descriptor)
+                raise
         return descriptor
 
     def _check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import selectors
@@ -71,6 +72,22 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
         assert os.stat(own.path.parent).st_mode & 0o777 == 0o770
         assert os.stat(own.path).st_mode & 0o777 == 0o750
         assert modes == dict.fromkeys((LOCK, LOG, PID, SCOREBOARD), 0o640)
+
+
+@pytest.mark.parametrize('call', ['fstat', 'fchmod'])
+def test_a_failing_disk_leaves_no_descriptor_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    opened = os.listdir('/proc/self/fd')
+
+    def fails(*_given: object, **_named: object) -> None:
+        raise OSError(errno.EIO, 'the disk fails')
+
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(OSError, match='the disk fails'):
+        OwnDirectory(tmp_path)
+    monkeypatch.undo()
+    assert os.listdir('/proc/self/fd') == opened
 
 
 def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
