@@ -18,10 +18,12 @@ class UrlOption(NamedTuple):
 
     :ivar field: the name of its value where it is used.
     :ivar read: makes the value of the text; raises ValueError.
+    :ivar is_old: a name before, which is read and not offered.
     """
 
     field: str
     read: Callable[[str], Any]
+    is_old: bool = False
 
 
 def read_options(given: Iterable[tuple[str, object]], table: Mapping[str, UrlOption]) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def read_options(given: Iterable[tuple[str, object]], table: Mapping[str, UrlOpt
     found: dict[str, Any] = {}
     for name, value in given:
         if name not in table:
-            raise ConfigError(f'{name[:_SHOWN]!r} is not known: there are {", ".join(table)}', key='url')
+            offered = ', '.join(each for each, option in table.items() if not option.is_old)
+            raise ConfigError(f'{name[:_SHOWN]!r} is not known: there are {offered}', key='url')
         text = str(value)
         try:
             found[table[name].field] = table[name].read(text)

@@ -46,7 +46,7 @@ OPTIONS = {
     'max_unacked': UrlOption('max_unacked', count(0)),
     'eta': UrlOption('eta', choice('worker', 'broker')),
     'poll_interval': UrlOption('poll_interval_s', seconds()),
-    'rescan': UrlOption('poll_interval_s', seconds()),  # the name before
+    'rescan': UrlOption('poll_interval_s', seconds(), is_old=True),
     'recovery': UrlOption('recovery_s', seconds()),
 }
 

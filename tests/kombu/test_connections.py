@@ -65,7 +65,7 @@ def test_addresses(keys, address):
 @pytest.mark.parametrize(
     ('url', 'says'),
     [
-        ('switchboard:///x?colour=red', 'colour'),
+        ('switchboard:///x?colour=red', "'colour' is not known: .* eta, poll_interval, recovery$"),
         ('switchboard:///x?eta=never', 'worker, broker'),
         ('switchboard:///x?delivery_limit=-1', 'at least 0'),
         ('switchboard:///x?create=perhaps', 'neither yes nor no'),
