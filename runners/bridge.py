@@ -53,7 +53,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
-from switchboard.runner.api import RunnerOptions, Setting, Template, choice, count, truth
+from switchboard.runner.api import RunnerOptions, Setting, Template, boolean, choice, integer
 from switchboard.runners.bridge_in import FromBroker
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of
 
@@ -70,8 +70,8 @@ class ToBroker(Bridge):
         **Bridge.settings,
         'remote_routing_key': Setting(Template, default=Template('{routing_key|}')),
         'unroutable': Setting(choice('wait', 'bad'), default='wait'),
-        'max_hops': Setting(count(1), default=8),
-        'send_history': Setting(truth, default=False),
+        'max_hops': Setting(integer(1), default=8),
+        'send_history': Setting(boolean, default=False),
     }
 
     @classmethod

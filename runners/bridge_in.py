@@ -20,11 +20,11 @@ from switchboard.runner.api import (
     RunnerOptions,
     Setting,
     Template,
+    boolean,
     choice,
-    count,
     event,
+    integer,
     refusal_level,
-    truth,
 )
 from switchboard.runners.bridge_arrivals import Arrivals
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
@@ -47,11 +47,11 @@ class FromBroker(Bridge):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         **Bridge.settings,
-        'prefetch': Setting(count(1, 10_000), default=100),
+        'prefetch': Setting(integer(1, 10_000), default=100),
         'exchange': Setting(str, default=''),
         'routing_key': Setting(Template, default=Template('{routing_key|}')),
         'format': Setting(choice('message', 'kombu'), default='message', old='form'),
-        'dedupe': Setting(truth, default=True),
+        'dedupe': Setting(boolean, default=True),
         'own_messages': Setting(_own_messages, default='accept', old='own'),
     }
     # Does it end when nothing is left, and how often is it to look until it believes that?

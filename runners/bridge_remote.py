@@ -21,12 +21,12 @@ from switchboard.errors import ConfigError
 from switchboard.runner.api import (
     RunnerOptions,
     Setting,
+    boolean,
     choice,
     duration_s,
     needs,
     read_secret,
-    truth,
-    words,
+    word_list,
 )
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class Bridge(Runner):
         'remote_exchange': Setting(str, default=''),
         'remote_exchange_type': Setting(choice(*EXCHANGE_TYPES), default='topic'),
         'remote_queue': Setting(str, default=''),
-        'remote_bindings': Setting(words, default=()),
+        'remote_bindings': Setting(word_list, default=()),
         'remote_arguments': Setting(arguments, default={}),
-        'declare': Setting(truth, default=True),
+        'declare': Setting(boolean, default=True),
         'origin_name': Setting(str, default='', old='site'),
     }
 

@@ -40,14 +40,14 @@ from switchboard.runner.api import (
     RunnerOptions,
     Setting,
     Template,
-    count,
     duration_s,
     event,
+    file_mode,
+    integer,
     listen_at,
-    octal,
     refusal_level,
     size_bytes,
-    words,
+    word_list,
 )
 from switchboard.runners.lmtp_protocol import Connection, Memory
 
@@ -141,16 +141,16 @@ class Lmtp(AsyncRunner):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
-        'listen': Setting(words, required=True),
+        'listen': Setting(word_list, required=True),
         'exchange': Setting(str, default=''),
         'routing_key': Setting(_template, default=_template('{user}.{domain}')),
         'recipient_delimiter': Setting(str, default='+'),
         'max_size': Setting(size_bytes, default=25 << 20),
-        'max_recipients': Setting(count(1), default=1000),
-        'max_connections': Setting(count(1), default=100),
+        'max_recipients': Setting(integer(1), default=1000),
+        'max_connections': Setting(integer(1), default=100),
         'mail_memory': Setting(size_bytes, default=256 << 20),
         'timeout': Setting(duration_s, default=300.0),
-        'socket_mode': Setting(octal, default=0o660),
+        'socket_mode': Setting(file_mode, default=0o660),
         'hostname': Setting(str, default=''),
     }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from switchboard import Runner
 from switchboard.errors import ConfigError
-from switchboard.runner.api import Setting, duration_s, needs, words
+from switchboard.runner.api import Setting, duration_s, needs, word_list
 
 if TYPE_CHECKING:
     from switchboard.metrics.exporter import Exporter
@@ -29,7 +29,7 @@ class Metrics(Runner):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         'listen': Setting(str, default='127.0.0.1:9736'),
-        'hosts': Setting(words, default=()),
+        'hosts': Setting(word_list, default=()),
         'budget': Setting(duration_s, default=10.0),
     }
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from switchboard import Runner
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
-from switchboard.runner.api import NS, Setting, count, retry_policy, words
+from switchboard.runner.api import NS, Setting, integer, retry_policy, word_list
 
 Record = Mapping[str, Any]
 
@@ -40,8 +40,8 @@ class Retry(Runner):
 
     settings = {  # noqa: RUF012  a mapping that nobody changes, as the base class says
         'wait': Setting(retry_policy, retry_policy('15m..6h x4')),
-        'max_retries': Setting(count(1), 3),
-        'only': Setting(words, ()),
+        'max_retries': Setting(integer(1), 3),
+        'only': Setting(word_list, ()),
         'to': Setting(),
     }
 

@@ -54,9 +54,9 @@ from switchboard.runner.api import (
     RunnerOptions,
     Setting,
     choice,
-    count,
     duration_s,
     event,
+    integer,
     is_loopback,
     mail_bytes,
     open_regular,
@@ -154,7 +154,7 @@ class Smtp(Runner):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         'host': Setting(str, required=True),
-        'port': Setting(count(1, 65535)),
+        'port': Setting(integer(1, 65535)),
         # Without a user, `no`; with one, it must be said.
         'tls': Setting(choice(*PORTS)),
         'tls_ca': Setting(),
@@ -165,8 +165,8 @@ class Smtp(Runner):
         'connect_timeout': Setting(duration_s, default=30.0),
         'timeout': Setting(duration_s, default=300.0),
         'idle': Setting(duration_s, default=30.0),
-        'mails_per_connection': Setting(optional(count(1)), default=100),
-        'recipients_per_mail': Setting(count(1), default=50),
+        'mails_per_connection': Setting(optional(integer(1)), default=100),
+        'recipients_per_mail': Setting(integer(1), default=50),
     }
 
     @classmethod

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from switchboard import AsyncRunner
 from switchboard.errors import ConfigError
-from switchboard.runner.api import Setting, event, needs, octal, truth, words
+from switchboard.runner.api import Setting, boolean, event, file_mode, needs, word_list
 
 log = logging.getLogger('switchboard.web')
 
@@ -33,15 +33,15 @@ class Web(AsyncRunner):
     settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
         'listen': Setting(str, '127.0.0.1:8025'),
-        'hosts': Setting(words, ()),
-        'read_only': Setting(truth, False),
-        'edit': Setting(truth, False),
+        'hosts': Setting(word_list, ()),
+        'read_only': Setting(boolean, False),
+        'edit': Setting(boolean, False),
         'users_file': Setting(str, ''),
         'user_header': Setting(str, ''),
         'environment': Setting(str, ''),
         'colour': Setting(str, 'grey'),
-        'redact': Setting(words, ()),
-        'socket_mode': Setting(octal, 0o660),
+        'redact': Setting(word_list, ()),
+        'socket_mode': Setting(file_mode, 0o660),
     }
 
     async def setup(self) -> None:

@@ -83,8 +83,8 @@ class QueueOptions(NamedTuple):
     accept_eml_files: bool = True
 
 
-# The words of options that are one of some, which `queue_defaults` writes for type checkers, and the types of the others, by their annotation.
-WORDS: Mapping[str, tuple[str, ...]] = {
+# The choices of options that are one of some words, which `queue_defaults` writes for type checkers, and the types of the others, by their annotation.
+CHOICES: Mapping[str, tuple[str, ...]] = {
     'durability': ('full', 'lazy'),
     'flush': ('one', 'two'),
     'overflow': ('reject', 'dead-letter', 'drop-oldest'),
@@ -110,7 +110,7 @@ def check_values(options: QueueOptions) -> None:
 
     for key, annotation in QueueOptions.__annotations__.items():
         value = getattr(options, key)
-        words = WORDS.get(key)
+        words = CHOICES.get(key)
         if words is not None:
             if value not in words:
                 raise ConfigError(f'{value!r} is none of {", ".join(words)}', key=key)

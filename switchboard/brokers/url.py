@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from switchboard.config.units import choice, count, is_loopback
+from switchboard.config.units import choice, integer, is_loopback
 from switchboard.config.url_options import UrlOption, absolute_path, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 from switchboard.regular_file import open_regular
@@ -157,7 +157,7 @@ _OPTIONS: dict[str, UrlOption] = {
     'heartbeat': UrlOption('heartbeat_s', seconds(1.0)),
     'lease': UrlOption('lease_s', seconds(1.0)),
     'queue': UrlOption('queue', _name),
-    'slices': UrlOption('slices', count(1, MAX_SLICES)),
+    'slices': UrlOption('slices', integer(1, MAX_SLICES)),
     'type': UrlOption('queue_type', choice('classic', 'quorum')),
     'declare': UrlOption('declare', yes_or_no),
     'tracebacks': UrlOption('sends_tracebacks', yes_or_no),

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 
 from switchboard.config.inifile import Entry, Problems, Section
 from switchboard.config.units import (
+    boolean,
     choice,
-    count,
     duration_s,
-    octal,
+    file_mode,
+    integer,
     optional,
     rate,
     retry_policy,
     size_bytes,
-    truth,
-    words,
+    word_list,
 )
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
-from switchboard.options import WORDS, RestartOptions
+from switchboard.options import CHOICES, RestartOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.suggestions import did_you_mean
 
@@ -134,17 +134,17 @@ def _runner_class(text: str) -> str:
 
 
 def _modules(text: str) -> tuple[str, ...]:
-    for one in words(text):
+    for one in word_list(text):
         if not _MODULE.fullmatch(one):
             raise ValueError(f'{one[:60]!r} names no module')
-    return words(text)
+    return word_list(text)
 
 
 SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'spool': Key('spool', _text, is_path=True),
     'exchange_file': Key('exchange_file', _text, is_path=True),
-    'durability': Key('durability', choice(*WORDS['durability'])),
-    'flush': Key('flush', choice(*WORDS['flush'])),
+    'durability': Key('durability', choice(*CHOICES['durability'])),
+    'flush': Key('flush', choice(*CHOICES['flush'])),
     'message_class': Key('message_class', optional(_class_path)),
     'on_event': Key('on_event', _command),
 }
@@ -153,7 +153,7 @@ QUEUE_DEFAULTS = ('durability', 'flush', 'message_class')
 
 RESTART_KEYS: Mapping[str, Key] = {
     'restart': Key('retry', retry_policy),
-    'max_restarts': Key('max_restarts', count(0)),
+    'max_restarts': Key('max_restarts', integer(0)),
     'restart_window': Key('window_s', _wait_s),
     'stable_after': Key('stable_s', _wait_s),
 }
@@ -163,9 +163,9 @@ MASTER_KEYS: Mapping[str, Key] = {
     'log_level': Key('log_level', choice('debug', 'info', 'warning', 'error')),
     'log_format': Key('log_format', choice('text', 'json')),
     'pid_file': Key('pid_file', optional(_text), is_path=True),
-    'umask': Key('umask', octal),
+    'umask': Key('umask', file_mode),
     'preload': Key('preload', _modules, is_list=True),
-    'python_path': Key('python_path', words, is_path=True, is_list=True),
+    'python_path': Key('python_path', word_list, is_path=True, is_list=True),
     'ready_timeout': Key('ready_timeout_s', _wait_s),
     'start_timeout': Key('start_timeout_s', _wait_s),
     'maintenance_interval': Key('maintenance_interval_s', _wait_s),
@@ -177,50 +177,52 @@ MASTER_KEYS: Mapping[str, Key] = {
 RUNNER_KEYS: Mapping[str, Key] = {
     'class': Key('class_path', _runner_class),
     'queue': Key('queue', _queue),
-    'instances': Key('instances', count(0, MAX_INSTANCES)),
-    'batch_size': Key('batch_size', count(1, MAX_BATCH)),
+    'instances': Key('instances', integer(0, MAX_INSTANCES)),
+    'batch_size': Key('batch_size', integer(1, MAX_BATCH)),
     'poll_interval': Key('poll_interval_s', _wait_s),
     'recovery': Key('recovery_s', _wait_s),
     'max_seconds': Key('max_seconds', optional(_wait_s)),
     'tracing': Key('tracing', choice('off', 'link', 'parent')),
     'hang_timeout': Key('hang_timeout_s', _wait_s),
     'stop_timeout': Key('stop_timeout_s', _wait_s),
-    'max_messages': Key('max_messages', optional(count(1))),
+    'max_messages': Key('max_messages', optional(integer(1))),
     'max_age': Key('max_age_s', optional(_wait_s)),
     'max_memory': Key('max_memory_bytes', optional(size_bytes)),
     **RESTART_KEYS,
 }
 
 QUEUE_KEYS: Mapping[str, Key] = {
-    'durability': Key('durability', choice(*WORDS['durability'])),
-    'flush': Key('flush', choice(*WORDS['flush'])),
-    'accept': Key('accept', words, is_list=True),
-    'pickle_classes': Key('pickle_classes', lambda text: tuple(map(_class_path, words(text))), is_list=True),
-    'serializer': Key('serializer', choice(*WORDS['serializer'])),
+    'durability': Key('durability', choice(*CHOICES['durability'])),
+    'flush': Key('flush', choice(*CHOICES['flush'])),
+    'accept': Key('accept', word_list, is_list=True),
+    'pickle_classes': Key(
+        'pickle_classes', lambda text: tuple(map(_class_path, word_list(text))), is_list=True
+    ),
+    'serializer': Key('serializer', choice(*CHOICES['serializer'])),
     'message_class': Key('message_class', optional(_class_path)),
-    'max_recoveries': Key('max_recoveries', count(1)),
-    'max_attempts': Key('max_attempts', count(1)),
+    'max_recoveries': Key('max_recoveries', integer(1)),
+    'max_attempts': Key('max_attempts', integer(1)),
     'max_retry_time': Key('max_retry_time_s', optional(_wait_s)),
     'retry': Key('retry', retry_policy),
     'dead_letter': Key('dead_letter', _dead_letter),
-    'max_messages': Key('max_messages', optional(count(1))),
+    'max_messages': Key('max_messages', optional(integer(1))),
     'max_bytes': Key('max_bytes', optional(size_bytes)),
     'max_body': Key('max_body_bytes', optional(size_bytes)),
     'min_free_space': Key('min_free_space_bytes', size_bytes),
-    'overflow': Key('overflow', choice(*WORDS['overflow'])),
+    'overflow': Key('overflow', choice(*CHOICES['overflow'])),
     'ttl': Key('ttl_s', optional(_wait_s)),
     'rate': Key('rate', optional(rate)),
     'dedupe_window': Key('dedupe_window_s', _wait_s),
     'priority_step': Key('priority_step_s', _wait_s),
-    'priority': Key('priority', count(0, HIGHEST_PRIORITY)),
+    'priority': Key('priority', integer(0, HIGHEST_PRIORITY)),
     'order_key': Key('order_key', optional(_text)),
-    'strict_order': Key('strict_order', truth),
-    'paused': Key('paused', truth),
-    'scrub': Key('scrub', truth),
-    'consumed_externally': Key('consumed_externally', truth),
+    'strict_order': Key('strict_order', boolean),
+    'paused': Key('paused', boolean),
+    'scrub': Key('scrub', boolean),
+    'consumed_externally': Key('consumed_externally', boolean),
     'url': Key('url', optional(_broker_url)),
-    'maildir': Key('maildir', truth),
-    'accept_eml_files': Key('accept_eml_files', truth),
+    'maildir': Key('maildir', boolean),
+    'accept_eml_files': Key('accept_eml_files', boolean),
 }
 
 # Keys as they were spelled before, by kind of section: read as before, and shown by their names of today.

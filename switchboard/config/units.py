@@ -1,4 +1,4 @@
-"""The notation of configuration values: durations, sizes, truth values, lists, and retry policies.
+"""The notation of configuration values: durations, sizes, booleans, lists, and retry policies.
 
 Each reader takes text and returns a value, or raises ``ValueError`` with a sentence for the operator; the caller adds the
 file, the line and the key.  A number alone is no duration, because nobody remembers whether 90 meant seconds or minutes
@@ -77,7 +77,7 @@ def size_bytes(text: str) -> int:
     return size
 
 
-def size_word(number: int) -> str:
+def format_size(number: int) -> str:
     """:return: a number of bytes as `size_bytes` reads it, in the largest unit that needs no fraction."""
     fitting = (f'{number // _BYTES[unit]}{unit}' for unit in 'GMK' if number and not number % _BYTES[unit])
     return next(fitting, str(number))
@@ -100,7 +100,7 @@ def rate(text: str) -> float:
     return per_s
 
 
-def truth(text: str) -> bool:
+def boolean(text: str) -> bool:
     """Read yes, no, true, false, on or off.
 
     :raises ValueError: it is another word.
@@ -111,7 +111,7 @@ def truth(text: str) -> bool:
         raise ValueError(f'{_short(text)} is neither yes nor no') from None
 
 
-def count(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+def integer(lowest: int, highest: int | None = None) -> Callable[[str], int]:
     """:return: a reader of whole numbers from `lowest` to `highest`."""
 
     def read(text: str) -> int:
@@ -146,13 +146,13 @@ def optional(reader: Callable[[str], T]) -> Callable[[str], T | None]:
     return read
 
 
-def words(text: str) -> tuple[str, ...]:
+def word_list(text: str) -> tuple[str, ...]:
     """Read a list, separated by commas, blanks or both; ``none`` is the empty list."""
     found = tuple(text.replace(',', ' ').split())
     return () if found == ('none',) else found
 
 
-def octal(text: str) -> int:
+def file_mode(text: str) -> int:
     """Read a file mode mask such as ``007``.
 
     :raises ValueError: it is no octal number up to 777.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from switchboard.config.units import duration_s, truth
+from switchboard.config.units import boolean, duration_s
 from switchboard.errors import ConfigError
 
 # Of a value that is wrong, so much is shown.
@@ -64,7 +64,7 @@ def yes_or_no(text: str) -> bool:
 
     :raises ValueError: it is another word.
     """
-    return truth({'1': 'yes', '0': 'no'}.get(text, text))
+    return boolean({'1': 'yes', '0': 'no'}.get(text, text))
 
 
 def absolute_path(text: str) -> str:

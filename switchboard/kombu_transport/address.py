@@ -12,10 +12,10 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
 
-from switchboard.config.units import choice, count
+from switchboard.config.units import choice, integer
 from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
-from switchboard.options import WORDS
+from switchboard.options import CHOICES
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability
@@ -41,9 +41,9 @@ class Address(NamedTuple):
 OPTIONS = {
     'config': UrlOption('config', str),
     'create': UrlOption('create', yes_or_no),
-    'durability': UrlOption('durability', choice(*WORDS['durability'])),
-    'delivery_limit': UrlOption('delivery_limit', count(0)),
-    'max_unacked': UrlOption('max_unacked', count(0)),
+    'durability': UrlOption('durability', choice(*CHOICES['durability'])),
+    'delivery_limit': UrlOption('delivery_limit', integer(0)),
+    'max_unacked': UrlOption('max_unacked', integer(0)),
     'eta': UrlOption('eta', choice('worker', 'broker')),
     'poll_interval': UrlOption('poll_interval_s', seconds()),
     'rescan': UrlOption('poll_interval_s', seconds(), is_old=True),

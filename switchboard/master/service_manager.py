@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-from switchboard.config.units import count
+from switchboard.config.units import integer
 
 # A change of the status within this time of the last one is sent later.
 STATUS_EVERY_S = 5.0
@@ -88,6 +88,6 @@ class ServiceManager:
 def _number(text: str) -> int:
     """:return: the number that a variable holds; 0 if it holds none, or one that no service manager means."""
     try:
-        return count(0)(text)
+        return integer(0)(text)
     except ValueError:
         return 0

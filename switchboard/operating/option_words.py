@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
-from switchboard.config.units import size_word
+from switchboard.config.units import format_size
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
 from switchboard.suggestions import did_you_mean
 
@@ -58,7 +58,7 @@ def word(field: str, value: object) -> str:
     if isinstance(value, int | float) and field.endswith('_s'):
         return _time(value)
     if isinstance(value, int) and field in _SIZE_FIELDS:
-        return size_word(value)
+        return format_size(value)
     return _rate(value) if field == 'rate' and isinstance(value, int | float) else str(value)
 
 

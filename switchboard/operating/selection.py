@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
-from switchboard.config.units import duration_s, size_bytes, size_word
+from switchboard.config.units import duration_s, format_size, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
 from switchboard.message.naming import (
@@ -344,7 +344,7 @@ def _number_text(kind: str, number: int) -> str:
             count, left = divmod(left, unit_ms)
             parts += f'{count}{unit}' if count else ''
         return parts or '0'
-    return size_word(number) if kind == 'size' else str(number)
+    return format_size(number) if kind == 'size' else str(number)
 
 
 def _quoted(text: str) -> str:

@@ -12,16 +12,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from switchboard.clock import Allowance, Backoff
     from switchboard.config.units import (
+        boolean,
         choice,
-        count,
         duration_s,
+        file_mode,
+        integer,
         is_loopback,
-        octal,
         optional,
         retry_policy,
         size_bytes,
-        truth,
-        words,
+        word_list,
     )
     from switchboard.events import event, refusal_level
     from switchboard.handoff.publish_many import Outcome, Publication
@@ -60,22 +60,23 @@ __all__ = [
     'Serializers',
     'Setting',
     'Template',
+    'boolean',
     'children_of',
     'choice',
     'clear_groups',
-    'count',
     'delegated_group',
     'duration_s',
     'environment_of',
     'event',
+    'file_mode',
     'has_ended',
+    'integer',
     'is_loopback',
     'lazy_mail',
     'listen_at',
     'mail_bytes',
     'name_of',
     'needs',
-    'octal',
     'open_regular',
     'optional',
     'read_secret',
@@ -86,8 +87,7 @@ __all__ = [
     'split_from_line',
     'stat_of',
     'tagged_or_text',
-    'truth',
-    'words',
+    'word_list',
 ]
 
 # Looked up when they are first asked for: a runner pays for what it uses.
@@ -95,7 +95,7 @@ __getattr__ = lazy(
     __name__,
     {
         'switchboard.clock': 'Allowance Backoff',
-        'switchboard.config.units': 'choice count duration_s is_loopback octal optional retry_policy size_bytes truth words',
+        'switchboard.config.units': 'boolean choice duration_s file_mode integer is_loopback optional retry_policy size_bytes word_list',
         'switchboard.events': 'event refusal_level',
         'switchboard.handoff.publish_many': 'Outcome Publication',
         'switchboard.installing': 'needs',

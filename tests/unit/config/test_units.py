@@ -5,16 +5,16 @@ import re
 import pytest
 
 from switchboard.config.units import (
+    boolean,
     choice,
-    count,
     duration_s,
-    octal,
+    file_mode,
+    integer,
     optional,
     rate,
     retry_policy,
     size_bytes,
-    truth,
-    words,
+    word_list,
 )
 from switchboard.options import RetryPolicy
 
@@ -97,24 +97,24 @@ def test_a_rate_is_read_in_messages_a_second() -> None:
 
 
 @pytest.mark.parametrize('text', ['yes', 'true', 'on', 'Yes', 'TRUE'])
-def test_truth_is_read(text: str) -> None:
-    assert truth(text) is True
+def test_a_true_boolean_is_read(text: str) -> None:
+    assert boolean(text) is True
 
 
 @pytest.mark.parametrize('text', ['no', 'false', 'off', 'No'])
-def test_falsehood_is_read(text: str) -> None:
-    assert truth(text) is False
+def test_a_false_boolean_is_read(text: str) -> None:
+    assert boolean(text) is False
 
 
 @pytest.mark.parametrize('text', ['', '1', '0', 'y', 'enabled'])
 def test_what_is_neither_yes_nor_no_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match='neither yes nor no'):
-        truth(text)
+        boolean(text)
 
 
-def test_a_count_keeps_its_bounds() -> None:
-    assert count(1, 3)('3') == 3
-    assert count(0)('999') == 999
+def test_an_integer_keeps_its_bounds() -> None:
+    assert integer(1, 3)('3') == 3
+    assert integer(0)('999') == 999
     for text, reason in (
         ('0', 'from 1 to 3'),
         ('4', 'from 1 to 3'),
@@ -122,9 +122,9 @@ def test_a_count_keeps_its_bounds() -> None:
         ('1.0', 'whole number'),
     ):
         with pytest.raises(ValueError, match=reason):
-            count(1, 3)(text)
+            integer(1, 3)(text)
     with pytest.raises(ValueError, match='at least 0'):
-        count(0)('-1')
+        integer(0)('-1')
 
 
 def test_a_choice_is_one_of_its_words_in_any_case() -> None:
@@ -138,18 +138,18 @@ def test_an_optional_value_may_be_none() -> None:
     assert optional(size_bytes)('1K') == 1024
 
 
-def test_words_are_separated_by_commas_or_blanks() -> None:
-    assert words('mail, bytes,text  json') == ('mail', 'bytes', 'text', 'json')
-    assert words('none') == ()
-    assert words('') == ()
+def test_a_word_list_is_separated_by_commas_or_blanks() -> None:
+    assert word_list('mail, bytes,text  json') == ('mail', 'bytes', 'text', 'json')
+    assert word_list('none') == ()
+    assert word_list('') == ()
 
 
-def test_a_mask_is_octal() -> None:
-    assert octal('007') == 0o007
-    assert octal('0o27') == 0o027
+def test_a_file_mode_is_octal() -> None:
+    assert file_mode('007') == 0o007
+    assert file_mode('0o27') == 0o027
     for text in ('8', '1000', '7777', '-1', ''):
         with pytest.raises(ValueError, match='octal'):
-            octal(text)
+            file_mode(text)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_what_is_no_retry_policy_is_refused(text: str, reason: str) -> None:
 
 
 def test_a_megabyte_in_a_value_does_not_fill_the_message() -> None:
-    for read in (duration_s, size_bytes, truth, retry_policy, octal, count(0), choice('a')):
+    for read in (duration_s, size_bytes, boolean, retry_policy, file_mode, integer(0), choice('a')):
         with pytest.raises(ValueError, match=r'not|neither|none') as caught:
             read('z' * (1 << 20))
         assert len(str(caught.value)) < 200

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard import Spool, Switchboard, queue_defaults
 from switchboard.errors import ConfigError
-from switchboard.options import WORDS, QueueOptions, RetryPolicy, check_values
+from switchboard.options import CHOICES, QueueOptions, RetryPolicy, check_values
 
 WRONG: dict[str, list[Any]] = {
     'durability': ['Full', 'fast', None, True],
@@ -77,7 +77,7 @@ def test_each_option_of_some_words_has_those_that_its_annotation_gives_a_type_ch
     }
     for key, name in annotations.items():
         if name in literals:
-            assert set(WORDS[key]) == literals.pop(name)
+            assert set(CHOICES[key]) == literals.pop(name)
     assert not literals
 
 
