@@ -63,16 +63,16 @@ from switchboard.runner.api import (
     RunnerOptions,
     Serializers,
     Setting,
-    children_of,
-    clear_groups,
-    delegated_group,
+    delegated_cgroup,
     duration_s,
-    environment_of,
-    has_ended,
-    name_of,
     optional,
+    process_children,
+    process_environment,
+    process_has_ended,
+    process_name,
+    process_stat,
+    remove_empty_cgroups,
     signal_name,
-    stat_of,
     tagged_or_text,
 )
 
@@ -152,9 +152,9 @@ class Command(Runner):
             # What a program leaves behind becomes this process's child, and so is found.
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         # Where there is one, each message has a control group: nothing that is begun for it escapes from that.
-        self._groups_in = delegated_group()
+        self._groups_in = delegated_cgroup()
         if self._groups_in is not None:
-            clear_groups(self._groups_in)
+            remove_empty_cgroups(self._groups_in)
         program = self.setting['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
             raise ConfigError(f'there is no program {program!r} that could be run', key='command')
@@ -225,7 +225,7 @@ def _end_group(group: ControlGroup) -> None:
 
 
 def _left_running(living: Iterable[int]) -> LeftRunningError:
-    names = ', '.join(f'{name_of(pid) or "a process"} (pid {pid})' for pid in sorted(living))
+    names = ', '.join(f'{process_name(pid) or "a process"} (pid {pid})' for pid in sorted(living))
     return LeftRunningError(
         f'waits for processes of this message that cannot be ended: {names}',
         [[pid, _started(pid)] for pid in sorted(living)],
@@ -276,7 +276,7 @@ class ProcessTree:
     def __init__(self, mark: bytes) -> None:
         self._mark = b'%s=%s' % (MARK, mark)
         self._file = f'/{_file_prefix(mark)}'
-        self._before = set(children_of(os.getpid()))
+        self._before = set(process_children(os.getpid()))
 
     def end(self) -> None:
         """End all that was begun since this was made.
@@ -308,16 +308,17 @@ class ProcessTree:
 
     def _descendants(self) -> set[int]:
         found: set[int] = set()
-        waiting = [pid for pid in children_of(os.getpid()) if pid not in self._before]
+        waiting = [pid for pid in process_children(os.getpid()) if pid not in self._before]
         while waiting:
             pid = waiting.pop()
             # A daemon that an earlier message has left comes here when its parent ends.
             mark = next(
-                (one for one in environment_of(pid).split(b'\0') if one.startswith(MARK + b'=')), self._mark
+                (one for one in process_environment(pid).split(b'\0') if one.startswith(MARK + b'=')),
+                self._mark,
             )
             if pid not in found and mark == self._mark:
                 found.add(pid)
-                waiting += children_of(pid)
+                waiting += process_children(pid)
         return found
 
     def _marked(self) -> set[int]:
@@ -325,7 +326,7 @@ class ProcessTree:
         return {pid for pid in pids if pid != os.getpid() and self._is_marked(pid)}
 
     def _is_marked(self, pid: int) -> bool:
-        return self._mark in environment_of(pid).split(b'\0') or any(
+        return self._mark in process_environment(pid).split(b'\0') or any(
             self._file in link for link in _open_files(pid)
         )
 
@@ -355,7 +356,7 @@ def _file_prefix(mark: bytes) -> str:
 
 def _started(pid: int) -> int:
     """:return: when it was started, in ticks since the machine was; 0 if it has gone."""
-    stat = stat_of(pid)
+    stat = process_stat(pid)
     return int(stat[19]) if stat else 0
 
 
@@ -364,7 +365,7 @@ def _reap(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        return has_ended(pid)  # somebody else's
+        return process_has_ended(pid)  # somebody else's
 
 
 def _wait_for_one(pids: Collection[int]) -> None:

@@ -35,7 +35,7 @@ from switchboard.message.mail_envelope import (
     read_envelope,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
+from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, make_filebase, order_key_of
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, Naming
@@ -239,7 +239,7 @@ class Drop:
         key = order_key_of(metadata, door.order_key)
         digest, header = seal('mail', packed, self.body, SYSTEM_NAMER.unique(), key)
         priority = door.priority if request.priority is None else request.priority
-        self.filebase = name_of(when_ns, digest, priority)
+        self.filebase = make_filebase(when_ns, digest, priority)
         self.head = header + packed
 
     def _ready_at(self) -> int:

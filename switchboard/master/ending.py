@@ -41,8 +41,15 @@ from switchboard.events import event
 from switchboard.master.child import MARK, set_subreaper
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
-from switchboard.runner.control_group import kill_group_of
-from switchboard.status.processes import PROC, children_of, environment_of, has_ended, name_of, stat_of
+from switchboard.runner.control_group import kill_cgroup_of
+from switchboard.status.processes import (
+    PROC,
+    process_children,
+    process_environment,
+    process_has_ended,
+    process_name,
+    process_stat,
+)
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -62,7 +69,7 @@ def adopt() -> bool:
 
 def children() -> set[int]:
     """:return: the processes whose parent this one is."""
-    return set(children_of(os.getpid()))
+    return set(process_children(os.getpid()))
 
 
 def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
@@ -83,18 +90,18 @@ def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int
         except ProcessLookupError:
             pass
         except PermissionError:
-            kill_group_of(pid)  # another user's by now
+            kill_cgroup_of(pid)  # another user's by now
     return found
 
 
 def _belongs_to(pid: int, owner: int, living: Collection[int]) -> bool:
-    stat = stat_of(pid)
+    stat = process_stat(pid)
     if stat[:1] in ([], [b'Z'], [b'X']):
         return False  # it has ended, and is about to be waited for
     leaders = [int(number) for number in stat[2:4]]  # of its group and of its session
     if owner in leaders:
         return True
-    marked = marked_in(environment_of(pid))
+    marked = marked_in(process_environment(pid))
     return not any(each in living for each in (*leaders, marked[1] if marked else 0))
 
 
@@ -123,7 +130,7 @@ def end_all_of(spool: str) -> list[int]:
                 # First the descriptor, then the look: so it is this process that is looked at and ended.
                 descriptor = os.pidfd_open(int(name))
                 try:
-                    marked = marked_in(environment_of(int(name)))
+                    marked = marked_in(process_environment(int(name)))
                     if marked is not None and marked[0] == spool:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                         found.append(int(name))
@@ -134,7 +141,7 @@ def end_all_of(spool: str) -> list[int]:
 
 def describe(pid: int) -> str:
     """:return: the process as `status` names it."""
-    name = name_of(pid)
+    name = process_name(pid)
     return f'{pid} ({name})' if name else str(pid)
 
 
@@ -220,9 +227,9 @@ def _forget_held(pid: int, spool: str) -> list[tuple[str, list[str]]]:
 def _halts(pid: int) -> bool:
     give_up_s = time.monotonic() + HALT_S
     while time.monotonic() < give_up_s:
-        if stat_of(pid)[:1] in ([b'T'], [b't']):
+        if process_stat(pid)[:1] in ([b'T'], [b't']):
             return True
-        if has_ended(pid):
+        if process_has_ended(pid):
             return False
         time.sleep(LOOK_EVERY_S)
     return False

@@ -90,7 +90,7 @@ class Name:
         self.priority = priority
 
     def __str__(self) -> str:
-        return name_of(self.when_ns, self.digest, self.priority)
+        return make_filebase(self.when_ns, self.digest, self.priority)
 
 
 def format_when(when_ns: int) -> str:
@@ -98,7 +98,7 @@ def format_when(when_ns: int) -> str:
     return f'{when_ns // NS:010d}.{when_ns % NS:09d}'
 
 
-def name_of(when_ns: int, digest: str, priority: int = 0) -> str:
+def make_filebase(when_ns: int, digest: str, priority: int = 0) -> str:
     """:return: the filebase that says this."""
     digits = f'{when_ns:019d}'
     if priority:

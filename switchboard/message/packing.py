@@ -20,7 +20,7 @@ from switchboard.message.naming import (
     SLICE_DIGITS,
     Namer,
     digest_of,
-    name_of,
+    make_filebase,
     order_key_of,
     parse,
 )
@@ -118,7 +118,7 @@ class Packer:
         digest_tail = digest_tail or self.namer.unique()
         digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
-        name = name_of(when_ns, digest, priority)
+        name = make_filebase(when_ns, digest, priority)
         return EncodedEntry(name, _joined(header + packed_metadata, body), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes | LargeText]:
@@ -183,7 +183,7 @@ class Packer:
         # The history goes along: how often it failed counts in the next queue too.
         journal = _journal(entry, digest, () if record is None else (record,))
         parts = _joined(header + packed_metadata, entry.body, journal)
-        return EncodedEntry(name_of(when_ns, digest, old.priority), parts, modified_ns)
+        return EncodedEntry(make_filebase(when_ns, digest, old.priority), parts, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
         """Date an entry.

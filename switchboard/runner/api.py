@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from switchboard.message.typed_json import tagged_or_text
     from switchboard.options import RunnerOptions
     from switchboard.regular_file import open_regular
-    from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
+    from switchboard.runner.control_group import ControlGroup, delegated_cgroup, remove_empty_cgroups
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
     from switchboard.runner.unix_socket import listen_at
     from switchboard.status.processes import (
-        children_of,
-        environment_of,
-        has_ended,
-        name_of,
+        process_children,
+        process_environment,
+        process_has_ended,
+        process_name,
+        process_stat,
         signal_name,
-        stat_of,
     )
     from switchboard.store.layout import BAD
 
@@ -61,31 +61,31 @@ __all__ = [
     'Setting',
     'Template',
     'boolean',
-    'children_of',
     'choice',
-    'clear_groups',
-    'delegated_group',
+    'delegated_cgroup',
     'duration_s',
-    'environment_of',
     'event',
     'file_mode',
-    'has_ended',
     'integer',
     'is_loopback',
     'lazy_mail',
     'listen_at',
     'mail_bytes',
-    'name_of',
     'needs',
     'open_regular',
     'optional',
+    'process_children',
+    'process_environment',
+    'process_has_ended',
+    'process_name',
+    'process_stat',
     'read_secret',
     'refusal_level',
+    'remove_empty_cgroups',
     'retry_policy',
     'signal_name',
     'size_bytes',
     'split_from_line',
-    'stat_of',
     'tagged_or_text',
     'word_list',
 ]
@@ -106,11 +106,11 @@ __getattr__ = lazy(
         'switchboard.message.typed_json': 'tagged_or_text',
         'switchboard.options': 'RunnerOptions',
         'switchboard.regular_file': 'open_regular',
-        'switchboard.runner.control_group': 'ControlGroup clear_groups delegated_group',
+        'switchboard.runner.control_group': 'ControlGroup remove_empty_cgroups delegated_cgroup',
         'switchboard.runner.settings': 'Setting read_secret',
         'switchboard.runner.template': 'Template',
         'switchboard.runner.unix_socket': 'listen_at',
-        'switchboard.status.processes': 'children_of environment_of has_ended name_of signal_name stat_of',
+        'switchboard.status.processes': 'process_children process_environment process_has_ended process_name signal_name process_stat',
         'switchboard.store.layout': 'BAD',
     },
 )

@@ -30,7 +30,7 @@ LOOK_S = 0.1
 _MAX_BYTES = 1 << 20
 
 
-def own_group(pid: int | str = 'self') -> str | None:
+def cgroup_of(pid: int | str = 'self') -> str | None:
     """:return: the directory of a process's control group; None where there is no cgroup v2."""
     try:
         with open(f'{PROC}/{pid}/cgroup', encoding='utf-8', errors='surrogateescape') as file:
@@ -46,9 +46,9 @@ def own_group(pid: int | str = 'self') -> str | None:
     return None
 
 
-def delegated_group() -> str | None:
+def delegated_cgroup() -> str | None:
     """:return: the control group of this process, if it may make others below it."""
-    path = own_group()
+    path = cgroup_of()
     # The root of all groups cannot be ended, and is not ours.
     if path is None or not os.path.exists(f'{path}/{KILL}'):
         return None
@@ -149,12 +149,12 @@ def _write(path: str, text: bytes) -> None:
             os.close(fd)
 
 
-def kill_group_of(pid: int) -> bool:
+def kill_cgroup_of(pid: int) -> bool:
     """Kill a process that refuses signals by its group, if that is one of a message, below our own.
 
     :return: whether that could be tried.
     """
-    own, path = own_group(), own_group(pid)
+    own, path = cgroup_of(), cgroup_of(pid)
     if own is None or path is None:
         return False
     head, _, _ = path.removeprefix(own.rstrip('/')).lstrip('/').partition('/')
@@ -164,7 +164,7 @@ def kill_group_of(pid: int) -> bool:
     return True
 
 
-def clear_groups(base: str) -> None:
+def remove_empty_cgroups(base: str) -> None:
     """Take the groups away in which nothing is any more."""
     with contextlib.suppress(OSError):  # there is no such place
         for name in os.listdir(base):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from switchboard.status.processes import stat_of
+from switchboard.status.processes import process_stat
 from switchboard.store import layout
 
 RUN, OWN = layout.RUN, layout.MASTER
@@ -78,7 +78,7 @@ def has_our_title(pid: int) -> bool:
 def is_stopped_by_a_signal(pid: int) -> bool:
     """:return: whether a process of ours is in the state T; False also where that cannot be seen."""
     try:
-        return has_our_title(pid) and stat_of(pid)[0] in (b'T', b't')
+        return has_our_title(pid) and process_stat(pid)[0] in (b'T', b't')
     except (OSError, IndexError):
         return False
 
@@ -93,7 +93,7 @@ def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
     try:
         if not has_our_title(pid):
             return max(0.0, by_the_wall_clock_s)
-        ticks = int(stat_of(pid)[19])
+        ticks = int(process_stat(pid)[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
     except (OSError, ValueError, IndexError, AttributeError):
         return max(0.0, by_the_wall_clock_s)

@@ -11,7 +11,7 @@ PROC = '/proc'
 MAX_ENVIRON_BYTES = 4 << 20
 
 
-def children_of(pid: int) -> list[int]:
+def process_children(pid: int) -> list[int]:
     """:return: the processes whose parent it is."""
     found: list[int] = []
     with contextlib.suppress(OSError):  # it has gone
@@ -20,22 +20,22 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def stat_of(pid: int) -> list[bytes]:
+def process_stat(pid: int) -> list[bytes]:
     """:return: the fields of its ``stat`` behind its name: the state, the parent, the group, the session ..."""
     return _read(pid, 'stat').rpartition(b')')[2].split()
 
 
-def has_ended(pid: int) -> bool:
+def process_has_ended(pid: int) -> bool:
     """:return: whether it has gone, or waits only to be waited for."""
-    return stat_of(pid)[:1] in ([], [b'Z'], [b'X'])
+    return process_stat(pid)[:1] in ([], [b'Z'], [b'X'])
 
 
-def environment_of(pid: int) -> bytes:
+def process_environment(pid: int) -> bytes:
     """:return: its environment, with a zero byte between two variables."""
     return _read(pid, 'environ', MAX_ENVIRON_BYTES)
 
 
-def name_of(pid: int) -> str:
+def process_name(pid: int) -> str:
     """:return: the name that it goes by."""
     return _read(pid, 'comm').decode('utf-8', 'replace').strip()
 

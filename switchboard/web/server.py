@@ -133,7 +133,7 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> socket.socket |
     return found
 
 
-def name_of(listening: socket.socket) -> str:
+def listening_address(listening: socket.socket) -> str:
     """:return: where it listens, as `DeskSettings.listen` says it.
 
     :raises ConfigError: at a Unix socket that has no path.

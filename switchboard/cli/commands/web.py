@@ -81,13 +81,15 @@ def web(installation: Installation, **options: Any) -> None:
     """
     try:
         from switchboard.web.desk import Desk
-        from switchboard.web.server import activated, listener, make_server, name_of, where
+        from switchboard.web.server import activated, listener, listening_address, make_server, where
         from switchboard.web.settings import DeskSettings
     except ImportError as error:
         raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
     passed = activated()
     with _by_its_option():
-        settings = DeskSettings.of(**options | ({} if passed is None else {'listen': name_of(passed)}))
+        settings = DeskSettings.of(
+            **options | ({} if passed is None else {'listen': listening_address(passed)})
+        )
     path = installation.config_path
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)

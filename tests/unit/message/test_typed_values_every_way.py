@@ -19,7 +19,7 @@ from switchboard.errors import PermanentFailure, TemporaryFailure
 from switchboard.message.entry import read_entry
 from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.metadata import ALWAYS
-from switchboard.message.naming import name_of
+from switchboard.message.naming import make_filebase
 from switchboard.message.typed_json import is_equal
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.headers import HeaderIndex, HeaderMatch
@@ -181,7 +181,9 @@ def test_a_program_that_writes_files_by_itself(spool: Spool) -> None:
     metadata, body = rest[:metadata_length], rest[metadata_length:]
     digest = '0' * 40
     header = pack_header('json', len(metadata), len(body), digest, content_checksum(metadata, body))
-    (Path(queue.queue_directory) / (name_of(10**18, digest) + '.pck')).write_bytes(header + metadata + body)
+    (Path(queue.queue_directory) / (make_filebase(10**18, digest) + '.pck')).write_bytes(
+        header + metadata + body
+    )
     assert_same(*take(spool, 'in'))
 
 

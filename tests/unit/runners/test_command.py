@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import ConfigError
-from switchboard.runner.control_group import delegated_group, own_group
+from switchboard.runner.control_group import cgroup_of, delegated_cgroup
 from switchboard.runners.command import (
     LEFT_RUNNING,
     MAX_COMPLAINT_BYTES,
@@ -435,7 +435,7 @@ def test_a_message_waits_for_a_program_that_has_become_another_users(
 @pytest.fixture
 def delegated() -> Iterator[Path]:
     """A control group that has been handed over to somebody without rights of his own."""
-    below = own_group()
+    below = cgroup_of()
     place = None if below is None else Path(below, f'switchboard-tests-{os.getpid()}')
     try:
         assert place is not None, 'no cgroup v2 is mounted'
@@ -512,11 +512,11 @@ def test_what_has_become_another_users_ends_with_its_control_group(
 def test_without_a_group_of_its_own_a_runner_makes_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr('switchboard.runner.control_group.own_group', lambda: str(tmp_path))
-    assert delegated_group() is None  # the root of all groups, which has no such files
+    monkeypatch.setattr('switchboard.runner.control_group.cgroup_of', lambda: str(tmp_path))
+    assert delegated_cgroup() is None  # the root of all groups, which has no such files
     (tmp_path / 'cgroup.kill').touch()
     (tmp_path / 'cgroup.procs').touch()
-    given = delegated_group()
+    given = delegated_cgroup()
     assert given == str(tmp_path) or os.path.isdir('/run/systemd/system')
 
 
