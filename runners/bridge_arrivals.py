@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Outcome, Publication, Serializers
+from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Publication, PublishOutcome, Serializers
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Arrival(NamedTuple):
     """A message, its stored entries, and why it is in bad or nowhere."""
 
     delivery: Delivery
-    outcome: Outcome
+    outcome: PublishOutcome
     reason: str = ''
 
 
@@ -88,7 +88,7 @@ class Arrivals:
             if self._decoded_bytes >= GROUP_BYTES:
                 break
         deliveries = deliveries[: len(publications)]
-        outcomes: list[Outcome] = []
+        outcomes: list[PublishOutcome] = []
         for _, alike in groupby(publications, key=lambda publication: publication.key is None):
             # Those without an id must not pass those with one.
             outcomes += self._spool.publish_many(list(alike))
@@ -185,14 +185,14 @@ class Arrivals:
         return metadata
 
 
-def _arrived(delivery: Delivery, publication: Publication, outcome: Outcome) -> Arrival:
+def _arrived(delivery: Delivery, publication: Publication, outcome: PublishOutcome) -> Arrival:
     if isinstance(outcome, SwitchboardError):
         return Arrival(delivery, outcome, str(outcome))
     reason = str(publication.metadata['reason']) if tuple(publication.queues) == (BAD,) else ''
     return Arrival(delivery, outcome, reason)
 
 
-def _is_hopeless(outcome: Outcome, publication: Publication) -> bool:
+def _is_hopeless(outcome: PublishOutcome, publication: Publication) -> bool:
     is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TROUBLE)
     return is_refused and tuple(publication.queues) != (BAD,)
 

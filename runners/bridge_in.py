@@ -24,7 +24,7 @@ from switchboard.runner.api import (
     choice,
     event,
     integer,
-    refusal_level,
+    refusal_log_level,
 )
 from switchboard.runners.bridge_arrivals import Arrivals
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
@@ -207,7 +207,7 @@ class FromBroker(Bridge):
         trouble, level = '', logging.INFO
         for delivery, outcome, reason in self._arrivals.store(wanted):
             if isinstance(outcome, SwitchboardError):
-                trouble, level = trouble or reason, max(level, refusal_level(outcome))
+                trouble, level = trouble or reason, max(level, refusal_log_level(outcome))
                 continue
             done.append(delivery)
             about = {'runner': self.name, 'id': delivery.message_id}

@@ -24,7 +24,7 @@ from switchboard.runner.api import (
     boolean,
     choice,
     duration_s,
-    needs,
+    install_advice,
     read_secret,
     word_list,
 )
@@ -182,7 +182,7 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
         from switchboard.brokers import connect
         from switchboard.brokers.url import read_broker_url
     except ImportError as error:
-        raise ConfigError(needs('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
+        raise ConfigError(install_advice('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
     broker = read_broker_url(setting['url'])
     if setting['heartbeat'] is not None:
         broker = dataclasses.replace(broker, heartbeat_s=setting['heartbeat'])

@@ -58,14 +58,15 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.runner.api import (
-    Allowance,
     ControlGroup,
     RunnerOptions,
     Serializers,
     Setting,
+    TimeLimit,
     delegated_cgroup,
     duration_s,
     optional,
+    plain_json,
     process_children,
     process_environment,
     process_has_ended,
@@ -73,7 +74,6 @@ from switchboard.runner.api import (
     process_stat,
     remove_empty_cgroups,
     signal_name,
-    tagged_or_text,
 )
 
 TEMPORARY = range(71, 76)
@@ -239,7 +239,7 @@ def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
     always, ``SWITCHBOARD_METADATA`` is all of the metadata as JSON with types, and ``SWITCHBOARD_META_<KEY>`` one value each: the items
     of a list one a line.  Values longer than 32 KiB are left out.
     """
-    variables = {'METADATA': json.dumps(tagged_or_text(msgdata))}
+    variables = {'METADATA': json.dumps(plain_json(msgdata))}
     for key, value in msgdata.items():
         word = ''.join(char if char.isascii() and char.isalnum() else '_' for char in key).upper()
         if isinstance(value, list):
@@ -454,13 +454,13 @@ class Program:
         :raises CommandError: it writes without end.
         """
         self.timeout_s = timeout_s
-        allowed = Allowance(timeout_s)
+        limit = TimeLimit(timeout_s)
         ended = os.pidfd_open(self.process.pid)
         try:
             poll = select.poll()
             poll.register(ended, select.POLLIN)
-            while not poll.poll(int(allowed.wait_s() * 1000) + 1):
-                if allowed.left_s() <= 0:
+            while not poll.poll(int(limit.wait_s() * 1000) + 1):
+                if limit.remaining_s() <= 0:
                     self.is_late = True
                     self._end()
                     return

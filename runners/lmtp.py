@@ -35,8 +35,8 @@ from typing import Any, ClassVar, cast
 from switchboard import AsyncRunner
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.runner.api import (
-    Outcome,
     Publication,
+    PublishOutcome,
     RunnerOptions,
     Setting,
     Template,
@@ -44,8 +44,8 @@ from switchboard.runner.api import (
     event,
     file_mode,
     integer,
-    listen_at,
-    refusal_level,
+    listen_at_unix_socket,
+    refusal_log_level,
     size_bytes,
     word_list,
 )
@@ -99,12 +99,12 @@ class Store:
         self._spool = spool
         # One thread, because a spool is not made for two.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='lmtp-store')
-        self.waiting: list[tuple[Sequence[Publication], asyncio.Future[list[Outcome]]]] = []
+        self.waiting: list[tuple[Sequence[Publication], asyncio.Future[list[PublishOutcome]]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
+    async def put(self, publications: Sequence[Publication]) -> list[PublishOutcome]:
         """Return when they are on the disk, or are not going to be."""
-        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[PublishOutcome]] = asyncio.get_running_loop().create_future()
         self.waiting.append((publications, future))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run())
@@ -205,7 +205,7 @@ class Lmtp(AsyncRunner):
             raise self._wrong('only one instance can listen on a path')
         try:
             # The one before may still listen.
-            listener = listen_at(path, self.setting['socket_mode'], takes_over=True)
+            listener = listen_at_unix_socket(path, self.setting['socket_mode'], takes_over=True)
         except OSError as error:
             raise self._wrong(f'{path}: {error.strerror or error}') from error
         self._paths[path] = os.stat(path).st_ino
@@ -232,10 +232,10 @@ class Lmtp(AsyncRunner):
         if self.stopping and not self.connections:
             self._all_gone.set()
 
-    def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
+    def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
         """See `Server`."""
         if isinstance(outcome, SwitchboardError):
-            level = refusal_level(outcome)
+            level = refusal_log_level(outcome)
             if level > logging.INFO:
                 self.slot.error(str(outcome))
             event(log, level, None, 'not stored', recipients=','.join(recipients), error=outcome)

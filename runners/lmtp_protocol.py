@@ -16,9 +16,9 @@ try:
     from aiosmtpd.lmtp import LMTP
     from aiosmtpd.smtp import Envelope
 except ImportError as error:
-    from switchboard.runner.api import needs
+    from switchboard.runner.api import install_advice
 
-    raise ImportError(needs('the LMTP door', 'aiosmtpd', 'lmtp')) from error
+    raise ImportError(install_advice('the LMTP door', 'aiosmtpd', 'lmtp')) from error
 
 from switchboard.errors import (
     MessageTooLargeError,
@@ -28,7 +28,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.runner.api import Outcome, Publication, event, lazy_mail
+from switchboard.runner.api import Publication, PublishOutcome, event, mail_from_bytes
 
 log = logging.getLogger('switchboard.runner')
 
@@ -102,7 +102,7 @@ class Server(Protocol):
         """:return: the metadata of the copy for some recipients."""
         ...
 
-    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
+    async def put(self, publications: Sequence[Publication]) -> list[PublishOutcome]:
         """Return when they are on the disk, or are not going to be."""
         ...
 
@@ -110,7 +110,7 @@ class Server(Protocol):
         """A client is gone."""
         ...
 
-    def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
+    def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
         """Tell the log and the scoreboard what became of a mail."""
         ...
 
@@ -134,7 +134,7 @@ def _is_text(address: str) -> bool:
     return not any('\ud800' <= one <= '\udfff' for one in address)
 
 
-def reply(outcome: Outcome) -> str:
+def reply(outcome: PublishOutcome) -> str:
     """:return: the reply for a recipient whose mail had this outcome."""
     if not isinstance(outcome, SwitchboardError):
         stored = ', '.join(f'{queue}/{filebase}' for queue, filebase in outcome.items())
@@ -280,7 +280,7 @@ class Connection(LMTP):
         recipients = [str(address) for address in envelope.rcpt_tos]
         # As a pipe or a file would have given it.
         assert isinstance(envelope.content, bytes)
-        mail = lazy_mail(envelope.content.replace(b'\r\n', b'\n'))
+        mail = mail_from_bytes(envelope.content.replace(b'\r\n', b'\n'))
         by_route: dict[tuple[str, ...], list[str]] = {}
         for address, route in zip(recipients, envelope.routes, strict=True):
             by_route.setdefault(route, []).append(address)

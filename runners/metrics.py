@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from switchboard import Runner
 from switchboard.errors import ConfigError
-from switchboard.runner.api import Setting, duration_s, needs, word_list
+from switchboard.runner.api import Setting, duration_s, install_advice, word_list
 
 if TYPE_CHECKING:
     from switchboard.metrics.exporter import Exporter
@@ -44,7 +44,7 @@ class Metrics(Runner):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
                 raise
-            reason = needs('a runner of class `metrics`', 'prometheus-client', 'metrics')
+            reason = install_advice('a runner of class `metrics`', 'prometheus-client', 'metrics')
             raise ConfigError(reason, key='class') from error
         self.exporter = exporter_of(self.spool, self.setting['budget'])
         try:

@@ -59,7 +59,7 @@ from switchboard.runner.api import (
     integer,
     is_loopback,
     mail_bytes,
-    open_regular,
+    open_regular_file,
     optional,
     read_secret,
     split_from_line,
@@ -201,7 +201,7 @@ class Smtp(Runner):
             raise ConfigError('its first line is empty', key='password_file')
         try:
             if setting['tls_ca']:
-                open_regular(setting['tls_ca']).close()
+                open_regular_file(setting['tls_ca']).close()
             self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
         except OSError as error:
             raise ConfigError(f'cannot be used: {error}', key='tls_ca') from error

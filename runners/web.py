@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from switchboard import AsyncRunner
 from switchboard.errors import ConfigError
-from switchboard.runner.api import Setting, boolean, event, file_mode, needs, word_list
+from switchboard.runner.api import Setting, boolean, event, file_mode, install_advice, word_list
 
 log = logging.getLogger('switchboard.web')
 
@@ -54,7 +54,9 @@ class Web(AsyncRunner):
             from switchboard.web.server import listener, make_server
             from switchboard.web.settings import DeskSettings
         except ImportError as error:
-            raise ConfigError(needs('the desk', error.name or 'starlette', 'web'), key='class') from error
+            raise ConfigError(
+                install_advice('the desk', error.name or 'starlette', 'web'), key='class'
+            ) from error
         if self.options.instances > 1:
             raise ConfigError('there is one desk', key='instances')
         own = self.settings.keys() - AsyncRunner.settings.keys()

@@ -1,4 +1,4 @@
-"""The time, as an argument, the waits that double, and the time that something may take.
+"""The time, as an argument, the waits that double, and time limits.
 
 Whatever needs the time is given a clock by its constructor, so that a test turns the hands instead of waiting.
 """
@@ -42,12 +42,12 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
-# Between two looks whether an allowance is over, and how late a look may be for the time before it to count.
+# Between two looks whether a time limit is over, and how late a look may be for the time before it to count.
 LOOK_S, LATE_S = 1.0, 1.0
 
 
-class Allowance:
-    """The time that something may take, without the time in which this process itself was stopped, or frozen with its machine.
+class TimeLimit:
+    """A time limit that does not count the time in which this process itself was stopped, or frozen with its machine.
 
     A look is due after `wait_s`.  One that comes much later says that the process was frozen, and counts as one second: so work that keeps
     the process from looking ends as well, if later.
@@ -57,22 +57,24 @@ class Allowance:
 
     def __init__(self, seconds: float | None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._left_s = float('inf') if seconds is None else seconds
+        self._remaining_s = float('inf') if seconds is None else seconds
         self._looked_s = monotonic()
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Look: count the time since the last look.
 
         :return: how much is left; 0 if it is over.
         """
         now_s = self._monotonic()
         passed_s, self._looked_s = now_s - self._looked_s, now_s
-        self._left_s = max(0.0, self._left_s - (passed_s if passed_s <= LOOK_S + LATE_S else LOOK_S))
-        return self._left_s
+        self._remaining_s = max(
+            0.0, self._remaining_s - (passed_s if passed_s <= LOOK_S + LATE_S else LOOK_S)
+        )
+        return self._remaining_s
 
     def wait_s(self) -> float:
         """:return: how long to wait until the next look."""
-        return min(self._left_s, LOOK_S)
+        return min(self._remaining_s, LOOK_S)
 
 
 # What a full or failing disk is given before the next try: the first wait, and the last.

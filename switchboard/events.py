@@ -48,7 +48,7 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
     log.log(level, '%s', text, exc_info=exc_info, extra=extra, stacklevel=2)
 
 
-def refusal_level(error: object) -> int:
+def refusal_log_level(error: object) -> int:
     """:return: the level of a line about a message that was not let in: an operator has closed its queue, or a limit of the queue says so; all else is a fault."""
     if isinstance(error, QueuePausedError):
         return logging.INFO

@@ -12,12 +12,12 @@ import sys
 DISTRIBUTION = 'switchboard-queue'
 
 
-def needs(what: str, library: str, extra: str) -> str:
+def install_advice(what: str, library: str, extra: str) -> str:
     """:return: the advice where a library is missing, with the command that brings it."""
-    return f'{what} needs the library {library}, which is not installed: {how_to_install(extra)}'
+    return f'{what} needs the library {library}, which is not installed: {install_command(extra)}'
 
 
-def how_to_install(extra: str, *, package: str | None = None) -> str:
+def install_command(extra: str, *, package: str | None = None) -> str:
     """:return: the command that adds the libraries of an extra to the copy that is at work.
 
     :param package: the directory of that copy; only tests name another.

@@ -42,7 +42,7 @@ def _there(found: T | None) -> T:
     return found
 
 
-def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+def open_regular_file(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to be read; links are followed.
 
     :raises OSError: it cannot be opened, or is no regular file.

@@ -36,11 +36,11 @@ __all__ = ['connect', 'need_library']
 def need_library(url: BrokerUrl) -> None:
     """:raises ConfigError: the library for a broker is not installed."""
     from switchboard.errors import ConfigError
-    from switchboard.installing import needs
+    from switchboard.installing import install_advice
 
     library, extra = {'rabbitmq': ('amqp', 'kombu'), 'redis': ('redis', 'redis')}[url.kind]
     if importlib.util.find_spec(library) is None:
-        raise ConfigError(needs(f'a queue on {url.kind}', library, extra), key='url')
+        raise ConfigError(install_advice(f'a queue on {url.kind}', library, extra), key='url')
 
 
 def connect(url: str | BrokerUrl, **keys: Any) -> Connection:

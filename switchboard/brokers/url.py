@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from switchboard.config.units import choice, integer, is_loopback
 from switchboard.config.url_options import UrlOption, absolute_path, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'
 KINDS = {'amqp': RABBITMQ, 'amqps': RABBITMQ, 'pyamqp': RABBITMQ, 'redis': REDIS, 'rediss': REDIS}
@@ -54,13 +54,13 @@ class Tls(NamedTuple):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_certs is not None:
             with _reading('ssl_ca_certs', self.ca_certs):
-                open_regular(self.ca_certs).close()
+                open_regular_file(self.ca_certs).close()
                 context.load_verify_locations(self.ca_certs)
         if self.certfile is not None:
             for option, path in (('ssl_certfile', self.certfile), ('ssl_keyfile', self.keyfile)):
                 if path is not None:
                     with _reading(option, path):
-                        open_regular(path).close()
+                        open_regular_file(path).close()
             with _reading('ssl_certfile', self.certfile):
                 # A key that is encrypted is an error: nobody is there to be asked for the password.
                 context.load_cert_chain(self.certfile, self.keyfile, password='')

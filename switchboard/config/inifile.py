@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 
 # Twice what 100,000 bindings take.  A larger file is no configuration, and reading it would only eat memory.
 MAX_FILE_BYTES = 16 << 20
@@ -109,7 +109,7 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
 def read_file(path: Path) -> bytes:
     """:raises ConfigError: the file cannot be read, is no regular file, or is larger than 16 MiB."""
     try:
-        with open_regular(path) as stream:
+        with open_regular_file(path) as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from switchboard.errors import ConfigError
-from switchboard.installing import needs
+from switchboard.installing import install_advice
 from switchboard.options import QueueOptions
 
 IMPLEMENTATION = 'switchboard.brokers.attach'
@@ -28,7 +28,9 @@ def load() -> ModuleType:
     except ImportError as error:
         if (error.name or '').partition('.')[0] == 'switchboard':
             raise
-        raise ConfigError(needs('a queue on a broker', error.name or 'kombu', 'kombu'), key='url') from error
+        raise ConfigError(
+            install_advice('a queue on a broker', error.name or 'kombu', 'kombu'), key='url'
+        ) from error
 
 
 def free(config: Any, name: str, keys: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ def store_once(
     :raises SwitchboardError: it could not be stored.
     """
     _add_site_packages()
-    from switchboard.message.mail import lazy_mail
+    from switchboard.message.mail import mail_from_bytes
     from switchboard.spool.spool import Spool
 
     known = _configured(spool, config)
@@ -93,7 +93,7 @@ def store_once(
             queue, **{key: value for key, value in vars(door).items() if key != 'queue'}
         )
     at_commit()
-    return found.enqueue(lazy_mail(body), metadata)
+    return found.enqueue(mail_from_bytes(body), metadata)
 
 
 def _add_site_packages() -> None:

@@ -41,7 +41,7 @@ class Publication(NamedTuple):
 
 
 # Where each message went, filebases by queue, or why it is nowhere.
-Outcome = dict[str, str] | SwitchboardError
+PublishOutcome = dict[str, str] | SwitchboardError
 
 
 class Queues(Keys, Protocol):
@@ -50,12 +50,12 @@ class Queues(Keys, Protocol):
     def __getitem__(self, name: str) -> Switchboard: ...
 
 
-def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Outcome]:
+def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[PublishOutcome]:
     """Store messages.
 
     :return: the outcome of each, in the same order; where its key was known, the filebase of the first.
     """
-    outcomes: list[Outcome] = [{} for _ in publications]
+    outcomes: list[PublishOutcome] = [{} for _ in publications]
     # One queue: a rename is all it takes.  Several, or a key: a hand-off, so that no crash leaves it in some of them, or
     # stored and not remembered.
     single: dict[str, list[tuple[int, PreparedEntry]]] = {}
@@ -87,7 +87,7 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Out
     return outcomes
 
 
-def _forget_ways(outcomes: Sequence[Outcome]) -> None:
+def _forget_ways(outcomes: Sequence[PublishOutcome]) -> None:
     """Drop the tracebacks of errors: their frames would keep the files written beside, which would be counted as unpublished."""
     for outcome in outcomes:
         error: BaseException | None = outcome if isinstance(outcome, SwitchboardError) else None
@@ -122,7 +122,7 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Handoff, dict[str, s
 
 
 def _with_room(
-    queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]
+    queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[PublishOutcome]
 ) -> list[tuple[int, PreparedEntry]]:
     """:return: the messages for which there is room, made where it has to be: each stands for itself."""
     there = []
@@ -136,7 +136,9 @@ def _with_room(
     return there
 
 
-def _publish(queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
+def _publish(
+    queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[PublishOutcome]
+) -> None:
     try:
         sync = queue.options.durability == 'full'
         publish([item for _, item in items], queue.pool, queue.disk, sync=sync, flush=queue.options.flush)

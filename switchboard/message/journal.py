@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError, UnserializableError
-from switchboard.message.typed_json import dump_json, load_json, tagged_or_text
+from switchboard.message.typed_json import dump_json, load_json, plain_json
 
 Record = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def dump_record(record: Record) -> bytes:
     try:
         return dump_json(record, 'record')
     except UnserializableError:
-        return dump_json(tagged_or_text(record), 'record')
+        return dump_json(plain_json(record), 'record')
 
 
 def load_record(text: bytes) -> Record | None:

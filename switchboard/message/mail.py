@@ -212,7 +212,7 @@ def _remake(cls: type[Message], state: dict[str, Any]) -> Any:
     return mail
 
 
-def lazy_mail(raw: bytes, *, modern: bool = False, cls: type[Message] | None = None) -> Message:
+def mail_from_bytes(raw: bytes, *, modern: bool = False, cls: type[Message] | None = None) -> Message:
     """:return: a mail that holds `raw` and parses it when somebody looks; an ``EmailMessage`` if `modern`.
 
     :param cls: the class that it is to be an instance of instead.

@@ -23,7 +23,7 @@ from zope.interface.adapter import AdapterRegistry
 
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
-from switchboard.message.mail import lazy_mail, mail_bytes
+from switchboard.message.mail import mail_bytes, mail_from_bytes
 from switchboard.message.mail import message_class as class_named
 from switchboard.message.typed_json import advice, dump_json, load_json, type_name
 
@@ -123,7 +123,7 @@ class MailSerializer:
             raise UnserializableError(f'mail: it cannot be flattened: {error!r}') from error
 
     def loads(self, body: bytes) -> Message:
-        return lazy_mail(body, modern=self.modern, cls=self.message_class)
+        return mail_from_bytes(body, modern=self.modern, cls=self.message_class)
 
 
 @implementer(ISerializer)
@@ -315,9 +315,9 @@ def _optional(kind: str, pickle_classes: Sequence[str]) -> Serializer:
         try:
             return library_serializer(kind)
         except ImportError as error:
-            from switchboard.installing import needs
+            from switchboard.installing import install_advice
 
-            raise ConfigError(needs(f'kind {kind!r}', kind, kind), key='accept') from error
+            raise ConfigError(install_advice(f'kind {kind!r}', kind, kind), key='accept') from error
     raise ConfigError(
         f'no such kind: {kind!r}; there are mail, bytes, text, json, msgpack, yaml, pickle and mailman',
         key='accept',

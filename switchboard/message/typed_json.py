@@ -245,16 +245,16 @@ def tagged(value: Any, what: str = 'message') -> Any:
         raise UnserializableError(f'{what}: {_TOO_DEEP}') from error
 
 
-def tagged_or_text(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Make plain JSON of any value, for people and for logs: a value that cannot be written is put as text."""
     try:
         return tagged(value)
     except UnserializableError:
         pass
     if isinstance(value, Mapping):
-        return {str(key): tagged_or_text(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [tagged_or_text(item) for item in value]
+        return [plain_json(item) for item in value]
     return value if isinstance(value, (int, str)) else str(value)
 
 

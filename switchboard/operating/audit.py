@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from switchboard.events import event
 from switchboard.message.journal import load_record
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
@@ -99,7 +99,7 @@ def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
     for name in (ACTS, OLD_ACTS):
         lines: list[bytes] = []
         # Not there yet, or another user's.
-        with contextlib.suppress(OSError), open_regular(directory / RUN / name) as stream:
+        with contextlib.suppress(OSError), open_regular_file(directory / RUN / name) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
             lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()
         for line in filter(None, reversed(lines)):

@@ -35,7 +35,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
 from switchboard.message.naming import CLAIMED, CLOCK_SLACK_NS, PRESERVED, READY, with_when
 from switchboard.message.serializers import Raw, family
-from switchboard.message.typed_json import tagged_or_text
+from switchboard.message.typed_json import plain_json
 from switchboard.operating.actions import check_is_worked_on
 from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import timestamp
@@ -295,7 +295,7 @@ def difference(before: Content, after: Content) -> list[str]:
 
 def _metadata_lines(content: Content) -> list[str]:
     return [
-        f'{key}: {json.dumps(tagged_or_text(value), ensure_ascii=False, sort_keys=True)}'
+        f'{key}: {json.dumps(plain_json(value), ensure_ascii=False, sort_keys=True)}'
         for key, value in sorted(content.metadata.items())
     ]
 

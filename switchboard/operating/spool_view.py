@@ -18,7 +18,7 @@ from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name, is_queue_name
 from switchboard.operating.finding import Found, find
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
@@ -126,7 +126,7 @@ def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
     found = {}
     for flag in FLAGS:
         try:
-            with open_regular(directory / RUN / flag / queue) as stream:
+            with open_regular_file(directory / RUN / flag / queue) as stream:
                 content = load_record(stream.read(MAX_FLAG_BYTES))
         except FileNotFoundError:
             continue

@@ -10,7 +10,7 @@ from switchboard.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from switchboard.clock import Allowance, Backoff
+    from switchboard.clock import Backoff, TimeLimit
     from switchboard.config.units import (
         boolean,
         choice,
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
         size_bytes,
         word_list,
     )
-    from switchboard.events import event, refusal_level
-    from switchboard.handoff.publish_many import Outcome, Publication
-    from switchboard.installing import needs
-    from switchboard.message.mail import lazy_mail, mail_bytes
+    from switchboard.events import event, refusal_log_level
+    from switchboard.handoff.publish_many import Publication, PublishOutcome
+    from switchboard.installing import install_advice
+    from switchboard.message.mail import mail_bytes, mail_from_bytes
     from switchboard.message.mail_envelope import split_from_line
     from switchboard.message.naming import HIGHEST_PRIORITY, NS
     from switchboard.message.serializers import Serializers
-    from switchboard.message.typed_json import tagged_or_text
+    from switchboard.message.typed_json import plain_json
     from switchboard.options import RunnerOptions
-    from switchboard.regular_file import open_regular
+    from switchboard.regular_file import open_regular_file
     from switchboard.runner.control_group import ControlGroup, delegated_cgroup, remove_empty_cgroups
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
-    from switchboard.runner.unix_socket import listen_at
+    from switchboard.runner.unix_socket import listen_at_unix_socket
     from switchboard.status.processes import (
         process_children,
         process_environment,
@@ -51,42 +51,42 @@ __all__ = [
     'BAD',
     'HIGHEST_PRIORITY',
     'NS',
-    'Allowance',
     'Backoff',
     'ControlGroup',
-    'Outcome',
     'Publication',
+    'PublishOutcome',
     'RunnerOptions',
     'Serializers',
     'Setting',
     'Template',
+    'TimeLimit',
     'boolean',
     'choice',
     'delegated_cgroup',
     'duration_s',
     'event',
     'file_mode',
+    'install_advice',
     'integer',
     'is_loopback',
-    'lazy_mail',
-    'listen_at',
+    'listen_at_unix_socket',
     'mail_bytes',
-    'needs',
-    'open_regular',
+    'mail_from_bytes',
+    'open_regular_file',
     'optional',
+    'plain_json',
     'process_children',
     'process_environment',
     'process_has_ended',
     'process_name',
     'process_stat',
     'read_secret',
-    'refusal_level',
+    'refusal_log_level',
     'remove_empty_cgroups',
     'retry_policy',
     'signal_name',
     'size_bytes',
     'split_from_line',
-    'tagged_or_text',
     'word_list',
 ]
 
@@ -94,22 +94,22 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
-        'switchboard.clock': 'Allowance Backoff',
+        'switchboard.clock': 'TimeLimit Backoff',
         'switchboard.config.units': 'boolean choice duration_s file_mode integer is_loopback optional retry_policy size_bytes word_list',
-        'switchboard.events': 'event refusal_level',
-        'switchboard.handoff.publish_many': 'Outcome Publication',
-        'switchboard.installing': 'needs',
-        'switchboard.message.mail': 'lazy_mail mail_bytes',
+        'switchboard.events': 'event refusal_log_level',
+        'switchboard.handoff.publish_many': 'PublishOutcome Publication',
+        'switchboard.installing': 'install_advice',
+        'switchboard.message.mail': 'mail_from_bytes mail_bytes',
         'switchboard.message.mail_envelope': 'split_from_line',
         'switchboard.message.naming': 'HIGHEST_PRIORITY NS',
         'switchboard.message.serializers': 'Serializers',
-        'switchboard.message.typed_json': 'tagged_or_text',
+        'switchboard.message.typed_json': 'plain_json',
         'switchboard.options': 'RunnerOptions',
-        'switchboard.regular_file': 'open_regular',
+        'switchboard.regular_file': 'open_regular_file',
         'switchboard.runner.control_group': 'ControlGroup remove_empty_cgroups delegated_cgroup',
         'switchboard.runner.settings': 'Setting read_secret',
         'switchboard.runner.template': 'Template',
-        'switchboard.runner.unix_socket': 'listen_at',
+        'switchboard.runner.unix_socket': 'listen_at_unix_socket',
         'switchboard.status.processes': 'process_children process_environment process_has_ended process_name signal_name process_stat',
         'switchboard.store.layout': 'BAD',
     },

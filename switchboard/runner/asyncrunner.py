@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-from switchboard.clock import Allowance
+from switchboard.clock import TimeLimit
 from switchboard.errors import RunnerError
 from switchboard.interfaces import ITransaction
 from switchboard.runner.runner import Hook, Runner, is_ended_by_interrupt
@@ -45,12 +45,12 @@ def _concurrency(text: str) -> int:
 _work: ContextVar[Work | None] = ContextVar('work', default=None)
 
 
-class _TimeLimit:
+class _Timeout:
     """`asyncio.timeout`, without the time in which the process was frozen."""
 
     def __init__(self, seconds: float) -> None:
         self._timeout = asyncio.timeout(None)
-        self._allowed = Allowance(seconds)
+        self._limit = TimeLimit(seconds)
         self._next_look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
@@ -63,10 +63,10 @@ class _TimeLimit:
         await self._timeout.__aexit__(*exception)
 
     def _look_later(self) -> None:
-        self._next_look = asyncio.get_running_loop().call_later(self._allowed.wait_s(), self._look)
+        self._next_look = asyncio.get_running_loop().call_later(self._limit.wait_s(), self._look)
 
     def _look(self) -> None:
-        if self._allowed.left_s() > 0:
+        if self._limit.remaining_s() > 0:
             self._look_later()
         else:
             self._timeout.reschedule(0)
@@ -235,9 +235,7 @@ class AsyncRunner(Runner):
         self._not_begun.discard(work)
         try:
             with work:
-                async with (
-                    _TimeLimit(self.options.max_seconds) if self.options.max_seconds else nullcontext()
-                ):
+                async with _Timeout(self.options.max_seconds) if self.options.max_seconds else nullcontext():
                     result = await self.dispose(work.taken.msg, work.taken.msgdata)
                 work.returned(result)
         except BaseException:

@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from switchboard.clock import Clock
 from switchboard.errors import ConfigError, RunnerError, UnknownQueueError
-from switchboard.installing import needs
+from switchboard.installing import install_advice
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import first_digest
 from switchboard.message.metadata import with_keys
@@ -138,7 +138,7 @@ class Runner:
         try:
             from switchboard.runner.tracing import Tracing
         except ModuleNotFoundError as error:
-            reason = needs('tracing', 'opentelemetry-api', 'tracing')
+            reason = install_advice('tracing', 'opentelemetry-api', 'tracing')
             raise ConfigError(reason, section=f'runner.{self.name}', key='tracing') from error
         self._settler.tracing = Tracing(self.options, self._part)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 from switchboard.suggestions import did_you_mean
 
 # A password is shorter; a longer text is another file.
@@ -72,7 +72,7 @@ def read_secret(path: str | None, section: str | None = None) -> str:
     if not path:
         raise ConfigError('names the file with the password; give it', section=section, key='password_file')
     try:
-        with TextIOWrapper(open_regular(path), encoding='utf-8') as file:
+        with TextIOWrapper(open_regular_file(path), encoding='utf-8') as file:
             return file.readline(MAX_SECRET_CHARACTERS).rstrip('\r\n')
     except (OSError, ValueError) as error:
         raise ConfigError(f'cannot be read: {error}', section=section, key='password_file') from error

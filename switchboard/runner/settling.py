@@ -25,7 +25,7 @@ from switchboard.errors import (
     QueuePausedError,
     ResultError,
 )
-from switchboard.events import AT_WORK, event, refusal_level
+from switchboard.events import AT_WORK, event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import Record
 from switchboard.message.naming import NS, digest_of, parse
@@ -467,7 +467,7 @@ class Settler:
             queue.release(filebase, record=record)
         elif verdict.outcome == 'requeued':
             # Of a batch that meets one trouble, one line tells of it.
-            level = logging.DEBUG if self.trouble.is_on() else refusal_level(verdict.error)
+            level = logging.DEBUG if self.trouble.is_on() else refusal_log_level(verdict.error)
             alone_s = self.trouble.met_with(filebase, verdict.error)
             wait_s = alone_s or self.trouble.wait_s
             event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)

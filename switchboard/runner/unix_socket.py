@@ -13,7 +13,7 @@ import socket
 import stat
 
 
-def listen_at(path: str, mode: int, *, takes_over: bool = False) -> socket.socket:
+def listen_at_unix_socket(path: str, mode: int, *, takes_over: bool = False) -> socket.socket:
     """Listen at a path, in the place of a socket that nobody listens at; of nothing else.
 
     :param mode: the permissions of the socket.

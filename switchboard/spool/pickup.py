@@ -26,14 +26,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
-from switchboard.events import event, refusal_level
+from switchboard.events import event, refusal_log_level
 from switchboard.filestore import FileStore
 from switchboard.handoff.commit import commit_all
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
-from switchboard.message.mail import lazy_mail
+from switchboard.message.mail import mail_from_bytes
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
 from switchboard.message.naming import CLAIMED, NS, PLAIN_SUFFIX, SLICE_DIGITS, UNIQUE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
@@ -194,7 +194,7 @@ class Pickup:
                     group.append((dropped, handoff))
         except (QueueError, OSError) as error:
             self._waiting.clear()
-            self._complain(f'nothing is taken in: {error}', refusal_level(error))
+            self._complain(f'nothing is taken in: {error}', refusal_log_level(error))
         return group
 
     def _open(self, folder: Folder, name: str) -> Dropped | None:
@@ -262,7 +262,7 @@ class Pickup:
         try:
             handoff.add(
                 self._queue,
-                self._queue.prepare(lazy_mail(content), metadata, digest_tail=dropped.digest_tail),
+                self._queue.prepare(mail_from_bytes(content), metadata, digest_tail=dropped.digest_tail),
             )
         except (ContentDisallowedError, MessageTooLargeError) as error:
             self._refuse(dropped, error.reason)
@@ -278,7 +278,7 @@ class Pickup:
                 event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
-                self._complain(f'{dropped.name}: not taken in: {error}', refusal_level(error))
+                self._complain(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
         return len(group) - len(failed)
 
     def _refuse(self, dropped: Dropped, reason: str) -> None:

@@ -28,7 +28,7 @@ from switchboard.errors import (
 )
 from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
 from switchboard.handoff.handoff import Handoff, KeyedOutput
-from switchboard.handoff.publish_many import Outcome, Publication, publish_many
+from switchboard.handoff.publish_many import Publication, PublishOutcome, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
@@ -410,13 +410,13 @@ class Spool:
             # Deleted since it was looked at: perhaps there is a new one of that name; if not, this says so.
             return self[name].enqueue(msg, metadata)
 
-    def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
+    def publish_many(self, publications: Sequence[Publication]) -> list[PublishOutcome]:
         """Store many messages with the flushes of one, each in all of its queues or in none.
 
         :return: the outcome of each, in the same order: filebases by queue, or the error.
         """
         if self._has_remote_queues:
-            outcomes: list[Outcome] = remote_queues.load().publish_many(self, publications)
+            outcomes: list[PublishOutcome] = remote_queues.load().publish_many(self, publications)
             return outcomes
         return publish_many(self, publications)
 

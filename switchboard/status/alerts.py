@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from switchboard.clock import Allowance
+from switchboard.clock import TimeLimit
 from switchboard.events import event
 from switchboard.status import log
 
@@ -244,7 +244,7 @@ def tell(
         return False
     finally:
         os.close(reading)
-    said, is_late = _listen(process, Allowance(limit_s))
+    said, is_late = _listen(process, TimeLimit(limit_s))
     if is_late:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -257,20 +257,20 @@ def tell(
     return True
 
 
-def _listen(process: subprocess.Popen[bytes], allowed: Allowance) -> tuple[str, bool]:
+def _listen(process: subprocess.Popen[bytes], limit: TimeLimit) -> tuple[str, bool]:
     """:return: the end of what it said, and whether its time is over."""
     assert process.stdout is not None
     said, is_open = b'', True
     with process.stdout as stream:
         while process.poll() is None or is_open:
-            if allowed.left_s() <= 0:
+            if limit.remaining_s() <= 0:
                 return _text(said), process.poll() is None
             if not is_open:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(allowed.wait_s())
+                    process.wait(limit.wait_s())
                 continue
             # Something that it has left in the background may keep the stream open: its own end is what counts.
-            readable, _, _ = select.select([stream], [], [], min(allowed.wait_s(), 0.1))
+            readable, _, _ = select.select([stream], [], [], min(limit.wait_s(), 0.1))
             if readable:
                 chunk = os.read(stream.fileno(), 65536)
                 said, is_open = (said + chunk)[-MAX_SAID_BYTES:], bool(chunk)

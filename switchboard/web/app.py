@@ -34,7 +34,7 @@ from switchboard.errors import (
     UnknownEntryError,
     UnknownQueueError,
 )
-from switchboard.installing import needs
+from switchboard.installing import install_advice
 from switchboard.operating.audit import MAX_REASON, Operator
 from switchboard.operating.text import system_advice, system_words
 from switchboard.web import entry_pages, openapi, pages
@@ -345,7 +345,7 @@ class Routes:
             from switchboard.metrics.collector import render
             from switchboard.metrics.counting import NO_ERROR, Count
         except ImportError:
-            return Json({'error': needs('/metrics', 'prometheus-client', 'metrics')}, 404)
+            return Json({'error': install_advice('/metrics', 'prometheus-client', 'metrics')}, 404)
         survey = self.desk.surveyor.last
         rows = survey.bad.by.get('error', ())
         errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}

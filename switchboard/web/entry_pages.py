@@ -14,7 +14,7 @@ from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
 from switchboard.message.naming import is_filebase, order
-from switchboard.message.typed_json import tagged_or_text
+from switchboard.message.typed_json import plain_json
 from switchboard.operating.editing import differences
 from switchboard.operating.entry_fields import (
     UNTELLABLE,
@@ -214,7 +214,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),
         'home': _or_none(lambda: seen.home),
-        'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
+        'metadata': json.loads(json.dumps(plain_json(metadata), default=str)),
         'history': _history(found, seen, patterns),
         'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
         'content': describe(found, seen.kind),

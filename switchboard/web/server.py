@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from switchboard.errors import ConfigError
-from switchboard.runner.unix_socket import listen_at
+from switchboard.runner.unix_socket import listen_at_unix_socket
 from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.identity import PEER
@@ -100,7 +100,7 @@ def listener(desk: Desk) -> socket.socket:
     settings = desk.settings
     try:
         if settings.is_unix:
-            return listen_at(settings.listen, settings.socket_mode)
+            return listen_at_unix_socket(settings.listen, settings.socket_mode)
         return _tcp(*settings.address)
     except OSError as error:
         raise ConfigError(f'{settings.listen}: {error.strerror or error}', key='listen') from error

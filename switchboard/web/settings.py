@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 
 COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')
 # Keys of metadata whose values are not shown; `*` stands for any text, and case does not count.
@@ -146,7 +146,7 @@ def read_users(path: Path | str | None) -> dict[str, str]:
     if not path:
         return {}
     try:
-        with TextIOWrapper(open_regular(path), encoding='utf-8') as file:
+        with TextIOWrapper(open_regular_file(path), encoding='utf-8') as file:
             if os.fstat(file.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
                 raise ConfigError(f'{path} can be read by everybody: chmod 640', key='users_file')
             # A password may hold what `splitlines` takes for an end besides.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import installing
-from switchboard.installing import how_to_install, needs
+from switchboard.installing import install_advice, install_command
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +23,20 @@ def _no_uv(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_checkout_is_installed_in_place() -> None:
     root = Path(installing.__file__).parent.parent
-    assert shlex.split(how_to_install('kombu')) == [
+    assert shlex.split(install_command('kombu')) == [
         *(sys.executable, '-m', 'pip', 'install', '-e', f'{root}[kombu]')
     ]
 
 
 def test_an_environment_has_a_pip_of_its_own() -> None:
     package = Path(sysconfig.get_path('purelib')) / 'switchboard'
-    assert shlex.split(how_to_install('yaml', package=str(package))) == [
+    assert shlex.split(install_command('yaml', package=str(package))) == [
         *(sys.executable, '-m', 'pip', 'install', 'switchboard-queue[yaml]')
     ]
 
 
 def test_a_target_directory_is_named(tmp_path: Path) -> None:
-    command = shlex.split(how_to_install('lmtp', package=str(tmp_path / 'switchboard')))
+    command = shlex.split(install_command('lmtp', package=str(tmp_path / 'switchboard')))
     assert command[3:] == ['install', '--target', str(tmp_path), 'switchboard-queue[lmtp]']
 
 
@@ -54,17 +54,17 @@ def test_what_another_installer_made_is_its_own(
     (tmp_path / file).write_text(content)
     monkeypatch.setattr(sys, 'prefix', str(tmp_path))
     monkeypatch.setattr(sysconfig, 'get_path', lambda name: str(tmp_path / 'lib'))
-    command = how_to_install('kombu', package=str(tmp_path / 'lib' / 'switchboard'))
+    command = install_command('kombu', package=str(tmp_path / 'lib' / 'switchboard'))
     assert command == f"{beginning}'switchboard-queue[kombu]'"
 
 
 def test_what_a_user_has_for_himself_stays_his(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, 'prefix', sys.base_prefix)
     package = Path(site.getusersitepackages()) / 'switchboard'
-    assert '--user' in shlex.split(how_to_install('kombu', package=str(package)))
+    assert '--user' in shlex.split(install_command('kombu', package=str(package)))
 
 
 def test_the_library_is_named_and_what_needs_it() -> None:
-    assert needs('a bridge', 'amqp', 'kombu').startswith(
+    assert install_advice('a bridge', 'amqp', 'kombu').startswith(
         'a bridge needs the library amqp, which is not installed: '
     )

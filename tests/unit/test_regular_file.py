@@ -16,7 +16,7 @@ from switchboard.config.inifile import read_file
 from switchboard.errors import SwitchboardError
 from switchboard.operating.audit import recent
 from switchboard.operating.spool_view import flags_of
-from switchboard.regular_file import open_regular
+from switchboard.regular_file import open_regular_file
 from switchboard.runner.settings import read_secret
 from switchboard.store.layout import ACTS, RUN
 from switchboard.web.settings import read_users
@@ -87,12 +87,12 @@ def test_a_link_is_followed_and_nothing_stays_open(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('x')
     (tmp_path / 'link').symlink_to('file')
     opened = Opened()
-    with open_regular(tmp_path / 'link') as stream:
+    with open_regular_file(tmp_path / 'link') as stream:
         assert stream.read() == b'x'
     with pytest.raises(OSError, match='is not a regular file'):
-        open_regular(tmp_path)
+        open_regular_file(tmp_path)
     with pytest.raises(ValueError, match='null'):
-        open_regular('a\0b')
+        open_regular_file('a\0b')
     assert opened() == []
 
 

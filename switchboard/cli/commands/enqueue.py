@@ -49,9 +49,9 @@ def make_message(content: bytes, kind: str) -> Any:
     :raises UnserializableError: the content is not of that kind.
     """
     if kind == 'mail':
-        from switchboard.message.mail import lazy_mail
+        from switchboard.message.mail import mail_from_bytes
 
-        return lazy_mail(content)
+        return mail_from_bytes(content)
     try:
         if kind == 'text':
             return content.decode('utf-8')

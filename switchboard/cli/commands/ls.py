@@ -26,7 +26,7 @@ from switchboard.cli.output import (
     write_table,
 )
 from switchboard.message.naming import NS, is_on_hold, order
-from switchboard.message.typed_json import tagged_or_text
+from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import METADATA, Criteria, select
@@ -138,7 +138,7 @@ class Line:
         if name in self._described:
             return self._described[name]
         value = entry.metadata().get(name.removeprefix(METADATA), '')
-        return value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
+        return value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
 
     @cached_property
     def _described(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from switchboard.cli.context import Installation, verb
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import print_note, write_bytes
 from switchboard.errors import SwitchboardError
-from switchboard.installing import needs
+from switchboard.installing import install_advice
 from switchboard.operating.spool_view import SpoolView
 
 
@@ -63,7 +63,9 @@ def metrics(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
             raise
-        raise SwitchboardError(needs('`switchboard metrics`', 'prometheus-client', 'metrics')) from error
+        raise SwitchboardError(
+            install_advice('`switchboard metrics`', 'prometheus-client', 'metrics')
+        ) from error
     if listen is not None and textfile is not None:
         raise click.UsageError('give --listen or --textfile')
     directory, config = installation.existing_directory(), installation.config_or_none

@@ -19,7 +19,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, is_on_hold
-from switchboard.message.typed_json import parse_json, tagged_or_text
+from switchboard.message.typed_json import parse_json, plain_json
 from switchboard.operating.entry_fields import (
     UNTELLABLE,
     LockHolders,
@@ -135,8 +135,8 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
 def _whole_fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
     fields = entry_fields(seen, time.time_ns(), LockHolders())
     fields['damage'] = entry.damage.reason if entry.damage else None
-    fields['metadata'] = tagged_or_text(_metadata(entry))
-    fields['history'] = tagged_or_text(list(entry.records))
+    fields['metadata'] = plain_json(_metadata(entry))
+    fields['history'] = plain_json(list(entry.records))
     return fields | body_fields(_mail_header(entry) if headers else entry.body)
 
 
@@ -198,7 +198,7 @@ def _metadata_lines(entry: Entry) -> Iterator[str]:
     yield _bold('metadata') + ('' if shown else ' none')
     width = max((len(one_line(key)) for key in shown), default=0)
     for key, value in shown.items():
-        yield f'  {one_line(key):<{width}}  {escape_terminal(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
+        yield f'  {one_line(key):<{width}}  {escape_terminal(json.dumps(plain_json(value), ensure_ascii=False))}'
 
 
 def _record_lines(record: Record, before: str) -> Iterator[str]:
@@ -220,7 +220,7 @@ def _record_lines(record: Record, before: str) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
     return json.dumps(text, ensure_ascii=False) if ' ' in text and isinstance(value, str) else text
 
 

@@ -14,7 +14,7 @@ import click
 from switchboard.cli.context import Installation, verb
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError, SwitchboardError
-from switchboard.installing import needs
+from switchboard.installing import install_advice
 
 
 class MissingLibraryError(SwitchboardError):
@@ -84,7 +84,7 @@ def web(installation: Installation, **options: Any) -> None:
         from switchboard.web.server import activated, listener, listening_address, make_server, where
         from switchboard.web.settings import DeskSettings
     except ImportError as error:
-        raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
+        raise MissingLibraryError(install_advice('the desk', error.name or 'starlette', 'web')) from error
     passed = activated()
     with _by_its_option():
         settings = DeskSettings.of(

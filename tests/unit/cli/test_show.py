@@ -11,7 +11,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit
-from switchboard.message.mail import lazy_mail
+from switchboard.message.mail import mail_from_bytes
 from tests.helpers.commands import fail, succeed, switchboard
 
 NASTY = b'\x1b]0;owned\x07\x1b[2J\xc2\x9b31m\r over \xe2\x80\xae\xff\x00'
@@ -61,7 +61,7 @@ def test_nothing_of_a_message_acts_on_the_terminal(spool: Spool, kind: str) -> N
     text = NASTY.decode('utf-8', 'replace')
     msg = {
         'bytes': NASTY,
-        'mail': lazy_mail(b'Subject: ' + NASTY + b'\n\n' + NASTY),
+        'mail': mail_from_bytes(b'Subject: ' + NASTY + b'\n\n' + NASTY),
         'text': text,
         'json': {text: text},
     }

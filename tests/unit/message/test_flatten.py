@@ -21,7 +21,7 @@ from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
 from switchboard.message.flatten import flatten, parse
-from switchboard.message.mail import lazy_mail, mail_bytes
+from switchboard.message.mail import mail_bytes, mail_from_bytes
 
 SAMPLES = sorted((Path(__file__).parents[3] / 'docs' / 'samples').glob('*.eml'))
 PARTS = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\nbefore\r\n--b\r\n%s\r\n--b--\r\nafter\r\n'
@@ -132,7 +132,7 @@ STRANGE = ['\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\x85', '\u2028', '\u2029']
 def test_what_ends_a_line_for_python_alone_ends_no_field(strange: str, modern: bool) -> None:
     line = f'Subject: hi{strange}Bcc: eve@example.com'.encode()
     raw = line + b'\nTo: ann@example.com\n\nbody\n'
-    mail = lazy_mail(raw, modern=modern)
+    mail = mail_from_bytes(raw, modern=modern)
     mail['X-Seen'] = 'yes'
     assert mail_bytes(mail) == line + b'\nTo: ann@example.com\nX-Seen: yes\n\nbody\n'
     made = Message()
@@ -265,7 +265,7 @@ class TestExact:
     @example(b'Content-Type: multipart/mixed; boundary=b\n\n--b\nFrom x\nA: b\n\nc\n--b--\n', False)
     @example(SIGNED.replace(b'\r\n', b'\n'), True)
     def test_a_mail_that_was_looked_at_is_what_it_was(self, raw: bytes, modern: bool) -> None:
-        mail = lazy_mail(raw, modern=modern)
+        mail = mail_from_bytes(raw, modern=modern)
         with contextlib.suppress(ValueError, LookupError, IndexError, AttributeError):  # the library's own
             look(mail)
         assert mail_bytes(mail) == raw
@@ -278,7 +278,7 @@ class TestExact:
     @example(b'From x\n\n', True)
     def test_a_field_more_is_that_field_and_nothing_else(self, raw: bytes, looked_at: bool) -> None:
         raw = b'Subject: x\n' + raw
-        mail = lazy_mail(raw)
+        mail = mail_from_bytes(raw)
         if looked_at:
             look(mail)
         mail['X-New'] = 'yes'
@@ -310,7 +310,7 @@ class TestExact:
     def test_a_field_more_in_a_part_is_that_field_and_nothing_else(self, raw: bytes, end: bytes) -> None:
         raw = raw.replace(b'\n', end)
         for number in range(2):
-            mail = lazy_mail(raw)
+            mail = mail_from_bytes(raw)
             part = list(mail.walk())[number]
             part['X-New'] = 'yes'
             assert mail_bytes(mail).replace(b'X-New: yes' + end, b'') == raw
@@ -320,7 +320,7 @@ class TestExact:
         self, end: bytes
     ) -> None:
         raw = b'Content-Type: message/rfc822\nFrom what I hear\n\nA: b\nC: d\n\nbody\n'.replace(b'\n', end)
-        mail = lazy_mail(raw)
+        mail = mail_from_bytes(raw)
         inner = list(mail.walk())[1]
         assert mail_bytes(mail) == raw
         inner['X-New'] = 'yes'
@@ -340,13 +340,15 @@ class TestExact:
     )
     def test_an_empty_line_that_divides_two_headers_stays(self, raw: bytes, end: bytes, modern: bool) -> None:
         raw = raw.replace(b'\n', end)
-        for number in range(len(list(lazy_mail(raw).walk()))):
-            mail = lazy_mail(raw, modern=modern)
+        for number in range(len(list(mail_from_bytes(raw).walk()))):
+            mail = mail_from_bytes(raw, modern=modern)
             part = list(mail.walk())[number]
             part['X-New'] = 'yes'
             after = mail_bytes(mail)
             assert after.replace(b'X-New: yes' + end, b'') == raw
-            assert [one['X-New'] for one in lazy_mail(after, modern=modern).walk()].index('yes') == number
+            assert [one['X-New'] for one in mail_from_bytes(after, modern=modern).walk()].index(
+                'yes'
+            ) == number
             part.set_unixfrom('From z@y Thu Nov 26 10:00:00 2026')
             part['X-New'] = 'again'
             assert b'\nX-New: again' in mail_bytes(mail)
@@ -357,11 +359,11 @@ class TestExact:
         self, end: bytes, modern: bool
     ) -> None:
         raw = b'Content-Type: message/global' + end
-        mail = lazy_mail(raw, modern=modern)
+        mail = mail_from_bytes(raw, modern=modern)
         list(mail.walk())[1]['X-New'] = 'yes'
         after = mail_bytes(mail)
         assert after.startswith(raw + end + b'X-New: yes')
-        assert [part['X-New'] for part in lazy_mail(after, modern=modern).walk()] == [None, 'yes']
+        assert [part['X-New'] for part in mail_from_bytes(after, modern=modern).walk()] == [None, 'yes']
 
     @given(st.lists(st.sampled_from(LINES), max_size=10), st.integers(0, 9), st.booleans(), st.booleans())
     def test_a_field_more_anywhere_keeps_all_other_bytes(
@@ -369,7 +371,7 @@ class TestExact:
     ) -> None:
         end = b'\r\n' if crlf else b'\n'
         raw = b''.join(line + end for line in (b'a: b', b'Content-Type: message/rfc822', *lines))
-        mail = lazy_mail(raw, modern=modern)
+        mail = mail_from_bytes(raw, modern=modern)
         try:
             parts = list(mail.walk())
         except (ValueError, LookupError, AttributeError, TypeError):
@@ -396,31 +398,33 @@ class TestExact:
         self, lines: list[bytes], number: int, end: bytes, is_cut: bool
     ) -> None:
         raw = end.join((b'a: b', b'Content-Type: message/rfc822', *lines, b'' if not is_cut else b'--B'))
-        mail = lazy_mail(raw)
+        mail = mail_from_bytes(raw)
         parts = list(mail.walk())
         parts[number % len(parts)]['X-New'] = 'yes'
         headers = [part.items() for part in parts]
-        assert [part.items() for part in lazy_mail(mail_bytes(mail)).walk()] == headers
+        assert [part.items() for part in mail_from_bytes(mail_bytes(mail)).walk()] == headers
 
     @pytest.mark.parametrize('payload', ['A: b\n', '\n', ' folded\n', 'From x\nA: b\n', 'From : a\n'])
     @pytest.mark.parametrize('raw', [b'Subject: x\nno field\n', b'no field\n', b'', b'Subject: x'])
     def test_a_text_that_takes_the_place_of_one_without_an_empty_line_is_no_header(
         self, raw: bytes, payload: str
     ) -> None:
-        mail = lazy_mail(raw)
+        mail = mail_from_bytes(raw)
         headers = mail.items()
         mail.set_payload(payload)
-        after = lazy_mail(mail_bytes(mail))
+        after = mail_from_bytes(mail_bytes(mail))
         assert (after.items(), after.get_payload()) == (headers, payload)
 
     def test_a_part_that_loses_its_last_field_is_a_part(self) -> None:
-        mail = lazy_mail(b'Content-Type: multipart/mixed; boundary=B\n\n--B\nA: b\n--B\nC: d\n\ntwo\n--B--\n')
+        mail = mail_from_bytes(
+            b'Content-Type: multipart/mixed; boundary=B\n\n--B\nA: b\n--B\nC: d\n\ntwo\n--B--\n'
+        )
         del mail.get_payload(0)['A']
-        after = lazy_mail(mail_bytes(mail))
+        after = mail_from_bytes(mail_bytes(mail))
         assert [part.items() for part in after.get_payload()] == [[], [('C', 'd')]]
 
     def test_of_equal_fields_the_one_that_was_changed_changes(self) -> None:
-        mail = lazy_mail(b'A:  b\nA: b\nA:b\nC: d\n\nbody\n')
+        mail = mail_from_bytes(b'A:  b\nA: b\nA:b\nC: d\n\nbody\n')
         mail.replace_header('A', 'other')
         assert mail_bytes(mail) == b'A: other\nA: b\nA:b\nC: d\n\nbody\n'
 
@@ -428,14 +432,14 @@ class TestExact:
     def test_a_field_that_goes_takes_its_own_bytes_along(self, number: int) -> None:
         fields = [b'A:1\r\n', b'B:  2\r\n\t3 \r\n', b'C : 4\x0b\r\n'.replace(b'C :', b'C:')]
         body = SIGNED.partition(b'\r\n')[2]
-        mail = lazy_mail(b''.join(fields) + body)
+        mail = mail_from_bytes(b''.join(fields) + body)
         look(mail)
         del mail['ABC'[number]]
         del fields[number]
         assert mail_bytes(mail) == b''.join(fields) + body
 
     def test_a_field_of_a_part_that_changes_leaves_all_others(self) -> None:
-        mail = lazy_mail(SIGNED)
+        mail = mail_from_bytes(SIGNED)
         [signed, signature] = mail.get_payload()
         signature.replace_header('Content-Type', 'application/x-other')
         assert mail_bytes(mail) == SIGNED.replace(b'application/pgp-signature', b'application/x-other')
@@ -450,7 +454,7 @@ class TestExact:
         )
 
     def test_a_footer_of_a_mailing_list_leaves_the_parts_before_it(self) -> None:
-        mail = lazy_mail(SIGNED)
+        mail = mail_from_bytes(SIGNED)
         assert mail.is_multipart()
         mail.attach(MIMEText('footer'))
         after = mail_bytes(mail)
@@ -472,7 +476,7 @@ class TestExact:
         assert SIGNED in mail_bytes(outer)
 
     def test_a_part_that_moves_to_another_mail_is_what_it_was(self) -> None:
-        signed = lazy_mail(SIGNED).get_payload(0)
+        signed = mail_from_bytes(SIGNED).get_payload(0)
         outer = MIMEMultipart(boundary='new')
         outer.attach(signed)
         start, end = (
@@ -485,6 +489,6 @@ class TestExact:
         'duplicate', [copy.deepcopy, copy.copy, lambda mail: pickle.loads(pickle.dumps(mail))]
     )
     def test_a_copy_is_written_as_it_was(self, duplicate: Any) -> None:
-        mail = lazy_mail(SIGNED)
+        mail = mail_from_bytes(SIGNED)
         look(mail)
         assert mail_bytes(duplicate(mail)) == SIGNED

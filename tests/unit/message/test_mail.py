@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.message.mail import lazy_mail, mail_bytes
+from switchboard.message.mail import mail_bytes, mail_from_bytes
 
 PLAIN = b'From: a@example.com\nSubject: hello\nTo: b@example.com\n\nworld\n'
 EIGHT_BIT = b'Subject: caf\xc3\xa9\nX: \xff\n\n\xe4\xf6\xfc\0\r\n'
@@ -124,7 +124,7 @@ def modern(request: pytest.FixtureRequest) -> bool:
 class TestUntouched:
     @given(mails, st.booleans())
     def test_the_bytes_are_the_same_ones(self, raw: bytes, modern: bool) -> None:
-        msg = lazy_mail(raw, modern=modern)
+        msg = mail_from_bytes(raw, modern=modern)
         assert mail_bytes(msg) is raw
         with contextlib.suppress(Exception):  # the library cannot read every odd header
             _ = msg['subject'], msg.keys(), msg.get_content_type(), str(msg)
@@ -134,7 +134,7 @@ class TestUntouched:
     def test_as_bytes_gives_them_with_a_from_line_if_that_is_asked_for(
         self, raw: bytes, modern: bool
     ) -> None:
-        msg = lazy_mail(raw, modern=modern)
+        msg = mail_from_bytes(raw, modern=modern)
         has_from_line = raw.startswith(b'From ')
         assert msg.as_bytes(unixfrom=has_from_line) is raw
         if has_from_line:
@@ -144,7 +144,7 @@ class TestUntouched:
             assert msg.as_bytes(unixfrom=True).startswith(b'From nobody ')
 
     def test_nothing_is_parsed_before_somebody_looks(self, modern: bool) -> None:
-        msg = lazy_mail(PLAIN, modern=modern)
+        msg = mail_from_bytes(PLAIN, modern=modern)
         assert isinstance(msg, EmailMessage if modern else Message)
         assert '_headers' not in vars(msg)
         assert msg['subject'] == 'hello'
@@ -154,16 +154,16 @@ class TestUntouched:
 class TestTheSameToWhoeverLooks:
     @pytest.mark.parametrize('raw', SAMPLES)
     def test_samples(self, raw: bytes, modern: bool) -> None:
-        assert view(lazy_mail(raw, modern=modern)) == view(eager_mail(raw, modern=modern))
+        assert view(mail_from_bytes(raw, modern=modern)) == view(eager_mail(raw, modern=modern))
 
     @given(mails, st.booleans())
     def test_any_mail(self, raw: bytes, modern: bool) -> None:
         # The end of the list first: the views before would have parsed the mail.
-        assert view(lazy_mail(raw, modern=modern))[::-1] == view(eager_mail(raw, modern=modern))[::-1]
+        assert view(mail_from_bytes(raw, modern=modern))[::-1] == view(eager_mail(raw, modern=modern))[::-1]
 
     def test_an_attribute_that_there_is_not_is_not_there(self, modern: bool) -> None:
         with pytest.raises(AttributeError, match='colour'):
-            lazy_mail(PLAIN, modern=modern).colour  # noqa: B018 - to ask for it is the test
+            mail_from_bytes(PLAIN, modern=modern).colour  # noqa: B018 - to ask for it is the test
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
@@ -225,7 +225,7 @@ class TestTouched:
     def test_what_may_change_a_mail_has_it_written_anew(
         self, name: str, looked_at: bool, modern: bool
     ) -> None:
-        msg, eager = lazy_mail(MULTIPART.replace(b'Rec', b'Subject: s\nRec', 1), modern=modern), None
+        msg, eager = mail_from_bytes(MULTIPART.replace(b'Rec', b'Subject: s\nRec', 1), modern=modern), None
         eager = eager_mail(mail_bytes(msg), modern=modern)
         if looked_at:
             assert msg.is_multipart()
@@ -242,7 +242,7 @@ class TestTouched:
     @pytest.mark.parametrize('name', MODERN_CHANGES)
     @pytest.mark.parametrize('raw', [PLAIN, MULTIPART, NESTED])
     def test_so_do_the_methods_of_the_modern_class(self, name: str, raw: bytes) -> None:
-        pair = lazy_mail(raw, modern=True), eager_mail(raw, modern=True)
+        pair = mail_from_bytes(raw, modern=True), eager_mail(raw, modern=True)
         outcomes = []
         for msg in pair:
             try:
@@ -260,7 +260,7 @@ class TestTouched:
         assert methods(Message) - READING - CHANGES.keys() == set()
 
     def test_flattening_with_a_policy_is_no_change(self, modern: bool) -> None:
-        msg = lazy_mail(BROKEN, modern=modern)
+        msg = mail_from_bytes(BROKEN, modern=modern)
         assert msg.as_bytes(policy=msg.policy.clone(linesep='\r\n')) != BROKEN
         assert msg.as_string()
         assert mail_bytes(msg) is BROKEN
@@ -268,7 +268,7 @@ class TestTouched:
     def test_the_standard_librarys_own_flattening_works_on_it(self, modern: bool) -> None:
         flat = BytesIO()
         BytesGenerator(flat, policy=email.policy.SMTP if modern else None).flatten(
-            lazy_mail(PLAIN, modern=modern)
+            mail_from_bytes(PLAIN, modern=modern)
         )
         assert flat.getvalue() == (PLAIN.replace(b'\n', b'\r\n') if modern else PLAIN)
 
@@ -279,7 +279,7 @@ class TestCopies:
     def test_a_deep_copy_is_a_mail_of_its_own(
         self, duplicate: Callable[[Any], Any], looked_at: bool, modern: bool
     ) -> None:
-        msg = lazy_mail(PLAIN, modern=modern)
+        msg = mail_from_bytes(PLAIN, modern=modern)
         if looked_at:
             assert msg['subject'] == 'hello'
         other = duplicate(msg)
@@ -290,7 +290,7 @@ class TestCopies:
     @pytest.mark.parametrize('looked_at', [False, True])
     def test_a_shallow_copy_shares_what_an_eager_one_would_share(self, looked_at: bool, modern: bool) -> None:
         pairs = []
-        for msg in (lazy_mail(MULTIPART, modern=modern), eager_mail(MULTIPART, modern=modern)):
+        for msg in (mail_from_bytes(MULTIPART, modern=modern), eager_mail(MULTIPART, modern=modern)):
             if looked_at:
                 assert msg.is_multipart()
             other = copy.copy(msg)
@@ -311,7 +311,7 @@ class TestCopies:
                 sent.append(text)
                 return {}
 
-        msg = lazy_mail(b'Bcc: c@example.com\n' + PLAIN, modern=modern)
+        msg = mail_from_bytes(b'Bcc: c@example.com\n' + PLAIN, modern=modern)
         Client().send_message(msg, 'a@example.com', ['b@example.com'])
         assert sent == [PLAIN.replace(b'\n', b'\r\n')]
         assert msg['bcc'] == 'c@example.com'
@@ -340,7 +340,7 @@ class TestWriting:
 )
 @pytest.mark.parametrize('modern', [False, True])
 def test_to_look_at_a_header_parses_no_more_than_the_headers(raw: bytes, modern: bool) -> None:
-    mail = lazy_mail(raw, modern=modern)
+    mail = mail_from_bytes(raw, modern=modern)
     policy = email.policy.default if modern else email.policy.compat32
     assert mail.items() == email.message_from_bytes(raw, policy=policy).items()
     assert '_payload' not in mail.__dict__

@@ -16,7 +16,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import ConfigError
-from switchboard.message.mail import lazy_mail, mail_bytes, message_class
+from switchboard.message.mail import mail_bytes, mail_from_bytes, message_class
 from switchboard.options import QueueOptions
 from switchboard.testing import MemorySpool
 from tests.helpers.configurations import load
@@ -125,7 +125,7 @@ def test_it_is_stored_from_its_fields_and_comes_back_as_its_class(queue: Any) ->
 
 
 def test_a_mail_of_another_class_comes_back_as_the_one_that_is_named(queue: Any) -> None:
-    for mail in (make(Message), make(EmailMessage), lazy_mail(RAW)):
+    for mail in (make(Message), make(EmailMessage), mail_from_bytes(RAW)):
         msg, _ = queue.dequeue(queue.enqueue(mail))
         assert isinstance(msg, Post)
         assert msg.sender == 'ann@example.com'
@@ -148,20 +148,20 @@ def test_a_modern_one_too(tmp_path: Path) -> None:
 def test_parts_are_of_the_class_as_the_parser_makes_them() -> None:
     outer = MIMEMultipart()
     outer.attach(MIMEText('one'))
-    mail = lazy_mail(mail_bytes(outer), cls=Post)
+    mail = mail_from_bytes(mail_bytes(outer), cls=Post)
     assert isinstance(mail.get_payload(0), Post)
     assert mail_bytes(mail) == mail_bytes(outer)
 
 
 @pytest.mark.parametrize('look', [lambda mail: mail.sender, lambda mail: mail.original_size, len, list, str])
 def test_one_that_was_looked_at_is_byte_for_byte_what_it_was(look: Any) -> None:
-    mail = lazy_mail(RAW, cls=Post)
+    mail = mail_from_bytes(RAW, cls=Post)
     look(mail)
     assert mail_bytes(mail) == RAW
 
 
 def test_what_a_method_of_its_own_changes_is_changed() -> None:
-    mail: Any = lazy_mail(RAW, cls=Post)
+    mail: Any = mail_from_bytes(RAW, cls=Post)
     mail.strip()
     assert mail_bytes(mail) == b'From: ann@example.com\n\nbody\n'
     mail.strip_in_place()
@@ -173,7 +173,7 @@ def test_what_a_method_of_its_own_changes_is_changed() -> None:
     'duplicate', [copy.deepcopy, copy.copy, lambda mail: pickle.loads(pickle.dumps(mail))]
 )
 def test_a_copy_is_of_the_same_class(duplicate: Any, looked_at: bool) -> None:
-    mail: Any = lazy_mail(RAW, cls=Post)
+    mail: Any = mail_from_bytes(RAW, cls=Post)
     if looked_at:
         assert mail.sender
     other = duplicate(mail)
@@ -199,7 +199,7 @@ def test_an_attribute_that_the_class_makes_up_is_had(tmp_path: Path) -> None:
                 return name.removeprefix('guess_')
             raise AttributeError(name)
 
-    mail: Any = lazy_mail(RAW, cls=Guessing)
+    mail: Any = mail_from_bytes(RAW, cls=Guessing)
     assert mail.guess_one == 'one'
     assert mail['from'] == 'ann@example.com'
     with pytest.raises(AttributeError, match='other'):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from switchboard.errors import UnserializableError
 from switchboard.message.entry import Entry, changes, is_body_changed, read_entry
 from switchboard.message.envelope import content_checksum, pack_header
-from switchboard.message.mail import lazy_mail
+from switchboard.message.mail import mail_from_bytes
 from switchboard.message.naming import Namer
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
@@ -111,7 +111,7 @@ class TestBody:
         assert not is_body_changed(entry, msg, SERIALIZERS)
 
     def test_a_header_more_is_a_change(self) -> None:
-        entry = pack(lazy_mail(b'Subject: x\n\nbody\n'))
+        entry = pack(mail_from_bytes(b'Subject: x\n\nbody\n'))
         msg = entry.load(SERIALIZERS)[0]
         msg['X-Seen'] = 'yes'
         assert is_body_changed(entry, msg, SERIALIZERS)

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
-from switchboard.message.mail import lazy_mail
+from switchboard.message.mail import mail_from_bytes
 from switchboard.message.serializers import Serializers, family
 
 
@@ -45,8 +45,8 @@ class DerivedMessage(EmailMessage):
         (Message(), 'mail'),
         (EmailMessage(), 'mail+default'),
         (DerivedMessage(), 'mail+default'),
-        (lazy_mail(b'x'), 'mail'),
-        (lazy_mail(b'x', modern=True), 'mail+default'),
+        (mail_from_bytes(b'x'), 'mail'),
+        (mail_from_bytes(b'x', modern=True), 'mail+default'),
         ({}, 'json'),
         ([], 'json'),
         (0, 'json'),

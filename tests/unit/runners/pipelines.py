@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from switchboard import Runner, Spool
-from switchboard.message.mail import lazy_mail
+from switchboard.message.mail import mail_from_bytes
 from switchboard.testing.clock import FakeClock
 from tests.helpers.configurations import load
 
@@ -55,4 +55,4 @@ class Pipeline:
 
 
 def mail(raw: bytes = b'Subject: hello\n\nworld\n') -> Message:
-    return lazy_mail(raw)
+    return mail_from_bytes(raw)
