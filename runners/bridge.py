@@ -93,7 +93,7 @@ class ToBroker(Bridge):
         self._outbox: list[tuple[str, tuple[OutgoingMessage, str, str]]] = []
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
-        """Write the outgoing; it is sent by :meth:`confirm`.
+        """Write the outgoing; it is sent by :meth:`on_batch_end`.
 
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
@@ -118,7 +118,7 @@ class ToBroker(Bridge):
             outgoing.properties.pop('expiration', None)
         self._outbox.append((self.filebase, (outgoing, exchange, key)))
 
-    def confirm(self) -> Mapping[str, Exception]:
+    def on_batch_end(self) -> Mapping[str, Exception]:
         """Publish all, and wait for the broker's word on each."""
         outbox, self._outbox = self._outbox, []
         try:

@@ -134,8 +134,8 @@ class FromBroker(Bridge):
         if not self._is_down:
             self._complain(str(error))
         self._is_down = True
-        self.wake_on()
-        self.wake_in(error.retry_after_s or self._backoff.next())
+        self.wake_when_readable()
+        self.wake_after(error.retry_after_s or self._backoff.next())
 
     def _complain(self, reason: str, level: int = logging.ERROR) -> None:
         if level > logging.INFO:
@@ -144,8 +144,8 @@ class FromBroker(Bridge):
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""
-        self.wake_on()
-        self.wake_in(self._backoff.next())
+        self.wake_when_readable()
+        self.wake_after(self._backoff.next())
 
     def _turn(self) -> bool:
         """:return: whether there may be more to do at once."""
@@ -158,7 +158,7 @@ class FromBroker(Bridge):
         self._fetch()
         if not self._unacked:
             self._backoff.reset()
-            self.wake_on(*self.connection.descriptors())
+            self.wake_when_readable(*self.connection.descriptors())
             return self._to_the_end and self._more_comes()
         self._looks_left = LOOKS
         stored = self.store_arrived()

@@ -110,7 +110,7 @@ class CommandError(RunnerError):
 class LeftRunningError(DestinationDown):
     """Something that was begun for a message cannot be ended; ``processes`` are ids and times of start."""
 
-    concerns_all = False
+    affects_every_message = False
 
     def __init__(self, reason: str, processes: list[list[int]]) -> None:
         self.processes = processes
@@ -135,7 +135,7 @@ class Command(Runner):
     }
 
     @classmethod
-    def longest_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+    def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """See `Runner`."""
         waits = [each for each in (setting['timeout'], options.max_seconds) if each is not None]
         return min(waits) if waits else math.inf

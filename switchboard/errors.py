@@ -175,13 +175,13 @@ class PermanentFailure(RunnerError):
 class DestinationDown(RunnerError):
     """Not this message is at fault: no message can be handled now.  It stays as it is, and the runner waits before the next.
 
-    ``concerns_all`` is False in a class of errors about one message alone: it waits, and the others get their turn.
+    ``affects_every_message`` is False in a class of errors about one message alone: it waits, and the others get their turn.
     """
 
-    concerns_all = True
+    affects_every_message = True
 
 
-class ResultError(RunnerError):
+class DisposeResultError(RunnerError):
     """``dispose`` returned something that is neither ``None`` or ``False`` (done) nor ``True`` (keep)."""
 
     def __init__(self, result: object) -> None:

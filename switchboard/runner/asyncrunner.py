@@ -244,7 +244,7 @@ class AsyncRunner(Runner):
             if self._is_cancelled():
                 raise
 
-    def end_child(self) -> None:
+    def end_forked_child(self) -> None:
         """In a forked child: have it end when it comes back to the event loop, which it has inherited in the middle of a turn."""
         if self._main_task is not None:
             error = RuntimeError('a forked child cannot await: the event loop is that of its parent')
@@ -286,4 +286,4 @@ class AsyncRunner(Runner):
 
 # Its event loop turns.  In a forked child the loop would turn on, or, from Python 3.14 on, do nothing for ever: there a task can run only in the
 # loop that is known to run, and a child has none.
-_turning = after_fork(AsyncRunner.end_child)
+_turning = after_fork(AsyncRunner.end_forked_child)

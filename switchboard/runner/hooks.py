@@ -19,7 +19,7 @@ HOOKS = {
     'setup': (),
     'cleanup': (),
     'periodic': (),
-    'confirm': (),
+    'on_batch_end': (),
     'snooze': ('filecnt',),
     'on_error': ('msg', 'msgdata', 'error'),
 }

@@ -67,7 +67,7 @@ class Loop:
         self.is_stopping = True
         self.wakeup.wake()
 
-    def wake_in(self, seconds: float) -> None:
+    def wake_after(self, seconds: float) -> None:
         """Have the next sleep end after so many seconds at the latest."""
         self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS)
 

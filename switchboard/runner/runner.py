@@ -200,13 +200,13 @@ class Runner:
         """Was the runner asked to stop?"""
         return self._loop.is_stopping
 
-    def wake_on(self, *descriptors: int) -> None:
+    def wake_when_readable(self, *descriptors: int) -> None:
         """Have the loop's sleep end when one of these descriptors is readable, and no longer for those given before."""
         self._loop.wakeup.watch_also(*descriptors)
 
-    def wake_in(self, seconds: float) -> None:
+    def wake_after(self, seconds: float) -> None:
         """Have the loop's next sleep end after so many seconds at the latest."""
-        self._loop.wake_in(seconds)
+        self._loop.wake_after(seconds)
 
     # Hooks.
 
@@ -227,24 +227,24 @@ class Runner:
     @classmethod
     def warnings(cls, setting: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
         """Look for what works and is hardly meant; called by ``switchboard check --imports``."""
-        longest_s = cls.longest_s(setting, options)
-        if longest_s is None or longest_s <= options.stop_timeout_s:
+        limit_s = cls.message_time_limit_s(setting, options)
+        if limit_s is None or limit_s <= options.stop_timeout_s:
             return []
         reason = (
-            f'a message may take {longest_s:g} s, and a stop waits for {options.stop_timeout_s:g} s: one that takes longer is '
+            f'a message may take {limit_s:g} s, and a stop waits for {options.stop_timeout_s:g} s: one that takes longer is '
             'killed, and tried again'
         )
         return [ConfigError(reason, section=f'runner.{options.name}', key='stop_timeout')]
 
     @classmethod
-    def longest_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+    def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """:return: how long one message may take; None if nothing says."""
         return options.max_seconds
 
     def setup(self) -> Awaitable[None] | None:
         """Called once, before the first message, in the runner's own process: open connections here."""
 
-    def confirm(self) -> Mapping[str, BaseException]:
+    def on_batch_end(self) -> Mapping[str, BaseException]:
         """Called when the messages of a batch were disposed of, before they are finished.
 
         For work that is best done for many at once: send the requests in `dispose`, and wait for all the answers here.
@@ -465,7 +465,7 @@ class Runner:
         finally:  # also when the process is to end: finished messages are finished, and the others were not begun
             for taken in waiting:
                 self._settler.give_back(taken.filebase)
-            self._confirm(works)
+            self._end_batch(works)
             left += self._settler.end(works)
         return left
 
@@ -479,7 +479,7 @@ class Runner:
         finally:
             self._working = None
 
-    def _confirm(self, works: list[Work]) -> None:
+    def _end_batch(self, works: list[Work]) -> None:
         """Ask the hook, and judge the messages that have failed by its word."""
         if not works:
             return
@@ -500,11 +500,11 @@ class Runner:
 
     def _failed_of(self, filebases: list[str]) -> Mapping[str, BaseException]:
         """:raises RunnerError: the hook has returned what means nothing."""
-        failed: object = self.confirm()
+        failed: object = self.on_batch_end()
         if failed is None:  # as `dispose` returns it
             return {}
         if not isinstance(failed, Mapping):
             raise RunnerError(
-                f'confirm returned an object of type {type(failed).__name__}: return a mapping of the errors, by filebase'
+                f'on_batch_end returned an object of type {type(failed).__name__}: return a mapping of the errors, by filebase'
             )
         return {one: failed[one] for one in filebases if one in failed}

@@ -17,13 +17,13 @@ from typing import Any
 from switchboard.clock import TROUBLE_WAIT_S, Backoff, Clock
 from switchboard.errors import (
     DestinationDown,
+    DisposeResultError,
     DurabilityError,
     EntryTakenError,
     QueueError,
     QueueFullError,
     QueueMismatchError,
     QueuePausedError,
-    ResultError,
 )
 from switchboard.events import AT_WORK, event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
@@ -95,7 +95,7 @@ class Trouble:
     def met_with(self, filebase: str, error: BaseException | None) -> float:
         """:return: how long this message waits alone; 0 if the whole runner waits."""
         digest, is_of_target = digest_of(filebase), _is_of_target(error)
-        is_down = isinstance(error, DestinationDown) and error.concerns_all
+        is_down = isinstance(error, DestinationDown) and error.affects_every_message
         if len(self._times) > MAX_COUNTED:
             self._times.clear()
             self._alone.clear()
@@ -133,7 +133,7 @@ def _is_of_target(error: BaseException | None) -> bool:
     if isinstance(error, QueueFullError):
         return not error.is_disk_full
     if isinstance(error, DestinationDown):
-        return not error.concerns_all
+        return not error.affects_every_message
     return isinstance(error, QueuePausedError | QueueMismatchError)
 
 
@@ -202,7 +202,7 @@ class Work:
     def returned(self, result: object) -> None:
         """Take what ``dispose`` returned for what it means.
 
-        :raises ResultError: it means nothing.
+        :raises DisposeResultError: it means nothing.
         """
         if result is None or result is False:
             return
@@ -212,7 +212,7 @@ class Work:
         close = getattr(result, 'close', None)
         if hasattr(result, '__await__') and callable(close):
             close()  # or it would be said later, and elsewhere, that nobody awaited it
-        raise ResultError(result)
+        raise DisposeResultError(result)
 
     def failed(self, error: BaseException) -> bool:
         """Judge the message by what its hook raised.

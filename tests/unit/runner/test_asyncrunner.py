@@ -100,8 +100,8 @@ class Ticks(Runner):
 
     def periodic(self) -> None:
         self.ticks += 1
-        if self.waits_for == 'wake_in':
-            self.wake_in(0.01)
+        if self.waits_for == 'wake_after':
+            self.wake_after(0.01)
         if self.ticks == 3:
             self.stop()
 
@@ -117,8 +117,8 @@ class AsyncTicks(AsyncRunner):
 
     async def setup(self) -> None:
         self.is_over = asyncio.Event()
-        if self.waits_for == 'wake_in':
-            self.wake_in(0.01)
+        if self.waits_for == 'wake_after':
+            self.wake_after(0.01)
 
     async def periodic(self) -> None:
         Ticks.periodic(self)
@@ -132,7 +132,7 @@ class AsyncTicks(AsyncRunner):
             await self.is_over.wait()
 
 
-@pytest.mark.parametrize('waits_for', ['wake_in', 'poll_interval'])
+@pytest.mark.parametrize('waits_for', ['wake_after', 'poll_interval'])
 @pytest.mark.parametrize(
     ('cls', 'message', 'settings'),
     [
@@ -463,7 +463,7 @@ def test_what_dispose_returns_and_means_nothing_is_a_failure(spool, result):
     spool['in'].enqueue('x')
     make(Answers, spool).run(until_empty=True)
     [bad] = spool['bad'].get_files('.psv')
-    assert spool['bad'].history(bad)[0]['error'] == 'ResultError'
+    assert spool['bad'].history(bad)[0]['error'] == 'DisposeResultError'
     assert spool['out'].files == []
 
 

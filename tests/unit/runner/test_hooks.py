@@ -167,7 +167,7 @@ def test_what_dispose_returns_and_means_nothing_is_a_failure_that_says_so(
 
     make_runner(spool, dispose).run(until_empty=True)
     (reason,) = preserved(spool).values()
-    assert reason.startswith('ResultError: dispose returned an object of type ')
+    assert reason.startswith('DisposeResultError: dispose returned an object of type ')
     assert said in reason
     assert spool['out'].files == []
 

@@ -158,7 +158,7 @@ def test_while_the_queue_is_full_what_was_fetched_stays_with_the_broker(tmp_path
     put(inward, *(letter(str(number), str(number)) for number in range(5)))
     runner = inward.bridge('down')
     waits: list[float] = []
-    runner.wake_in = waits.append
+    runner.wake_after = waits.append
     runner.setup()
     for _ in range(8):
         runner.periodic()
@@ -196,7 +196,7 @@ def test_when_the_connection_breaks_what_was_fetched_is_forgotten_and_comes_agai
 def test_while_the_broker_is_away_it_is_asked_again_after_the_time_it_says(inward: Bridged) -> None:
     runner = inward.bridge('down')
     waits: list[float] = []
-    runner.wake_in = waits.append
+    runner.wake_after = waits.append
     runner.setup()
     inward.broker.is_down = True
     runner.periodic()

@@ -23,7 +23,7 @@ def spool(tmp_path: Path) -> Any:
 
 
 class Batches(Runner):
-    """Gathers in `dispose`, and answers in `confirm` what the test says."""
+    """Gathers in `dispose`, and answers in `on_batch_end` what the test says."""
 
     def __init__(self, *args: Any, answers: Mapping[Any, Exception] | None = None, **keys: Any) -> None:
         super().__init__(*args, **keys)
@@ -37,7 +37,7 @@ class Batches(Runner):
         self.emit('out', msg)
         self.gathered[self.filebase] = msg
 
-    def confirm(self) -> Mapping[str, Exception]:
+    def on_batch_end(self) -> Mapping[str, Exception]:
         gathered, self.gathered = self.gathered, {}
         self.batches.append(list(gathered.values()))
         if 'all' in self.answers:
@@ -65,7 +65,7 @@ class Unmapped(dict[str, Exception]):
 @pytest.mark.parametrize('result', [5, True, [], 'filebase', iter(()), object(), Unmapped()])
 def test_a_result_that_means_nothing_is_a_failure_of_the_whole_batch(spool: Any, result: Any) -> None:
     class Wrong(Batches):
-        def confirm(self) -> Any:
+        def on_batch_end(self) -> Any:
             return result
 
     spool['in'].enqueue_many(['a', 'b'])
@@ -77,7 +77,7 @@ def test_a_result_that_means_nothing_is_a_failure_of_the_whole_batch(spool: Any,
 
 def test_none_means_that_none_has_failed(spool: Any) -> None:
     class Silent(Batches):
-        def confirm(self) -> Any:
+        def on_batch_end(self) -> Any:
             return None
 
     spool['in'].enqueue_many(['a', 'b'])
@@ -139,13 +139,13 @@ def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) 
     runner = Idler(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', '', poll_interval_s=50))
     try:
         os.write(writing, b'x')
-        runner.wake_on(reading)
+        runner.wake_when_readable(reading)
         runner.run()
         assert runner.times == 3
-        runner.wake_on()
+        runner.wake_when_readable()
         os.close(reading)
         runner = Idler(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', '', poll_interval_s=50))
-        runner.snooze = lambda filecnt: runner.wake_in(0.01)
+        runner.snooze = lambda filecnt: runner.wake_after(0.01)
         runner.run()
         assert runner.is_stopping
     finally:
