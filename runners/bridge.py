@@ -134,8 +134,8 @@ class ToBroker(Bridge):
             if outcome is not None
         }
 
-    def _publish(self, postings: Sequence[tuple[OutgoingMessage, str, str]]) -> list[Exception | None]:
-        outcomes = self.connection.publish_many(postings, mandatory=True)
+    def _publish(self, messages: Sequence[tuple[OutgoingMessage, str, str]]) -> list[Exception | None]:
+        outcomes = self.connection.publish_many(messages, mandatory=True)
         nowhere = [
             number
             for number, outcome in enumerate(outcomes)
@@ -147,7 +147,7 @@ class ToBroker(Bridge):
                 self.declare()
             except SwitchboardError:
                 return outcomes
-            again = self.connection.publish_many([postings[number] for number in nowhere], mandatory=True)
+            again = self.connection.publish_many([messages[number] for number in nowhere], mandatory=True)
             for number, outcome in zip(nowhere, again, strict=True):
                 outcomes[number] = outcome
         return outcomes

@@ -186,7 +186,7 @@ class FromBroker(Bridge):
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self._next_restore_ns:
             self._next_restore_ns = now_ns + int(self.options.recovery_s * NS)
-            self.connection.restore(self.setting['remote_queue'])
+            self.connection.recover(self.setting['remote_queue'])
 
     def _fetch(self) -> None:
         limit = self.setting['prefetch']

@@ -78,7 +78,7 @@ def make_queue(
             services=BrokerServices(
                 is_draining=partial(spool.flags.is_set, 'draining', name),
                 is_paused=partial(spool.flags.is_set, 'paused', name),
-                keys=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
+                finished_markers=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
                 dead_letter=(
                     lambda queue: DeadLetters(
                         spool, name, options.dead_letter, partial(store_dead_letter, queue)
@@ -96,7 +96,7 @@ def make_queue(
         raise
 
 
-def free(config: Config, name: str, keys: Collection[str]) -> None:
+def requeue_held(config: Config, name: str, keys: Collection[str]) -> None:
     """Have given out again what a process held that was killed on request.
 
     :param keys: of the messages, as that process has noted them.
@@ -105,7 +105,7 @@ def free(config: Config, name: str, keys: Collection[str]) -> None:
     queue: Any = Spool.from_config(config).queue(name)
     try:
         for each in queue.broker_queues:
-            queue.connection.free(each, keys)
+            queue.connection.requeue_uncounted(each, keys)
     finally:
         queue.close()
 

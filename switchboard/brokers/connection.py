@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from switchboard.brokers.driver import UNSETTLED, Driver, Publish, QueueLimits
+from switchboard.brokers.driver import UNCONFIRMED, AddressedMessage, Driver, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
@@ -68,7 +68,7 @@ class Connection:
         # A holder is back before its lease is over.
         first_s, last_s = BACKOFF_S
         self._backoff = Backoff(
-            first_s, min(last_s, 2 * self.driver.beat_s) if self.driver.has_leases else last_s
+            first_s, min(last_s, 2 * self.driver.heartbeat_interval_s) if self.driver.has_leases else last_s
         )
         self._next_try_ns = 0
         self._why_down = ''
@@ -114,7 +114,7 @@ class Connection:
                 self.driver.open()
             except Exception as error:
                 # The libraries raise whatever a broken greeting makes them raise, and all of it means: not now.
-                self.drop()
+                self.abort()
                 wait_s = self._backoff.next()
                 self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS)
                 tls = self.broker.tls
@@ -141,10 +141,10 @@ class Connection:
             except BaseException as error:
                 # Without memory for what comes, too, nobody knows where on the connection the next thing begins.
                 if self.driver.is_trouble(error) or isinstance(error, MemoryError):
-                    self.drop()
+                    self.abort()
                     raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):
-                    self.drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
+                    self.abort()  # stopped in the middle of a frame: nobody knows what comes next on this connection
                 raise
 
     def _once(self, step: str, work: Callable[[], T]) -> T:
@@ -154,7 +154,7 @@ class Connection:
             with self._working(step):
                 return work()
 
-    def again(self, step: str, work: Callable[[], T]) -> T:
+    def call_with_reconnect(self, step: str, work: Callable[[], T]) -> T:
         """Do what may be done twice: over a new connection, if the old one turns out to be broken."""
         with self._lock:
             was_open = self.driver.is_open()
@@ -165,13 +165,13 @@ class Connection:
                     raise
             return self._once(step, work)
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Throw the connection away, as when it broke, and everything that is void without it."""
         if not self.driver.has_leases:
             self.held.clear()
             self.stop_heartbeat()
         try:
-            self.driver.drop()
+            self.driver.abort()
         except Exception as error:
             event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
 
@@ -191,10 +191,10 @@ class Connection:
                     continue  # it will be given out again; the others may still be given back
             self.stop_heartbeat()
             try:
-                self.driver.shut()
+                self.driver.close()
             except Exception as error:
                 event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
-            self.drop()
+            self.abort()
         if heartbeat_thread is not None and heartbeat_thread is not threading.current_thread():
             heartbeat_thread.join(CONNECT_TIMEOUT_S)
 
@@ -215,19 +215,23 @@ class Connection:
             if error is not None:
                 raise error
 
-    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
+    def publish_many(
+        self, messages: Sequence[AddressedMessage], *, mandatory: bool = True
+    ) -> list[Exception | None]:
         """Publish many messages, and wait once.  A message that cannot go does not hold up the others.
 
         :return: for each, None if the broker has confirmed it, or why not.
         """
-        outcomes: list[Any] = [UNSETTLED] * len(postings)
+        outcomes: list[Any] = [UNCONFIRMED] * len(messages)
         with self._lock:
-            for window in self.driver.windows(postings):
+            for batch in self.driver.batches(messages):
                 try:
-                    self.again('publish', partial(self.driver.send, postings, window, outcomes, mandatory))
+                    self.call_with_reconnect(
+                        'publish', partial(self.driver.send, messages, batch, outcomes, mandatory)
+                    )
                 except SwitchboardError as error:
-                    for number in window:
-                        if outcomes[number] is UNSETTLED:
+                    for number in batch:
+                        if outcomes[number] is UNCONFIRMED:
                             outcomes[number] = error
         return outcomes
 
@@ -236,7 +240,7 @@ class Connection:
 
         :raises BrokerDownError: it was not confirmed.
         """
-        self.again('delay', lambda: self.driver.delay(queue, outgoing, delay_s))
+        self.call_with_reconnect('delay', lambda: self.driver.delay(queue, outgoing, delay_s))
 
     # In.
 
@@ -247,7 +251,7 @@ class Connection:
         :raises UnknownQueueError: the broker has no such queue.
         """
         with self._lock:
-            delivery = self.again('get', lambda: self.driver.get(queue))
+            delivery = self.call_with_reconnect('get', lambda: self.driver.get(queue))
             if delivery is not None:
                 self.held[delivery.tag] = delivery
             return delivery
@@ -303,13 +307,15 @@ class Connection:
         with self._lock:
             if not self.holds(delivery):
                 raise _lost(delivery)
-            end_it = partial(self.again if self.driver.has_leases else self._once, 'acknowledge', end)
+            end_it = partial(
+                self.call_with_reconnect if self.driver.has_leases else self._once, 'acknowledge', end
+            )
             try:
                 try:
                     end_it()
                 except EntryTakenError:
                     # Where the broker has lost it, and not another one got it, it has it again after a sign of life.
-                    self.again('heartbeat', self._beat)
+                    self.call_with_reconnect('heartbeat', self._heartbeat)
                     if not self.holds(delivery):
                         raise
                     end_it()
@@ -331,21 +337,25 @@ class Connection:
                 or (driver.is_open() and delivery.connection_number == driver.connection_number)
             )
 
-    def is_same(self, one: Delivery, other: Delivery) -> bool:
+    def is_redelivery(self, first: Delivery, second: Delivery) -> bool:
         """Is the second a redelivery of the first, and the first void by that?  Else it is a copy of the message."""
-        is_same = self.driver.is_same(one, other)
-        if is_same:
-            self.held.pop(one.tag, None)
-        return is_same
+        is_redelivery = self.driver.is_redelivery(first, second)
+        if is_redelivery:
+            self.held.pop(first.tag, None)
+        return is_redelivery
 
-    def restore(self, queue: str) -> list[tuple[str, int]]:
+    def recover(self, queue: str) -> list[tuple[str, int]]:
         """Give out anew what dead holders had, where the broker does not do that by itself.
 
         :return: the message id of each, and how often that has happened to it.
         """
-        return self.again('restore', lambda: self.driver.restore(queue)) if self.driver.has_leases else []
+        return (
+            self.call_with_reconnect('recover', lambda: self.driver.recover(queue))
+            if self.driver.has_leases
+            else []
+        )
 
-    def free(self, queue: str, keys: Collection[str]) -> None:
+    def requeue_uncounted(self, queue: str, keys: Collection[str]) -> None:
         """Have given out again what a process held that is dead, or will never run again, without counting that as a death.
 
         A broker that keeps messages by its connections does that by itself.
@@ -353,7 +363,7 @@ class Connection:
         :param keys: of the messages, see `Delivery`.
         """
         if self.driver.has_leases:
-            self.again('free', lambda: self.driver.free(queue, keys))
+            self.call_with_reconnect('requeue', lambda: self.driver.requeue_uncounted(queue, keys))
 
     # While idle.
 
@@ -363,7 +373,7 @@ class Connection:
         :param prefetch: how many messages RabbitMQ sends ahead of their acknowledgement; Redis sends none.
         :raises UnknownQueueError: the broker has no such queue.
         """
-        self.again('listen', lambda: self.driver.consume(queues, prefetch))
+        self.call_with_reconnect('listen', lambda: self.driver.consume(queues, prefetch))
 
     def cancel(self) -> None:
         """End :meth:`consume`."""
@@ -382,7 +392,11 @@ class Connection:
 
     def next_due_s(self, queue: str) -> float | None:
         """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
-        return self.again('look', lambda: self.driver.next_due_s(queue)) if self.driver.has_leases else None
+        return (
+            self.call_with_reconnect('look', lambda: self.driver.next_due_s(queue))
+            if self.driver.has_leases
+            else None
+        )
 
     # What there is.
 
@@ -394,14 +408,14 @@ class Connection:
         :param arguments: RabbitMQ's.
         :raises QueueMismatchError: it is there with other arguments.
         """
-        self.again('declare', lambda: self.driver.declare_queue(queue, limits, arguments))
+        self.call_with_reconnect('declare', lambda: self.driver.declare_queue(queue, limits, arguments))
 
     def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
         """Make a durable exchange, if it is not there.
 
         :raises ExchangeMismatchError: it is there, and is another one.
         """
-        self.again('declare', lambda: self.driver.declare_exchange(exchange, type))
+        self.call_with_reconnect('declare', lambda: self.driver.declare_exchange(exchange, type))
 
     def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
         """Say of which type an exchange is that others have made.
@@ -416,15 +430,15 @@ class Connection:
 
         :raises UnknownExchangeError: one of them is not there.
         """
-        self.again('bind', lambda: self.driver.bind(queue, exchange, routing_key))
+        self.call_with_reconnect('bind', lambda: self.driver.bind(queue, exchange, routing_key))
 
     def delete_queue(self, queue: str) -> None:
         """Delete a queue with all that is in it."""
-        self.again('delete', lambda: self.driver.delete_queue(queue))
+        self.call_with_reconnect('delete', lambda: self.driver.delete_queue(queue))
 
     def count(self, queue: str) -> int:
         """:return: how many messages are ready; 0 for a queue that is not there."""
-        return self.again('count', lambda: self.driver.count(queue))
+        return self.call_with_reconnect('count', lambda: self.driver.count(queue))
 
     # The thread that keeps the connection alive.
 
@@ -433,7 +447,7 @@ class Connection:
             self._stop_event = threading.Event()
             self._heartbeat_thread = threading.Thread(
                 target=_keep_alive,
-                args=(weakref.ref(self), self._stop_event, self.driver.beat_s),
+                args=(weakref.ref(self), self._stop_event, self.driver.heartbeat_interval_s),
                 name='broker-heartbeat',
                 daemon=True,
             )
@@ -453,17 +467,19 @@ class Connection:
             if stop is not None and stop.is_set():
                 return
             try:
-                (self.again if self.driver.has_leases else self._once)('heartbeat', self._beat)
+                (self.call_with_reconnect if self.driver.has_leases else self._once)(
+                    'heartbeat', self._heartbeat
+                )
             except Exception as error:
                 level = logging.DEBUG if self._heartbeat_failed else logging.WARNING
                 self._heartbeat_failed = True
                 event(log, level, None, 'heartbeat failed', url=self.url, error=_text(error))
-                self.drop()
+                self.abort()
                 return
             self._heartbeat_failed = False
 
-    def _beat(self) -> None:
-        for tag in self.driver.beat(self.held.values()):
+    def _heartbeat(self) -> None:
+        for tag in self.driver.send_heartbeat(self.held.values()):
             delivery = self.held.pop(tag, None)
             if delivery is not None:
                 name, queue = delivery.message_id, delivery.queue
@@ -475,16 +491,18 @@ class Connection:
             return
         self._stop_event.set()
         if self.driver.is_open():
-            self.drop()
+            self.abort()
 
     def _after_fork(self) -> None:
-        self.driver.abandon()
+        self.driver.forget_after_fork()
         self._begin()
 
 
-def _keep_alive(connection: weakref.ref[Connection], stop: threading.Event, beat_s: float) -> None:
+def _keep_alive(
+    connection: weakref.ref[Connection], stop: threading.Event, heartbeat_interval_s: float
+) -> None:
     # By a weak reference, or the connection would live as long as its thread.
-    while not stop.wait(beat_s):
+    while not stop.wait(heartbeat_interval_s):
         alive = connection()
         if alive is None:
             return

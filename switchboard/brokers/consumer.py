@@ -125,7 +125,7 @@ class BrokerConsumer:
         with self._lock:
             claim = self._next()
             if claim is not None:
-                self.keep(claim)
+                self.register(claim)
             return claim
 
     def _next(self) -> BrokerClaim | None:
@@ -144,7 +144,7 @@ class BrokerConsumer:
             self._waiting[claim.filebase] = claim
         return None
 
-    def look(self) -> bool:
+    def has_next(self) -> bool:
         """Is there something to take?  If so, it is the next that is taken."""
         with self._lock:
             if self._peeked is None or not self._peeked.holds():
@@ -156,7 +156,7 @@ class BrokerConsumer:
         with self._lock:
             claim = self._find(filebase)
             if claim is not None:
-                self.keep(claim)
+                self.register(claim)
             return claim
 
     def _find(self, filebase: str) -> BrokerClaim | None:
@@ -210,16 +210,16 @@ class BrokerConsumer:
         """
         producer, digest = self._producer, identity_of(delivery)
         deaths = self._deaths(delivery, digest)
-        is_at_work = self._delivery_counts.has(digest)  # given out again to its own holder
-        self._delivery_counts.begin(digest)
+        is_at_work = self._delivery_counts.is_held(digest)  # given out again to its own holder
+        self._delivery_counts.note_held(digest)
         try:
             options = producer.options
             entry = entry_of(
-                delivery, options.max_body_bytes, as_it_came=deaths >= max(1, options.max_recoveries)
+                delivery, options.max_body_bytes, undecoded=deaths >= max(1, options.max_recoveries)
             )
         finally:
             if not is_at_work:
-                self._delivery_counts.end(digest)
+                self._delivery_counts.note_ended(digest)
         entry.queue = producer.name
         return BrokerClaim(producer.connection, delivery, entry, deaths=deaths)
 
@@ -228,7 +228,7 @@ class BrokerConsumer:
             return delivery.deaths or 0
         if not delivery.redelivered:
             return 0
-        self._delivery_counts.collect()
+        self._delivery_counts.collect_dead_holders()
         return self._delivery_counts.deaths(digest)
 
     def _own(self, claim: BrokerClaim) -> BrokerClaim | None:
@@ -237,7 +237,7 @@ class BrokerConsumer:
     def _is_redelivered(self, claim: BrokerClaim) -> bool:
         """Was the message lost by this process, with its connection or by a lease that ran out?  The process has it again."""
         own = self._own(claim)
-        if own is None or (own.holds() and not claim.connection.is_same(own.delivery, claim.delivery)):
+        if own is None or (own.holds() and not claim.connection.is_redelivery(own.delivery, claim.delivery)):
             return False
         own.connection, own.delivery = claim.connection, claim.delivery
         event(log, logging.INFO, claim.filebase, 'redelivered', queue=self._producer.name)
@@ -331,21 +331,21 @@ class BrokerConsumer:
 
     def ack_later(self, claim: BrokerClaim) -> None:
         """Acknowledge a message when the broker is back.  Until then it is held, as far as the broker is concerned."""
-        self.forget(claim)
+        self.unregister(claim)
         claim.connection.ack_later(claim.delivery)
 
     # Held messages.
 
-    def keep(self, claim: BrokerClaim) -> None:
+    def register(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
         OWN_CLAIMS[self._key(claim.filebase)] = claim
-        self._delivery_counts.begin(claim.identity)
+        self._delivery_counts.note_held(claim.identity)
 
     def claim_of(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
         claim = OWN_CLAIMS.get(self._key(filebase))
         if claim is not None and not claim.holds():
-            self.forget(claim)
+            self.unregister(claim)
             raise ConnectionLostError(
                 'the connection was lost: the broker gives it out again',
                 queue=self._producer.name,
@@ -355,10 +355,10 @@ class BrokerConsumer:
             raise EntryTakenError('not held by this process', queue=self._producer.name, filebase=filebase)
         return claim
 
-    def forget(self, claim: BrokerClaim) -> None:
+    def unregister(self, claim: BrokerClaim) -> None:
         """From now on the message is not ours."""
         OWN_CLAIMS.pop(self._key(claim.filebase), None)
-        self._delivery_counts.end(claim.identity)
+        self._delivery_counts.note_ended(claim.identity)
 
     def claimed(self) -> list[str]:
         """:return: the filebases that this process holds of this slice's queues."""

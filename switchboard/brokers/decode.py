@@ -41,18 +41,18 @@ MAX_RECORDS = 1000
 MAX_REASON_CHARACTERS = 300
 
 
-def entry_of(delivery: Delivery, max_bytes: int | None = None, *, as_it_came: bool = False) -> Entry:
+def entry_of(delivery: Delivery, max_bytes: int | None = None, *, undecoded: bool = False) -> Entry:
     """Make the entry that a directory would have of a delivery.  Never raises: a mistake in it is the entry's ``damage``.
 
     :param max_bytes: how long a compressed body may be when it is decompressed; None for `content_types.MAX_DECOMPRESSED_BYTES`.
-    :param as_it_came: leave the body compressed and encoded, because processes that decoded it before died of it.
+    :param undecoded: leave the body compressed and encoded, because processes that decoded it before died of it.
     """
     headers, filebase = delivery.headers, filebase_of(delivery)
     kind = headers.get(KIND)
     try:
         if UNREADABLE in headers:
             raise CorruptEntryError(str(headers[UNREADABLE])[:MAX_REASON_CHARACTERS])
-        body = delivery.body if as_it_came else _body(delivery, max_bytes)
+        body = delivery.body if undecoded else _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
             metadata = {key: _plain(value) for key, value in headers.items() if not key.startswith('x-')}

@@ -64,11 +64,11 @@ class DeliveryCounts:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
 
-    def has(self, digest: str) -> bool:
+    def is_held(self, digest: str) -> bool:
         """Is a message noted as held by this process?"""
         return digest in self._slots
 
-    def begin(self, digest: str) -> None:
+    def note_held(self, digest: str) -> None:
         """Note that this process holds a message.  A disk that refuses does not keep it from working."""
         if self._folder is None or digest in self._slots:
             return
@@ -87,7 +87,7 @@ class DeliveryCounts:
         self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
         self._slots[digest] = slot
 
-    def end(self, digest: str) -> None:
+    def note_ended(self, digest: str) -> None:
         """Note that this process holds it no longer."""
         try:
             with self._lock:
@@ -104,7 +104,7 @@ class DeliveryCounts:
         noted = self._read(digest)
         return max(self._deaths.get(digest, 0), noted)
 
-    def add(self, digest: str) -> int:
+    def add_death(self, digest: str) -> int:
         """Count one more.
 
         :return: how many there are now.
@@ -117,7 +117,7 @@ class DeliveryCounts:
                 event(log, logging.WARNING, None, 'not counted', digest=digest, error=error)
         return count
 
-    def clear(self, digest: str) -> None:
+    def clear_deaths(self, digest: str) -> None:
         """Forget the deaths of a message that has come to its end."""
         self._noted.discard(digest)
         if self._deaths.pop(digest, 0) and self._folder is not None:
@@ -126,7 +126,7 @@ class DeliveryCounts:
             except OSError:
                 pass  # a count that stays is forgotten when it is old
 
-    def collect(self, *, counts: bool = True) -> list[str]:
+    def collect_dead_holders(self, *, counts: bool = True) -> list[str]:
         """Count what dead processes held, and take their files away.
 
         :param counts: False where the broker counts.
@@ -163,7 +163,7 @@ class DeliveryCounts:
                 if is_filebase(f'0000000000.0+{line}')
             ]
             for digest in digests if counts else ():
-                self.add(digest)
+                self.add_death(digest)
             self._disk.unlink(name, dir_fd=self._folder.fd)
             return digests
         finally:

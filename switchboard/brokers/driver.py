@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 from switchboard.brokers.message import Delivery, OutgoingMessage
 
 # A message, its exchange and its routing key.
-Publish = tuple[OutgoingMessage, str, str]
+AddressedMessage = tuple[OutgoingMessage, str, str]
 # Of a message: published, and without an outcome yet.
-UNSETTLED: Any = object()
+UNCONFIRMED: Any = object()
 
 
 class QueueLimits(NamedTuple):
@@ -29,14 +29,14 @@ class Driver(Protocol):
     """One try at each operation of a broker, by its library.
 
     :ivar has_leases: a delivery stays ours when its connection is made anew, for as long as its lease is renewed.  So the broker counts the deaths
-        of holders, and is asked for their messages (:meth:`restore`), and for delayed ones that are due.
+        of holders, and is asked for their messages (:meth:`recover`), and for delayed ones that are due.
     :ivar connection_number: another number after each time by which all deliveries became void, or the connection was made anew.
-    :ivar beat_s: how often :meth:`beat` is to be called.
+    :ivar heartbeat_interval_s: how often :meth:`send_heartbeat` is to be called.
     """
 
     has_leases: bool
     connection_number: int
-    beat_s: float
+    heartbeat_interval_s: float
 
     def open(self) -> None:
         """Connect.  Raises what the library raises."""
@@ -44,31 +44,31 @@ class Driver(Protocol):
     def is_open(self) -> bool:
         """Is there a connection, as far as is known?"""
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Close the connection politely, if there is one."""
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Forget the connection, and then throw it away; that may fail."""
 
-    def abandon(self) -> None:
+    def forget_after_fork(self) -> None:
         """Forget a connection that a fork has copied; the parent must not notice."""
 
     def is_trouble(self, error: BaseException) -> bool:
         """Does an error say that the connection is of no more use?"""
 
-    def beat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
         """Show the broker that this process lives, and holds messages.
 
         :return: the tags of those that are lost.
         """
 
-    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+    def batches(self, messages: Sequence[AddressedMessage]) -> Iterator[list[int]]:
         """:return: the numbers of those that are sent together, in their order."""
 
     def send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
-        """Publish those of a window that are `UNSETTLED`, and note the outcome of each: None, or why not.
+        """Publish those of a batch that are `UNCONFIRMED`, and note the outcome of each: None, or why not.
 
         :raises SwitchboardError: why not, for all that are unsettled still.
         """
@@ -126,15 +126,15 @@ class Driver(Protocol):
 
     # Where there are leases.  Other brokers give out anew the messages of a broken connection, and put due ones into their queue, by themselves.
 
-    def is_same(self, one: Delivery, other: Delivery) -> bool:
+    def is_redelivery(self, first: Delivery, second: Delivery) -> bool:
         """See `Connection`."""
         return False
 
-    def restore(self, queue: str) -> list[tuple[str, int]]:
+    def recover(self, queue: str) -> list[tuple[str, int]]:
         """See `Connection`."""
         return []
 
-    def free(self, queue: str, keys: Collection[str]) -> None:
+    def requeue_uncounted(self, queue: str, keys: Collection[str]) -> None:
         """See `Connection`."""
 
     def next_due_s(self, queue: str) -> float | None:

@@ -157,9 +157,9 @@ class BrokerProducer:
 
     def enqueue(self, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ISwitchboard`."""
-        posted = self.prepare(msg, metadata)
-        publish([posted])
-        return posted.filebase
+        prepared = self.prepare(msg, metadata)
+        publish([prepared])
+        return prepared.filebase
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
@@ -206,10 +206,10 @@ class BrokerProducer:
         return send(metadata, self.name, lambda: self._prepare(msg, metadata, digest_tail))
 
     def _prepare(self, msg: Any, metadata: dict[str, Any], digest_tail: str | None) -> PreparedMessage:
-        is_wish = 'delay' in metadata or 'not_before' in metadata
+        is_delayed = 'delay' in metadata or 'not_before' in metadata
         entry = self._entry(self._packer.pack(msg, metadata, digest_tail=digest_tail))
         self._check_size(entry)
-        return self.prepare_entry(entry, is_wish=is_wish)
+        return self.prepare_entry(entry, is_delayed=is_delayed)
 
     def prepare_copy(
         self, entry: Entry, record: Record | None = None, *, digest_tail: str | None = None, now: bool = False
@@ -249,7 +249,7 @@ class BrokerProducer:
         publish([self.prepare_entry(entry, [moved])])
         return entry.filebase
 
-    def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> PreparedMessage:
+    def prepare_replacement(self, msg: Any, metadata: dict[str, Any], old: Entry) -> PreparedMessage:
         """Pack a message that takes another's place, with its history."""
         entry = self._entry(self._packer.pack_anew(msg, metadata, old))
         self._check_size(entry)
@@ -285,15 +285,15 @@ class BrokerProducer:
                 f'{len(entry.body)} bytes, and max_bytes{self._each} is {most}', queue=self.name
             )
 
-    def check_together(self, posted: Sequence[PreparedMessage]) -> None:
+    def check_together(self, prepared: Sequence[PreparedMessage]) -> None:
         """Refuse outputs of one message that have no room together, however empty the queue is.
 
-        :param posted: the outputs for this queue, in any of the queues of the broker.
+        :param prepared: the outputs for this queue, in any of the queues of the broker.
         :raises OutputsNeverFitError: they could never fit.
         """
-        for queue in {one.queue for one in posted}:
+        for queue in {one.queue for one in prepared}:
             # A delayed message comes in later, when there is room.
-            mine = [one for one in posted if one.queue == queue and one.delay_s <= 0]
+            mine = [one for one in prepared if one.queue == queue and one.delay_s <= 0]
             most, most_bytes = self._limits.max_messages, self._limits.max_bytes
             together = sum(len(one.outgoing.body) for one in mine)
             reason = ''
@@ -316,14 +316,14 @@ class BrokerProducer:
         return entry
 
     def prepare_entry(
-        self, entry: Entry, more: Sequence[Record] = (), *, is_wish: bool = False, delay_s: float = 0.0
+        self, entry: Entry, more: Sequence[Record] = (), *, is_delayed: bool = False, delay_s: float = 0.0
     ) -> PreparedMessage:
         """Pack an entry under its own name.
 
         :param more: records to be added to its history.
-        :param is_wish: the time in its name is waited for.
+        :param is_delayed: the time in its name is waited for.
         """
-        if is_wish:
+        if is_delayed:
             name = parse(entry.filebase)
             assert name is not None
             delay_s = (name.when_ns - self.clock.time_ns()) / NS
@@ -343,64 +343,66 @@ class BrokerProducer:
         return sum(self.connection.count(queue) for queue in self.broker_queues)
 
 
-def publish(posted: Sequence[PreparedMessage]) -> None:
+def publish(prepared: Sequence[PreparedMessage]) -> None:
     """Publish packed messages that belong together.
 
     :raises SwitchboardError: the first that was not published was refused for this; others may have been published.
     """
-    for error in publish_all(posted):
+    for error in publish_all(prepared):
         if error is not None:
             raise error
 
 
-def publish_all(posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
+def publish_all(prepared: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
     """Publish packed messages: of each queue, all are sent before their confirms are waited for.
 
     :return: for each, None if the broker has confirmed it, or why not.
     """
     outcomes: dict[int, SwitchboardError | None] = {}
-    producers = {id(one.producer): one.producer for one in posted}
+    producers = {id(one.producer): one.producer for one in prepared}
     for key, producer in producers.items():
-        mine = [number for number, one in enumerate(posted) if id(one.producer) == key]
+        mine = [number for number, one in enumerate(prepared) if id(one.producer) == key]
         try:
-            producer.declare(sorted({posted[number].queue for number in mine}))
+            producer.declare(sorted({prepared[number].queue for number in mine}))
         except SwitchboardError as error:
             outcomes.update(dict.fromkeys(mine, error))
             continue
-        late = [number for number in mine if posted[number].delay_s > 0]
-        now = [number for number in mine if posted[number].delay_s <= 0]
-        outcomes.update(zip(now, _publish(producer, [posted[number] for number in now]), strict=True))
+        late = [number for number in mine if prepared[number].delay_s > 0]
+        now = [number for number in mine if prepared[number].delay_s <= 0]
+        outcomes.update(zip(now, _publish(producer, [prepared[number] for number in now]), strict=True))
         for number in late:
-            one = posted[number]
+            one = prepared[number]
             try:
                 producer.connection.delay(one.queue, one.outgoing, one.delay_s)
                 outcomes[number] = None
             except SwitchboardError as error:
                 outcomes[number] = error
-    return [outcomes[number] for number in range(len(posted))]
+    return [outcomes[number] for number in range(len(prepared))]
 
 
-def _publish(producer: BrokerProducer, posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
-    outcomes: list[Any] = producer.connection.publish_many([(one.outgoing, '', one.queue) for one in posted])
+def _publish(producer: BrokerProducer, prepared: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
+    outcomes: list[Any] = producer.connection.publish_many(
+        [(one.outgoing, '', one.queue) for one in prepared]
+    )
     for number, error in enumerate(outcomes):
         if isinstance(error, NoRouteError):
-            outcomes[number] = _once_more(producer, posted[number], error)
+            outcomes[number] = _once_more(producer, prepared[number], error)
         elif isinstance(error, QueueError):
             error.queue = producer.name
     return outcomes
 
 
 def _once_more(
-    producer: BrokerProducer, posted: PreparedMessage, error: NoRouteError
+    producer: BrokerProducer, prepared: PreparedMessage, error: NoRouteError
 ) -> SwitchboardError | None:
     """Somebody has deleted the queue since it was declared."""
-    missing = UnknownQueueError(f'the broker has no queue {posted.queue!r}', queue=producer.name)
+    missing = UnknownQueueError(f'the broker has no queue {prepared.queue!r}', queue=producer.name)
     missing.__cause__ = error
     if not producer.url.declare:
         return missing
     try:
-        producer.declare([posted.queue], anew=True)
-        producer.connection.publish(posted.outgoing, routing_key=posted.queue)
+        producer.declare([prepared.queue], anew=True)
+        producer.connection.publish(prepared.outgoing, routing_key=prepared.queue)
     except NoRouteError:
         return missing
     except SwitchboardError as another:

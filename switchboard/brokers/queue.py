@@ -164,7 +164,7 @@ class BrokerWakeup(Wakeup):
         super().close()
 
 
-class Markers(Protocol):
+class FinishedMarkers(Protocol):
     """The markers of finished messages, as `Dedupe` has them."""
 
     def known(self, marker: str) -> str | None: ...
@@ -175,7 +175,7 @@ class BrokerServices(NamedTuple):
 
     :param is_draining: has an operator closed the queue to new messages?
     :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
-    :param keys: for a queue, the markers of finished messages.
+    :param finished_markers: for a queue, the markers of finished messages.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param disk: by which markers are written.
     :param pool: where markers are written.
@@ -183,7 +183,7 @@ class BrokerServices(NamedTuple):
 
     is_draining: Callable[[], bool] = lambda: False
     is_paused: Callable[..., bool] = lambda **_keys: False
-    keys: Callable[[BrokerQueue], Markers] | None = None
+    finished_markers: Callable[[BrokerQueue], FinishedMarkers] | None = None
     dead_letter: Callable[[BrokerQueue], Callable[[BrokerClaim, str, str], bool]] | None = None
     disk: Disk | None = None
     pool: FilePool | None = None
@@ -246,12 +246,12 @@ class BrokerQueue:
         self.disk, self.pool = services.disk, services.pool
         self._dead_letter = services.dead_letter(self) if services.dead_letter is not None else None
         self._is_paused = services.is_paused
-        keys = services.keys(self) if services.keys is not None else None
+        markers = services.finished_markers(self) if services.finished_markers is not None else None
         self.consumer = BrokerConsumer(
             producer,
             delivery_counts,
-            (lambda filebase: keys.known(key_digest(digest_of(filebase))) is not None)
-            if keys is not None
+            (lambda filebase: markers.known(key_digest(digest_of(filebase))) is not None)
+            if markers is not None
             else lambda _filebase: False,
         )
         self._bad = bad
@@ -329,7 +329,7 @@ class BrokerQueue:
 
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
         """Read a taken message."""
-        self.count_deaths(claim)
+        self.record_deaths(claim)
         try:
             limit = self.options.max_body_bytes
             if limit is not None and len(claim.entry.body) > limit:
@@ -349,7 +349,7 @@ class BrokerQueue:
             raise
         return msg, msgdata
 
-    def count_deaths(self, claim: BrokerClaim) -> None:
+    def record_deaths(self, claim: BrokerClaim) -> None:
         """Put the deaths of processes that had the message before into its history.
 
         :raises EntryTakenError: they were too many, and it is in the bad queue now.
@@ -372,7 +372,7 @@ class BrokerQueue:
         if not self.may_take():
             return False
         try:
-            return self.consumer.look()
+            return self.consumer.has_next()
         except QueueError as error:
             event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
             return False
@@ -399,9 +399,9 @@ class BrokerQueue:
 
     def recover(self, *, own: bool = True, waits: bool = False) -> list[str]:
         """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
-        self.delivery_counts.collect(counts=not self.connection.counts_deaths)
+        self.delivery_counts.collect_dead_holders(counts=not self.connection.counts_deaths)
         for queue in self.broker_queues:
-            for message_id, deaths in self.connection.restore(queue):
+            for message_id, deaths in self.connection.recover(queue):
                 event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
         claimed = self.get_files(CLAIMED) if own else []
         return sorted(filebase for filebase in reversed(claimed) if self._give_up(filebase))
@@ -415,9 +415,9 @@ class BrokerQueue:
         claim.note(self._record({'count': recoveries}, 'recovered'))
         if self._is_fatal(claim, recoveries):
             return False
-        self.consumer.forget(claim)
+        self.consumer.unregister(claim)
         if not claim.connection.counts_deaths:
-            self.delivery_counts.add(claim.identity)
+            self.delivery_counts.add_death(claim.identity)
         with suppress(EntryTakenError):  # then the broker has it back already
             claim.connection.requeue(claim.delivery, died=True)
         return True
@@ -498,9 +498,9 @@ class BrokerQueue:
         if preserve:
             self._to_dead_letters(claim, cause, reason or 'preserved by its runner')
         else:
-            self.end(claim)
+            self.ack(claim)
 
-    def end(self, claim: BrokerClaim) -> None:
+    def ack(self, claim: BrokerClaim) -> None:
         """Tell the broker that a message is done.
 
         :raises EntryTakenError: it has taken the message back meanwhile, and gives it out again.
@@ -509,18 +509,18 @@ class BrokerQueue:
         try:
             claim.connection.ack(claim.delivery)
         except EntryTakenError:
-            self.consumer.forget(claim)
+            self.consumer.unregister(claim)
             raise
-        self.consumer.forget(claim)
-        self.delivery_counts.clear(claim.identity)
+        self.consumer.unregister(claim)
+        self.delivery_counts.clear_deaths(claim.identity)
 
-    def end_done(self, claim: BrokerClaim) -> bool:
+    def ack_when_possible(self, claim: BrokerClaim) -> bool:
         """Tell the broker that a message is done whose result is safe; if it is away, when it is back.
 
         :return: False if the broker gives it out again, or may do so.
         """
         try:
-            self.end(claim)
+            self.ack(claim)
         except (EntryTakenError, BrokerDownError) as error:
             event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
             if isinstance(error, BrokerDownError):
@@ -542,13 +542,13 @@ class BrokerQueue:
             record = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
             store_copy(self.bad, claim.entry, [self._record(record, 'preserved')], suffix=PRESERVED)
             event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
-        self.end_done(claim)  # if it comes again, it is preserved again, under the same name
+        self.ack_when_possible(claim)  # if it comes again, it is preserved again, under the same name
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`."""
         claim = self.claim_of(filebase)
         if delay_s <= 0 and record is None and not claim.is_changed:
-            self.consumer.forget(claim)
+            self.consumer.unregister(claim)
             claim.connection.requeue(claim.delivery)
             return filebase
         more = [] if record is None else [self._record(record, 'released')]
@@ -559,13 +559,13 @@ class BrokerQueue:
         self.replace(claim, [self.producer.prepare_entry(again, more, delay_s=delay_s)])
         return filebase
 
-    def replace(self, claim: BrokerClaim, posted: Sequence[PreparedMessage]) -> None:
+    def replace(self, claim: BrokerClaim, prepared: Sequence[PreparedMessage]) -> None:
         """Publish, and then end the claim: never the reverse.
 
         :raises QueueError: it was not published; the message stays claimed.
         """
-        publish(posted)
-        self.end_done(claim)
+        publish(prepared)
+        self.ack_when_possible(claim)
 
 
 def store_copy(

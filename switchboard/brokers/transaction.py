@@ -66,13 +66,13 @@ class BrokerTransaction:
         self.local = (
             Transaction(spool.stage, queue, queue.claim_of(filebase)) if is_near else Transaction(spool.stage)
         )
-        self.posted: list[PreparedMessage] = []
+        self.prepared: list[PreparedMessage] = []
         self._numbers: dict[str, int] = {}
 
     @property
     def has_outputs(self) -> bool:
         """See `ITransaction`."""
-        return bool(self.posted) or self.local.has_outputs
+        return bool(self.prepared) or self.local.has_outputs
 
     def emit(self, queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -84,23 +84,23 @@ class BrokerTransaction:
         remote, near = _parted(queues)
         once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
         # First the part that can be undone in one call.
-        posted = [
+        prepared = [
             queue.producer.prepare(once, dict(metadata), digest_tail=self._unique(queue.name))
             for queue in remote
         ]
-        self._check_together(remote, posted)
+        self._check_together(remote, prepared)
         filebases = dict(
             zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
         )
-        self.posted += posted
-        filebases |= {id(queue): one.filebase for queue, one in zip(remote, posted, strict=True)}
+        self.prepared += prepared
+        filebases |= {id(queue): one.filebase for queue, one in zip(remote, prepared, strict=True)}
         return [filebases[id(queue)] for queue in queues]
 
-    def _check_together(self, queues: Sequence[BrokerQueue], posted: Sequence[PreparedMessage]) -> None:
+    def _check_together(self, queues: Sequence[BrokerQueue], prepared: Sequence[PreparedMessage]) -> None:
         """:raises OutputsNeverFitError: with these outputs, there are more for a queue than it ever holds."""
         for queue in queues:
             queue.producer.check_together(
-                [one for one in (*self.posted, *posted) if one.producer is queue.producer]
+                [one for one in (*self.prepared, *prepared) if one.producer is queue.producer]
             )
 
     def _unique(self, queue: str) -> str | None:
@@ -120,13 +120,13 @@ class BrokerTransaction:
         assert self.filebase is not None
         remote, near = _parted(queues)
         entry = self.queue.claim_of(self.filebase).read()
-        posted = [
+        prepared = [
             queue.producer.prepare_copy(
                 entry, record or self._moved(queue), digest_tail=self._unique(queue.name), now=now
             )
             for queue in remote
         ]
-        self._check_together(remote, posted)
+        self._check_together(remote, prepared)
         if near and not self.is_remote:
             self.local.forward(*near, record=record, now=now)
         elif near:
@@ -137,7 +137,7 @@ class BrokerTransaction:
             except BaseException:
                 self.local.undo(kept)
                 raise
-        self.posted += posted
+        self.prepared += prepared
 
     def _moved(self, queue: Any) -> Record:
         return {
@@ -156,9 +156,9 @@ class BrokerTransaction:
         queue: BrokerQueue = self.queue
         if queue.is_changed(self.filebase, msg):
             claim = queue.claim_of(self.filebase)
-            posted = queue.producer.prepare_anew(msg, dict(msgdata), claim.entry)
-            queue.replace(claim, [posted])
-            return posted.filebase
+            prepared = queue.producer.prepare_replacement(msg, dict(msgdata), claim.entry)
+            queue.replace(claim, [prepared])
+            return prepared.filebase
         changed = queue.changes(self.filebase, msgdata)
         return queue.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
 
@@ -173,7 +173,7 @@ class BrokerTransaction:
     def discard(self) -> None:
         """See `ITransaction`."""
         self.local.discard()
-        self.posted.clear()
+        self.prepared.clear()
 
 
 def _parted(queues: Sequence[Any]) -> tuple[list[BrokerQueue], list[Any]]:
@@ -208,9 +208,9 @@ def publish_outputs(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTra
 
     :return: the transactions of which something was not published, and why.
     """
-    posted = [(transaction, one) for transaction in transactions for one in transaction.posted]
+    prepared = [(transaction, one) for transaction in transactions for one in transaction.prepared]
     failed: dict[BrokerTransaction, SwitchboardError] = {}
-    for (transaction, _), error in zip(posted, publish_all([one for _, one in posted]), strict=True):
+    for (transaction, _), error in zip(prepared, publish_all([one for _, one in prepared]), strict=True):
         if isinstance(error, UnknownQueueError):
             # It is to be there (declare=no), and no message for it fares better before it is.
             failed.setdefault(transaction, BrokerDownError(str(error), step='publish'))
@@ -230,7 +230,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
     if has_outputs:
         commit_outputs(spool, transaction)
     try:
-        is_ended = queue.end_done(queue.claim_of(filebase))
+        is_ended = queue.ack_when_possible(queue.claim_of(filebase))
     except EntryTakenError as error:
         event(log, logging.WARNING, filebase, 'claim lost', queue=queue.name, error=error)
         is_ended = False
@@ -243,16 +243,16 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
     queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None
-    keys, marker = spool.dedupe(queue), key_digest(digest_of(filebase))
+    markers, marker = spool.dedupe(queue), key_digest(digest_of(filebase))
     with ExitStack() as stack:
         try:
-            stack.enter_context(keys.locked((marker,)))
-            spool.stage.settle(keys.outputs((marker,)))
-            if keys.known(marker) is not None:
+            stack.enter_context(markers.locked((marker,)))
+            spool.stage.settle(markers.outputs((marker,)))
+            if markers.known(marker) is not None:
                 event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()
                 return
-            local.add(queue, keys.mark(marker, filebase))
+            local.add(queue, markers.mark(marker, filebase))
         except OSError as error:
             local.discard()
             refuse(error, 'hand-off', queue.name, spool.stage.folder.path)

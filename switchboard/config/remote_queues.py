@@ -33,12 +33,12 @@ def load() -> ModuleType:
         ) from error
 
 
-def free(config: Any, name: str, keys: Sequence[str]) -> None:
+def requeue_held(config: Any, name: str, keys: Sequence[str]) -> None:
     """Have a broker give out again what a process held that was killed on request, without counting its death.
 
     :param keys: as that process has noted them.
     """
-    load().free(config, name, keys)
+    load().requeue_held(config, name, keys)
 
 
 # Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.

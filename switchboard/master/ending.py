@@ -151,13 +151,16 @@ log = logging.getLogger('switchboard.master')
 HALT_S, LOOK_EVERY_S = 2.0, 0.002
 
 
-def kill_noted(
-    pid: int, spool: str, reason: str, free: Callable[[str, list[str]], None] = lambda _queue, _keys: None
+def kill_with_note(
+    pid: int,
+    spool: str,
+    reason: str,
+    requeue_held: Callable[[str, list[str]], None] = lambda _queue, _keys: None,
 ) -> list[str]:
     """Kill a process of this machine, and note in each entry that it holds why.
 
     :param pid: a process that cannot become a stranger's meanwhile: its parent has not waited for it.
-    :param free: has a broker give out again what the process held of a queue, given by its name and the messages' keys.
+    :param requeue_held: has a broker give out again what the process held of a queue, given by its name and the messages' keys.
     :return: the entries in which it was noted.
     """
     noted = []
@@ -187,7 +190,7 @@ def kill_noted(
             os.close(claim.fd)
     for queue, keys in held:
         try:
-            free(queue, keys)
+            requeue_held(queue, keys)
         except Exception as error:
             # A broker that is away: it gives them out again by and by, and counts the death.
             event(log, logging.WARNING, None, 'not released', queue=queue, error=error)

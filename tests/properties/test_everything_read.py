@@ -452,7 +452,7 @@ def count_of_deliveries(content: bytes) -> object:
     with run_directory(content, f'{digest}{DEATHS}') as run:
         counts = DeliveryCounts(run, Disk(), SYSTEM_CLOCK)
         try:
-            return counts.deaths(digest), counts.collect()
+            return counts.deaths(digest), counts.collect_dead_holders()
         finally:
             counts.close()
 

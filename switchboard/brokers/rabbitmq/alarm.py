@@ -65,7 +65,7 @@ class Alarm:
         if self.connection is None:
             blocked.collect()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Throw away the connection that the broker does not read from: nobody reads that it ends."""
         blocked, self.connection = self.connection, None
         if blocked is not None:

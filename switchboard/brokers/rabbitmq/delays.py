@@ -23,21 +23,21 @@ from typing import Any
 # How far two lengths of a delay are apart at least, and in how many each doubling is divided.
 SHORTEST_STEP_MS, STEPS = 100, 8
 # RabbitMQ counts milliseconds in 32 bits.
-LONGEST_HOP_MS = 40 * 86_400_000
+MAX_DELAY_MS = 40 * 86_400_000
 
 
-def rounded_ms(delay_s: float) -> int:
+def rounded_delay_ms(delay_s: float) -> int:
     """:return: the milliseconds of a delay, rounded up to one of few lengths."""
-    wait_ms = max(1.0, min(delay_s * 1000, LONGEST_HOP_MS))
+    wait_ms = max(1.0, min(delay_s * 1000, MAX_DELAY_MS))
     step_ms = SHORTEST_STEP_MS
     while wait_ms > 2 * STEPS * step_ms:
         step_ms *= 2
     return math.ceil(wait_ms / step_ms) * step_ms
 
 
-def waiting_queue(queue: str, delay_s: float) -> str:
+def delay_queue_name(queue: str, delay_s: float) -> str:
     """:return: the queue in which a message waits that is delayed on its way to another one."""
-    return f'{queue}.delay.{rounded_ms(delay_s)}'
+    return f'{queue}.delay.{rounded_delay_ms(delay_s)}'
 
 
 class DelayQueues:
@@ -50,20 +50,20 @@ class DelayQueues:
         self._declare = declare
         self._declared: set[str] = set()
 
-    def forget(self) -> None:
+    def forget_declared(self) -> None:
         """Ask again: the connection is another one."""
         self._declared.clear()
 
-    def have(self, queue: str, delay_s: float, *, anew: bool = False) -> str:
+    def declare(self, queue: str, delay_s: float, *, anew: bool = False) -> str:
         """Make a queue for delays, if it is not there; once a connection.
 
         :return: its name.
         """
-        waiting = waiting_queue(queue, delay_s)
+        waiting = delay_queue_name(queue, delay_s)
         if anew or waiting not in self._declared:
             arguments = {
                 'x-queue-type': 'quorum',
-                'x-message-ttl': rounded_ms(delay_s),
+                'x-message-ttl': rounded_delay_ms(delay_s),
                 'x-dead-letter-exchange': '',
                 'x-dead-letter-routing-key': queue,
                 'x-dead-letter-strategy': 'at-least-once',

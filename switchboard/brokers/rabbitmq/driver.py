@@ -18,13 +18,13 @@ from amqp import exceptions
 from amqp.exceptions import ChannelError, RecoverableConnectionError
 from kombu import Connection as KombuConnection
 
-from switchboard.brokers.driver import Driver, Publish, QueueLimits
+from switchboard.brokers.driver import AddressedMessage, Driver, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.rabbitmq.alarm import Alarm
 from switchboard.brokers.rabbitmq.channels import new_channel
 from switchboard.brokers.rabbitmq.delays import DelayQueues
-from switchboard.brokers.rabbitmq.frames import frames, is_readable, read_frame, read_frames
-from switchboard.brokers.rabbitmq.publisher import RabbitPublisher, refused, windows
+from switchboard.brokers.rabbitmq.frames import is_readable, read_frame, read_frames, tolerant_frame_handler
+from switchboard.brokers.rabbitmq.publisher import RabbitPublisher, batches, refusal
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
     BrokerDownError,
@@ -67,7 +67,7 @@ class RabbitDriver(Driver):
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._confirm_timeout_s = confirm_timeout_s
-        self.beat_s = max(0.2, url.heartbeat_s / 4)
+        self.heartbeat_interval_s = max(0.2, url.heartbeat_s / 4)
         self.connection_number = 0
         self._begin()
 
@@ -78,7 +78,7 @@ class RabbitDriver(Driver):
         # Queues that may not be on the broker's disk yet.
         self._unwritten: set[str] = set()
         self._publisher = RabbitPublisher(
-            lambda: new_channel(self.connection), self._confirm_timeout_s, self.beat_s
+            lambda: new_channel(self.connection), self._confirm_timeout_s, self.heartbeat_interval_s
         )
         self._client: Any = None  # kombu's, which knows the address and its alternates
         self._taking: Any = None
@@ -90,25 +90,25 @@ class RabbitDriver(Driver):
 
     # Out.
 
-    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+    def batches(self, messages: Sequence[AddressedMessage]) -> Iterator[list[int]]:
         """See `Driver`."""
-        return windows(postings)
+        return batches(messages)
 
     def send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """See `Driver`."""
         self._alarm.check(self.connection)
-        self._publisher.send(postings, window, outcomes, mandatory)
+        self._publisher.send(messages, batch, outcomes, mandatory)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Driver`."""
         self._alarm.check(self.connection)
-        waiting = self._delays.have(queue, delay_s)
+        waiting = self._delays.declare(queue, delay_s)
         try:
             self._publisher.send_one(outgoing, waiting)
         except NoRouteError:  # somebody has deleted it since
-            self._delays.have(queue, delay_s, anew=True)
+            self._delays.declare(queue, delay_s, anew=True)
             self._publisher.send_one(outgoing, waiting)
 
     # The connection.
@@ -124,7 +124,7 @@ class RabbitDriver(Driver):
                 heartbeat=self._url.heartbeat_s,
                 transport_options={
                     'client_properties': {'connection_name': f'switchboard {os.getpid()}'},
-                    'frame_handler': frames,
+                    'frame_handler': tolerant_frame_handler,
                 },
             )
             self._secure()
@@ -151,24 +151,24 @@ class RabbitDriver(Driver):
         """See `Driver`."""
         return self.connection is not None
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """See `Driver`."""
         is_blocked = self._alarm.connection is self.connection
-        self._alarm.end()
+        self._alarm.close()
         if self.connection is not None and not is_blocked:
             self.connection.close()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """See `Driver`."""
-        self._publisher.drop()
-        self._delays.forget()
+        self._publisher.forget_channel()
+        self._delays.forget_declared()
         connection, self.connection = self.connection, None
         self._forget_channel()
         self._ring()
         if connection is not None and connection is not self._alarm.connection:
             connection.collect()
 
-    def abandon(self) -> None:
+    def forget_after_fork(self) -> None:
         """See `Driver`."""
         for connection in (self.connection, self._alarm.connection):
             transport = getattr(connection, '_transport', None)
@@ -187,7 +187,7 @@ class RabbitDriver(Driver):
             is_collected and isinstance(error, AttributeError | TypeError)
         )
 
-    def beat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
         self._alarm.update(self.connection)
         read_frames(self.connection)
@@ -440,7 +440,7 @@ class RabbitDriver(Driver):
             if not self.is_trouble(error):  # then it goes with its connection
                 channel.close()  # if the broker has not
             if isinstance(error, ChannelError) and not isinstance(error, fault):
-                raise refused(error, step) from error
+                raise refusal(error, step) from error
             raise
         channel.close()
         return found
@@ -449,7 +449,7 @@ class RabbitDriver(Driver):
 def _no_queue(error: ChannelError, queue: str, step: str) -> SwitchboardError:
     if isinstance(error, exceptions.NotFound):
         return UnknownQueueError('the broker has no such queue', queue=queue)
-    return refused(error, step)
+    return refusal(error, step)
 
 
 def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 What a stranger has put beside a body (its properties, its routing key) py-amqp reads while it takes bytes from the socket, and raises there what its parts
 raise: for a date beyond the year 9999, for texts that are no UTF-8, for tables in tables in tables.  So such a message would be given out for ever, and stop
-every reader of its queue.  `frames` gives it to its reader without them, and with the reason.
+every reader of its queue.  `tolerant_frame_handler` gives it to its reader without them, and with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BRINGING = {
 }
 
 
-def frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
+def tolerant_frame_handler(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
     """Make what py-amqp reads frames by, which no message of a stranger's makes raise."""
     handle = frame_handler(connection, callback)
 

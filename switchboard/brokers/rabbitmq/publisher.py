@@ -19,7 +19,7 @@ from typing import Any
 import amqp
 from amqp import exceptions
 
-from switchboard.brokers.driver import UNSETTLED, Publish
+from switchboard.brokers.driver import UNCONFIRMED, AddressedMessage
 from switchboard.brokers.encode import MAX_SHORT_BYTES
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
@@ -93,15 +93,15 @@ class Confirms:
         """
         message = EncodedMessage(outgoing, exchange, routing_key, self._channel.connection.frame_max)
         self._last += 1
-        self._outcomes[self._last] = UNSETTLED
+        self._outcomes[self._last] = UNCONFIRMED
         self._sent[self._last] = (exchange, routing_key, outgoing.properties.get('message_id'))
         self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
         return self._last
 
-    def wait(self, timeout_s: float, beat_s: float) -> None:
+    def wait(self, timeout_s: float, heartbeat_interval_s: float) -> None:
         """Wait until there is an outcome for all that was sent.
 
-        :param beat_s: how often the broker is to be shown that we live.
+        :param heartbeat_interval_s: how often the broker is to be shown that we live.
         :raises TimeoutError: the broker did not confirm in time.
         """
         give_up_s = time.monotonic() + timeout_s
@@ -111,12 +111,12 @@ class Confirms:
             if left_s <= 0:
                 raise TimeoutError(f'no confirm within {timeout_s:.0f} s')
             try:
-                connection.drain_events(timeout=min(left_s, beat_s))
+                connection.drain_events(timeout=min(left_s, heartbeat_interval_s))
             except TimeoutError:
                 connection.heartbeat_tick(rate=2)
 
     def outcome(self, number: int) -> Any:
-        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when it was returned."""
+        """:return: None for a message that was stored, why not, or ``UNCONFIRMED``.  Forgotten when it was returned."""
         self._sent.pop(number, None)
         return self._outcomes.pop(number)
 
@@ -128,19 +128,19 @@ class Confirms:
 
     def _settle(self, tag: int, multiple: bool, error: Exception | None) -> None:
         for number in [n for n in self._sent if n <= tag] if multiple else [tag]:
-            if self._sent.pop(number, None) is not None and self._outcomes[number] is UNSETTLED:
+            if self._sent.pop(number, None) is not None and self._outcomes[number] is UNCONFIRMED:
                 self._outcomes[number] = error
 
     def _on_return(self, _error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         sought = (exchange, routing_key, message.properties.get('message_id'))
         for number, sent in self._sent.items():
-            if sent == sought and self._outcomes[number] is UNSETTLED:
+            if sent == sought and self._outcomes[number] is UNCONFIRMED:
                 self._outcomes[number] = NoRouteError(exchange, routing_key)
                 return
 
 
 # Messages that are sent before the confirms of the first are waited for.
-WINDOW = 200
+BATCH_MESSAGES = 200
 # A message as large as this may be too large for the broker (its ``max_message_size`` is 128 MiB, or what an operator says), and a
 # round trip is little for it.
 LARGE_BYTES = 1 << 20
@@ -150,16 +150,18 @@ class RabbitPublisher:
     """The part of a driver of RabbitMQ that publishes.
 
     :param new_channel: opens a channel.
-    :param beat_s: how often the broker is to be shown that we live, while it is waited for.
+    :param heartbeat_interval_s: how often the broker is to be shown that we live, while it is waited for.
     """
 
-    def __init__(self, new_channel: Callable[[], Any], confirm_timeout_s: float, beat_s: float) -> None:
+    def __init__(
+        self, new_channel: Callable[[], Any], confirm_timeout_s: float, heartbeat_interval_s: float
+    ) -> None:
         self._new_channel = new_channel
         self._confirm_timeout_s = confirm_timeout_s
-        self._beat_s = beat_s
+        self._heartbeat_interval_s = heartbeat_interval_s
         self._confirms: Confirms | None = None
 
-    def drop(self) -> None:
+    def forget_channel(self) -> None:
         """Forget a channel that went with its connection."""
         self._confirms = None
 
@@ -168,28 +170,28 @@ class RabbitPublisher:
 
         :raises SwitchboardError: why it was not confirmed.
         """
-        outcomes: list[Any] = [UNSETTLED]
+        outcomes: list[Any] = [UNCONFIRMED]
         self.send([(outgoing, '', queue)], [0], outcomes, True)
         for error in outcomes:
             if error is not None:
                 raise error
 
     def send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """See `Driver`."""
         try:
-            self._send(postings, window, outcomes, mandatory)
+            self._send(messages, batch, outcomes, mandatory)
         except exceptions.ChannelError as error:
-            doubtful = [number for number in window if outcomes[number] is UNSETTLED]
+            doubtful = [number for number in batch if outcomes[number] is UNCONFIRMED]
             if len(doubtful) == 1:
-                outcomes[doubtful[0]] = _refused(error, postings[doubtful[0]])
+                outcomes[doubtful[0]] = _refused(error, messages[doubtful[0]])
                 return
             for number in doubtful:
-                self.send(postings, [number], outcomes, mandatory)
+                self.send(messages, [number], outcomes, mandatory)
 
     def _send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """Send the messages without an outcome, and wait; the outcomes known by then count also if this fails."""
         if self._confirms is None:
@@ -197,14 +199,14 @@ class RabbitPublisher:
         confirms = self._confirms
         sent: dict[int, int] = {}
         try:
-            for number in window:
-                if outcomes[number] is UNSETTLED:
+            for number in batch:
+                if outcomes[number] is UNCONFIRMED:
                     try:
-                        sent[number] = confirms.send(*postings[number], mandatory=mandatory)
+                        sent[number] = confirms.send(*messages[number], mandatory=mandatory)
                     except QueueError as error:
-                        error.queue = postings[number][2]
+                        error.queue = messages[number][2]
                         outcomes[number] = error
-            confirms.wait(self._confirm_timeout_s, self._beat_s)
+            confirms.wait(self._confirm_timeout_s, self._heartbeat_interval_s)
         except exceptions.ChannelError:
             self._confirms = None
             raise
@@ -213,34 +215,34 @@ class RabbitPublisher:
                 outcomes[number] = confirms.outcome(tag)
 
 
-def windows(postings: Sequence[Publish]) -> Iterator[list[int]]:
+def batches(messages: Sequence[AddressedMessage]) -> Iterator[list[int]]:
     """:return: the numbers of those that are sent together, in their order."""
-    window: list[int] = []
-    for number, (outgoing, exchange, _) in enumerate(postings):
+    batch: list[int] = []
+    for number, (outgoing, exchange, _) in enumerate(messages):
         is_large = len(outgoing.body) >= LARGE_BYTES
-        if window and (is_large or len(window) == WINDOW or exchange != postings[window[0]][1]):
-            yield window
-            window = []
-        window.append(number)
+        if batch and (is_large or len(batch) == BATCH_MESSAGES or exchange != messages[batch[0]][1]):
+            yield batch
+            batch = []
+        batch.append(number)
         if is_large:
-            yield window
-            window = []
-    if window:
-        yield window
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _refused(error: exceptions.ChannelError, posting: Publish) -> SwitchboardError:
-    _, exchange, routing_key = posting
+def _refused(error: exceptions.ChannelError, message: AddressedMessage) -> SwitchboardError:
+    _, exchange, routing_key = message
     if isinstance(error, exceptions.NotFound):
         return UnknownExchangeError(exchange)
     if isinstance(error, exceptions.ContentTooLarge) or 'larger than' in str(error):
         return MessageTooLargeError(f'the broker refuses it: {error}', queue=routing_key)
     if isinstance(error, exceptions.PreconditionFailed):
         return UnserializableError(f'the broker refuses a property: {error}', queue=routing_key)
-    return refused(error, 'publish')
+    return refusal(error, 'publish')
 
 
-def refused(error: exceptions.ChannelError, step: str) -> BrokerDownError:
+def refusal(error: exceptions.ChannelError, step: str) -> BrokerDownError:
     """A refusal for which neither we nor the message are to blame: a right was taken away, a node is down, a queue is somebody else's for now."""
     hint = '; with declare=no, a queue or exchange is used as it is there' if step == 'declare' else ''
     return BrokerDownError(f'the broker refuses us: {error}{hint}', step=step)

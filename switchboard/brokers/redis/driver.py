@@ -16,9 +16,9 @@ from typing import Any
 from kombu import Connection as KombuConnection
 from redis import exceptions
 
-from switchboard.brokers.driver import Driver, Publish, QueueLimits
+from switchboard.brokers.driver import AddressedMessage, Driver, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.brokers.redis.keys import PARTS, SCRIPTS, key_in, key_of, script_of
+from switchboard.brokers.redis.keys import KEY_PARTS, SCRIPTS, key_of, message_key, read_script
 from switchboard.brokers.redis.payload import pack, unpack
 from switchboard.brokers.redis.subscription import Subscription
 from switchboard.brokers.url import BrokerUrl
@@ -54,7 +54,7 @@ class RedisDriver(Driver):
         self._url = url
         self._connect_timeout_s = connect_timeout_s
         self._confirm_timeout_s = confirm_timeout_s
-        self.beat_s = url.lease_s / 4
+        self.heartbeat_interval_s = url.lease_s / 4
         self._lease_ms = int(url.lease_s * 1000)
         self.connection_number = 0
         self._begin()
@@ -71,7 +71,7 @@ class RedisDriver(Driver):
         # By queue, when its keys came to be; our leases on it are of that time.
         self._born: dict[str, bytes] = {}
         # The message that is being stored, and the queues that it is not in yet.
-        self._storing: tuple[Publish, list[str]] | None = None
+        self._storing: tuple[AddressedMessage, list[str]] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -102,7 +102,7 @@ class RedisDriver(Driver):
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             raise
-        self._scripts = {name: channel.client.register_script(script_of(name)) for name in SCRIPTS}
+        self._scripts = {name: channel.client.register_script(read_script(name)) for name in SCRIPTS}
         for exchange, kind in self._exchanges.items():
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
@@ -134,20 +134,20 @@ class RedisDriver(Driver):
         """See `Driver`."""
         return self._channel is not None
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """See `Driver`."""
         self.cancel()
         if self._channel is not None:
             self._channel.close()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """See `Driver`: the subscription stays."""
         channel = self._channel
         self._forget()
         if channel is not None:
             channel._disconnect_pools()
 
-    def abandon(self) -> None:
+    def forget_after_fork(self) -> None:
         """See `Driver`: redis-py lets go of what a fork has copied."""
         self.connection_number += 1
         self._begin()
@@ -156,7 +156,7 @@ class RedisDriver(Driver):
         """See `Driver`."""
         return isinstance(error, _TROUBLES)
 
-    def beat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
         by_queue: dict[str, dict[str, Delivery]] = {queue: {} for queue in self._looked_into}
         for delivery in held:
@@ -177,7 +177,7 @@ class RedisDriver(Driver):
             except Exception:  # what a stranger has sent may be read by kombu, and not written
                 unwritable.append(tag)
                 continue
-            self._run('ADOPT', queue, [tag, tag[0] + message, self._lease_ms])
+            self._run('RECLAIM', queue, [tag, tag[0] + message, self._lease_ms])
         self._born[queue] = born
         self.connection_number += 1  # bindings went with it
         kept = len(lost) - len(unwritable)
@@ -191,7 +191,7 @@ class RedisDriver(Driver):
 
     def _keys(self, queue: str) -> list[str]:
         """:return: the keys of a queue in the order in which the scripts name them."""
-        return [key_of(queue, part) for part in PARTS] + self._lists(queue)
+        return [key_of(queue, part) for part in KEY_PARTS] + self._lists(queue)
 
     def _list_number(self, outgoing: OutgoingMessage) -> int:
         """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
@@ -214,22 +214,22 @@ class RedisDriver(Driver):
 
     # Out.
 
-    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+    def batches(self, messages: Sequence[AddressedMessage]) -> Iterator[list[int]]:
         """See `Driver`."""
-        return ([number] for number in range(len(postings)))
+        return ([number] for number in range(len(messages)))
 
     def send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
         """See `Driver`."""
-        [number] = window
-        posting = postings[number]
-        outgoing, exchange, routing_key = posting
-        if self._storing is None or self._storing[0] is not posting:
+        [number] = batch
+        message = messages[number]
+        outgoing, exchange, routing_key = message
+        if self._storing is None or self._storing[0] is not message:
             queues = self._route(exchange, routing_key) if exchange else [routing_key]
             if mandatory and not queues:
                 raise NoRouteError(exchange, routing_key)
-            self._storing = (posting, queues)
+            self._storing = (message, queues)
         left = self._storing[1]
         while left:
             self._put(outgoing, exchange, routing_key, left[0])
@@ -296,7 +296,7 @@ class RedisDriver(Driver):
 
     def ack(self, delivery: Delivery) -> None:
         """See `Driver`."""
-        self._settle('END', delivery)
+        self._settle('ACK', delivery)
 
     def requeue(self, delivery: Delivery, died: bool) -> None:
         """See `Driver`."""
@@ -306,19 +306,19 @@ class RedisDriver(Driver):
         if not self._run(script, delivery.queue, [delivery.tag, key_of(delivery.queue, 'wake'), died]):
             raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
 
-    def is_same(self, one: Delivery, other: Delivery) -> bool:
+    def is_redelivery(self, first: Delivery, second: Delivery) -> bool:
         """See `Driver`."""
-        return str(one.tag).rpartition(':')[0] == str(other.tag).rpartition(':')[0]
+        return str(first.tag).rpartition(':')[0] == str(second.tag).rpartition(':')[0]
 
-    def restore(self, queue: str) -> list[tuple[str, int]]:
+    def recover(self, queue: str) -> list[tuple[str, int]]:
         """See `Driver`."""
-        found = self._run('RESTORE', queue, [key_of(queue, 'wake'), self._lease_ms])
+        found = self._run('RECOVER', queue, [key_of(queue, 'wake'), self._lease_ms])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
 
-    def free(self, queue: str, keys: Collection[str]) -> None:
+    def requeue_uncounted(self, queue: str, keys: Collection[str]) -> None:
         """See `Driver`."""
         for tag in map(_text, self._channel.client.zrange(key_of(queue, 'leases'), 0, -1)):
-            if key_in(tag) in keys:
+            if message_key(tag) in keys:
                 self._run('REQUEUE', queue, [tag, key_of(queue, 'wake'), ''])
 
     # While idle.

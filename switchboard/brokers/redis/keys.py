@@ -39,7 +39,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-PARTS = ('held', 'leases', 'deaths', 'delayed')
+KEY_PARTS = ('held', 'leases', 'deaths', 'delayed')
 
 
 def key_of(queue: str, part: str) -> str:
@@ -47,16 +47,16 @@ def key_of(queue: str, part: str) -> str:
     return f'switchboard:{queue}:{part}'
 
 
-SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'ADOPT', 'PUT', 'DELAY', 'NEXT_DUE')
+SCRIPTS = ('TAKE', 'ACK', 'REQUEUE', 'RECOVER', 'RENEW', 'RECLAIM', 'PUT', 'DELAY', 'NEXT_DUE')
 
 
 @cache
-def script_of(name: str) -> str:
+def read_script(name: str) -> str:
     """:return: the text of a script, with the names of its keys before it.  See ``scripts/``."""
     folder = files('switchboard.brokers.redis') / 'scripts'
     return ''.join((folder / f'{part}.lua').read_text('utf-8') for part in ('names', name.lower()))
 
 
-def key_in(tag: str) -> str:
+def message_key(tag: str) -> str:
     """:return: the SHA-1 of the message that a tag is of."""
     return tag.split(':')[1]

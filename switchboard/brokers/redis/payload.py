@@ -8,7 +8,7 @@ from kombu.transport.virtual import Base64
 from kombu.utils import json as kombu_json
 
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.brokers.redis.keys import key_in
+from switchboard.brokers.redis.keys import message_key
 
 
 def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> str:
@@ -55,5 +55,5 @@ def unpack(
         deaths,
         tag,
         connection_number,
-        key_in(tag) if tag else '',
+        message_key(tag) if tag else '',
     )

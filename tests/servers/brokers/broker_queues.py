@@ -15,7 +15,7 @@ from switchboard.brokers.decode import filebase_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.rabbitmq.delays import waiting_queue
+from switchboard.brokers.rabbitmq.delays import delay_queue_name
 from switchboard.brokers.redis.keys import key_of
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
@@ -40,7 +40,7 @@ class SeenQueue(BrokerQueue):
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         if delay_s > 0:
-            self.delayed.add(waiting_queue(self.producer.queue_of(filebase), min(delay_s, LONGEST_WAIT_S)))
+            self.delayed.add(delay_queue_name(self.producer.queue_of(filebase), min(delay_s, LONGEST_WAIT_S)))
         return super().release(filebase, delay_s=delay_s, record=record)
 
     @property
@@ -67,7 +67,7 @@ class SeenQueue(BrokerQueue):
             for delivery in reversed(deliveries):
                 self.connection.requeue(delivery)
         if had_waiting:
-            self.consumer.look()
+            self.consumer.has_next()
         return found if len(queues) == 1 else sorted(found)
 
     def _list_delayed(self) -> list[str]:
@@ -87,8 +87,8 @@ class SeenQueue(BrokerQueue):
             claim = self.consumer.find(filebase)
             if claim is None:
                 raise
-            self.count_deaths(claim)
-            self.consumer.forget(claim)
+            self.record_deaths(claim)
+            self.consumer.unregister(claim)
             self.connection.requeue(claim.delivery)
             return claim.entry.records
 

@@ -60,7 +60,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection.drop()
+        queue.connection.abort()
         with pytest.raises(EntryTakenError, match='again'):
             queue.finish(filebase)
         again = take_next(queue)
@@ -72,7 +72,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection.drop()
+        queue.connection.abort()
         assert queue.take() is None  # it came, and is the one that is at work
         assert queue.get_files('.bak') == [filebase]
         queue.finish(filebase)
@@ -82,7 +82,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         wakeup = queue.wakeup()
         wakeup.arm()
-        queue.connection.drop()
+        queue.connection.abort()
         assert not queue.ready()  # by a new connection, to which nothing is pushed
         assert wakeup.wait(60)
         wakeup.close()
@@ -92,7 +92,7 @@ class TestALostConnection:
         queue = queue_of(place)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection.drop()
+        queue.connection.abort()
         queue.finish(filebase)
         assert queue_of(place).take() is None
         place.close()
@@ -206,7 +206,9 @@ class TestTheBrokerAway:
         self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        queue = place.queue(cls=BrokerQueue, services=BrokerServices(keys=lambda _queue: AllAreKnown()))
+        queue = place.queue(
+            cls=BrokerQueue, services=BrokerServices(finished_markers=lambda _queue: AllAreKnown())
+        )
         queue.enqueue('x')
         ack = queue.connection.ack
 
@@ -289,7 +291,7 @@ def test_what_there_is_no_memory_for_is_waited_for_by_a_new_connection(place: On
         raise MemoryError
 
     with pytest.raises(BrokerDownError, match='MemoryError'):
-        connection.again('get', work)
+        connection.call_with_reconnect('get', work)
     assert connection.connection_number > before
     connection.close()
 
@@ -303,7 +305,7 @@ def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBro
             raise mistake
 
         with pytest.raises(mistake):
-            connection.again('test', work)
+            connection.call_with_reconnect('test', work)
         assert connection.connection_number == 1
     connection.close()
 

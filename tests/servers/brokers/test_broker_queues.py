@@ -182,10 +182,10 @@ class TestTaking:
 
     def test_a_message_that_was_published_twice_is_worked_on_once_while_it_is(self, place: OnBroker) -> None:
         queue = queue_of(place)
-        posted = queue.producer.prepare('x', {})
+        prepared = queue.producer.prepare('x', {})
         for _ in range(2):
-            queue.producer.declare([posted.queue])
-            queue.connection.publish(posted.outgoing, routing_key=posted.queue)
+            queue.producer.declare([prepared.queue])
+            queue.connection.publish(prepared.outgoing, routing_key=prepared.queue)
         taken = queue.take()
         assert taken is not None
         assert queue.take() is None

@@ -147,7 +147,7 @@ class TestHandOff:
         taken = far.queue.take()
         transaction = far.spool.transaction(far.queue, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
-        far.queue.connection.drop()
+        far.queue.connection.abort()
         transaction.commit()
         work(far.another(), 'far')
         assert far.out() == ['x']

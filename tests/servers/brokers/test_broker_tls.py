@@ -102,7 +102,7 @@ class TestWhoIsBelieved:
         queue = open_queue(secure.options)
         queue.enqueue('x')
         for _ in range(2):
-            queue.connection.drop()  # of localhost, though kombu has written another name of it down by now
+            queue.connection.abort()  # of localhost, though kombu has written another name of it down by now
             queue.connection.connect()
         assert take_next(queue).msg == 'x'
 
@@ -193,7 +193,7 @@ def test_renewed_certificates_are_read_without_a_restart(
     queue.finish(filebase)  # a connection that lives goes on
     secure.server.stop()
     secure.server.start()
-    queue.connection.drop()
+    queue.connection.abort()
     assert 'certificate' in why_refused(queue)
     shutil.copytree(theirs, mine, dirs_exist_ok=True)
     wait_for_broker(queue)

@@ -198,7 +198,7 @@ class TestASleeper:
         connection: Any = queue.connection
         wakeup = queue.wakeup()
         wakeup.arm()
-        connection.drop()
+        connection.abort()
         began_s = time.monotonic()
         assert wakeup.wait(30)
         assert time.monotonic() - began_s < 10

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from switchboard.brokers.producer import LONGEST_WAIT_S
-from switchboard.brokers.rabbitmq.delays import rounded_ms, waiting_queue
+from switchboard.brokers.rabbitmq.delays import delay_queue_name, rounded_delay_ms
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from tests.helpers.waiting import eventually, take_next
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 def waiting_for(queue: Any, delay_s: float) -> str:
-    return waiting_queue(queue.all_queues[0], delay_s)
+    return delay_queue_name(queue.all_queues[0], delay_s)
 
 
 def fill(queue: Any) -> list[str]:
@@ -81,13 +81,13 @@ class TestAQueueThatIsFullWhenADelayEnds:
 
 class TestQueuesForDelays:
     def test_there_are_only_so_many_however_long_is_waited(self) -> None:
-        lengths = {rounded_ms(0.05 * 1.01**power) for power in range(1800)}
+        lengths = {rounded_delay_ms(0.05 * 1.01**power) for power in range(1800)}
         assert max(lengths) > LONGEST_WAIT_S * 1000
-        assert len({length for length in lengths if length <= rounded_ms(LONGEST_WAIT_S)}) <= 180
+        assert len({length for length in lengths if length <= rounded_delay_ms(LONGEST_WAIT_S)}) <= 180
 
     @pytest.mark.parametrize('delay_s', [0.001, 0.1, 0.25, 0.81, 5, 59.9, 3600, 86_400, LONGEST_WAIT_S])
     def test_a_delay_is_never_shorter_than_asked_for_and_not_much_longer(self, delay_s: float) -> None:
-        waited_s = rounded_ms(delay_s) / 1000
+        waited_s = rounded_delay_ms(delay_s) / 1000
         assert delay_s <= waited_s <= max(delay_s + 0.1, delay_s * 1.125)
 
     def test_delays_of_one_length_share_one_which_stays(

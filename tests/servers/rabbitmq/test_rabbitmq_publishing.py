@@ -42,8 +42,8 @@ class Out:
         outgoing = encode(body, {}, message_id=str(number))
         return replace(outgoing, **changes), exchange, self.queue
 
-    def publish(self, *postings: Any) -> list[type]:
-        return [type(one) for one in self.connection.publish_many(postings)]
+    def publish(self, *messages: Any) -> list[type]:
+        return [type(one) for one in self.connection.publish_many(messages)]
 
     def ids(self) -> list[str]:
         found = []

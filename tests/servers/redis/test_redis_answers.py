@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from switchboard.brokers.redis.keys import script_of
+from switchboard.brokers.redis.keys import read_script
 from switchboard.errors import BrokerDownError, EntryTakenError
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker
@@ -33,7 +33,7 @@ def _called(script: str) -> bytes:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
 
 
-TAKE, END = _called(script_of('TAKE')), _called(script_of('END'))
+TAKE, ACK = _called(read_script('TAKE')), _called(read_script('ACK'))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ class TestALostAnswer:
         queue.finish(queue.take().filebase)  # the script is loaded by now
         filebase = queue.enqueue('y')
         queue.take()
-        middleman.lose_answer_to(END)
+        middleman.lose_answer_to(ACK)
         with pytest.raises(EntryTakenError):  # which is all that can be told
             queue.finish(filebase)
         assert middleman.has_lost.is_set()

@@ -14,11 +14,11 @@ import pytest
 from redis import Redis, RedisError
 
 from switchboard.brokers.consumer import OWN_CLAIMS
-from switchboard.brokers.driver import UNSETTLED
+from switchboard.brokers.driver import UNCONFIRMED
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.brokers.redis.driver import LEAST_BULK_BYTES, RedisDriver
-from switchboard.brokers.redis.keys import SCRIPTS, key_of, script_of
+from switchboard.brokers.redis.keys import SCRIPTS, key_of, read_script
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import MessageTooLargeError, SwitchboardError
 from tests.helpers.waiting import PATIENCE_S, eventually
@@ -28,7 +28,7 @@ from tests.servers.place import ROOT
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-COMMANDS = sorted(set(re.findall(r"redis\.p?call\('(\w+)'", ''.join(map(script_of, SCRIPTS)))))
+COMMANDS = sorted(set(re.findall(r"redis\.p?call\('(\w+)'", ''.join(map(read_script, SCRIPTS)))))
 # Held, leases, deaths, delayed, and the list.
 KEYS = range(5)
 USER = 'limited'
@@ -74,7 +74,7 @@ class Limited:
             self.client.rename(kept, key)
 
     def publish(self, outgoing: OutgoingMessage = MESSAGE) -> None:
-        outcomes = [UNSETTLED]
+        outcomes = [UNCONFIRMED]
         self.driver.send([(outgoing, '', self.queue)], [0], outcomes, True)
         assert outcomes == [None]
 
@@ -86,7 +86,7 @@ class Limited:
     def all_there_is(self) -> list[bytes]:
         """Take everything, what dead holders had as well."""
         self.end_leases()
-        self.driver.restore(self.queue)
+        self.driver.recover(self.queue)
         found: list[bytes] = []
         while len(found) < 5 and (delivery := self.driver.get(self.queue)) is not None:
             found.append(delivery.body)
@@ -94,7 +94,7 @@ class Limited:
         return found
 
     def close(self) -> None:
-        self.driver.shut()
+        self.driver.close()
         self.client.execute_command('ACL', 'DELUSER', USER)
 
 
@@ -141,12 +141,12 @@ def _give_up(limited: Limited) -> Callable[[], Any]:
 def _restore(limited: Limited) -> Callable[[], Any]:
     _taken(limited)
     limited.end_leases()
-    return lambda: limited.driver.restore(limited.queue)
+    return lambda: limited.driver.recover(limited.queue)
 
 
 def _renew(limited: Limited) -> Callable[[], Any]:
     delivery = _taken(limited)
-    return lambda: limited.driver.beat([delivery])
+    return lambda: limited.driver.send_heartbeat([delivery])
 
 
 @pytest.mark.parametrize('fault', [*COMMANDS, *KEYS])

@@ -131,7 +131,7 @@ def test_whatever_a_stranger_writes_is_an_entry_with_a_history_or_a_corrupt_one(
     assert is_filebase(entry.filebase)
     assert all(isinstance(record, dict) for record in entry.records)
     count_since_retry(entry.records, 'recovered')
-    encode_entry(entry_of(Delivery('q', body, headers, properties), as_it_came=True))
+    encode_entry(entry_of(Delivery('q', body, headers, properties), undecoded=True))
     try:
         entry.load(Serializers())
     except (CorruptEntryError, ContentDisallowedError):

@@ -64,11 +64,11 @@ class MemoryConnection:
             self.connection_number += 1
 
     def publish_many(
-        self, postings: Sequence[tuple[OutgoingMessage, str, str]], *, mandatory: bool = True
+        self, messages: Sequence[tuple[OutgoingMessage, str, str]], *, mandatory: bool = True
     ) -> list[Exception | None]:
         self.connect()
-        self.broker.publications.append([letter.body for letter, _, _ in postings])
-        return [self._publish(*posting) for posting in postings]
+        self.broker.publications.append([letter.body for letter, _, _ in messages])
+        return [self._publish(*message) for message in messages]
 
     def _publish(self, letter: OutgoingMessage, exchange: str, routing_key: str) -> Exception | None:
         broker = self.broker
@@ -107,7 +107,7 @@ class MemoryConnection:
     def count(self, queue: str) -> int:
         return len(self.broker.queues[queue])
 
-    def restore(self, queue: str) -> list[tuple[str, int]]:
+    def recover(self, queue: str) -> list[tuple[str, int]]:
         self.calls['restore'] += 1
         return []
 

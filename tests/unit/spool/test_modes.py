@@ -87,8 +87,8 @@ def use(path: Path) -> None:
     door.store(lambda: None)
     note(path / 'spool', Operator('somebody'), 'hold', 'in')
     delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)
-    delivery_counts.begin('0' * 40)
-    delivery_counts.add('1' * 40)
+    delivery_counts.note_held('0' * 40)
+    delivery_counts.add_death('1' * 40)
     spool['in'].wake_consumers()
     tidy(spool)
     assert left(path) == []

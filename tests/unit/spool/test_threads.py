@@ -148,12 +148,12 @@ def test_threads_that_hold_a_brokers_messages_note_them_in_one_file(tmp_path: Pa
         held = DeliveryCounts(folder, spool.disk, spool.clock)
 
         def hold(number: int, held: DeliveryCounts = held) -> None:
-            held.begin(f'{number:040x}')
+            held.note_held(f'{number:040x}')
 
         together(hold)
         [file] = Path(folder.path).iterdir()
         assert sorted(file.read_text().split()) == [f'{number:040x}' for number in range(THREADS)]
-        together(lambda number, held=held: held.end(f'{number:040x}'))
+        together(lambda number, held=held: held.note_ended(f'{number:040x}'))
         held.close()
         assert not list(Path(folder.path).iterdir())
     spool.close()

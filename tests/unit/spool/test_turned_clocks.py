@@ -115,7 +115,7 @@ def counts(place: Place) -> DeliveryCounts:
 
 
 def is_count_forgotten(place: Place) -> bool:
-    counts(place).collect()
+    counts(place).collect_dead_holders()
     return counts(place).deaths(HEX) == 0
 
 
@@ -153,7 +153,7 @@ DELETERS = {
     'a declared queue': Deleter(
         lambda place: place.spool().declare('soon', expires_s=DAY_S), is_queue_deleted
     ),
-    'a count of deaths': Deleter(lambda place: counts(place).add(HEX), is_count_forgotten, FORGET_S),
+    'a count of deaths': Deleter(lambda place: counts(place).add_death(HEX), is_count_forgotten, FORGET_S),
     "a maildir's tmp": Deleter(put_in_tmp, is_swept, 36 * 3600.0),
     'a retry': Deleter(
         lambda place: FIRST_FAILURE.update({place.path: place.spool().clock.time_ns() / 1e9}), is_given_up

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchboard.brokers.message import UNREADABLE
-from switchboard.brokers.rabbitmq.frames import HEADER_FRAME, METHOD_FRAME, frames
+from switchboard.brokers.rabbitmq.frames import HEADER_FRAME, METHOD_FRAME, tolerant_frame_handler
 
 BODY_FRAME = 3
 HEADERS, MESSAGE_ID = 1 << 13, 1 << 7
@@ -24,7 +24,7 @@ GET_OK = pack('>HH', *spec.Basic.GetOk)
 def received(properties: bytes, *, routing_key: bytes = b'in', body: bytes = b'body') -> tuple[Any, Any]:
     """:return: the arguments of the method, and the message, that py-amqp gives on."""
     given_on: list[tuple[Any, ...]] = []
-    on_frame = frames(SimpleNamespace(bytes_recv=0), lambda *all: given_on.append(all))
+    on_frame = tolerant_frame_handler(SimpleNamespace(bytes_recv=0), lambda *all: given_on.append(all))
     method = GET_OK + dumps('Lbs', [7, False, 'x']) + bytes([len(routing_key)]) + routing_key + pack('>I', 0)
     on_frame((METHOD_FRAME, 1, method))
     on_frame((HEADER_FRAME, 1, pack('>HHQ', 60, 0, len(body)) + properties))
@@ -79,7 +79,7 @@ def test_a_routing_key_that_is_no_text_is_made_one() -> None:
 
 
 def test_what_is_no_message_is_as_wrong_as_ever() -> None:
-    on_frame = frames(SimpleNamespace(bytes_recv=0), lambda *_all: None)
+    on_frame = tolerant_frame_handler(SimpleNamespace(bytes_recv=0), lambda *_all: None)
     with pytest.raises(UnexpectedFrame):
         on_frame((BODY_FRAME, 1, b''))
 
