@@ -44,7 +44,7 @@ import setproctitle
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
-from switchboard.master.signals import blocked, nothing
+from switchboard.master.signals import ignore_signal, signals_blocked
 from switchboard.options import RunnerOptions
 from switchboard.runner.settling import exit_status
 from switchboard.status import log, printed
@@ -64,7 +64,7 @@ logger = log.logger('runner')
 PREPARED, READY, GO = b'P', b'R', b'G'
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # In the environment of all that a runner starts: its process, and the spool.
-MARK = 'SWITCHBOARD_STARTED_BY'
+MARK_VARIABLE = 'SWITCHBOARD_STARTED_BY'
 # Loaded once in the master, so that no child pays for it.
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
 F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
@@ -115,7 +115,7 @@ class Child(NamedTuple):
     foreign: Collection[int] = ()
     prepared: Prepared | None = None
 
-    def wait_for_go(self) -> None:
+    def wait_for_turn(self) -> None:
         """Say that all is prepared, and wait until the slice is free."""
         self.channel.send(PREPARED)
         if self.channel.recv(1) != GO:
@@ -152,7 +152,7 @@ Work = Callable[[Child, Slot, StopSignal], int]
 def fork(child: Child, work: Work, mask: set[Any]) -> int:
     """Start a process that does `work`.
 
-    Assumes that all signals are `blocked`.
+    Assumes that all signals are blocked (`signals_blocked`).
 
     :param mask: the signals that the process is to hold back.
     :return: its process id; the child itself never returns.
@@ -198,7 +198,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
     :raises OSError: the machine has no room for another process.
     """
     master = os.getpid()
-    with blocked() as mask:
+    with signals_blocked() as mask:
         pid = os.fork()
         if pid > 0:
             return pid
@@ -238,7 +238,7 @@ def settle(child: Child, stop: StopSignal) -> None:
     os.setsid()
     die_with(child.master, child.lifeline)
     for signum in (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGTTIN, _signal.SIGTTOU):
-        _signal.signal(signum, nothing)
+        _signal.signal(signum, ignore_signal)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.signal(_signal.SIGTERM, stop)
     _signal.signal(_signal.SIGINT, stop)
@@ -246,7 +246,7 @@ def settle(child: Child, stop: StopSignal) -> None:
     _give_no_stdin()
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
-    os.environ[MARK] = f'{os.getpid()} {child.spool}'
+    os.environ[MARK_VARIABLE] = f'{os.getpid()} {child.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.set_process_name(child.title)
     child.text_streams.use()
@@ -294,7 +294,7 @@ def die_with(parent: int, lifeline: int) -> None:
     """
     killed_by_kernel = _ask_kernel()
     try:
-        tie_group(lifeline)
+        tie_group_to_lifeline(lifeline)
     except OSError:
         # Some sandboxes know neither.  One of the two must hold.
         if not killed_by_kernel:
@@ -329,7 +329,7 @@ def _go_if_orphaned(parent: int) -> None:
         os._exit(os.EX_TEMPFAIL)
 
 
-def tie_group(lifeline: int) -> None:
+def tie_group_to_lifeline(lifeline: int) -> None:
     """Have the kernel end the group of this process when the other end of `lifeline` is closed.
 
     :raises OSError: it cannot.

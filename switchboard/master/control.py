@@ -227,10 +227,10 @@ class ControlSocket:
             call.reply({'ok': False, 'errors': [str(error)]})
         except Exception as error:
             event(logger, logging.ERROR, None, 'request failed', exc_info=True)
-            call.reply({'ok': False, 'errors': [unforeseen(error)]})
+            call.reply({'ok': False, 'errors': [unexpected_error_text(error)]})
 
 
-def unforeseen(error: Exception) -> str:
+def unexpected_error_text(error: Exception) -> str:
     """:return: the line about an error that was not foreseen; the log has its traceback."""
     return f'{type(error).__name__}: {str(error)[:300]}; the log says more'
 

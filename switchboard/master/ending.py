@@ -32,13 +32,12 @@ import logging
 import os
 import signal
 import stat
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.events import event
-from switchboard.master.child import MARK, set_subreaper
+from switchboard.master.child import MARK_VARIABLE
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
 from switchboard.runner.control_group import kill_cgroup_of
@@ -59,20 +58,12 @@ from switchboard.store.layout import HELD, HELD_PREFIX
 MAX_HELD_BYTES = 4 << 20
 
 
-def adopt() -> bool:
-    """Become the parent of what loses its own.
-
-    :return: False where that is not to be had.
-    """
-    return sys.platform == 'linux' and set_subreaper()
-
-
 def children() -> set[int]:
     """:return: the processes whose parent this one is."""
     return set(process_children(os.getpid()))
 
 
-def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
+def kill_leftovers(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
     """Kill what the process `owner`, which has ended, has left behind.
 
     :param living: the other runners' processes.
@@ -101,13 +92,13 @@ def _belongs_to(pid: int, owner: int, living: Collection[int]) -> bool:
     leaders = [int(number) for number in stat[2:4]]  # of its group and of its session
     if owner in leaders:
         return True
-    marked = marked_in(process_environment(pid))
+    marked = read_mark(process_environment(pid))
     return not any(each in living for each in (*leaders, marked[1] if marked else 0))
 
 
-def marked_in(content: bytes) -> tuple[str, int] | None:
+def read_mark(content: bytes) -> tuple[str, int] | None:
     """:return: the spool and the runner's process that an environment names, which its process may have made what it likes."""
-    prefix = os.fsencode(MARK) + b'='
+    prefix = os.fsencode(MARK_VARIABLE) + b'='
     for variable in content.split(b'\0'):
         if variable.startswith(prefix):
             number, _, spool = variable.removeprefix(prefix).partition(b' ')
@@ -116,7 +107,7 @@ def marked_in(content: bytes) -> tuple[str, int] | None:
     return None
 
 
-def end_all_of(spool: str) -> list[int]:
+def kill_leftovers_of_spool(spool: str) -> list[int]:
     """Kill what runners of an earlier master of this spool have left behind.  Assumes that its lock is held, so that master is dead.
 
     :return: the processes.
@@ -130,7 +121,7 @@ def end_all_of(spool: str) -> list[int]:
                 # First the descriptor, then the look: so it is this process that is looked at and ended.
                 descriptor = os.pidfd_open(int(name))
                 try:
-                    marked = marked_in(process_environment(int(name)))
+                    marked = read_mark(process_environment(int(name)))
                     if marked is not None and marked[0] == spool:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                         found.append(int(name))
@@ -139,7 +130,7 @@ def end_all_of(spool: str) -> list[int]:
     return found
 
 
-def describe(pid: int) -> str:
+def describe_process(pid: int) -> str:
     """:return: the process as `status` names it."""
     name = process_name(pid)
     return f'{pid} ({name})' if name else str(pid)

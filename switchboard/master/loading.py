@@ -49,7 +49,7 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
     runner = make_runner(
         child.config, child.options, child.slice, child.numslices, slot, prepared=child.prepared
     )
-    child.wait_for_go()
+    child.wait_for_turn()
     stop.pass_on_to(runner)
     return runner.run()
 
@@ -97,7 +97,7 @@ class _Nothing(Runner):
         self.stop()
 
 
-def warm_up(config: Config) -> Prepared:
+def prepare_before_fork(config: Config) -> Prepared:
     """Make in the master, before the forks, what its children need.
 
     Memory that a child does not write to is shared, and running code is writing: it counts references.  So an object made here takes
@@ -150,7 +150,7 @@ class Found:
         return self._modules.get((fullname, *(path or ())))
 
 
-def rehearse(config: Config, classes: Collection[type[Runner]], settle: Callable[[], object]) -> None:
+def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: Callable[[], object]) -> None:
     """Have a runner take its first turn in the master, so that less of the memory becomes a child's own when it takes its own.
 
     Of the names that were looked up the interpreter keeps a table for each class, and it counts each reference in it: a child finds there what it looks

@@ -43,7 +43,7 @@ from switchboard.master import child, ending
 from switchboard.master.control import ControlSocket
 from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
-from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
+from switchboard.master.loading import extend_path, prepare_before_fork, python_path, work_as_runner
 from switchboard.master.requests import Requests
 from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe, StackDump
@@ -193,13 +193,13 @@ class Master:
         stack.callback(self._control.close)
         log.capture_other_loggers()  # once for all children: it looks at each logger
         self._own_children = ending.children()  # a module of `preload` may have made some
-        ending.adopt()
-        if ended := ending.end_all_of(str(self.config.spool)):
+        child.set_subreaper()
+        if ended := ending.kill_leftovers_of_spool(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
-        self._slices.prepared = warm_up(self.config)
+        self._slices.prepared = prepare_before_fork(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [
@@ -323,7 +323,7 @@ class Master:
             event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
             self._post()
             for each in self._slices:
-                each.write_anew()
+                each.rewrite_record()
 
     def _look_whether_removed(self, _now_s: float) -> None:
         # Without its directory no command finds it, and the next start would be of a second master beside it.
@@ -333,7 +333,7 @@ class Master:
             self.stop()
 
     def _look_whether_ready(self) -> None:
-        if self._record.state is State.STARTING and all(each.settled for each in self._slices):
+        if self._record.state is State.STARTING and all(each.start_is_over for each in self._slices):
             self._slices.prepared = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))

@@ -36,10 +36,10 @@ QUICK_RECYCLE_S = 1.0
 QUICK_RECYCLES = 3
 
 
-class End(NamedTuple):
+class ProcessEnd(NamedTuple):
     """The end of one process.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
-    ``loop_started`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``asked`` that it was asked to
+    ``loop_started`` says that it had begun its loop, ``gave_up`` that it has noted on the scoreboard that it cannot work, ``was_requested`` that it was asked to
     go, ``hung`` why it had to be killed.
     """
 
@@ -48,7 +48,7 @@ class End(NamedTuple):
     ended_s: float
     loop_started: bool = True
     gave_up: bool = False
-    asked: bool = False
+    was_requested: bool = False
     hung: str = ''
 
     @property
@@ -62,7 +62,7 @@ class End(NamedTuple):
             return self.hung
         if self.code < 0:
             return f'killed by {signal_name(-self.code)}'
-        if self.code == EXIT_OK and not (self.loop_started or self.asked):
+        if self.code == EXIT_OK and not (self.loop_started or self.was_requested):
             return 'exited before it began to work'
         return f'exited with status {self.code}'
 
@@ -89,9 +89,9 @@ class Decision(NamedTuple):
         return self.state in (State.STARTING, State.BACKOFF)
 
 
-def decide(end: End, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+def decide(end: ProcessEnd, history: History, options: RestartOptions, rng: random.Random) -> Decision:
     """:return: the fate of a slice with this `history` after this `end`."""
-    if end.asked:
+    if end.was_requested:
         return Decision(State.EXITED, History())
     if end.code == EXIT_CONFIG and (end.gave_up or not end.loop_started):
         return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
@@ -102,7 +102,7 @@ def decide(end: End, history: History, options: RestartOptions, rng: random.Rand
     return _failed(end, history, options, rng)
 
 
-def _recycled(end: End, history: History) -> Decision:
+def _recycled(end: ProcessEnd, history: History) -> Decision:
     quick = end.ran_s < QUICK_RECYCLE_S
     history = history._replace(recycles=history.recycles + 1 if quick else 0)
     if history.recycles < QUICK_RECYCLES:
@@ -111,7 +111,7 @@ def _recycled(end: End, history: History) -> Decision:
     return Decision(State.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
 
 
-def _failed(end: End, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+def _failed(end: ProcessEnd, history: History, options: RestartOptions, rng: random.Random) -> Decision:
     since_s = end.ended_s - options.window_s
     failures_s = (*(at_s for at_s in history.failures_s if at_s > since_s), end.ended_s)
     reason = end.describe()

@@ -22,8 +22,8 @@ from switchboard.config.config import Config
 from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.control import SHUTDOWN, Reply, Request, unforeseen
-from switchboard.master.rollout import Replacement, Rollout, Spreading, Step, Stopping
+from switchboard.master.control import SHUTDOWN, Reply, Request, unexpected_error_text
+from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
 from switchboard.spool.current import activate
@@ -37,7 +37,7 @@ OLD_IN_FORCE = 'the old configuration is in force'
 NEW_IN_FORCE = 'the new configuration is in force, but not in every runner'
 
 
-class Planned(NamedTuple):
+class PlannedChange(NamedTuple):
     """The effect of a reload on one runner, and why."""
 
     runner: str
@@ -97,7 +97,7 @@ class Requests:
                     request=self._rollouts[0].title,
                     exc_info=True,
                 )
-                self._rollouts.popleft().cancel(unforeseen(error))
+                self._rollouts.popleft().cancel(unexpected_error_text(error))
             else:
                 self._rollouts.popleft()
 
@@ -180,7 +180,7 @@ class Requests:
                 f'start {name}', [Replacement(self.slices, self._options(name), count)], reply, runner=name
             )
             return
-        steps = self._one_by_one(name, wake=True)
+        steps = self._one_by_one(name, starts_stopped=True)
         if part is not None:
             if not 1 <= part <= len(steps):
                 self._refuse(reply, f'there is no slice {part} of {name}, which has {len(steps)}')
@@ -189,9 +189,12 @@ class Requests:
         what = name if part is None else f'{name} {part}'
         self._plan(f'restart {what}', steps, reply, runner=name)
 
-    def _one_by_one(self, name: str, *, wake: bool = False) -> list[Replacement]:
+    def _one_by_one(self, name: str, *, starts_stopped: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)
-        return [Replacement(self.slices, options, count, part=part, wake=wake) for part in range(count)]
+        return [
+            Replacement(self.slices, options, count, part=part, starts_stopped=starts_stopped)
+            for part in range(count)
+        ]
 
     def stop(self, name: str, reply: Reply = no_reply) -> None:
         """Stop the slices of one runner; they stay EXITED until somebody starts them."""
@@ -206,7 +209,7 @@ class Requests:
         steps = []
         if count != self._count(name):
             self._counts[name] = count
-            steps.append(Replacement(self.slices, self._options(name), count, wake=True))
+            steps.append(Replacement(self.slices, self._options(name), count, starts_stopped=True))
         self._plan(f'scale {name}={count}', steps, reply, runner=name, instances=count)
 
     def scale_by(self, difference: int) -> None:
@@ -272,7 +275,7 @@ class Requests:
             event(logger, logging.ERROR, None, 'not published', error=error)
         steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
-            steps.append(Spreading())
+            steps.append(ConfigPropagation())
         self._plan('reload', steps, self._noting_result(reply), changes=str(changes))
 
     def _noting_result(self, reply: Reply) -> Reply:
@@ -284,10 +287,10 @@ class Requests:
 
         return note_and_reply
 
-    def _planned(self, old: Config, new: Config) -> list[Planned]:
+    def _planned(self, old: Config, new: Config) -> list[PlannedChange]:
         changes = old.changes(new)
-        planned = [Planned(name, 'end', 'its section is gone') for name in changes.removed]
-        planned += [Planned(name, 'start', 'its section is new') for name in changes.added]
+        planned = [PlannedChange(name, 'end', 'its section is gone') for name in changes.removed]
+        planned += [PlannedChange(name, 'start', 'its section is new') for name in changes.added]
         stayed = set(old.queue_names()) & set(new.queue_names())
         # Connections to a broker are shared by all that publish there, and know nothing of another address.
         moved = sorted(
@@ -298,18 +301,22 @@ class Requests:
         for name in (each for each in new.runners if each in old.runners):
             before, after = old.runners[name], new.runners[name]
             if before.instances != after.instances:
-                planned.append(Planned(name, 'scale', f'instances = {after.instances}'))
+                planned.append(PlannedChange(name, 'scale', f'instances = {after.instances}'))
             elif before != after:
-                planned.append(Planned(name, 'restart', 'its section has changed'))
+                planned.append(PlannedChange(name, 'restart', 'its section has changed'))
             elif name in changes.changed:
-                planned.append(Planned(name, 'restart', f'the options of queue {after.queue} have changed'))
+                planned.append(
+                    PlannedChange(name, 'restart', f'the options of queue {after.queue} have changed')
+                )
             elif moved:
-                planned.append(Planned(name, 'restart', f'queue {moved[0]} is on a broker and has changed'))
+                planned.append(
+                    PlannedChange(name, 'restart', f'queue {moved[0]} is on a broker and has changed')
+                )
             elif any(each.state is State.FATAL for each in self.slices.named(name)):
-                planned.append(Planned(name, 'restart', 'it had given up'))
+                planned.append(PlannedChange(name, 'restart', 'it had given up'))
         return planned
 
-    def _steps(self, planned: Planned, old: Config, new: Config) -> list[Replacement]:
+    def _steps(self, planned: PlannedChange, old: Config, new: Config) -> list[Replacement]:
         if planned.act == 'end':
             return [Replacement(self.slices, old.runners[planned.runner], 0)]
         options = new.runners[planned.runner]

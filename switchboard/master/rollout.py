@@ -67,7 +67,7 @@ class Stopping:
         self.over = all(each.gone for each in self.slices.named(self.name))
 
 
-class Spreading:
+class ConfigPropagation:
     """The time until every publisher has looked at the configuration in force."""
 
     name = ''
@@ -91,7 +91,7 @@ class Replacement:
 
     :param count: how many slices the runner has afterwards; 0 ends it.
     :param part: replace this slice only; nothing happens if the runner has another count by then.
-    :param wake: start slices that somebody has stopped, too.
+    :param starts_stopped: start slices that somebody has stopped, too.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Replacement:
         count: int,
         *,
         part: int | None = None,
-        wake: bool = False,
+        starts_stopped: bool = False,
     ) -> None:
         self.slices = slices
         self.options = options
         self.count = count
         self.part = part
-        self.wake = wake
+        self.starts_stopped = starts_stopped
         self.error = ''
         self.over = False
         self._old: list[RunnerSlice] = []
@@ -125,7 +125,11 @@ class Replacement:
         if self.part is not None and [each.count for each in self._old] != [self.count]:
             self.over = True
             return
-        asleep = bool(self._old) and all(each.state is State.EXITED for each in self._old) and not self.wake
+        asleep = (
+            bool(self._old)
+            and all(each.state is State.EXITED for each in self._old)
+            and not self.starts_stopped
+        )
         self._preparing = any(each.pid for each in self._old) and self.count > 0
         parts = range(self.count) if self.part is None else (self.part,)
         try:
@@ -167,19 +171,19 @@ class Replacement:
             with self.slices.scoreboard.changing():
                 for gone in ended:
                     self._old.remove(gone)
-                    self.slices.remove(gone, self._heir_of(gone))
+                    self.slices.remove(gone, self._successor_of(gone))
         if self.error:  # the failed new ones are going
             self.over = not self._old
             return
         for each in self._new:
             if each.waits_for_turn and not any(each.overlaps(other) for other in self._old):
-                each.release(now_s)
-        if not self._old and all(each.settled for each in self._new):
+                each.give_turn(now_s)
+        if not self._old and all(each.start_is_over for each in self._new):
             self.over = True
             failed = [each for each in self._new if each.state in (State.BACKOFF, State.FATAL)]
             self.error = '; '.join(f'{each.title}: {each.reason}' for each in failed)
 
-    def _heir_of(self, gone: RunnerSlice) -> RunnerSlice | None:
+    def _successor_of(self, gone: RunnerSlice) -> RunnerSlice | None:
         """:return: the slice that goes on counting; among several, whose range is another anyway, the first: their sum stays right."""
         same = (each for each in self._new if (each.part, each.count) == (gone.part, gone.count))
         return next(same, self._new[0] if self._new else None)
@@ -226,7 +230,7 @@ class Rollout:
 
     def due_s(self) -> float | None:
         """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return self._current.due_s if isinstance(self._current, Spreading) else None
+        return self._current.due_s if isinstance(self._current, ConfigPropagation) else None
 
     def _finish(self, step: Step) -> None:
         if step.error:

@@ -17,7 +17,7 @@ from typing import Any
 from switchboard.queue.watch import SelfPipe
 
 
-def nothing(signum: int, frame: FrameType | None) -> None:
+def ignore_signal(signum: int, frame: FrameType | None) -> None:
     """A handler for signals that only have to wake somebody.
 
     ``SIG_IGN`` would not do: it survives ``exec``, and a program that a runner starts would ignore the signal as well.
@@ -57,7 +57,9 @@ class SignalPipe:
         self._pipe = SelfPipe()
         # A full pipe holds thousands of signals that are still to be read; one more says nothing new.
         self._wakeup_before = signal.set_wakeup_fd(self._pipe.write_end, warn_on_full_buffer=False)
-        self._before: dict[signal.Signals, Any] = {each: signal.signal(each, nothing) for each in signals}
+        self._before: dict[signal.Signals, Any] = {
+            each: signal.signal(each, ignore_signal) for each in signals
+        }
         for signum in _blocked_signals:
             os.write(self._pipe.write_end, bytes((signum,)))
 
@@ -83,7 +85,7 @@ class SignalPipe:
 
 
 @contextlib.contextmanager
-def blocked() -> Iterator[set[Any]]:
+def signals_blocked() -> Iterator[set[Any]]:
     """Hold all signals back; yields the mask that was there before.
 
     Around a fork: a signal that meets the child before it has handlers of its own would be written to its parent's pipe.

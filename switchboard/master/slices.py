@@ -19,9 +19,9 @@ from switchboard.config.remote_queues import requeue_held
 from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
-from switchboard.master.loading import rehearse
-from switchboard.master.signals import blocked
-from switchboard.master.supervision import ChildEnds, PastCounters, RunnerSlice, start_all
+from switchboard.master.loading import run_before_fork
+from switchboard.master.signals import signals_blocked
+from switchboard.master.supervision import ChildDescriptors, PastCounters, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
 from switchboard.status import log, printed
 from switchboard.status.scoreboard import Scoreboard, Slot
@@ -105,8 +105,8 @@ class Slices:
             index=self._free.pop(0),
             selector=self._selector,
             fork_all=self._fork_all,
-            end_leftovers=self._end_leftovers,
-            kill_noted=self._kill_noted,
+            kill_leftovers=self._kill_leftovers,
+            kill_with_note=self._kill_with_note,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             waits_for_turn=waits_for_turn,
@@ -128,20 +128,20 @@ class Slices:
         ]
         start_all(added, functools.partial(self._fork_all, freeze=True), time.monotonic())
 
-    def remove(self, gone: RunnerSlice, heir: RunnerSlice | None = None) -> None:
+    def remove(self, gone: RunnerSlice, successor: RunnerSlice | None = None) -> None:
         """Forget a slice and free its place.  Assumes that it has no process.
 
-        :param heir: counts on from where it has stopped; by default another slice of its runner.  If there is none, the next ones do,
+        :param successor: counts on from where it has stopped; by default another slice of its runner.  If there is none, the next ones do,
             however much later they come.
         """
         assert not gone.pid
         with self.scoreboard.changing():
             self._slices.remove(gone)
-            heir = heir or next(iter(self.named(gone.name)), None)
-            if heir is not None:
-                heir.carry_counters(gone.past())
+            successor = successor or next(iter(self.named(gone.name)), None)
+            if successor is not None:
+                successor.carry_counters(gone.past_counters())
             else:
-                self._past.setdefault(gone.name, []).append(gone.past())
+                self._past.setdefault(gone.name, []).append(gone.past_counters())
             try:
                 self.scoreboard.clear(gone.index)
             except OSError as error:  # it is shown, and counted twice, until its place is used again
@@ -150,13 +150,13 @@ class Slices:
         self._free = sorted([*self._free, gone.index])
 
     def _fork_all(
-        self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]], *, freeze: bool = False
+        self, to_start: Sequence[tuple[RunnerSlice, ChildDescriptors]], *, freeze: bool = False
     ) -> list[int | OSError]:
         """Make a process for each, one right after the other: see `start_all`."""
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
-        foreign = {*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors())}
+        foreign = {*self._foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
         streams, spool = printed.Streams(), str(config.spool)
         children = [
             child.Child(
@@ -181,10 +181,10 @@ class Slices:
                 foreign=foreign,
                 prepared=prepared if prepared is not None and prepared.config is config else None,
             )
-            for each, ends in unborn
+            for each, ends in to_start
         ]
         if freeze and children:
-            rehearse(
+            run_before_fork(
                 config,
                 set(prepared.classes.values()) if prepared else (),
                 functools.partial(child.settle, children[0], child.StopSignal()),
@@ -192,22 +192,22 @@ class Slices:
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
             gc.collect()
             gc.freeze()
-        with blocked() as mask:
+        with signals_blocked() as mask:
             return [_fork(each, self._work, mask) for each in children]
 
-    def _end_leftovers(self, owner: int) -> list[int]:
+    def _kill_leftovers(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        left = ending.end(owner, living, {*self._others(), *self._helpers})
+        left = ending.kill_leftovers(owner, living, {*self._others(), *self._helpers})
         # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
         # take the entry for one that somebody works on, and leave it for a minute.
         writing = (each for each, killed in self._helpers.items() if killed == owner)
         return left + [each for each in writing if ending.has_claims_open(each)]
 
-    def _kill_noted(self, pid: int) -> bool:
+    def _kill_with_note(self, pid: int) -> bool:
         config, spool = self.config, str(self.config.spool)
         try:
             helper = child.fork_helper(
-                lambda: ending.kill_noted(
+                lambda: ending.kill_with_note(
                     pid,
                     spool,
                     'killed on request, its time to stop was over',

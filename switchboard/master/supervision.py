@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from switchboard.errors import ScoreboardError
 from switchboard.events import event
 from switchboard.master import child, ending
-from switchboard.master.policy import Decision, End, History, decide
+from switchboard.master.policy import Decision, History, ProcessEnd, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.measurements import Measurements, sum_of
@@ -53,7 +53,7 @@ LATE_MASTER_S = 5.0
 MAX_LOST = 100
 
 
-class ChildEnds(NamedTuple):
+class ChildDescriptors(NamedTuple):
     """The descriptors that a process to be takes over: its ends of the channel, of the pipe that ends it with the master, and of its output."""
 
     channel: socket.socket
@@ -72,7 +72,7 @@ class ChildEnds(NamedTuple):
 
 
 # Makes the processes, and returns for each its process id or why there is none.
-ForkAll = Callable[[Sequence[tuple['RunnerSlice', ChildEnds]]], Sequence[int | OSError]]
+ForkAll = Callable[[Sequence[tuple['RunnerSlice', ChildDescriptors]]], Sequence[int | OSError]]
 
 
 class Phase(enum.IntEnum):
@@ -93,19 +93,19 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
     The forks follow one right after the other: a page of memory that the master writes to between two forks is copied, and no
     longer shared.
     """
-    unborn = []
+    to_start = []
     for each in slices:
         try:
-            unborn.append((each, each.open_ends(now_s)))
+            to_start.append((each, each.make_child_descriptors(now_s)))
         except OSError as error:
             each.start_failed(error, now_s)
     forked_ns = time.time_ns()  # before: what a process says of itself is later
-    for (each, ends), born in zip(unborn, fork_all(unborn) if unborn else (), strict=True):
+    for (each, ends), started in zip(to_start, fork_all(to_start) if to_start else (), strict=True):
         ends.close()
-        if isinstance(born, OSError):
-            each.start_failed(born, now_s)
+        if isinstance(started, OSError):
+            each.start_failed(started, now_s)
         else:
-            each.watch(born, forked_ns, now_s)
+            each.watch(started, forked_ns, now_s)
 
 
 class PastCounters(NamedTuple):
@@ -121,9 +121,9 @@ class RunnerSlice:
 
     :param selector: where the channel is registered while there is one, with this object as its data.
     :param fork_all: makes the process.
-    :param end_leftovers: kills what a process that has ended has left behind, and returns what it was.
-    :param kill_noted: has a process killed by somebody who notes in its entries that an operator wanted it; False if it cannot be had.
-    :param waits_for_turn: whether a prepared process waits for `release`, because another still works on the slice.
+    :param kill_leftovers: kills what a process that has ended has left behind, and returns what it was.
+    :param kill_with_note: has a process killed by somebody who notes in its entries that an operator wanted it; False if it cannot be had.
+    :param waits_for_turn: whether a prepared process waits for `give_turn`, because another still works on the slice.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class RunnerSlice:
         index: int,
         selector: selectors.BaseSelector,
         fork_all: ForkAll,
-        end_leftovers: Callable[[int], Sequence[int]],
-        kill_noted: Callable[[int], bool],
+        kill_leftovers: Callable[[int], Sequence[int]],
+        kill_with_note: Callable[[int], bool],
         rng: random.Random,
         start_timeout_s: float,
         waits_for_turn: bool = False,
@@ -152,8 +152,8 @@ class RunnerSlice:
         self.phase = Phase.NONE
         self._selector = selector
         self._fork_all = fork_all
-        self._end_leftovers = end_leftovers
-        self._kill_noted = kill_noted
+        self._kill_leftovers = kill_leftovers
+        self._kill_with_note = kill_with_note
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
@@ -212,7 +212,7 @@ class RunnerSlice:
         return bool(self.pid) or (self._look_at_s is not None and now_s - self._ended_s < TELL_AFTER_S)
 
     @property
-    def settled(self) -> bool:
+    def start_is_over(self) -> bool:
         """True if the last start has come to something, good or bad."""
         return self.state is not State.STARTING
 
@@ -248,12 +248,12 @@ class RunnerSlice:
         self._post = self._post._replace(**fields)
         self.scoreboard.post(self.index, self._post)
 
-    def write_anew(self) -> None:
+    def rewrite_record(self) -> None:
         """Say all of it once more: somebody has cut the scoreboard."""
         self.post()
         self.scoreboard.post_carried(self.index, self._carried)
 
-    def past(self) -> PastCounters:
+    def past_counters(self) -> PastCounters:
         """:return: the counters of this slice until now, with those of slices that it replaces."""
         record = self.record()
         if record is None:
@@ -282,7 +282,7 @@ class RunnerSlice:
         """Start a process."""
         start_all([self], self._fork_all, now_s)
 
-    def open_ends(self, now_s: float) -> ChildEnds:
+    def make_child_descriptors(self, now_s: float) -> ChildDescriptors:
         """Make the channel and the lifeline of a process to be.  Assumes that there is none.
 
         :raises OSError: no descriptor is left for it, no memory, or no room on the disk.
@@ -308,12 +308,12 @@ class RunnerSlice:
             if self._output is not None:
                 self._output.close_ends()
             raise
-        return ChildEnds(theirs, reading, self._output)
+        return ChildDescriptors(theirs, reading, self._output)
 
     def start_failed(self, error: OSError, now_s: float) -> None:
         """Wait before the next try: what the machine lacks now it may have then, so that is a failure like another."""
         self._close_all()
-        self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
+        self._apply(self._decide(ProcessEnd(os.EX_OSERR, now_s, now_s)), now_s)
         self.post(reason=f'cannot start a process: {error.strerror}')
         event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
 
@@ -340,7 +340,7 @@ class RunnerSlice:
         if child.PREPARED in heard:
             self._go_on_to(Phase.PREPARED)
             if not self.waits_for_turn:
-                self.release(now_s)
+                self.give_turn(now_s)
         if child.READY in heard:
             self._go_on_to(Phase.LOOPING)
             self._check_at_s = now_s + self._look_every_s
@@ -352,7 +352,7 @@ class RunnerSlice:
         # A process that is being ended stays so, whatever it says meanwhile.
         self.phase = max(self.phase, phase)
 
-    def release(self, now_s: float) -> None:
+    def give_turn(self, now_s: float) -> None:
         """Let the process begin its loop, now if it is prepared, else as soon as it is."""
         self.waits_for_turn = False
         if self.phase is Phase.PREPARED and self.channel is not None:
@@ -383,7 +383,7 @@ class RunnerSlice:
         if (
             self.phase is Phase.STOPPING
             and not (self._hung or self._is_being_killed)
-            and self._kill_noted(self.pid)
+            and self._kill_with_note(self.pid)
         ):
             # Should that not come about, it is killed without a note.
             self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
@@ -408,15 +408,15 @@ class RunnerSlice:
                 os.kill(self.pid, signum)
 
     def ended(self, code: int, now_s: float) -> None:
-        """Decide what follows, now that the process is gone; `code` as in `End`."""
+        """Decide what follows, now that the process is gone; `code` as in `ProcessEnd`."""
         self.on_readable(now_s)  # its last word may still be there: that it had begun its loop
-        end = End(
+        end = ProcessEnd(
             code,
             self._started_s,
             now_s,
             loop_started=self.phase is Phase.LOOPING,
             gave_up=bool(self._last_word()),
-            asked=self.phase is Phase.STOPPING,
+            was_requested=self.phase is Phase.STOPPING,
             hung=self._hung,
         )
         pid = self.pid
@@ -429,7 +429,7 @@ class RunnerSlice:
         self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
         self.look_for_leftovers(now_s)
         # Said last, so that who acts on the line finds the scoreboard as it says.
-        level = logging.INFO if end.asked or (code == 0 and end.loop_started) else logging.WARNING
+        level = logging.INFO if end.was_requested or (code == 0 and end.loop_started) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is State.FATAL:
             event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
@@ -438,7 +438,7 @@ class RunnerSlice:
         """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
         if self._look_at_s is None:
             return
-        left = self._end_leftovers(self._ended_pid)
+        left = self._kill_leftovers(self._ended_pid)
         if not left:
             self._look_at_s = None
             return
@@ -446,12 +446,19 @@ class RunnerSlice:
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
         if waited_s < TELL_AFTER_S:
             return
-        reason = f'waits for process {ending.describe(left[0])}, which it has started and which does not end'
+        reason = f'waits for process {ending.describe_process(left[0])}, which it has started and which does not end'
         if reason != self.reason:
             self.post(reason=reason)
-            event(logger, logging.ERROR, None, 'waits', runner=self.title, process=ending.describe(left[0]))
+            event(
+                logger,
+                logging.ERROR,
+                None,
+                'waits',
+                runner=self.title,
+                process=ending.describe_process(left[0]),
+            )
 
-    def _decide(self, end: End) -> Decision:
+    def _decide(self, end: ProcessEnd) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
         if decision.state is State.FATAL and (reason := self._last_word()):
             decision = decision._replace(reason=reason)

@@ -45,9 +45,9 @@ from switchboard.errors import SwitchboardError
 from switchboard.kombu_transport.address import read_address as read_kombu_address
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT, queue_keys
 from switchboard.kombu_transport.payload import pack, unpack, wait_s
-from switchboard.master.child import MARK
+from switchboard.master.child import MARK_VARIABLE
 from switchboard.master.control import Request
-from switchboard.master.ending import marked_in
+from switchboard.master.ending import read_mark
 from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import Entry, read_entry
@@ -533,9 +533,15 @@ def environment_of_an_activated_desk(content: bytes) -> object:
     return activated({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': many}) if text != '1' else None
 
 
-@reader(f'{MARK}=7 /var/spool/x\0PATH=/bin\0'.encode(), b'9', b' ', b'\0', f'{MARK}=9\0'.encode())
+@reader(
+    f'{MARK_VARIABLE}=7 /var/spool/x\0PATH=/bin\0'.encode(),
+    b'9',
+    b' ',
+    b'\0',
+    f'{MARK_VARIABLE}=9\0'.encode(),
+)
 def environment_of_a_process(content: bytes) -> object:
-    return marked_in(content)
+    return read_mark(content)
 
 
 def mutated(honest: bytes) -> st.SearchStrategy[bytes]:

@@ -169,7 +169,7 @@ def test_where_the_log_is_text_a_mistake_is_a_line_for_people(site: Installation
 
 def test_a_mistake_of_ours_at_the_start_is_told_in_json(site: Installation) -> None:
     site.configure({'in': {}}, log_format='json')
-    code = 'import switchboard.master.master as m; m.warm_up = None; from switchboard.master.programs import master; master()'
+    code = 'import switchboard.master.master as m; m.prepare_before_fork = None; from switchboard.master.programs import master; master()'
     [line] = run(['-c', code], site, os.EX_SOFTWARE)
     assert line['event'] == 'master failed'
     assert 'TypeError' in line['traceback'][-1]

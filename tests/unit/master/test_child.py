@@ -59,7 +59,7 @@ def test_each_means_ends_the_runner(
     if means == 'handler':
         monkeypatch.setattr(child, 'F_SETSIG', None)
     if means == 'death signal':
-        monkeypatch.setattr(child, 'tie_group', refuse)
+        monkeypatch.setattr(child, 'tie_group_to_lifeline', refuse)
     master, runner, program = a_master_with_a_runner()
     os.kill(master, signal.SIGKILL)
     os.waitpid(master, 0)
@@ -75,7 +75,7 @@ def refuse(_lifeline: int) -> None:
 
 def test_without_any_means_a_runner_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, 'LIBC', None)
-    monkeypatch.setattr(child, 'tie_group', refuse)
+    monkeypatch.setattr(child, 'tie_group_to_lifeline', refuse)
     with pytest.raises(PermissionError):
         child.die_with(os.getppid(), 0)
 

@@ -16,7 +16,13 @@ import pytest
 
 from switchboard.config.config import Config
 from switchboard.master.child import Prepared
-from switchboard.master.loading import extend_path, find_class, make_runner, rehearse, warm_up
+from switchboard.master.loading import (
+    extend_path,
+    find_class,
+    make_runner,
+    prepare_before_fork,
+    run_before_fork,
+)
 from switchboard.message.naming import number_anew
 from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.runner.loop import Loop
@@ -45,7 +51,7 @@ def configuration(home: Path, class_path: str) -> Config:
 
 
 def prepare(home: Path, class_path: str = 'null') -> Prepared:
-    return warm_up(configuration(home, class_path))
+    return prepare_before_fork(configuration(home, class_path))
 
 
 @pytest.mark.parametrize('class_path', ['null', 'runners.null:Null', 'switchboard.runners.null:Null'])
@@ -99,7 +105,7 @@ def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves
             Runner.reply,
         )
         before = [each.__code__ for each in functions]
-        rehearse(config, {Null}, settled.touch)
+        run_before_fork(config, {Null}, settled.touch)
         after = [each.__code__ for each in functions]
         assert before == after
         assert [old is new for old, new in zip(before, after, strict=True)] == [False] * 6 + [True]
@@ -118,7 +124,7 @@ def test_a_master_without_a_temporary_directory_starts_without_a_rehearsal(
 ) -> None:
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
     before = id(Loop.sleep.__code__)
-    rehearse(configuration(tmp_path, 'null'), [], lambda: None)
+    run_before_fork(configuration(tmp_path, 'null'), [], lambda: None)
     assert id(Loop.sleep.__code__) == before
 
 

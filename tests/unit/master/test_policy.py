@@ -6,14 +6,14 @@ import random
 
 import pytest
 
-from switchboard.master.policy import Decision, End, History, decide
+from switchboard.master.policy import Decision, History, ProcessEnd, decide
 from switchboard.options import RestartOptions, RetryPolicy
 from switchboard.status.record import State
 
 EVEN = RestartOptions(RetryPolicy(1, 60, jitter=0))
 
 
-def after(*ends: End, options: RestartOptions = EVEN) -> list[Decision]:
+def after(*ends: ProcessEnd, options: RestartOptions = EVEN) -> list[Decision]:
     rng = random.Random(1)
     history = History()
     decisions = []
@@ -23,26 +23,26 @@ def after(*ends: End, options: RestartOptions = EVEN) -> list[Decision]:
     return decisions
 
 
-def crash(at_s: float, *, ran_s: float = 1, code: int = 1) -> End:
-    return End(code, at_s - ran_s, at_s)
+def crash(at_s: float, *, ran_s: float = 1, code: int = 1) -> ProcessEnd:
+    return ProcessEnd(code, at_s - ran_s, at_s)
 
 
 def test_a_runner_that_was_asked_to_go_stays_away_whatever_its_status() -> None:
     for code in (0, 1, 78, -9):
-        [decision] = after(End(code, 0, 5, asked=True))
+        [decision] = after(ProcessEnd(code, 0, 5, was_requested=True))
         assert (decision.state, decision.starts_again) == (State.EXITED, False)
 
 
 def test_exit_78_is_fatal_at_once() -> None:
-    [decision] = after(End(78, 0, 5000, loop_started=False))
+    [decision] = after(ProcessEnd(78, 0, 5000, loop_started=False))
     assert (decision.state, decision.starts_again) == (State.FATAL, False)
     assert '78' in decision.reason
 
 
 def test_exit_78_in_the_middle_of_the_work_is_fatal_only_if_the_runner_has_said_so() -> None:
-    [decision] = after(End(78, 0, 5, loop_started=True, gave_up=True))
+    [decision] = after(ProcessEnd(78, 0, 5, loop_started=True, gave_up=True))
     assert decision.state is State.FATAL
-    [decision] = after(End(78, 0, 5, loop_started=True))
+    [decision] = after(ProcessEnd(78, 0, 5, loop_started=True))
     assert (decision.state, decision.reason) == (State.BACKOFF, 'exited with status 78')
 
 
@@ -69,25 +69,25 @@ def test_a_healthy_run_forgives_what_was_before_it() -> None:
 
 
 def test_a_runner_that_recycles_itself_is_back_at_once_and_at_no_cost() -> None:
-    decisions = after(*(End(0, at_s, at_s + 2) for at_s in range(100)))
+    decisions = after(*(ProcessEnd(0, at_s, at_s + 2) for at_s in range(100)))
     assert {(decision.state, decision.wait_s) for decision in decisions} == {(State.STARTING, 0)}
     assert decisions[-1].history == History()
 
 
 def test_a_runner_that_recycles_itself_all_the_time_is_held_to_one_start_a_second() -> None:
-    decisions = after(*(End(0, at_s, at_s + 0.25) for at_s in range(100)))
+    decisions = after(*(ProcessEnd(0, at_s, at_s + 0.25) for at_s in range(100)))
     assert [decision.wait_s for decision in decisions] == [0, 0] + [0.75] * 98
     assert {decision.state for decision in decisions[2:]} == {State.BACKOFF}
 
 
 def test_a_runner_that_exits_0_before_its_loop_has_failed() -> None:
-    [decision] = after(End(0, 0, 1, loop_started=False))
+    [decision] = after(ProcessEnd(0, 0, 1, loop_started=False))
     assert (decision.state, decision.wait_s) == (State.BACKOFF, 1)
     assert decision.reason == 'exited before it began to work'
 
 
 def test_a_hang_counts_as_a_failure_even_if_it_went_politely_in_the_end() -> None:
-    [decision] = after(End(0, 0, 30, hung='no heartbeat for 61 s'))
+    [decision] = after(ProcessEnd(0, 0, 30, hung='no heartbeat for 61 s'))
     assert (decision.state, decision.reason) == (State.BACKOFF, 'no heartbeat for 61 s')
 
 
@@ -113,4 +113,4 @@ def test_a_very_long_streak_still_waits_the_cap() -> None:
     [(3, 'exited with status 3'), (-9, 'killed by SIGKILL'), (-63, 'killed by signal 63')],
 )
 def test_an_end_has_words(code: int, words: str) -> None:
-    assert End(code, 0, 1).describe() == words
+    assert ProcessEnd(code, 0, 1).describe() == words

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from switchboard.master.signals import SignalPipe, blocked, exiting_on_signal
+from switchboard.master.signals import SignalPipe, exiting_on_signal, signals_blocked
 
 
 def test_signals_come_out_in_the_order_of_their_first_coming_each_once() -> None:
@@ -42,7 +42,7 @@ def test_a_flood_of_signals_blocks_nobody() -> None:
 def test_a_blocked_signal_comes_when_it_may() -> None:
     pipe = SignalPipe([signal.SIGUSR1])
     try:
-        with blocked() as before:
+        with signals_blocked() as before:
             assert signal.SIGUSR1 not in before
             # To this thread: the process may have another one, in which the signal is not blocked.
             signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)

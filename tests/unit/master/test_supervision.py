@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.master.child import GO, PREPARED, READY
-from switchboard.master.supervision import ENDS_WITHIN_S, ChildEnds, RunnerSlice
+from switchboard.master.supervision import ENDS_WITHIN_S, ChildDescriptors, RunnerSlice
 from switchboard.options import RestartOptions, RetryPolicy, RunnerOptions
 from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
 from tests.helpers.processes import few_descriptors
@@ -34,11 +34,11 @@ class Bench:
         self.left: list[int] = []
         self.notes = False
 
-    def fork_all(self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]]) -> list[int | OSError]:
+    def fork_all(self, to_start: Sequence[tuple[RunnerSlice, ChildDescriptors]]) -> list[int | OSError]:
         if self.error is not None:
-            return [self.error for _ in unborn]
-        self.channels += [ends.channel.dup() for _, ends in unborn]
-        return [NOBODY for _ in unborn]
+            return [self.error for _ in to_start]
+        self.channels += [ends.channel.dup() for _, ends in to_start]
+        return [NOBODY for _ in to_start]
 
     def slice(
         self, part: int = 0, count: int = 1, *, waits_for_turn: bool = False, **options: object
@@ -53,8 +53,8 @@ class Bench:
             index=0,
             selector=self.selector,
             fork_all=self.fork_all,
-            end_leftovers=lambda _pid: self.left,
-            kill_noted=lambda _pid: self.notes,
+            kill_leftovers=lambda _pid: self.left,
+            kill_with_note=lambda _pid: self.notes,
             rng=random.Random(1),
             start_timeout_s=100,
             waits_for_turn=waits_for_turn,
@@ -163,7 +163,7 @@ def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, st
     bench.channels[-1].setblocking(False)
     with pytest.raises(BlockingIOError):
         bench.channels[-1].recv(1)
-    held.release(2)
+    held.give_turn(2)
     assert bench.channels[-1].recv(1) == GO
 
 
@@ -202,7 +202,7 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     heart.beat()
     os.truncate(bench.scoreboard.path, 100)
     assert bench.scoreboard.mend()
-    made.write_anew()
+    made.rewrite_record()
     made.tick(1_008)
     assert (made.state, made.due_s()) == (State.RUNNING, 1_018)
     times_ns.append(1_016_000_000_000)
@@ -211,7 +211,7 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     assert (made.state, made.due_s()) == (State.RUNNING, 1_026)
     os.truncate(bench.scoreboard.path, 100)
     assert bench.scoreboard.mend()
-    made.write_anew()
+    made.rewrite_record()
     for now_s in (1_026, 1_036):
         made.tick(now_s)
     assert (made.state, made.reason) == (State.STOPPING, 'no heartbeat for 10.0 s')
