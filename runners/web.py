@@ -66,7 +66,7 @@ class Web(AsyncRunner):
         self._desk = Desk(Path(spool.path()), config.path if config is not None else None, settings)
         self._server = make_server(self._desk)
         sockets = [listener(self._desk)]
-        self._desk.surveyor.start()
+        self._desk.counter.start()
         self._serving = asyncio.create_task(self._server.serve(sockets))
         event(log, logging.INFO, None, 'listening', runner=self.name, place=settings.listen)
 
@@ -74,4 +74,4 @@ class Web(AsyncRunner):
         """See `AsyncRunner`."""
         self._server.should_exit = True
         await self._serving
-        self._desk.surveyor.close()
+        self._desk.counter.close()

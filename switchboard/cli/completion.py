@@ -29,7 +29,7 @@ def _queues(installation: Installation, _incomplete: str) -> Iterator[str]:
 def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     """Entries of the bad queue first: operators deal with those; ``QUEUE/`` names those of one queue."""
     from switchboard.message.naming import CLAIMED, PRESERVED, READY
-    from switchboard.operating.queue_counts import walk
+    from switchboard.operating.queue_counts import walk_entries
     from switchboard.store.layout import BAD
 
     queue, slash, _ = incomplete.rpartition('/')
@@ -37,7 +37,7 @@ def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     found = (
         f'{queue}{slash}{filebase}'
         for _, folder in sorted(places, key=lambda place: place[0] != BAD)
-        for filebase, _ in walk(folder, (PRESERVED, READY, CLAIMED))
+        for filebase, _ in walk_entries(folder, (PRESERVED, READY, CLAIMED))
     )
     yield from itertools.islice((each for each in found if each.startswith(incomplete)), MAX_ENTRIES)
 

@@ -37,7 +37,7 @@ from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encod
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.message.serializers import Raw
-from switchboard.operating.janitor import LOOKED_AT, expire_first
+from switchboard.operating.janitor import LOOKED_AT, expire_leading
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
@@ -263,7 +263,7 @@ class SpoolConnection:
         try:
             if self._is_empty(name) or self.spool.consumers(name):  # who consumes finds them himself
                 return 0
-            return expire_first(self.queue(name, 'publish lazily'))
+            return expire_leading(self.queue(name, 'publish lazily'))
         except (QueueError, OSError) as error:  # gone meanwhile, or another user's
             event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
             return 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from switchboard.events import event
 from switchboard.message.naming import NS
-from switchboard.operating.grouping import NONE, Causes
+from switchboard.operating.grouping import NONE, FailureSummaryCache
 from switchboard.operating.queue_counts import CountCache, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
 from switchboard.operating.spool_view import SpoolView
@@ -49,12 +49,12 @@ def count_all(
     budget_s: float = BUDGET_S,
     *,
     counts: CountCache | None = None,
-    causes: Causes | None = None,
+    summaries: FailureSummaryCache | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Count:
     """Count all queues that lie in the spool; those on brokers have exporters of their own.
 
-    :param counts: the counts of before, for callers who count again and again, as are `causes`.
+    :param counts: the counts of before, for callers who count again and again, as are `summaries`.
     """
     at_ns, began_ns = time.time_ns(), time.monotonic_ns()
     queues: dict[str, QueueCounts] = {}
@@ -72,16 +72,18 @@ def count_all(
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
     until_ns = began_ns + int(budget_s * NS)
-    errors = errors_of(view, causes or Causes(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping)
+    errors = errors_of(
+        view, summaries or FailureSummaryCache(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping
+    )
     return Count(at_ns, queues, errors, failures)
 
 
 def errors_of(
-    view: SpoolView, causes: Causes, until_ns: int, *, is_stopping: Callable[[], bool]
+    view: SpoolView, summaries: FailureSummaryCache, until_ns: int, *, is_stopping: Callable[[], bool]
 ) -> dict[str, int]:
     """:return: how many entries of the bad queue have which class of error; those that there was no time for are left out."""
     try:
-        found = causes.look(view.folder(BAD), lambda: is_stopping() or time.monotonic_ns() >= until_ns)
+        found = summaries.read(view.folder(BAD), lambda: is_stopping() or time.monotonic_ns() >= until_ns)
     except OSError:
         return {}  # the failed count is reported already
-    return dict(Counter(NO_ERROR if cause.error == NONE else cause.error for cause in found))
+    return dict(Counter(NO_ERROR if failure.error == NONE else failure.error for failure in found))

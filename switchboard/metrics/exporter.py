@@ -12,7 +12,7 @@ from typing import Any
 
 from switchboard.metrics.collector import render
 from switchboard.metrics.counting import BUDGET_S, Count, count_all, log
-from switchboard.operating.grouping import Causes
+from switchboard.operating.grouping import FailureSummaryCache
 from switchboard.operating.queue_counts import CountCache, CountingThread
 from switchboard.operating.queue_info import MAX_OPENED
 from switchboard.operating.spool_view import SpoolView
@@ -36,7 +36,7 @@ class Exporter:
         thread = CountingThread(self.count, 'counting', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
-        self._counts, self._causes = CountCache(), Causes(BAD, MAX_OPENED)
+        self._counts, self._summaries = CountCache(), FailureSummaryCache(BAD, MAX_OPENED)
         self.failures = 0
         # Set after each count.
         self.counted = threading.Event()
@@ -52,7 +52,7 @@ class Exporter:
                 self._view,
                 self._budget_s,
                 counts=self._counts,
-                causes=self._causes,
+                summaries=self._summaries,
                 is_stopping=self._is_stopping,
             )
             self.failures += self.last.failures

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
-from switchboard.operating.audit import Operator, note
+from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.finding import Found
 from switchboard.operating.holding import hold, release
 from switchboard.operating.spool_view import SpoolView
@@ -46,7 +46,7 @@ class Target(NamedTuple):
         return f'{self.queue}/{self.filebase}'
 
 
-class Where(NamedTuple):
+class EntryPlace(NamedTuple):
     """The place of an entry after an action."""
 
     queue: str
@@ -57,7 +57,7 @@ class Result(NamedTuple):
     """The fate of one entry: where it is now (None: nowhere), or why nothing was done."""
 
     target: Target
-    now: Where | None
+    now: EntryPlace | None
     error: Exception | None = None
 
     def fields(self) -> dict[str, str | None]:
@@ -92,10 +92,10 @@ class OperatorSession:
             return self.spool[queue]
         except UnknownQueueError:
             self.view.queue_folders((queue,))
-            return self.bare[queue]
+            return self.unconfigured_spool[queue]
 
     @cached_property
-    def bare(self) -> Spool:
+    def unconfigured_spool(self) -> Spool:
         """The same spool without its configuration, in which any queue can be opened; the trash, too."""
         return Spool(self.view.directory, disk=self.spool.disk)
 
@@ -103,18 +103,18 @@ class OperatorSession:
 class Action(Protocol):
     """Something that is done to entries.
 
-    ``opens`` says whether an entry has to be opened to know what would happen to it; ``leaves`` names the selected entries that the action is not for.
+    ``needs_summary`` says whether an entry has to be opened to know what would happen to it; ``not_for`` names the selected entries that the action is not for.
     """
 
     name: str
     done: str
-    opens: bool
-    leaves: str
+    needs_summary: bool
+    not_for: str
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """:return: whether it is for an entry that was selected, and not named."""
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where | None:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace | None:
         """Do it to one entry.
 
         :return: where it is now.
@@ -134,10 +134,10 @@ class Retry:
     selects_all: bool = False
     name = 'retry'
     done = 'sent back'
-    opens = True
-    leaves = 'a waiting entry keeps its place, a held one stays held, and `restore` is for the trash'
+    needs_summary = True
+    not_for = 'a waiting entry keeps its place, a held one stays held, and `restore` is for the trash'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """Of a working queue, the entries that wait for their next attempt, and those that failed elsewhere; due ones keep their place."""
         if self.to is not None or self.selects_all:
             return True
@@ -148,7 +148,7 @@ class Retry:
         late = target.suffix == READY and target.filebase > format_when(now_ns) + '~'
         return late or target.home not in (None, target.queue)
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
         """See `Action`."""
         to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
@@ -157,12 +157,14 @@ class Retry:
                 queue=target.queue,
                 filebase=target.filebase,
             )
-        check_is_worked_on(to, target.queue, target.filebase)
+        check_is_consumed(to, target.queue, target.filebase)
         source = session.queue(target.queue)
-        return Where(to, send_back(source, target.filebase, session.spool[to], **session.operator.fields()))
+        return EntryPlace(
+            to, send_back(source, target.filebase, session.spool[to], **session.operator.fields())
+        )
 
 
-def check_is_worked_on(to: str, queue: str, filebase: str) -> None:
+def check_is_consumed(to: str, queue: str, filebase: str) -> None:
     """:raises QueueError: nothing is ever taken from that queue, so an entry that is sent there would wait for nobody."""
     if to in (BAD, TRASH):
         raise QueueError(
@@ -183,14 +185,14 @@ class Move:
     to: str
     name = 'mv'
     done = 'moved'
-    opens = False
-    leaves = 'they are in that queue'
+    needs_summary = False
+    not_for = 'they are in that queue'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
         return target.queue != self.to
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
         """See `Action`."""
         _check_elsewhere(target, self.to)
         source, to = session.queue(target.queue), session.spool[self.to]
@@ -199,7 +201,7 @@ class Move:
             room = to.check_room(claim.read()) if self.to != BAD else None
             make_room((room,))
         with filling(room):
-            return Where(self.to, move(claim, source, to, **session.operator.fields()))
+            return EntryPlace(self.to, move(claim, source, to, **session.operator.fields()))
 
 
 def remove(queue: Switchboard, filebase: str) -> None:
@@ -223,23 +225,23 @@ class Remove:
     at_once: bool = False
     name = 'rm'
     done = 'removed'
-    opens = False
-    leaves = 'they are in the trash'
+    needs_summary = False
+    not_for = 'they are in the trash'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
         return self.at_once or target.queue != TRASH
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where | None:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace | None:
         """See `Action`."""
         source = session.queue(target.queue)
         if self.at_once or target.queue == TRASH:
             remove(source, target.filebase)
             return None
-        trash = session.bare[TRASH]  # which may be refused, and nobody would let go of a claim
+        trash = session.unconfigured_spool[TRASH]  # which may be refused, and nobody would let go of a claim
         claim = claim_any(source, target.filebase)
         filebase = move(claim, source, trash, event='removed', preserved=True, **session.operator.fields())
-        return Where(TRASH, filebase)
+        return EntryPlace(TRASH, filebase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +251,14 @@ class Restore:
     to: str | None = None
     name = 'restore'
     done = 'restored'
-    opens = True
-    leaves = 'they are not in the trash'
+    needs_summary = True
+    not_for = 'they are not in the trash'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
         return target.queue == TRASH and target.suffix == PRESERVED
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
         """See `Action`."""
         place = {'queue': target.queue, 'filebase': target.filebase}
         if target.queue != TRASH:
@@ -265,12 +267,12 @@ class Restore:
         if to is None:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
         _check_elsewhere(target, to)
-        source, home = session.bare[TRASH], session.queue(to)
+        source, home = session.unconfigured_spool[TRASH], session.queue(to)
         claim = claim_any(source, target.filebase)
         with released_on_failure(claim, source):
             if to != BAD:
                 home.check_can_hold(claim.read())
-        return Where(to, move(claim, source, home, event='restored', **session.operator.fields()))
+        return EntryPlace(to, move(claim, source, home, event='restored', **session.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,17 +281,17 @@ class Hold:
 
     name = 'hold'
     done = 'held'
-    opens = False
-    leaves = 'a claimed entry is at work, a preserved one waits for nobody, and a held one is held'
+    needs_summary = False
+    not_for = 'a claimed entry is at work, a preserved one waits for nobody, and a held one is held'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
         return target.suffix == READY and not is_on_hold(target.filebase)
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
         """See `Action`."""
         queue = session.queue(target.queue)
-        return Where(target.queue, hold(queue, target.filebase, **session.operator.fields()))
+        return EntryPlace(target.queue, hold(queue, target.filebase, **session.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,17 +300,17 @@ class Release:
 
     name = 'release'
     done = 'released'
-    opens = False
-    leaves = 'none of them is held'
+    needs_summary = False
+    not_for = 'none of them is held'
 
-    def takes(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
         return target.suffix == READY and is_on_hold(target.filebase)
 
-    def __call__(self, session: OperatorSession, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
         """See `Action`."""
         queue = session.queue(target.queue)
-        return Where(target.queue, release(queue, target.filebase, **session.operator.fields()))
+        return EntryPlace(target.queue, release(queue, target.filebase, **session.operator.fields()))
 
 
 # By the verb; each is given the name of a queue, which may be empty.
@@ -322,14 +324,14 @@ ACTIONS: dict[str, Callable[[str], Action]] = {
 }
 
 
-def target_of(found: Found, *, opens: bool) -> Target | None:
+def target_of(found: Found, *, needs_summary: bool) -> Target | None:
     """:return: the summary of an entry, as actions need it; None if it is gone.
 
-    :param opens: whether to open it, unless it has been.
+    :param needs_summary: whether to open it, unless it has been.
     """
-    entry = found.look() if opens or found.summary is not None else None
+    entry = found.look() if needs_summary or found.summary is not None else None
     if entry is None:
-        return None if opens else Target(found.queue, found.filebase, found.suffix)
+        return None if needs_summary else Target(found.queue, found.filebase, found.suffix)
     home = entry.removed_from if found.queue == TRASH else entry.home
     return Target(found.queue, found.filebase, entry.suffix, home, entry.retried)
 
@@ -341,8 +343,8 @@ def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit
     :param limit: at most so many, the first; 0 for all.
     """
     now_ns = time.time_ns()
-    opened = (target_of(each, opens=action.opens) for each in found)
-    meant = (each for each in opened if each is not None and (named or action.takes(each, now_ns)))
+    opened = (target_of(each, needs_summary=action.needs_summary) for each in found)
+    meant = (each for each in opened if each is not None and (named or action.applies_to(each, now_ns)))
     chosen = list(meant) if named else sorted(meant, key=lambda each: order(each.filebase))
     return chosen[:limit] if limit else chosen
 
@@ -358,7 +360,7 @@ def apply(action: Action, target: Target, session: OperatorSession) -> Result:
         now = action(session, target)
     except (SwitchboardError, OSError) as error:
         return Result(target, None, error)
-    note(
+    note_act(
         session.view.directory,
         session.operator,
         action.name,

@@ -60,7 +60,7 @@ def user_name() -> str:
     return f'{before} as {name}' if before and before != name else name
 
 
-def note(
+def note_act(
     directory: Path, operator: Operator, act: str, queue: str, entry: str = '', to: str = '', **more: Any
 ) -> None:
     """Write one act down.
@@ -90,7 +90,7 @@ def note(
         event(log, logging.WARNING, entry or None, 'not noted', error=error)
 
 
-def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:
+def recent_acts(directory: Path, number: int = 100) -> list[dict[str, Any]]:
     """:return: the last acts, the newest first; unreadable lines are left out."""
     return [fields for _, fields in zip(range(number), _backwards(directory), strict=False)]
 

@@ -36,7 +36,7 @@ from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
 from switchboard.message.naming import CLAIMED, CLOCK_SLACK_NS, PRESERVED, READY, with_when
 from switchboard.message.serializers import Raw, family
 from switchboard.message.typed_json import plain_json
-from switchboard.operating.actions import check_is_worked_on
+from switchboard.operating.actions import check_is_consumed
 from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
@@ -75,7 +75,7 @@ class Editing:
             if self.entry.kind == MAILMAN:
                 raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
             if to:
-                check_is_worked_on(to, queue, filebase)
+                check_is_consumed(to, queue, filebase)
             self._target = spool[to] if to else spool[origin(opened, filebase)] if queue == BAD else opened
         except BaseException as error:
             self._give_back()

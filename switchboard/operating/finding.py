@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
 from switchboard.message.naming import ON_HOLD_PREFIX, is_filebase, is_on_hold, on_hold_name
-from switchboard.operating.queue_counts import walk
+from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.folder import Folder
 
@@ -73,7 +73,7 @@ def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[
 def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[Found]:
     found = []
     for queue, folder in places:
-        seen = summarize(folder, queue, filebase) if exists(folder) else None
+        seen = summarize(folder, queue, filebase) if directory_exists(folder) else None
         if seen is not None:
             found.append(Found(queue, folder, filebase, seen.suffix, seen))
     return found
@@ -83,8 +83,8 @@ def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[
     found: dict[tuple[str, str], Found] = {}
     for queue, folder in places:
         # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
-        for _ in range(1 if not exists(folder) or folder.reads_all else 2):
-            for filebase, suffix in walk(folder, SUFFIXES):
+        for _ in range(1 if not directory_exists(folder) or folder.reads_all else 2):
+            for filebase, suffix in walk_entries(folder, SUFFIXES):
                 if _begins(filebase, beginning):
                     found[queue, filebase] = Found(queue, folder, filebase, suffix)
                     if len(found) > MAX_CANDIDATES:
@@ -104,7 +104,7 @@ def _late(name: str) -> str:
     return name[len(ON_HOLD_PREFIX) :]
 
 
-def exists(folder: Folder) -> bool:
+def directory_exists(folder: Folder) -> bool:
     """:return: whether there is such a directory."""
     try:
         return folder.fd >= 0

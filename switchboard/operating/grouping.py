@@ -1,6 +1,6 @@
 """Entries sorted into groups by something that they have: by queue, kind, origin, error or a key of the metadata.
 
-With the age of each, that is the table of `queue_counts.shapes`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
+With the age of each, that is the table of `queue_counts.age_table`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
 bad queue, for callers who look again and again.
 """
 
@@ -15,7 +15,7 @@ from switchboard.events import event
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import Found
-from switchboard.operating.queue_counts import age_s, stamp_of, walk
+from switchboard.operating.queue_counts import directory_stamp, entry_age_s, walk_entries
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.folder import Folder
@@ -52,7 +52,7 @@ def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[
     return read
 
 
-def ages(
+def ages_by_group(
     places: Iterable[tuple[str, Folder]],
     now_ns: int,
     unread: dict[str, OSError],
@@ -71,8 +71,8 @@ def ages(
     for queue, folder in places:
         try:
             if by == 'queue' and queue != BAD:
-                for filebase, suffix in walk(folder, (READY, CLAIMED)):
-                    yield queue, age_s(folder, filebase, suffix, now_ns)
+                for filebase, suffix in walk_entries(folder, (READY, CLAIMED)):
+                    yield queue, entry_age_s(folder, filebase, suffix, now_ns)
                 continue
             for found in select([(queue, folder)], Criteria(), now_ns):
                 yield from _ages_of(found, groups, now_ns)
@@ -92,12 +92,12 @@ def _ages_of(
         named, age = groups(entry), entry.age_s(now_ns)
     except UNTELLABLE as error:
         event(log, logging.DEBUG, found.filebase, 'not read', error=error)
-        named, age = [NONE], age_s(found.folder, found.filebase, entry.suffix, now_ns)
+        named, age = [NONE], entry_age_s(found.folder, found.filebase, entry.suffix, now_ns)
     for name in named:
         yield name, age
 
 
-class Cause(NamedTuple):
+class FailureSummary(NamedTuple):
     """The reason for which one entry was put aside, as far as a table of many tells it; `NONE` and empty where its history does not say."""
 
     since_ns: int
@@ -107,7 +107,7 @@ class Cause(NamedTuple):
     origin: str = ''
 
     @classmethod
-    def of(cls, entry: EntrySummary) -> Cause:
+    def of(cls, entry: EntrySummary) -> FailureSummary:
         """:return: that of an entry, however strange its history is."""
         try:
             error, message = entry.last_error
@@ -122,7 +122,7 @@ class Cause(NamedTuple):
         return max(0, now_ns - self.since_ns) / NS
 
 
-class Causes:
+class FailureSummaryCache:
     """The causes of the preserved entries of one queue.  Each file is opened once: a later look opens those that are new, and an unchanged directory is not even read.
 
     :param limit: of so many entries; which ones, the directory's order decides.
@@ -133,32 +133,32 @@ class Causes:
         self._limit = limit
         self._stamp: tuple[int, ...] | None = None
         # By name: when the file was changed last, and what it says.
-        self._known: dict[str, tuple[int, Cause]] = {}
+        self._known: dict[str, tuple[int, FailureSummary]] = {}
 
-    def look(self, folder: Folder, is_over: Callable[[], bool] = lambda: False) -> list[Cause]:
+    def read(self, folder: Folder, is_stopping: Callable[[], bool] = lambda: False) -> list[FailureSummary]:
         """:return: the causes; fewer, if it is over before all have been looked at.
 
         :raises OSError: it cannot be looked at.
         """
-        stamp = stamp_of(folder, time.time_ns())
+        stamp = directory_stamp(folder, time.time_ns())
         if stamp is None or stamp != self._stamp:
-            self._stamp = stamp if self._read(folder, is_over) else None
+            self._stamp = stamp if self._read(folder, is_stopping) else None
         return [cause for _, cause in self._known.values()]
 
-    def _read(self, folder: Folder, is_over: Callable[[], bool]) -> bool:
+    def _read(self, folder: Folder, is_stopping: Callable[[], bool]) -> bool:
         before, self._known = self._known, {}
         is_all = True
-        for filebase, suffix in walk(folder, (PRESERVED,)):
+        for filebase, suffix in walk_entries(folder, (PRESERVED,)):
             if len(self._known) >= self._limit:
                 break
-            if is_over():
+            if is_stopping():
                 return False
             known = before.get(filebase)
             if known is None or known[0] != _modified_ns(folder, filebase + suffix):
                 entry = summarize(folder, self._queue, filebase, suffix)
                 if entry is None:
                     continue
-                known = entry.modified_ns if entry.is_read else NEVER_NS, Cause.of(entry)
+                known = entry.modified_ns if entry.is_read else NEVER_NS, FailureSummary.of(entry)
             is_all &= known[0] != NEVER_NS
             self._known[filebase] = known
         return is_all

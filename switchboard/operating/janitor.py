@@ -23,7 +23,7 @@ from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, when_ns_of
 from switchboard.operating.actions import remove
-from switchboard.operating.queue_counts import walk
+from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import time_ns
 from switchboard.queue.consumer import UNREADABLE
 from switchboard.queue.switchboard import Switchboard
@@ -43,7 +43,7 @@ ROUND_NS = 10 * NS
 
 
 @dataclass(slots=True)
-class Tidied:
+class TidyCounts:
     """The counts of one round."""
 
     handoffs: int = 0
@@ -54,13 +54,13 @@ class Tidied:
     removed: int = 0
 
 
-def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *_: None) -> Tidied:
+def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *_: None) -> TidyCounts:
     """Do one round.
 
     :param on_failure: called for each failed chore with its queue, or with the spool's directory, and the error.
     :return: the counts of the round.  A failed chore is in the log, too, and is tried again in the next round.
     """
-    done = Tidied()
+    done = TidyCounts()
 
     def failed(queue: str, error: Exception) -> None:
         event(log, logging.ERROR, None, 'not tidied', **({'queue': queue} if queue else {}), error=error)
@@ -99,9 +99,9 @@ def _is_deleted(spool: Spool, name: str) -> bool:
         return False
 
 
-def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:
+def _tidy_queue(spool: Spool, name: str, done: TidyCounts) -> None:
     if name == BAD:
-        done.removed += remove_old(spool[BAD], spool[BAD].options.ttl_s)
+        done.removed += remove_old_preserved(spool[BAD], spool[BAD].options.ttl_s)
         return
     if name == TRASH:
         done.removed += _empty_trash(spool)
@@ -111,7 +111,7 @@ def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:
         queue = spool[name]
     except UnknownQueueError:
         # Its section was removed, and its directory stays.  An empty one needs nothing.
-        if any(walk(Folder(spool.path(name), spool.disk), (READY, CLAIMED))):
+        if any(walk_entries(Folder(spool.path(name), spool.disk), (READY, CLAIMED))):
             raise
         return
     if queue.is_remote:
@@ -125,7 +125,7 @@ def _tidy_queue(spool: Spool, name: str, done: Tidied) -> None:
 
 def count_bad(spool: Spool) -> int:
     """:return: how many entries the bad queue holds."""
-    return sum(1 for _ in walk(spool[BAD].folder, (PRESERVED,)))
+    return sum(1 for _ in walk_entries(spool[BAD].folder, (PRESERVED,)))
 
 
 def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
@@ -167,7 +167,7 @@ def expire(queue: Switchboard) -> int:
             return expired + sum(_expire(queue, filebase) for filebase in queue.some_files(SAMPLED))
 
 
-def expire_first(queue: Switchboard) -> int:
+def expire_leading(queue: Switchboard) -> int:
     """Send the first entries to the dead letters, up to the one whose time is not over.
 
     A damaged one among them goes to the bad queue, as it does when somebody takes it: here nobody does, and it would hold up all others.
@@ -211,10 +211,10 @@ def _empty_trash(spool: Spool) -> int:
     rule = spool.config.queues.named.get(TRASH) if spool.config is not None else None
     ttl_s = TRASH_S if rule is None else rule.values.get('ttl_s', TRASH_S)
     # Without the configuration: it need not declare the trash, and may declare anything of that name.
-    return remove_old(Spool(spool.directory, disk=spool.disk, clock=spool.clock)[TRASH], ttl_s)
+    return remove_old_preserved(Spool(spool.directory, disk=spool.disk, clock=spool.clock)[TRASH], ttl_s)
 
 
-def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
+def remove_old_preserved(bad: Switchboard, ttl_s: float | None) -> int:
     """Remove preserved entries that have been there for longer than `ttl_s`; None keeps all.
 
     :return: how many.
@@ -225,7 +225,7 @@ def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
     before_ns = bad.steady.time_ns() - int(ttl_s * NS)
     before, now = format_when(before_ns), format_when(now_ns) + '~'
     # No entry was preserved before it was there; of a delayed or held entry, the name does not say since when it was.
-    candidates = (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before or name > now)
+    candidates = (name for name, _ in walk_entries(bad.folder, (PRESERVED,)) if name < before or name > now)
     old = nsmallest(LOOKED_AT, candidates)
     return sum(_remove_if(bad, filebase, before_ns) for filebase in old)
 

@@ -17,7 +17,7 @@ _SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_space_bytes')
 def option_words(options: QueueOptions, default: QueueOptions | None = None) -> dict[str, str]:
     """:return: the options in words by key; with a `default`, those only that differ from it."""
     return {
-        name: word(key.field, getattr(options, key.field))
+        name: option_word(key.field, getattr(options, key.field))
         for name, key in QUEUE_KEYS.items()
         if default is None or _plain(getattr(options, key.field)) != _plain(getattr(default, key.field))
     }
@@ -41,7 +41,7 @@ def read_options(words: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def word(field: str, value: object) -> str:
+def option_word(field: str, value: object) -> str:
     """:return: the value of a field of `QueueOptions` in words."""
     if value is None or value == ():
         return 'none'

@@ -78,7 +78,7 @@ class QueueCounts:
         return self.waiting + self.delayed + self.held + self.claimed + self.preserved
 
 
-def walk(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
+def walk_entries(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Walk over the entries that have one of these suffixes, in no order.
 
     :return: filebase and suffix; nothing, if there is no such directory.
@@ -163,7 +163,7 @@ def _count_mails(folder: Folder) -> int:
         return 0
 
 
-def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
+def directory_stamp(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
     """:return: a mark, which is another one after a file in the directory has come, gone or got another name; None where that would not be sure."""
     try:
         status = folder.status()
@@ -199,10 +199,10 @@ class CountCache:
 
     @staticmethod
     def _stamp(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
-        stamp, mails = stamp_of(folder, now_ns), _maildir_new(folder)
+        stamp, mails = directory_stamp(folder, now_ns), _maildir_new(folder)
         if stamp is None or not mails.exists():
             return stamp
-        of_mails = stamp_of(mails, now_ns)
+        of_mails = directory_stamp(mails, now_ns)
         return None if of_mails is None else (*stamp, *of_mails)
 
 
@@ -215,7 +215,7 @@ def _due_ns(entry: os.DirEntry[str], filebase: str, now_ns: int) -> int:
 
 
 @dataclass(slots=True)
-class Shape:
+class AgeRow:
     """One row of an age table: how many entries of each age there are, and how many are not due yet."""
 
     name: str
@@ -244,22 +244,22 @@ class Shape:
         self.counts[-1] += 1
 
 
-def shapes(ages: Iterable[tuple[str, float]]) -> list[Shape]:
+def age_table(ages: Iterable[tuple[str, float]]) -> list[AgeRow]:
     """Make an age table.
 
     :param ages: the name of a row and an age in seconds, for each entry.
     :return: the rows, the fullest first.
     """
-    rows: dict[str, Shape] = {}
+    rows: dict[str, AgeRow] = {}
     for name, age_s in ages:
         row = rows.get(name)
         if row is None:
-            row = rows[name] = Shape(name)
+            row = rows[name] = AgeRow(name)
         row.add(age_s)
     return sorted(rows.values(), key=lambda row: (-row.total, row.name))
 
 
-def age_s(folder: Folder, filebase: str, suffix: str, now_ns: int) -> float:
+def entry_age_s(folder: Folder, filebase: str, suffix: str, now_ns: int) -> float:
     """:return: seconds since an entry is ready, by its name and, in the future, its file's date; below zero if it is not."""
     when_ns = when_ns_of(filebase)
     if when_ns > now_ns and suffix == READY:

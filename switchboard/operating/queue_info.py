@@ -18,8 +18,8 @@ from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
-from switchboard.operating.option_words import option_words, word
-from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk
+from switchboard.operating.option_words import option_word, option_words
+from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk_entries
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, shown_url
@@ -73,7 +73,7 @@ def count_queue(
 def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
     """:return: how many preserved entries came from which queue; unknown origins, and all beyond `limit`, are under ``?``."""
     found: Counter[str] = Counter()
-    for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
+    for opened, (filebase, suffix) in enumerate(walk_entries(folder, (PRESERVED,))):
         entry = summarize(folder, queue, filebase, suffix) if opened < limit else None
         found[entry.origin or '?' if entry else '?'] += 1
     return dict(found)
@@ -150,7 +150,7 @@ class QueueInfo(NamedTuple):
     config: Config | None
 
     @property
-    def set_options(self) -> dict[str, str]:
+    def changed_options(self) -> dict[str, str]:
         """The options that differ from the built-in defaults, in words."""
         default = QueueOptions()
         if self.name == BAD or self.options.consumed_externally:
@@ -161,7 +161,7 @@ class QueueInfo(NamedTuple):
     def own_options(self) -> dict[str, str]:
         """The options that differ from those of ``[queue.*]``."""
         general = {} if self.config is None else option_words(self.config.queues.default, QueueOptions())
-        return {key: text for key, text in self.set_options.items() if general.get(key) != text}
+        return {key: text for key, text in self.changed_options.items() if general.get(key) != text}
 
     def set_by(self, key: str) -> str:
         """:return: the source of an option: a section, a program, or nobody."""
@@ -173,7 +173,7 @@ class QueueInfo(NamedTuple):
             return f'[{rule.section.name}]'
         return '[switchboard]' if self.config is not None and key == 'durability' else ''
 
-    def where(self) -> Iterator[str]:
+    def declared_where(self) -> Iterator[str]:
         """:return: where it is declared, in lines."""
         rule = self.config.queues.named.get(self.name) if self.config is not None else None
         if rule is not None:
@@ -197,7 +197,7 @@ class QueueInfo(NamedTuple):
             'flags': self.flags,
         }
 
-    def whole_fields(self, counts: QueueCounts) -> dict[str, Any]:
+    def all_fields(self, counts: QueueCounts) -> dict[str, Any]:
         """:return: the queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
         counted = count_fields(counts, self.flags, time.time())
         return {
@@ -209,7 +209,7 @@ class QueueInfo(NamedTuple):
             },
             'options': self.options._asdict()
             | {'retry': self.options.retry._asdict(), 'url': shown_url(self.options.url)},
-            'set': {key: self.set_by(key) for key in self.set_options},
+            'set': {key: self.set_by(key) for key in self.changed_options},
         }
 
 
@@ -221,7 +221,7 @@ def _lasting(declaration: Declaration) -> Iterator[str]:
     if declaration.auto_delete:
         yield 'auto-delete'
     if declaration.expires_s is not None:
-        yield f'expires {word("expires_s", declaration.expires_s)} after its last use'
+        yield f'expires {option_word("expires_s", declaration.expires_s)} after its last use'
 
 
 def queue_info(view: SpoolView, name: str) -> QueueInfo:

@@ -37,7 +37,7 @@ from switchboard.message.naming import (
     when_ns_of,
 )
 from switchboard.operating.finding import Found
-from switchboard.operating.queue_counts import walk
+from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
 from switchboard.suggestions import closest, did_you_mean
@@ -48,11 +48,11 @@ log = logging.getLogger('switchboard.queue')
 MAX_TEXT = 8000
 MAX_WORDS = 64
 
-METADATA = 'metadata.'
+METADATA_PREFIX = 'metadata.'
 # What lists show of a mail or a Celery task, and no selection reads: a body may be large.
-OF_BODIES = ('subject', 'task', 'args', 'kwargs')
+BODY_FIELDS = ('subject', 'task', 'args', 'kwargs')
 # So much a word has to look like a field before it is called a slip: `customer` is none of `cause`.
-LIKENESS = 0.75
+MIN_LIKENESS = 0.75
 _PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
 _COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
 _TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1, 'ms'))
@@ -73,7 +73,7 @@ class Pattern(NamedTuple):
         """The pattern as one text, its stars as stars."""
         return '*'.join(self.pieces)
 
-    def fits(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """:return: whether a text fits as a whole."""
         first, *others = self.pieces
         if not others:
@@ -102,7 +102,7 @@ class Amount(NamedTuple):
     comparison: str
     number: int
 
-    def fits(self, found: float) -> bool:
+    def matches(self, found: float) -> bool:
         """:return: whether a number is as asked for."""
         match self.comparison:
             case '>':
@@ -121,22 +121,22 @@ class Field(NamedTuple):
 
     :param kind: ``text``, ``number``, ``size`` or ``duration``.
     :param of: the value that an entry has there, at a moment; of a text, all of its values.
-    :param folded: upper and lower case are the same.
-    :param before: any text may stand before the value.
-    :param behind: any text may stand behind it.
+    :param ignores_case: upper and lower case are the same.
+    :param any_before: any text may stand before the value.
+    :param any_behind: any text may stand behind it.
     """
 
     help: str
     kind: str
     of: Callable[[EntrySummary, int], Any]
-    folded: bool = False
-    before: bool = False
-    behind: bool = False
+    ignores_case: bool = False
+    any_before: bool = False
+    any_behind: bool = False
 
     def pattern(self, value: Pattern) -> Pattern:
         """:return: the pattern that a text has to fit, for a value that was asked for."""
-        pieces = ('',) * self.before + value.pieces + ('',) * self.behind
-        return Pattern(tuple(map(str.lower, pieces)) if self.folded else pieces)
+        pieces = ('',) * self.any_before + value.pieces + ('',) * self.any_behind
+        return Pattern(tuple(map(str.lower, pieces)) if self.ignores_case else pieces)
 
 
 def _names(filebase: str) -> tuple[str, str]:
@@ -150,7 +150,7 @@ def _age_ms(entry: EntrySummary, now_ns: int) -> float:
 FIELDS: dict[str, Field] = {
     'queue': Field('the queue it is in', 'text', lambda e, _: (e.queue,)),
     'id': Field(
-        'the beginning of its name or of its digest', 'text', lambda e, _: _names(e.filebase), behind=True
+        'the beginning of its name or of its digest', 'text', lambda e, _: _names(e.filebase), any_behind=True
     ),
     'state': Field(', '.join(sorted(STATES)), 'text', lambda e, now: (e.state(now),)),
     'error': Field(
@@ -166,9 +166,9 @@ FIELDS: dict[str, Field] = {
         'a text in its last error',
         'text',
         lambda e, _: (e.last_error[1], e.damage),
-        folded=True,
-        before=True,
-        behind=True,
+        ignores_case=True,
+        any_before=True,
+        any_behind=True,
     ),
     'origin': Field('the queue it came from', 'text', lambda e, _: (e.origin or '',)),
     'kind': Field('mail, json, text, bytes ...', 'text', lambda e, _: (e.kind.partition('+')[0],)),
@@ -213,20 +213,20 @@ class Term(NamedTuple):
         :raises SelectionError: a value is not what the field takes.
         """
         field = ALIASES.get(field, field)
-        if field == METADATA:
-            raise SelectionError(f'{METADATA} wants the name of a key behind it')
-        if field.startswith(METADATA):
+        if field == METADATA_PREFIX:
+            raise SelectionError(f'{METADATA_PREFIX} wants the name of a key behind it')
+        if field.startswith(METADATA_PREFIX):
             return cls(field, values, negated)
         known = FIELDS.get(field)
         if known is None:
-            return cls(METADATA + field, values, negated)
+            return cls(METADATA_PREFIX + field, values, negated)
         if known.kind == 'text':
             for value in values:
                 _check_text(field, value)
             return cls(field, values, negated)
         return cls(field, tuple(_amount(field, known.kind, value.text) for value in values), negated)
 
-    def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
+    def matches_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: the answer by a name alone; None if the file has to be opened."""
         if self.field in _AGES:
             when_ns = when_ns_of(filebase)
@@ -250,11 +250,11 @@ class Term(NamedTuple):
             return None
         return self._any(found) is not self.negated
 
-    def fits(self, entry: EntrySummary, now_ns: int) -> bool:
+    def matches(self, entry: EntrySummary, now_ns: int) -> bool:
         """:return: whether an entry is as the word says."""
-        if self.field.startswith(METADATA):
+        if self.field.startswith(METADATA_PREFIX):
             metadata = entry.metadata()
-            key = self.field[len(METADATA) :]
+            key = self.field[len(METADATA_PREFIX) :]
             fits = key in metadata and any(
                 _same(metadata[key], value) for value in self.values if isinstance(value, Pattern)
             )
@@ -264,15 +264,17 @@ class Term(NamedTuple):
     def _any(self, found: Any) -> bool:
         known = FIELDS[self.field]
         if known.kind != 'text':
-            return any(value.fits(found) for value in self.values)
+            return any(value.matches(found) for value in self.values)
         patterns = [known.pattern(value) for value in self.values if isinstance(value, Pattern)]
-        return any(one.fits(text.lower() if known.folded else text) for text in found for one in patterns)
+        return any(
+            one.matches(text.lower() if known.ignores_case else text) for text in found for one in patterns
+        )
 
     def __str__(self) -> str:
         key = self.field
-        if key.startswith(METADATA):
-            bare = key[len(METADATA) :]
-            taken = bare in FIELDS or bare in ALIASES or bare.startswith(METADATA)
+        if key.startswith(METADATA_PREFIX):
+            bare = key[len(METADATA_PREFIX) :]
+            taken = bare in FIELDS or bare in ALIASES or bare.startswith(METADATA_PREFIX)
             key = key if taken else bare
         key = key if _PLAIN_KEY.fullmatch(key) else _quoted(key)
         return f'{"-" if self.negated else ""}{key}:{",".join(map(self._written, self.values))}'
@@ -296,15 +298,15 @@ def state_of(filebase: str, suffix: str, now_ns: int) -> State:
 def _same(found: Any, value: Pattern) -> bool:
     """:return: whether a value of the metadata is the one that is asked for: as text, as JSON writes it, or as one of a list."""
     if isinstance(found, str):
-        return value.fits(found)
+        return value.matches(found)
     if isinstance(found, list | tuple | set | frozenset) and any(_same(one, value) for one in found):
         return True
     if isinstance(found, bool | int | float | list | dict) or found is None:
         try:
-            return value.fits(json.dumps(found))
+            return value.matches(json.dumps(found))
         except (TypeError, ValueError, RecursionError):
             return False
-    return value.fits(str(found))
+    return value.matches(str(found))
 
 
 def _check_text(field: str, value: Pattern) -> None:
@@ -385,22 +387,22 @@ class Criteria(NamedTuple):
                 terms.append(Term.make(field, *(Pattern(tuple(text.split('*'))) for text in texts)))
         for key, wanted in (metadata or {}).items():
             text = wanted if isinstance(wanted, str) else json.dumps(wanted)
-            terms.append(Term(METADATA + key, (Pattern.exactly(text),)))
+            terms.append(Term(METADATA_PREFIX + key, (Pattern.exactly(text),)))
         return cls(tuple(terms))
 
     def __and__(self, other: Criteria) -> Criteria:
         """:return: the selection of the entries that fit both."""
         return Criteria((*self.terms, *other.terms))
 
-    def slip(self) -> str:
+    def hint_if_nothing_matches(self) -> str:
         """:return: the end of a sentence that says that nothing fits: a word that is taken for a key of the metadata, and may be meant otherwise."""
         for term in self.terms:
-            key = term.field.removeprefix(METADATA)
+            key = term.field.removeprefix(METADATA_PREFIX)
             if key == term.field:
                 continue
-            if key in OF_BODIES:
+            if key in BODY_FIELDS:
                 return f'; {key!r} is looked for in the metadata and not in the body: `ls --columns {key}` shows that'
-            if meant := closest(key, (*FIELDS, *ALIASES), LIKENESS):
+            if meant := closest(key, (*FIELDS, *ALIASES), MIN_LIKENESS):
                 return f'; {key!r} is taken for a key of the metadata: did you mean {meant}?'
             if any(str(value).lstrip('"')[:1] in ('<', '>') for value in term.values):
                 return f'; {key!r} is a key of the metadata, whose values are texts here: only fields are compared by < and >'
@@ -441,24 +443,24 @@ class Criteria(NamedTuple):
                 found = tuple(suffix for suffix in found if suffix in wanted)
         return found
 
-    def takes_queue(self, queue: str) -> bool:
+    def may_match_queue(self, queue: str) -> bool:
         """:return: False if nothing in a queue of this name can fit."""
-        return all(term.by_name(queue, '', READY, 0) for term in self.terms if term.field == 'queue')
+        return all(term.matches_name(queue, '', READY, 0) for term in self.terms if term.field == 'queue')
 
-    def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
+    def matches_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: whether the entry fits, by its name alone; None if it has to be opened."""
         unknown = False
         for term in self.terms:
-            answer = term.by_name(queue, filebase, suffix, now_ns)
+            answer = term.matches_name(queue, filebase, suffix, now_ns)
             if answer is False:
                 return False
             unknown |= answer is None
         return None if unknown else True
 
-    def fits(self, entry: EntrySummary, now_ns: int) -> bool:
+    def matches(self, entry: EntrySummary, now_ns: int) -> bool:
         """:return: whether an entry is one of them.  One whose content makes nonsense is not; it keeps no other from being found."""
         try:
-            return all(term.fits(entry, now_ns) for term in self.terms)
+            return all(term.matches(entry, now_ns) for term in self.terms)
         except Exception as error:
             event(log, logging.DEBUG, entry.filebase, 'not read', error=error)
             return False
@@ -532,7 +534,7 @@ class Budget:
         self.names = 0
         self.is_spent = False
 
-    def takes_name(self) -> bool:
+    def allows_name(self) -> bool:
         """:return: whether one more name may be looked at."""
         self.names += 1
         # The clock is asked now and then: asking costs as much as a name.
@@ -540,7 +542,7 @@ class Budget:
             self.is_spent = True
         return not self.is_spent
 
-    def takes_file(self) -> bool:
+    def allows_file(self) -> bool:
         """:return: whether one more file may be opened."""
         self._left -= 1
         if self._left < 0 or time.monotonic() > self._until_s:
@@ -558,18 +560,18 @@ def select(
     :param budget: where to end; it says whether that came before the end of the queues.
     """
     for queue, folder in places:
-        if not criteria.takes_queue(queue):
+        if not criteria.may_match_queue(queue):
             continue
-        for filebase, suffix in walk(folder, criteria.suffixes()):
-            if budget is not None and not budget.takes_name():
+        for filebase, suffix in walk_entries(folder, criteria.suffixes()):
+            if budget is not None and not budget.allows_name():
                 return
-            answer = criteria.by_name(queue, filebase, suffix, now_ns)
-            if answer is None and budget is not None and not budget.takes_file():
+            answer = criteria.matches_name(queue, filebase, suffix, now_ns)
+            if answer is None and budget is not None and not budget.allows_file():
                 return
             if answer is None:
                 found = Found(queue, folder, filebase, suffix)
                 entry = found.look()
-                if entry is not None and criteria.fits(entry, now_ns):
+                if entry is not None and criteria.matches(entry, now_ns):
                     yield found._replace(suffix=entry.suffix, summary=entry)
             elif answer:
                 yield Found(queue, folder, filebase, suffix)

@@ -118,7 +118,7 @@ class SpoolView:
         self.known(named)
         if any(term.field == 'queue' and not term.negated for term in criteria.terms):
             queues = ()
-        return [place for place in self.queue_folders(queues) if criteria.takes_queue(place[0])]
+        return [place for place in self.queue_folders(queues) if criteria.may_match_queue(place[0])]
 
 
 def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:

@@ -164,10 +164,10 @@ def size(count: int) -> str:
     return f'{amount:.1f}{unit}' if amount < 9.95 else f'{amount:.0f}{unit}'
 
 
-def grouped(count: int) -> str:
+def intcomma(count: int) -> str:
     """:return: a count as people read it, on every page, in every table and sentence; programs are given plain numbers.
 
-    >>> grouped(1234567)
+    >>> intcomma(1234567)
     '1,234,567'
     """
     return f'{count:,}'
@@ -175,10 +175,10 @@ def grouped(count: int) -> str:
 
 def number(count: int, one: str, many: str = '') -> str:
     """:return: ``1 entry``, ``2,000 entries``."""
-    return f'{grouped(count)} {one if count == 1 else many or one + "s"}'
+    return f'{intcomma(count)} {one if count == 1 else many or one + "s"}'
 
 
-def moment(seconds: float) -> str:
+def local_time(seconds: float) -> str:
     """:return: a time in the machine's own zone, as people write it, and which zone that is: logs are in UTC."""
     return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(seconds))
 
@@ -188,7 +188,7 @@ def flag_lines(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for flag, fields in flagged.items():
         since, reason = fields.get('since'), str(fields.get('reason') or '')
-        when = f' since {moment(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
+        when = f' since {local_time(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
         by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
         lines.append(
             f'{escape_terminal(queue)}: {flag}{when}{by}' + (f': {one_line(reason)}' if reason else '')

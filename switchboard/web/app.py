@@ -44,7 +44,7 @@ from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
 from switchboard.web.render import environment, sparkline, topology
-from switchboard.web.survey import SLOTS
+from switchboard.web.spool_counts import SLOTS
 
 Page = Callable[..., dict[str, Any]]
 # Starlette runs one that is no coroutine in a thread of its pool.
@@ -176,31 +176,31 @@ class Routes:
 
     def _writing(self) -> list[Route]:
         """:return: the routes that change something.  A desk that only looks has not even loaded what they do."""
-        from switchboard.web import acting, edit
+        from switchboard.web import acts, edit
 
         entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.edit
-        acts: list[tuple[str, Handler]] = [
-            ('/confirm', self._write(acting.confirm, 'acting/confirm', needs_operator=False)),
-            ('/act', self._write(acting.act, 'acting/result')),
-            ('/queues/{name}/say', self._write(acting.say, 'queue')),
-            ('/runners/{name}/do', self._write(acting.direct, 'acting/directed')),
+        act_routes: list[tuple[str, Handler]] = [
+            ('/confirm', self._write(acts.confirm, 'acts/confirm', needs_operator=False)),
+            ('/act', self._write(acts.act, 'acts/result')),
+            ('/queues/{name}/say', self._write(acts.flag_queue, 'queue')),
+            ('/runners/{name}/do', self._write(acts.control_runner, 'acts/runner')),
         ]
         if is_editing:
-            acts += [
+            act_routes += [
                 (
                     f'{entry}/review',
-                    self._write(edit.review, 'acting/review', needs_operator=False, longest=edit.MAX_FIELD),
+                    self._write(edit.review, 'acts/review', needs_operator=False, longest=edit.MAX_FIELD),
                 ),
-                (f'{entry}/store', self._write(edit.store, 'acting/result', longest=edit.MAX_FIELD)),
+                (f'{entry}/store', self._write(edit.store, 'acts/result', longest=edit.MAX_FIELD)),
             ]
         found = [
             Route(f'{beginning}{path}', handler, methods=['POST'])
-            for path, handler in acts
+            for path, handler in act_routes
             for beginning in ('', '/api')
         ]
         found.append(Route('/answers/{key}', self._answer_again))
         if is_editing:
-            found.append(Route(f'{entry}/edit', self._page(edit.editable, 'acting/edit')))
+            found.append(Route(f'{entry}/edit', self._page(edit.editable, 'acts/edit')))
             found.append(Route(f'/api{entry}/edit', self._page(edit.editable, '')))
         return found
 
@@ -232,7 +232,7 @@ class Routes:
     def _render(self, request: Request, template: str, shown: dict[str, Any]) -> str:
         user: User = request.scope['user']
         settings = self.desk.settings
-        surveyor = self.desk.surveyor
+        counter = self.desk.counter
         return self._templates.get_template(f'{template}.html').render(
             page=shown,
             template=template,
@@ -246,7 +246,7 @@ class Routes:
             token='' if settings.read_only else self.desk.identity.token(user),
             version=self._version,
             queue_names=self._queue_names(),
-            since_ns=surveyor.started_ns,
+            since_ns=counter.started_ns,
         )
 
     def _queue_names(self) -> list[str]:
@@ -293,14 +293,14 @@ class Routes:
 
     async def _spark(self, request: Request) -> Response:
         kind, name = request.path_params['kind'], request.path_params['name']
-        surveyor = self.desk.surveyor
-        values = {'waiting': surveyor.waiting, 'done': surveyor.done}.get(kind)
+        counter = self.desk.counter
+        values = {'waiting': counter.waiting, 'done': counter.done}.get(kind)
         if values is None:
             raise HTTPException(404)
         return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')
 
     def _topology(self, request: Request) -> Response:
-        config, queues = self.desk.view.config, self.desk.surveyor.last.queues
+        config, queues = self.desk.view.config, self.desk.counter.last.queues
         waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
         drawn = topology(config.graph(), waiting) if config is not None else None
         if drawn is None:
@@ -346,14 +346,14 @@ class Routes:
             from switchboard.metrics.counting import NO_ERROR, Count
         except ImportError:
             return Json({'error': install_advice('/metrics', 'prometheus-client', 'metrics')}, 404)
-        survey = self.desk.surveyor.last
-        rows = survey.bad.by.get('error', ())
+        spool_counts = self.desk.counter.last
+        rows = spool_counts.bad.by.get('error', ())
         errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
         text, kind = render(
             self.desk.directory,
-            Count(survey.at_ns, survey.queues, errors),
+            Count(spool_counts.at_ns, spool_counts.queues, errors),
             self.desk.view.config,
-            tally=self.desk.surveyor,
+            tally=self.desk.counter,
             accept=request.headers.get('accept', ''),
         )
         return Response(text, headers={'content-type': kind})
@@ -407,7 +407,7 @@ class Routes:
             return Json(shown)
         if template == 'queue':
             return RedirectResponse(f'/queues/{shown["queue"]}', 303)
-        if shown.get('canary') and template == 'acting/result' and shown['done']:
+        if shown.get('canary') and template == 'acts/result' and shown['done']:
             sent = [('entry', f'{one["queue"]}/{one["filebase"]}') for one in shown['done'] if one['queue']]
             return RedirectResponse(
                 '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303

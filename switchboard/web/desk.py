@@ -21,7 +21,7 @@ from switchboard.status.scoreboard import MasterRecord
 from switchboard.status.snapshot import Snapshot, read_status
 from switchboard.web.identity import Identity
 from switchboard.web.settings import DeskSettings
-from switchboard.web.survey import Surveyor
+from switchboard.web.spool_counts import BackgroundCounter
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -46,9 +46,9 @@ class Desk:
         self.config_path = config_path
         self.settings = settings
         self.identity = Identity(settings)
-        self.surveyor = Surveyor(lambda: self.view)
+        self.counter = BackgroundCounter(lambda: self.view)
         # Looks that took long: see `entry_pages`.
-        self.looks: dict[tuple[str, int, str], Any] = {}
+        self.list_cache: dict[tuple[str, int, str], Any] = {}
         self.config: Config | None = None
         self.config_errors: list[ConfigError] = []
         self._stamp: object = None
@@ -122,10 +122,10 @@ class Desk:
             try:
                 yield OperatorSession(view, spool, operator)
             finally:
-                self.looks.clear()
+                self.list_cache.clear()
                 spool.close()
 
-    def once(self, ticket: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def answer_once(self, ticket: str, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do something the first time that a form is sent: a double click, a reload and the way back in a browser send it again.
 
         :param ticket: of the form; empty for a form that may be sent twice.

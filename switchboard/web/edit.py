@@ -16,14 +16,14 @@ from switchboard.errors import CorruptEntryError, QueueError
 from switchboard.message.entry import Entry
 from switchboard.message.metadata import mistake_in
 from switchboard.message.typed_json import load_json, tagged
-from switchboard.operating.audit import Operator, note
+from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.editing import Content, Editing, before_last_edit, content_of, difference
 from switchboard.operating.text import escape_terminal
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.entry_pages import locate
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import MAX_WHOLE_BYTES, damage_of, is_hidden, redacted, whole
+from switchboard.web.message_body import MAX_WHOLE_BYTES, damage_of, is_hidden, redacted, whole_entry
 
 # A form with a body of that size, written out.
 MAX_FIELD = 4 * MAX_WHOLE_BYTES
@@ -37,7 +37,7 @@ def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]
     found = locate(desk, name, filebase)
     seen = found.look()
     assert seen is not None
-    entry = whole(found, seen)
+    entry = whole_entry(found, seen)
     fields: dict[str, Any] = {
         'queue': name,
         'filebase': found.filebase,
@@ -165,7 +165,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     """:return: the changes that an edit, or its undoing, would make."""
     found = locate(desk, name, filebase)
     seen = found.look()
-    entry = None if seen is None else whole(found, seen)
+    entry = None if seen is None else whole_entry(found, seen)
     if seen is None or entry is None or damage_of(seen, entry):
         raise QueueError('it cannot be changed here', queue=name, filebase=filebase)
     wanted = RequestedEdit(desk, form, found.filebase, entry)
@@ -193,7 +193,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
 def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) -> dict[str, Any]:
     """Put the changed message into the old one's place, and send it back if it was bad.
 
-    :return: as `acting.act` of one entry.
+    :return: as `acts.act` of one entry.
     """
     found = locate(desk, name, filebase)
     to = form.text('to', limit=200)
@@ -204,7 +204,7 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
         with Editing(session.spool, name, found.filebase, to or None, operator) as editing:
             wanted = RequestedEdit(desk, form, found.filebase, editing.entry)
             queue, now = editing.store(wanted.then.metadata, wanted.then.body, undoes=wanted.undoes)
-        note(
+        note_act(
             desk.directory,
             operator,
             'undo' if wanted.undoes else 'edit',

@@ -24,19 +24,19 @@ from switchboard.operating.entry_fields import (
     entry_fields,
 )
 from switchboard.operating.finding import Found
-from switchboard.operating.queue_counts import stamp_of
+from switchboard.operating.queue_counts import directory_stamp
 from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.operating.spool_view import Place, flags_of
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import check_long, damage_of, describe, redacted, title_of, whole
+from switchboard.web.message_body import check_long, damage_of, describe, redacted, title_of, whole_entry
 
 # A page is there within a second, on a machine that is busy too.
 BUDGET_S = 0.4
 # Looks that take longer are kept: all of them together take one part in so many of a processor.
-DEAR_S, REST_TIMES, MAX_LOOKS = 0.05, 25, 32
+CACHED_FROM_S, REST_TIMES, MAX_CACHED_LISTS = 0.05, 25, 32
 # A list that nobody has asked for so long is open nowhere.
 LEFT_S = 120.0
 ROWS, MAX_ROWS = 50, 500
@@ -107,7 +107,7 @@ def places_of(desk: Desk, criteria: Criteria) -> list[Place]:
 
 def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
     """:return: the marks of these directories; None if one of them has none."""
-    stamps = [stamp_of(folder, time.time_ns()) for _, folder in places]
+    stamps = [directory_stamp(folder, time.time_ns()) for _, folder in places]
     return None if None in stamps else tuple(filter(None, stamps))
 
 
@@ -117,20 +117,20 @@ def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> ListQuery:
     Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
     """
     key = (str(criteria), limit, after)
-    kept: ListQuery | None = desk.looks.get(key)
+    kept: ListQuery | None = desk.list_cache.get(key)
     if kept is not None:
         now_s = kept.asked_s = time.monotonic()
-        took_s = sum(one.took_s for one in [*desk.looks.values()] if now_s - one.asked_s < LEFT_S)
+        took_s = sum(one.took_s for one in [*desk.list_cache.values()] if now_s - one.asked_s < LEFT_S)
         if now_s - kept.ended_s < REST_TIMES * took_s or (
             kept.stamp is not None and kept.stamp == stamps_of(places_of(desk, criteria))
         ):
             return kept
     look = ListQuery(desk, criteria, limit, after)
-    desk.looks.pop(key, None)
-    if look.took_s >= DEAR_S:
-        while len(desk.looks) >= MAX_LOOKS:
-            desk.looks.pop(next(iter(desk.looks)), None)
-        desk.looks[key] = look
+    desk.list_cache.pop(key, None)
+    if look.took_s >= CACHED_FROM_S:
+        while len(desk.list_cache) >= MAX_CACHED_LISTS:
+            desk.list_cache.pop(next(iter(desk.list_cache)), None)
+        desk.list_cache[key] = look
     return look
 
 
@@ -150,7 +150,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         if (seen := found.look()) is not None
     ]
     named = criteria.values('queue') or (BAD,)
-    queues = desk.surveyor.last.queues
+    queues = desk.counter.last.queues
     counted = [queues[name] for name in named if name in queues]
     return {
         'selection': str(criteria),
@@ -205,7 +205,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     fields = _entry(seen, now_ns, owners)
     patterns = desk.settings.redact
     metadata = redacted(seen.metadata(), patterns)
-    entire = whole(found, seen)
+    entire = whole_entry(found, seen)
     damage, is_checked = check_long(found, seen) if entire is None else (damage_of(seen, entire), True)
     return fields | {
         'damage': damage or None,
@@ -230,7 +230,7 @@ def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> lis
     records = [redacted(dict(record), patterns) for record in seen.entry.records]
     edits: dict[int, list[str]] = {}
     if any(record.get('event') == 'edited' for record in records):
-        entry = whole(found, seen)
+        entry = whole_entry(found, seen)
         edits = differences(dataclasses.replace(entry, records=records)) if entry is not None else {}
     for place, record in enumerate(records):
         if record.get('event') == 'edited':

@@ -104,7 +104,7 @@ class Body:
             self._disk.close(fd)
 
 
-def whole(found: Found, seen: EntrySummary) -> Entry | None:
+def whole_entry(found: Found, seen: EntrySummary) -> Entry | None:
     """:return: the entry with all of its body, checked; None if that is long, or cannot be read."""
     if seen.body_bytes > MAX_WHOLE_BYTES:
         return None
@@ -120,7 +120,7 @@ def damage_of(seen: EntrySummary, entire: Entry | None) -> str:
 
 
 def check_long(found: Found, seen: EntrySummary) -> tuple[str, bool]:
-    """Look through an entry that is not read as a `whole`.
+    """Look through an entry that is not read as a `whole_entry`.
 
     :return: its damage; and whether it was looked for in its body, which may be too long for that.
     """

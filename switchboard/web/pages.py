@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from switchboard.errors import ConfigError
-from switchboard.operating.audit import recent
+from switchboard.operating.audit import recent_acts
 from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
 from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
 from switchboard.operating.selection import Criteria, Pattern, Term
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import flag_lines, grouped, number, one_line, quoted
+from switchboard.operating.text import flag_lines, intcomma, number, one_line, quoted
 from switchboard.routing.topology import Graph
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
@@ -24,7 +24,7 @@ from switchboard.web.desk import Desk
 from switchboard.web.forms import Form
 from switchboard.web.message_body import redacted
 from switchboard.web.render import MAX_EDGES, can_draw
-from switchboard.web.survey import OTHERS, Latest, Rates, Survey
+from switchboard.web.spool_counts import OTHERS, LatestFailure, Rates, SpoolCounts
 
 MAX_ACTS = 500
 TOP_ERRORS = 5
@@ -60,34 +60,34 @@ def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
 
 def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
     """Say why messages do not leave: failing runners, paused queues, and queues without a runner."""
-    survey = desk.surveyor.last
-    bad = survey.bad
+    spool_counts = desk.counter.last
+    bad = spool_counts.bad
     if bad.total:
         rows = bad.by.get('error', [])
         new = sum(row.counts[0] for row in rows)
-        fresh = f', {grouped(new)} of them in the last five minutes' if new else ''
-        latest = bad.latest.get(rows[0].name, Latest()) if rows else Latest()
+        fresh = f', {intcomma(new)} of them in the last five minutes' if new else ''
+        latest = bad.latest.get(rows[0].name, LatestFailure()) if rows else LatestFailure()
         mostly = f': {"mostly " if len(rows) > 1 else ""}{rows[0].name}' if rows else ''
         where = f' in {latest.origin}' if latest.origin else ''
         says = f', {one_line(latest.message[:160])}' if latest.message else ''
         text = f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}'
         yield _alarm('bad' if new else 'warn', text, '/groups')
-    for name, counts in survey.queues.items():
+    for name, counts in spool_counts.queues.items():
         link = f'/queues/{name}'
         if counts.trouble:
             yield _alarm('bad', f'{name}: {counts.trouble}', link)
         waiting = f'; {_wait(counts)}' if counts.waiting > 0 else ''
         for line in flag_lines(name, flags_of(desk.directory, name)):
             yield _alarm('warn', line + waiting, link)
-    yield from _untaken(desk, snapshot, survey)
+    yield from _untaken(desk, snapshot, spool_counts)
 
 
-def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[str, str]]:
+def _untaken(desk: Desk, snapshot: Snapshot, spool_counts: SpoolCounts) -> Iterator[dict[str, str]]:
     """Tell of queues that have a runner in the configuration, and none at work."""
     if not snapshot.alive or desk.config is None:
         return
     working = {record.runner for record in snapshot.records if record.pid}
-    for name, counts in survey.queues.items():
+    for name, counts in spool_counts.queues.items():
         runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
         if counts.waiting > 0 and runners and not working.intersection(runners):
             text = f'{name}: {_wait(counts)}, and {", ".join(runners)} has no process'
@@ -95,7 +95,7 @@ def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[st
 
 
 def _wait(counts: QueueCounts) -> str:
-    return f'{grouped(counts.waiting)} {"waits" if counts.waiting == 1 else "wait"}'
+    return f'{intcomma(counts.waiting)} {"waits" if counts.waiting == 1 else "wait"}'
 
 
 def _alarm(level: str, text: str, link: str) -> dict[str, str]:
@@ -105,37 +105,37 @@ def _alarm(level: str, text: str, link: str) -> dict[str, str]:
 def overview(desk: Desk, form: Form) -> dict[str, Any]:
     """All queues, all runners, and the alarms."""
     snapshot = desk.snapshot()
-    survey = desk.surveyor.last
+    spool_counts = desk.counter.last
     return {
-        'counted_at_ns': _counted(survey),
+        'counted_at_ns': _counted(spool_counts),
         'alarms': alarms(desk, snapshot),
         'master': master_fields(snapshot),
-        'queues': _queues(desk, survey),
+        'queues': _queues(desk, spool_counts),
         'runners': _runners(snapshot),
-        'errors': _top_errors(survey),
-        'bad': survey.bad.total,
-        'looked_at': survey.bad.looked_at,
+        'errors': _top_errors(spool_counts),
+        'bad': spool_counts.bad.total,
+        'looked_at': spool_counts.bad.looked_at,
         'command': desk.command('top'),
     }
 
 
-def _counted(survey: Survey) -> str | None:
-    return str(survey.at_ns) if survey.at_ns else None
+def _counted(spool_counts: SpoolCounts) -> str | None:
+    return str(spool_counts.at_ns) if spool_counts.at_ns else None
 
 
-def _queues(desk: Desk, survey: Survey) -> list[dict[str, Any]]:
+def _queues(desk: Desk, spool_counts: SpoolCounts) -> list[dict[str, Any]]:
     now_s = time.time()
     names = desk.view.queue_names()
-    return [_queue_row(survey, name, flags_of(desk.directory, name), now_s) for name in names]
+    return [_queue_row(spool_counts, name, flags_of(desk.directory, name), now_s) for name in names]
 
 
-def _queue_row(survey: Survey, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
-    counts = survey.queues.get(name)
-    is_known = survey.bad.total is not None and name not in (BAD, TRASH)
-    in_bad = survey.bad.origins.get(name, 0) if is_known else None
+def _queue_row(spool_counts: SpoolCounts, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
+    counts = spool_counts.queues.get(name)
+    is_known = spool_counts.bad.total is not None and name not in (BAD, TRASH)
+    in_bad = spool_counts.bad.origins.get(name, 0) if is_known else None
     fields = count_fields(counts or QueueCounts(name), flags, now_s, in_bad)
-    done = survey.throughput.get(name)
-    rates = survey.rates.get(name, Rates())
+    done = spool_counts.throughput.get(name)
+    rates = spool_counts.rates.get(name, Rates())
     return fields | {
         'counted': counts is not None,
         'trouble': (counts.trouble if counts is not None else '') or None,
@@ -166,40 +166,42 @@ def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _top_errors(survey: Survey) -> list[dict[str, Any]]:
+def _top_errors(spool_counts: SpoolCounts) -> list[dict[str, Any]]:
     return [
         {
             'error': row.name,
             'entries': row.total,
             'fresh': row.counts[0],
-            'message': survey.bad.latest.get(row.name, Latest()).message or None,
-            'origin': survey.bad.latest.get(row.name, Latest()).origin or None,
-            'last_age_s': _last_age_s(survey, row.name),
+            'message': spool_counts.bad.latest.get(row.name, LatestFailure()).message or None,
+            'origin': spool_counts.bad.latest.get(row.name, LatestFailure()).origin or None,
+            'last_age_s': _last_age_s(spool_counts, row.name),
             'selection': _group_selection('error', row.name),
         }
-        for row in survey.bad.by.get('error', [])[:TOP_ERRORS]
+        for row in spool_counts.bad.by.get('error', [])[:TOP_ERRORS]
     ]
 
 
-def _last_age_s(survey: Survey, error: str) -> float | None:
-    latest = survey.bad.latest.get(error)
-    return None if latest is None else round(latest.age_s + (time.time_ns() - survey.at_ns) / 1e9, 3)
+def _last_age_s(spool_counts: SpoolCounts, error: str) -> float | None:
+    latest = spool_counts.bad.latest.get(error)
+    return None if latest is None else round(latest.age_s + (time.time_ns() - spool_counts.at_ns) / 1e9, 3)
 
 
 def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     """One queue: how much is in it, its flags, its options and who set them."""
     view = desk.view
     view.known([name])
-    survey = desk.surveyor.last
+    spool_counts = desk.counter.last
     found = queue_info(view, name)
     runners = desk.config.runners if desk.config is not None else {}
     consumers = {runner for runner, options in runners.items() if options.queue == name}
     return {
-        'counted_at_ns': _counted(survey),
-        **_queue_row(survey, name, found.flags, time.time()),
-        **json.loads(json.dumps(found.whole_fields(survey.queues.get(name, QueueCounts(name))), default=str)),
-        'set_options': found.set_options,
-        'where': list(found.where()),
+        'counted_at_ns': _counted(spool_counts),
+        **_queue_row(spool_counts, name, found.flags, time.time()),
+        **json.loads(
+            json.dumps(found.all_fields(spool_counts.queues.get(name, QueueCounts(name))), default=str)
+        ),
+        'set_options': found.changed_options,
+        'where': list(found.declared_where()),
         'runners': [one for one in _runners(desk.snapshot()) if one['runner'] in consumers],
         'files': str(desk.directory / name),
         'command': desk.command('show', name),
@@ -212,8 +214,8 @@ AGES = tuple((low, high) for low, high in zip((0, *AGE_MINUTES), (*AGE_MINUTES, 
 def groups(desk: Desk, form: Form) -> dict[str, Any]:
     """The bad queue: errors by age; each cell leads to its entries."""
     by = form.choice('by', ('error', 'frame'), 'error')
-    survey = desk.surveyor.last
-    bad = survey.bad
+    spool_counts = desk.counter.last
+    bad = spool_counts.bad
     rows = []
     for row in bad.by.get(by, []):
         selection = _group_selection(by, row.name)
@@ -232,10 +234,10 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
         )
     return {
         'by': by,
-        'counted_at_ns': _counted(survey),
+        'counted_at_ns': _counted(spool_counts),
         'total': bad.total,
         'looked_at': bad.looked_at,
-        'trouble': (survey.queues[BAD].trouble if BAD in survey.queues else '') or None,
+        'trouble': (spool_counts.queues[BAD].trouble if BAD in spool_counts.queues else '') or None,
         'ages': [_until(high) for _, high in AGES[:-1]] + ['older'],
         'groups': rows,
         'command': desk.command('shape', BAD, '--by', by),
@@ -281,22 +283,24 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
 
 def topology(desk: Desk, form: Form) -> dict[str, Any]:
     """The ways of messages: exchanges, queues, runners, with how much waits in each queue."""
-    survey = desk.surveyor.last
+    spool_counts = desk.counter.last
     graph = desk.config.graph() if desk.config is not None else Graph()
     routes = [edge.fields() for edge in graph.edges]
     return {
         'nodes': [node.fields() for node in graph.nodes],
         'routes': routes,
-        'waiting': {node.name: _depth(survey, node.name) for node in graph.nodes if node.kind == 'queue'},
+        'waiting': {
+            node.name: _depth(spool_counts, node.name) for node in graph.nodes if node.kind == 'queue'
+        },
         'has_configuration': desk.config is not None,
         'is_drawn': 0 < len(routes) <= MAX_EDGES and can_draw(),
-        'counted_at_ns': _counted(survey),
+        'counted_at_ns': _counted(spool_counts),
         'command': desk.command('graph'),
     }
 
 
-def _depth(survey: Survey, name: str) -> int | None:
-    counts = survey.queues.get(name)
+def _depth(spool_counts: SpoolCounts, name: str) -> int | None:
+    counts = spool_counts.queues.get(name)
     return None if counts is None or counts.waiting == UNKNOWN else counts.waiting + counts.preserved
 
 
@@ -322,7 +326,7 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
             for name, one in (config.runners.items() if config is not None else ())
         ],
         'queues': [
-            found.fields() | {'set_options': found.set_options}
+            found.fields() | {'set_options': found.changed_options}
             for found in (queue_info(desk.view, name) for name in desk.view.queue_names())
         ],
         'desk': {
@@ -346,7 +350,7 @@ def acts(desk: Desk, form: Form) -> dict[str, Any]:
     """The last acts of operators, by command line and desk alike."""
     limit = form.number('limit', 100, 1, MAX_ACTS)
     return {
-        'acts': recent(desk.directory, limit),
+        'acts': recent_acts(desk.directory, limit),
         'limit': limit,
         'command': f'tail {quoted(desk.directory / RUN / ACTS)}',
     }

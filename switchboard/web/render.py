@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from switchboard.operating.text import age, ago, duration, escape_terminal, grouped, moment, number, size
+from switchboard.operating.text import age, ago, duration, escape_terminal, intcomma, local_time, number, size
 from switchboard.routing.topology import Graph
 from switchboard.web.forms import HALVES
 
@@ -34,12 +34,12 @@ def _shown(value: Any) -> Any:
 
 
 def _stamp(ns: str | int | None) -> str:
-    return moment(int(ns) / 1e9) if ns else ''
+    return local_time(int(ns) / 1e9) if ns else ''
 
 
 def _when(seconds: Any) -> str:
     is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e10
-    return moment(seconds) if is_time else '?'
+    return local_time(seconds) if is_time else '?'
 
 
 def _iso(seconds: Any) -> str:
@@ -78,7 +78,7 @@ def environment() -> Environment:
         'when': _when,
         'iso': _iso,
         'size': size,
-        'grouped': grouped,
+        'intcomma': intcomma,
         'number': number,
         'duration': duration,
         'heat': lambda count: f'heat{sum(count >= least for least in CELLS)}',
@@ -145,7 +145,7 @@ def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
         return None
     ends = {end for edge in graph.edges for end in (edge.source, edge.target)}
     nodes = tuple(
-        node._replace(note=grouped(many) if node.kind == 'queue' and many else '')
+        node._replace(note=intcomma(many) if node.kind == 'queue' and many else '')
         for node, many in ((node, waiting.get(node.name)) for node in graph.nodes)
         if (node.kind, node.name) in ends
     )

@@ -106,7 +106,7 @@ def listener(desk: Desk) -> socket.socket:
         raise ConfigError(f'{settings.listen}: {error.strerror or error}', key='listen') from error
 
 
-def activated(environ: MutableMapping[str, str] = os.environ) -> socket.socket | None:
+def systemd_socket(environ: MutableMapping[str, str] = os.environ) -> socket.socket | None:
     """Take over the socket that a service manager listens at for this process (``sd_listen_fds``).
 
     :param environ: the environment, from which its variables are taken away: a program that is started from here has no such socket.
@@ -160,7 +160,7 @@ def _tcp(host: str, port: int) -> socket.socket:
     return made
 
 
-def where(desk: Desk) -> str:
+def browser_address(desk: Desk) -> str:
     """:return: the address to open in a browser, or the way there."""
     settings = desk.settings
     if settings.hosts:

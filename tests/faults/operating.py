@@ -48,7 +48,7 @@ def enqueue_and_operate(world: World) -> None:
     session = world.kept['session'] = OperatorSession(
         SpoolView(world.path, None), world.spool, Operator('ann')
     )
-    session.bare[TRASH].folder.open()
+    session.unconfigured_spool[TRASH].folder.open()
 
 
 @operation('remove to the trash', 'a', {TRASH: ('a',)}, prepare=enqueue_and_operate)

@@ -59,10 +59,10 @@ from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import _READERS, load_json
 from switchboard.metrics.listener import read_address
-from switchboard.operating.audit import recent
+from switchboard.operating.audit import recent_acts
 from switchboard.operating.entry_fields import describe_body, entry_fields
 from switchboard.operating.holding import hold, release
-from switchboard.operating.janitor import remove_old
+from switchboard.operating.janitor import remove_old_preserved
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import summarize
@@ -82,7 +82,7 @@ from switchboard.store.published_options import MAGIC, find_published_options
 from switchboard.trace_context import read as read_trace
 from switchboard.web.forms import Form
 from switchboard.web.identity import Identity, UnknownUserError
-from switchboard.web.server import activated
+from switchboard.web.server import systemd_socket
 from switchboard.web.settings import DeskSettings, read_users
 from tests.properties.growth import is_linear
 
@@ -251,7 +251,7 @@ def flag(content: bytes) -> object:
 @reader(b'{"time":1.5,"act":"rm"}\n', b'\n', b'{}\n', *JSON_UNITS)
 def acts(content: bytes) -> object:
     with file_at(content, RUN, ACTS) as spool:
-        return recent(spool)
+        return recent_acts(spool)
 
 
 @reader(
@@ -286,7 +286,7 @@ def arguments_of_the_door(content: bytes) -> object:
 
 @reader(b'queue:bad error:Time* older:1d -kind:mail match:"a b"', b'a:b ', b'"', b'-', b'*', b'size:>1 ')
 def selection(content: bytes) -> object:
-    return Criteria.parse(text_of(content)).takes_queue('in')
+    return Criteria.parse(text_of(content)).may_match_queue('in')
 
 
 @contextmanager
@@ -521,16 +521,16 @@ def record_in_the_trash(content: bytes) -> object:
 
 def remove_old_at(spool: Path) -> int:
     with closing(Spool(spool, durability='lazy')) as opened:
-        return remove_old(opened['trash'], 60)
+        return remove_old_preserved(opened['trash'], 60)
 
 
 @reader(b'1', b'9', b' ', b'\xc2\xb2')
 def environment_of_an_activated_desk(content: bytes) -> object:
     text = text_of(content)
-    activated({'LISTEN_PID': text, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': text})
+    systemd_socket({'LISTEN_PID': text, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': text})
     # One would be taken over: the third descriptor of this process.
     many = '2' if text == '1' else text
-    return activated({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': many}) if text != '1' else None
+    return systemd_socket({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': many}) if text != '1' else None
 
 
 @reader(

@@ -28,7 +28,7 @@ from switchboard.cli.options import pairs_callback, read_metadata
 from switchboard.cli.output import print_error, print_note, report
 from switchboard.errors import CorruptEntryError, SwitchboardError, UnserializableError
 from switchboard.message.typed_json import load_json, tagged
-from switchboard.operating.audit import note
+from switchboard.operating.audit import note_act
 from switchboard.operating.editing import Editing
 
 # Between metadata and body; what stands behind it on the line is for people.
@@ -235,7 +235,7 @@ def edit(
                 _keep(new_body, 'body')
                 raise click.exceptions.Exit(exit_of(error)) from error
             raise
-    note(installation.directory, operator, 'edit', found.queue, found.filebase, f'{queue}/{filebase}')
+    note_act(installation.directory, operator, 'edit', found.queue, found.filebase, f'{queue}/{filebase}')
     fields = {'entry': found.filebase, 'from': found.queue, 'queue': queue, 'filebase': filebase}
     report(f'{found.queue}/{found.filebase} -> {queue}/{filebase}', **fields)
 

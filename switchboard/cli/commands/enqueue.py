@@ -32,7 +32,7 @@ from switchboard.errors import (
 from switchboard.message.metadata import mistake_in
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
-from switchboard.operating.text import grouped, number
+from switchboard.operating.text import intcomma, number
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def enqueue(
                 if sender.stopped:
                     break
     if sender.failed and sender.stored:
-        print_note(f'{number(sender.stored, "message")} stored, {grouped(len(sender.failed))} not')
+        print_note(f'{number(sender.stored, "message")} stored, {intcomma(len(sender.failed))} not')
     return exit_of_all(sender.failed, sender.stored)
 
 

@@ -29,7 +29,7 @@ from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import Found
-from switchboard.operating.selection import METADATA, Criteria, select
+from switchboard.operating.selection import METADATA_PREFIX, Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import age, duration, number, size
 from switchboard.store.folder import Folder
@@ -137,7 +137,7 @@ class Line:
                 return (error_text(entry), 'red')
         if name in self._described:
             return self._described[name]
-        value = entry.metadata().get(name.removeprefix(METADATA), '')
+        value = entry.metadata().get(name.removeprefix(METADATA_PREFIX), '')
         return value if isinstance(value, str) else json.dumps(plain_json(value), ensure_ascii=False)
 
     @cached_property
@@ -298,7 +298,9 @@ def _list(
             where = one or number(len(queues), 'queue')
             hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
             print_note(
-                f'no entry in {where} fits{criteria.slip()}' if criteria else f'no entries in {where}{hint}'
+                f'no entry in {where} fits{criteria.hint_if_nothing_matches()}'
+                if criteria
+                else f'no entries in {where}{hint}'
             )
     if more:
         print_note(f'... and {more} more; --limit 0 shows all')

@@ -11,7 +11,7 @@ from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.output import is_json, print_error, report, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
-from switchboard.operating.text import bytes_text, grouped, number, size
+from switchboard.operating.text import bytes_text, intcomma, number, size
 from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
 
@@ -32,7 +32,7 @@ def tidy(installation: Installation) -> Exit:
         print_error(error, subject)
 
     done = dataclasses.asdict(tidy_spool(installation.spool(), tell))
-    parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
+    parts = [f'{what} {intcomma(count)}' for what, count in done.items() if count]
     report(', '.join(parts) or ('nothing else to do' if statuses else 'nothing to do'), **done)
     return exit_of_all(statuses, succeeded=1)
 

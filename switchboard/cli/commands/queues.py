@@ -28,7 +28,7 @@ from switchboard.cli.output import (
 from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
 from switchboard.operating.option_words import option_words, read_options
-from switchboard.operating.queue_counts import AGE_TITLES, QueueCounts, Shape, count, shapes
+from switchboard.operating.queue_counts import AGE_TITLES, AgeRow, QueueCounts, age_table, count
 from switchboard.operating.queue_info import (
     UNKNOWN,
     QueueInfo,
@@ -44,7 +44,7 @@ from switchboard.operating.text import (
     duration,
     escape_terminal,
     flag_lines,
-    grouped,
+    intcomma,
     number,
     one_line,
     size,
@@ -112,13 +112,13 @@ def row(
     bad: Cell = '?'
     if origins is not None:
         dead = origins[one.queue] + one.preserved
-        bad = (grouped(dead), 'red') if dead else ''
+        bad = (intcomma(dead), 'red') if dead else ''
     return [
         (one.queue, 'bold'),
-        grouped(one.waiting) if is_known else '?',
-        grouped(one.delayed) if one.delayed else '',
-        grouped(one.held) if one.held else '',
-        grouped(one.claimed) if one.claimed else '',
+        intcomma(one.waiting) if is_known else '?',
+        intcomma(one.delayed) if one.delayed else '',
+        intcomma(one.held) if one.held else '',
+        intcomma(one.claimed) if one.claimed else '',
         size(one.size_bytes) if is_known else '?',
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
         age(now_s - one.next_ns / NS) if one.next_ns else '',
@@ -198,12 +198,12 @@ def show_lines(installation: Installation, name: str, *, everything: bool) -> It
     found = queue_info(installation.view, name)
     counts = count_one(installation, name)
     yield escape_terminal(name)
-    yield f'  declared   {"; ".join(map(one_line, found.where())) or "nowhere: there is a directory of that name"}'
+    yield f'  declared   {"; ".join(map(one_line, found.declared_where())) or "nowhere: there is a directory of that name"}'
     yield f'  consumers  {"?" if found.consumers is None else found.consumers}'
     yield f'  entries    {_entries(counts)}'
     for line in flag_lines(name, found.flags):
         yield f'  said       {line.removeprefix(f"{escape_terminal(name)}: ")}'
-    words = option_words(found.options) if everything else found.set_options
+    words = option_words(found.options) if everything else found.changed_options
     yield '' if words else '  options    none set'
     width = max(map(len, words), default=0)
     values = max((len(one_line(text)) for text in words.values()), default=0)
@@ -230,7 +230,7 @@ def _entries(counts: QueueCounts) -> str:
     )
     if counts.waiting == UNKNOWN:
         return 'the broker is away'
-    text = ', '.join(f'{grouped(many)} {what}' for many, what in states if many) or 'none'
+    text = ', '.join(f'{intcomma(many)} {what}' for many, what in states if many) or 'none'
     now_s = time.time()
     if counts.size_bytes:
         text += f'; {bytes_text(counts.size_bytes)}'
@@ -276,10 +276,10 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     places = [
         place for place in installation.view.queue_folders(names) if names or place[0] not in (BAD, TRASH)
     ]
-    from switchboard.operating.grouping import ages  # here, because it brings the selections with it
+    from switchboard.operating.grouping import ages_by_group  # here, because it brings the selections with it
 
     unread: dict[str, OSError] = {}
-    rows = shapes(ages(places, time.time_ns(), unread, by=by, domain=domain))
+    rows = age_table(ages_by_group(places, time.time_ns(), unread, by=by, domain=domain))
     for queue, error in unread.items():
         if names:
             raise error
@@ -292,7 +292,7 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     if not rows:
         print_note('no entries')
         return status
-    total = Shape('TOTAL')
+    total = AgeRow('TOTAL')
     for one in rows:
         total.counts = [a + b for a, b in zip(total.counts, one.counts, strict=True)]
         total.later += one.later
@@ -304,7 +304,7 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     write_table(
         [*columns, Column('LATER', right=True)],
         (
-            [one.name, *(grouped(count) for count in (one.total, *one.counts, one.later))]
+            [one.name, *(intcomma(count) for count in (one.total, *one.counts, one.later))]
             for one in (total, *rows)
         ),
     )
@@ -315,9 +315,9 @@ _reason = click.option('--reason', default='', metavar='TEXT', help='The reason,
 
 
 def _note(installation: Installation, act: str, queue: str, reason: str = '') -> None:
-    from switchboard.operating.audit import note  # here, because to look notes nothing
+    from switchboard.operating.audit import note_act  # here, because to look notes nothing
 
-    note(installation.directory, installation.operator(reason), act, queue)
+    note_act(installation.directory, installation.operator(reason), act, queue)
 
 
 def _set_flag(installation: Installation, names: tuple[str, ...], reason: str, act: str, done: str) -> None:

@@ -53,7 +53,7 @@ from switchboard.operating.actions import (
 )
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria
-from switchboard.operating.text import escape_terminal, grouped, number
+from switchboard.operating.text import escape_terminal, intcomma, number
 from switchboard.store.layout import BAD, TRASH
 
 # A canary is given so long before the others have to be sent back by hand.
@@ -148,7 +148,7 @@ class Request:
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
             print_note(
                 f'{action.done} {number(done, *ENTRIES)}'
-                + (f', {grouped(len(failed))} not' if failed else '')
+                + (f', {intcomma(len(failed))} not' if failed else '')
             )
         return exit_of_all(failed, done)
 
@@ -163,8 +163,8 @@ class Request:
 
     def _why_nothing(self, action: Action) -> str:
         if not self._fitting:
-            return f'no entry fits: nothing to do{self.criteria.slip()}'
-        return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.leaves}'
+            return f'no entry fits: nothing to do{self.criteria.hint_if_nothing_matches()}'
+        return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.not_for}'
 
     def show(self, result: Result, *, planned: bool = False) -> None:
         """Say what became of one entry, or would."""
@@ -314,15 +314,15 @@ def _with_canary(
     through = len(results) - len(waiting)
     if back or waiting:
         what = (
-            f'{grouped(back)} failed again'
+            f'{intcomma(back)} failed again'
             if back
             else f'{number(len(waiting), *ENTRIES)} not done after {timeout_s:g}s'
         )
         print_note(
-            f'canary: {through} of {many} went through, {what}: the other {grouped(left)} stay where they are'
+            f'canary: {through} of {many} went through, {what}: the other {intcomma(left)} stay where they are'
         )
         return Exit.PARTIAL
-    print_note(f'canary: {many} of {many} went through; sending back the other {grouped(left)}')
+    print_note(f'canary: {many} of {many} went through; sending back the other {intcomma(left)}')
     return request.act_on(chosen[many:], action, ask=ask)
 
 

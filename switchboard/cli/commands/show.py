@@ -33,8 +33,8 @@ from switchboard.operating.text import (
     body_text,
     escape_terminal,
     flag_lines,
-    grouped,
-    moment,
+    intcomma,
+    local_time,
     number,
     one_line,
     size,
@@ -118,7 +118,7 @@ def _show_queue(installation: Installation, name: str, *, everything: bool) -> N
     from switchboard.operating.queue_info import queue_info
 
     if is_json():
-        write_json(queue_info(installation.view, name).whole_fields(count_one(installation, name)))
+        write_json(queue_info(installation.view, name).all_fields(count_one(installation, name)))
         return
     first, *lines = show_lines(installation, name, everything=everything)
     write_line('\n'.join([_bold(first), *lines]))
@@ -158,10 +158,10 @@ def _lines(
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
-    ready = 'when it is released' if is_on_hold(seen.filebase) else moment(seen.due_ns(now_ns) / NS)
+    ready = 'when it is released' if is_on_hold(seen.filebase) else local_time(seen.due_ns(now_ns) / NS)
     yield f'  ready     {ready}' + (f', priority {seen.priority}' if seen.priority else '')
     yield f'  kind      {one_line(entry.kind)}'
-    yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {grouped(seen.size_bytes)} in its file'
+    yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {intcomma(seen.size_bytes)} in its file'
     for key, value in describe_body(entry.kind, entry.body).items():
         yield f'  {key:<9} {one_line(value)}'
     if seen.origin:
@@ -204,7 +204,7 @@ def _metadata_lines(entry: Entry) -> Iterator[str]:
 def _record_lines(record: Record, before: str) -> Iterator[str]:
     """:param before: the text of the error just above: the reason of a preserved entry is mostly the same."""
     when = record.get('time')
-    stamp = moment(float(when)) if when is not None and time_ns(when) is not None else '?'
+    stamp = local_time(float(when)) if when is not None and time_ns(when) is not None else '?'
     others = {key: value for key, value in record.items() if key not in _APART and value != before}
     pairs = ' '.join(f'{key}={_value(value)}' for key, value in others.items())
     event = one_line(str(record.get('event', '?')))

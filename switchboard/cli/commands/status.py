@@ -14,7 +14,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.output import as_called, is_json, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
-from switchboard.operating.text import age, ago, duration, flag_lines, grouped, moment, one_line, quoted
+from switchboard.operating.text import age, ago, duration, flag_lines, intcomma, local_time, one_line, quoted
 from switchboard.status.alive import is_stopped_by_a_signal, lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import (
@@ -62,11 +62,11 @@ def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
         (state, STATE_STYLES[record.state] if alive else 'bright_black'),
         str(record.pid) if lives else '',
         duration(lived_s(record.pid, now_s - record.started_ns / 1e9)) if lives and record.started_ns else '',
-        grouped(record.done),
-        (grouped(record.failed), 'red' if record.failed else ''),
-        grouped(record.retried),
-        grouped(record.kept),
-        (grouped(record.restarts), 'yellow' if record.restarts else ''),
+        intcomma(record.done),
+        (intcomma(record.failed), 'red' if record.failed else ''),
+        intcomma(record.retried),
+        intcomma(record.kept),
+        (intcomma(record.restarts), 'yellow' if record.restarts else ''),
         work,
     ]
 
@@ -121,7 +121,7 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     if not snapshot.has_scoreboard:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
         return f'master: {text}', 'yellow'
-    since = f'since {moment(master.started_ns / 1e9)}, {duration(lived_s(master.pid, now_s - master.started_ns / 1e9))}'
+    since = f'since {local_time(master.started_ns / 1e9)}, {duration(lived_s(master.pid, now_s - master.started_ns / 1e9))}'
     if snapshot.alive and is_stopped_by_a_signal(master.pid):
         text = f'{master.state.value}, and stopped by a signal: `kill -CONT {master.pid}` lets it go on'
         return f'master: {text}', 'red'
@@ -193,7 +193,9 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
 
 def _declared(one: QueueInfo) -> list[str]:
     return (
-        [] if one.declaration is None else [text for text in one.where() if text.startswith('by a program')]
+        []
+        if one.declaration is None
+        else [text for text in one.declared_where() if text.startswith('by a program')]
     )
 
 

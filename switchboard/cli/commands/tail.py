@@ -16,10 +16,10 @@ from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
 from switchboard.operating.finding import Found
-from switchboard.operating.queue_counts import walk
+from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary
-from switchboard.operating.text import moment, one_line, size
+from switchboard.operating.text import local_time, one_line, size
 from switchboard.queue.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -48,7 +48,7 @@ class Arrivals:
 
     def _there(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
         for queue in queues:
-            for filebase, suffix in walk(Folder(self._places[queue].path, Disk()), ARRIVED):
+            for filebase, suffix in walk_entries(Folder(self._places[queue].path, Disk()), ARRIVED):
                 yield queue, filebase + suffix
 
     def wait(self) -> list[Found]:
@@ -138,7 +138,7 @@ def _write_arrival(found: Found, seen: EntrySummary | None, *, many: bool) -> No
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}
         write_json(fields if seen is None else entry_fields(seen, now_ns, {}))
         return
-    parts = [moment(now_ns / NS if seen is None else seen.since_ns / NS), found.filebase]
+    parts = [local_time(now_ns / NS if seen is None else seen.since_ns / NS), found.filebase]
     if many:
         parts.insert(1, found.queue)
     if seen is None:

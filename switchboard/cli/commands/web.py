@@ -81,11 +81,17 @@ def web(installation: Installation, **options: Any) -> None:
     """
     try:
         from switchboard.web.desk import Desk
-        from switchboard.web.server import activated, listener, listening_address, make_server, where
+        from switchboard.web.server import (
+            browser_address,
+            listener,
+            listening_address,
+            make_server,
+            systemd_socket,
+        )
         from switchboard.web.settings import DeskSettings
     except ImportError as error:
         raise MissingLibraryError(install_advice('the desk', error.name or 'starlette', 'web')) from error
-    passed = activated()
+    passed = systemd_socket()
     with _by_its_option():
         settings = DeskSettings.of(
             **options | ({} if passed is None else {'listen': listening_address(passed)})
@@ -94,8 +100,8 @@ def web(installation: Installation, **options: Any) -> None:
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)
     sockets = [passed or listener(desk)]
-    print_note(f'the desk is at {where(desk)}')
-    desk.surveyor.start()
+    print_note(f'the desk is at {browser_address(desk)}')
+    desk.counter.start()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -106,4 +112,4 @@ def web(installation: Installation, **options: Any) -> None:
     try:
         asyncio.run(serve())
     finally:
-        desk.surveyor.close()
+        desk.counter.close()

@@ -288,7 +288,7 @@ def test_a_selection_is_a_text_or_options_or_both(spool: Spool) -> None:
 
 
 def test_who_did_what_and_why_is_in_the_history_and_in_the_list_of_acts(spool: Spool) -> None:
-    from switchboard.operating.audit import recent, user_name
+    from switchboard.operating.audit import recent_acts, user_name
 
     filebase = fail(spool, 'in', 'x')
     succeed('-s', spool.directory, 'retry', filebase, '--reason', 'the server is back')
@@ -300,7 +300,7 @@ def test_who_did_what_and_why_is_in_the_history_and_in_the_list_of_acts(spool: S
         'cli',
         'the server is back',
     )
-    (act,) = recent(Path(spool.directory))
+    (act,) = recent_acts(Path(spool.directory))
     assert (act['act'], act['queue'], act['entry'], act['to']) == ('retry', 'bad', filebase, f'in/{again}')
     assert act['reason'] == 'the server is back'
     held = succeed('-s', spool.directory, 'hold', again, '--reason', 'wait').lines[0].split('/')[-1]
@@ -308,7 +308,7 @@ def test_who_did_what_and_why_is_in_the_history_and_in_the_list_of_acts(spool: S
     succeed('-s', spool.directory, 'mv', again, 'out', '--reason', 'there')
     assert [record.get('reason') for record in spool['out'].history(again)[-3:]] == ['wait', None, 'there']
     assert all(record['by'] == user_name() for record in spool['out'].history(again)[-3:])
-    assert [act['act'] for act in recent(Path(spool.directory), 2)] == ['mv', 'release']
+    assert [act['act'] for act in recent_acts(Path(spool.directory), 2)] == ['mv', 'release']
 
 
 def test_a_canary_that_fails_keeps_the_others_where_they_are(spool: Spool) -> None:

@@ -25,7 +25,7 @@ from switchboard.operating.actions import (
     apply,
     choose,
 )
-from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
+from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note_act, recent_acts
 from switchboard.operating.editing import Editing
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
@@ -95,9 +95,9 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
         for result in results:
             assert result.now is not None
             assert result.now.queue == queue
-            record = session.bare[queue].history(result.now.filebase)[-1]
+            record = session.unconfigured_spool[queue].history(result.now.filebase)[-1]
             assert (record['by'], record['via'], record['reason']) == ('ann', 'desk', 'because')
-    assert [fields['act'] for fields in recent(session.view.directory)][::2] == [
+    assert [fields['act'] for fields in recent_acts(session.view.directory)][::2] == [
         *('mv', 'release', 'hold', 'retry', 'restore', 'rm')
     ]
     assert all(result.now is None for result in act(session, Remove(at_once=True), 'queue:out'))
@@ -193,7 +193,7 @@ def test_what_a_queue_could_never_hold_stays_where_it_is(tmp_path: Path, action:
     where, queue = 'queue:in', spool['in']
     if isinstance(action, Restore):
         act(session, Remove(), where)
-        where, queue = 'queue:trash', session.bare['trash']
+        where, queue = 'queue:trash', session.unconfigured_spool['trash']
     (result,) = act(session, action, where)
     assert isinstance(result.error, MessageTooLargeError)
     assert 'small' in str(result.error)
@@ -259,11 +259,11 @@ def test_the_list_of_acts_is_bounded_and_the_newest_come_first(tmp_path: Path) -
     (tmp_path / '.run').mkdir()
     operator = Operator('ann', reason='r' * 5000)
     for n in range(2 * MAX_ACTS_BYTES // 1000):
-        note(tmp_path, operator, 'rm', 'in', str(n))
+        note_act(tmp_path, operator, 'rm', 'in', str(n))
     sizes = [path.stat().st_size for path in (tmp_path / '.run').iterdir()]
     assert len(sizes) <= 2
     assert max(sizes) < MAX_ACTS_BYTES + 10_000
-    acts = recent(tmp_path, 2000)
+    acts = recent_acts(tmp_path, 2000)
     numbers = [int(each['entry']) for each in acts]
     assert numbers == sorted(numbers, reverse=True)
     assert len(numbers) == 2000
@@ -271,8 +271,8 @@ def test_the_list_of_acts_is_bounded_and_the_newest_come_first(tmp_path: Path) -
 
 
 def test_acts_that_cannot_be_written_or_read_keep_nobody_from_acting(tmp_path: Path) -> None:
-    note(tmp_path, Operator('ann'), 'rm', 'in', 'x')
-    assert recent(tmp_path) == []
+    note_act(tmp_path, Operator('ann'), 'rm', 'in', 'x')
+    assert recent_acts(tmp_path) == []
     (tmp_path / '.run').mkdir()
     (tmp_path / '.run' / 'acts').write_text('[1]\nnonsense\n' + '[' * 100_000 + '\n{"act": "rm"}\n')
-    assert recent(tmp_path) == [{'act': 'rm'}]
+    assert recent_acts(tmp_path) == [{'act': 'rm'}]

@@ -16,8 +16,15 @@ from switchboard.message.naming import NS
 from switchboard.operating.actions import remove
 from switchboard.operating.entry_fields import entry_fields
 from switchboard.operating.finding import find
-from switchboard.operating.grouping import ages
-from switchboard.operating.queue_counts import AGE_MINUTES, Shape, age_s, count, shapes, walk
+from switchboard.operating.grouping import ages_by_group
+from switchboard.operating.queue_counts import (
+    AGE_MINUTES,
+    AgeRow,
+    age_table,
+    count,
+    entry_age_s,
+    walk_entries,
+)
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
@@ -35,7 +42,7 @@ def places(spool: Spool, *names: str) -> list[tuple[str, Folder]]:
 def test_a_directory_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None:
     folder = Folder(tmp_path / 'none', Disk())
     assert count(folder, 'none').entries == 0
-    assert list(walk(folder, ('.pck',))) == []
+    assert list(walk_entries(folder, ('.pck',))) == []
     with pytest.raises(UnknownEntryError):
         find([('none', folder)], '1234567890')
     assert not (tmp_path / 'none').exists()
@@ -83,7 +90,7 @@ def test_sizes_can_be_left_out(spool: Spool) -> None:
 
 
 def test_a_shape_has_a_column_for_every_age() -> None:
-    shape = Shape('in')
+    shape = AgeRow('in')
     for minutes in AGE_MINUTES:
         shape.add(minutes * 60 - 1)
     shape.add(AGE_MINUTES[-1] * 60)
@@ -92,7 +99,7 @@ def test_a_shape_has_a_column_for_every_age() -> None:
 
 
 def test_the_fullest_row_comes_first() -> None:
-    rows = shapes([('few', 1.0), ('many', 1.0), ('many', 2.0), ('also few', 1.0)])
+    rows = age_table([('few', 1.0), ('many', 1.0), ('many', 2.0), ('also few', 1.0)])
     assert [row.name for row in rows] == ['many', 'also few', 'few']
 
 
@@ -189,11 +196,11 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
     assert {name for name, one in told.items() if one['state'] == 'waiting'} == set(files)
     ages_s = dict.fromkeys((now, later), 0.0)
     for name in ages_s:
-        ages_s[name] = age_s(queue.folder, name, '.pck', now_ns)
+        ages_s[name] = entry_age_s(queue.folder, name, '.pck', now_ns)
         assert told[name]['age_s'] == pytest.approx(ages_s[name], abs=0.01)
         assert told[name]['ready_at'] == pytest.approx(now_ns / NS - ages_s[name], abs=0.01)
         assert (ages_s[name] >= 0) == (name in files)
-    (row,) = shapes(ages([('in', queue.folder)], now_ns, {}))
+    (row,) = age_table(ages_by_group([('in', queue.folder)], now_ns, {}))
     assert row.later == 2 - len(files)
     picked = select([('in', queue.folder)], Criteria.parse('age:>=0s'), now_ns)
     assert {found.filebase for found in picked} == set(files)

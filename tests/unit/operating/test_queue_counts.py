@@ -12,8 +12,8 @@ import pytest
 
 from switchboard import Spool
 from switchboard.operating import grouping, queue_counts
-from switchboard.operating.grouping import NONE, Causes
-from switchboard.operating.queue_counts import RACY_NS, CountCache, QueueCounts, stamp_of
+from switchboard.operating.grouping import NONE, FailureSummaryCache
+from switchboard.operating.queue_counts import RACY_NS, CountCache, QueueCounts, directory_stamp
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
@@ -46,9 +46,9 @@ def test_a_directory_that_has_just_changed_has_no_stamp(spool: Spool) -> None:
     spool['in'].enqueue('x')
     folder = folder_of(spool, 'in')
     changed_ns = os.stat(folder.path).st_mtime_ns
-    assert stamp_of(folder, changed_ns + RACY_NS - 1) is None
-    assert stamp_of(folder, changed_ns + RACY_NS) is not None
-    assert stamp_of(folder_of(spool, 'none'), time.time_ns()) is None
+    assert directory_stamp(folder, changed_ns + RACY_NS - 1) is None
+    assert directory_stamp(folder, changed_ns + RACY_NS) is not None
+    assert directory_stamp(folder_of(spool, 'none'), time.time_ns()) is None
 
 
 def test_what_stands_still_is_counted_once_and_what_moves_each_time(
@@ -125,16 +125,19 @@ def test_a_count_that_had_no_time_is_not_kept(spool: Spool) -> None:
     assert counts.count(folder_of(spool, 'in'), 'in').waiting == 3
 
 
-def test_causes_open_each_file_once_and_those_that_have_changed(
+def test_failure_summaries_open_each_file_once_and_those_that_have_changed(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = [fail(spool, 'out', number, 'TimeoutError', 'no answer') for number in range(3)]
     settle(spool, 'bad')
-    causes = Causes('bad', 100)
-    opened, walked = watched(monkeypatch, grouping, 'summarize'), watched(monkeypatch, grouping, 'walk')
+    failures = FailureSummaryCache('bad', 100)
+    opened, walked = (
+        watched(monkeypatch, grouping, 'summarize'),
+        watched(monkeypatch, grouping, 'walk_entries'),
+    )
 
     def look() -> list[str]:
-        return sorted(cause.error for cause in causes.look(folder_of(spool, 'bad')))
+        return sorted(failure.error for failure in failures.read(folder_of(spool, 'bad')))
 
     assert look() == look() == ['TimeoutError'] * 3
     assert (len(opened), len(walked)) == (3, 1)
@@ -151,13 +154,13 @@ def test_causes_open_each_file_once_and_those_that_have_changed(
     assert look() == [NONE, 'Other', 'TimeoutError']
 
 
-def test_causes_that_there_was_no_time_for_are_read_the_next_time(spool: Spool) -> None:
+def test_failure_summaries_that_there_was_no_time_for_are_read_the_next_time(spool: Spool) -> None:
     for number in range(5):
         fail(spool, 'out', number)
     settle(spool, 'bad')
-    causes = Causes('bad', 100)
+    failures = FailureSummaryCache('bad', 100)
     answers = iter([False, False, True])
-    assert len(causes.look(folder_of(spool, 'bad'), lambda: next(answers))) == 2
-    assert len(causes.look(folder_of(spool, 'bad'))) == 5
-    assert len(Causes('bad', 3).look(folder_of(spool, 'bad'))) == 3
-    assert Causes('none', 3).look(folder_of(spool, 'none')) == []
+    assert len(failures.read(folder_of(spool, 'bad'), lambda: next(answers))) == 2
+    assert len(failures.read(folder_of(spool, 'bad'))) == 5
+    assert len(FailureSummaryCache('bad', 3).read(folder_of(spool, 'bad'))) == 3
+    assert FailureSummaryCache('none', 3).read(folder_of(spool, 'none')) == []

@@ -11,7 +11,7 @@ from switchboard.config.config import Config
 from switchboard.errors import UnknownQueueError
 from switchboard.metrics.collector import render
 from switchboard.metrics.counting import count_all
-from switchboard.operating.grouping import NONE, ages
+from switchboard.operating.grouping import NONE, ages_by_group
 from switchboard.operating.queue_info import Throughput, count_queue, origins_of, queue_info, throughput
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView, flags_of
@@ -75,11 +75,13 @@ def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> Non
     spool['in'].enqueue('y', rcpt=['ann@Example.com', 'bob@example.com'])
     view = SpoolView(config.spool, config)
     now_ns = spool.clock.time_ns()
-    found = sorted(name for name, _ in ages(view.queue_folders(['bad']), now_ns, {}, by='error'))
+    found = sorted(name for name, _ in ages_by_group(view.queue_folders(['bad']), now_ns, {}, by='error'))
     assert found == ['TimeoutError', 'TimeoutError', 'ValueError']
-    domains = [name for name, _ in ages(view.queue_folders(['in']), now_ns, {}, by='rcpt', domain=True)]
+    domains = [
+        name for name, _ in ages_by_group(view.queue_folders(['in']), now_ns, {}, by='rcpt', domain=True)
+    ]
     assert domains == ['example.com']
-    assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, {}, by='nosuch')} == {NONE}
+    assert {name for name, _ in ages_by_group(view.queue_folders(['bad']), now_ns, {}, by='nosuch')} == {NONE}
     assert origins_of(view.folder('bad'), 'bad') == {'in': 3}
     assert origins_of(view.folder('bad'), 'bad', limit=1) == {'in': 1, '?': 2}
 

@@ -15,7 +15,7 @@ from switchboard import Spool
 from switchboard.errors import SelectionError
 from switchboard.message.naming import NS
 from switchboard.operating.finding import Found
-from switchboard.operating.selection import ALIASES, FIELDS, METADATA, Criteria, Pattern, Term, select
+from switchboard.operating.selection import ALIASES, FIELDS, METADATA_PREFIX, Criteria, Pattern, Term, select
 from switchboard.operating.summary import STATES
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -200,10 +200,10 @@ def _term(field: str) -> st.SearchStrategy[Term]:
     )
 
 
-keys = texts.filter(lambda key: bool(key) and key != METADATA)
-terms = (st.sampled_from(sorted({*FIELDS, *ALIASES})) | keys | keys.map(lambda key: METADATA + key)).flatmap(
-    _term
-)
+keys = texts.filter(lambda key: bool(key) and key != METADATA_PREFIX)
+terms = (
+    st.sampled_from(sorted({*FIELDS, *ALIASES})) | keys | keys.map(lambda key: METADATA_PREFIX + key)
+).flatmap(_term)
 
 
 @example(Criteria.parse('size:<=999999999999999K'))
@@ -224,11 +224,11 @@ def test_any_text_is_a_selection_or_a_clear_error(text: str) -> None:
 @given(patterns, texts)
 def test_a_pattern_fits_as_a_shells_does(pattern: Pattern, text: str) -> None:
     expected = re.fullmatch('.*'.join(map(re.escape, pattern.pieces)), text, re.DOTALL) is not None
-    assert pattern.fits(text) is expected
+    assert pattern.matches(text) is expected
 
 
 def test_many_stars_take_no_longer_than_the_text_is_long() -> None:
-    assert not Pattern(('', *['a'] * 2000, 'b')).fits('a' * 100_000)
+    assert not Pattern(('', *['a'] * 2000, 'b')).matches('a' * 100_000)
 
 
 def test_a_name_that_decides_is_not_opened(spool: Spool, names: dict[str, str]) -> None:
@@ -291,7 +291,7 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
     ],
 )
 def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: str) -> None:
-    assert Criteria.parse(text).slip() == slip
+    assert Criteria.parse(text).hint_if_nothing_matches() == slip
 
 
 def test_the_names_that_json_has_for_fields_are_other_names_of_them() -> None:

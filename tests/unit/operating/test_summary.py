@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.operating.grouping import NONE, Causes
+from switchboard.operating.grouping import NONE, FailureSummaryCache
 from switchboard.operating.summary import FIRST_READ_BYTES, EntrySummary, summarize
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
@@ -212,8 +212,8 @@ def test_what_the_process_lacks_is_no_damage_of_an_entry(spool: Spool, number: i
 def test_the_cause_of_an_entry_that_the_disk_did_not_give_is_read_when_it_gives_it(spool: Spool) -> None:
     fail(spool, 'out', 'x', 'TimeoutError')
     disk = RefusingDisk(errno.EIO)
-    folder, causes = Folder(spool.path('bad'), disk), Causes('bad', 100)
+    folder, failures = Folder(spool.path('bad'), disk), FailureSummaryCache('bad', 100)
     os.utime(spool.path('bad'), ns=(1, 1))
-    assert [cause.error for cause in causes.look(folder)] == [NONE]
+    assert [failure.error for failure in failures.read(folder)] == [NONE]
     disk.error = 0
-    assert [cause.error for cause in causes.look(folder)] == ['TimeoutError']
+    assert [failure.error for failure in failures.read(folder)] == ['TimeoutError']

@@ -16,7 +16,7 @@ from switchboard.declared.exchangestore import DeclaredExchange
 from switchboard.drop.program import Drop
 from switchboard.drop.request import Request
 from switchboard.errors import QueueFullError
-from switchboard.operating.audit import Operator, note
+from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import tidy
@@ -85,7 +85,7 @@ def use(path: Path) -> None:
     door.read(reading)
     door.seal({})
     door.store(lambda: None)
-    note(path / 'spool', Operator('somebody'), 'hold', 'in')
+    note_act(path / 'spool', Operator('somebody'), 'hold', 'in')
     delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)
     delivery_counts.note_held('0' * 40)
     delivery_counts.add_death('1' * 40)

@@ -15,7 +15,7 @@ import switchboard
 from switchboard import Spool
 from switchboard.brokers.delivery_counts import FORGET_S, DeliveryCounts
 from switchboard.errors import TemporaryFailure
-from switchboard.operating.janitor import remove_old, tidy
+from switchboard.operating.janitor import remove_old_preserved, tidy
 from switchboard.options import QueueOptions
 from switchboard.queue.steady_time import SETTLES_S, SteadyTime
 from switchboard.runner.verdict import judge
@@ -75,7 +75,7 @@ def put_in_bad(place: Place) -> None:
 
 def is_removed_from_bad(place: Place) -> bool:
     bad = place.spool()['bad']
-    remove_old(bad, DAY_S)
+    remove_old_preserved(bad, DAY_S)
     return not bad.get_files('.psv')
 
 
@@ -417,7 +417,7 @@ ASK_THE_WALL_CLOCK = {
     'web/identity.py': 'how long a form is good for',
     'web/entry_pages.py': 'shows',
     'web/pages.py': 'shows',
-    'web/survey.py': 'labels',
+    'web/spool_counts.py': 'labels',
 }
 
 

@@ -31,7 +31,7 @@ class Browser:
 
     def count(self) -> None:
         """Have everything counted now."""
-        self.desk.surveyor.look()
+        self.desk.counter.count()
 
     def get(self, path: str, **keys: Any) -> Any:
         """Ask for a page."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from switchboard.operating.audit import recent
+from switchboard.operating.audit import recent_acts
 from switchboard.operating.spool_view import flags_of
-from switchboard.web import acting, desk
+from switchboard.web import acts, desk
 from switchboard.web.app import MAX_PAGES, MAX_PAGES_BYTES, AnswerPages, Routes
 from tests.helpers.commands import at_work, fail, succeed
 from tests.helpers.waiting import PATIENCE_S
@@ -48,7 +48,7 @@ def test_one_is_sent_back_and_its_history_says_by_whom_and_why(here: Browser) ->
         'desk',
         'because',
     )
-    assert recent(here.desk.directory)[0]['reason'] == 'because'
+    assert recent_acts(here.desk.directory)[0]['reason'] == 'because'
 
 
 def test_all_that_match_are_those_and_no_others(here: Browser) -> None:
@@ -97,7 +97,7 @@ def test_of_two_operators_one_is_told_who_was_first(tmp_path: Path) -> None:
         pages = [here.post('/confirm', {'act': 'retry', 'entry': f'bad/{filebase}'}) for _ in range(2)]
         first, second = (hidden(page.text) for page in pages)
         from switchboard.operating.actions import Result, Target
-        from switchboard.web.acting import _why
+        from switchboard.web.acts import _why
 
         assert '1 done' in here.post('/act', first).text
         assert '1 gone' in here.post('/act', second).text
@@ -234,11 +234,11 @@ def test_the_second_form_waits_for_the_first_whatever_is_done_meanwhile(here: Br
         return {}
 
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(here.desk.once, 'ticket', act)
+        first = pool.submit(here.desk.answer_once, 'ticket', act)
         assert begun.wait(PATIENCE_S)
         for number in range(desk.MAX_ANSWERS + 1):
-            here.desk.once(f'other {number}', dict)
-        second = pool.submit(here.desk.once, 'ticket', act)
+            here.desk.answer_once(f'other {number}', dict)
+        second = pool.submit(here.desk.answer_once, 'ticket', act)
         going.set()
         assert [first.result(PATIENCE_S), second.result(PATIENCE_S)] == [
             {'is_repeated': False},
@@ -310,7 +310,7 @@ def test_the_command_of_a_part_is_about_no_more_than_that(
 ) -> None:
     for number in range(4):
         fail(here.spool, 'out', number)
-    monkeypatch.setattr(acting, 'MAX_CHOSEN', 3)
+    monkeypatch.setattr(acts, 'MAX_CHOSEN', 3)
     page = here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad'})
     assert 'Send back 3 entries' in page.text
     assert 'retry --where queue:bad --limit 3' in page.text

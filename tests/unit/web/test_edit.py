@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.operating.audit import recent
+from switchboard.operating.audit import recent_acts
 from tests.helpers.commands import at_work, fail, succeed
 from tests.unit.web.desks import Browser, browser
 
@@ -55,7 +55,7 @@ def test_one_is_changed_and_sent_back_and_its_history_has_both(here: Browser) ->
         ' hello',
     ]
     assert (edited['by'], edited['via'], edited['reason']) == ('desk', 'desk', 'a slip')
-    assert recent(here.desk.directory)[0]['act'] == 'edit'
+    assert recent_acts(here.desk.directory)[0]['act'] == 'edit'
     assert 'anne@wrong' in here.get(place('out', name)).text
     told = succeed('-C', here.config, 'show', name).out
     assert '-to: anne@wrong' in told
@@ -82,7 +82,7 @@ def test_an_edit_is_undone_byte_for_byte_and_the_undoing_too(here: Browser) -> N
     succeed('-C', here.config, 'edit', name, '--undo')
     (name,) = here.spool['in'].files
     assert here.get(f'{place("in", name)}/download').content == content.replace(b'body', b'other')
-    assert [one['act'] for one in recent(here.desk.directory)] == ['edit', 'undo', 'edit']
+    assert [one['act'] for one in recent_acts(here.desk.directory)] == ['edit', 'undo', 'edit']
 
 
 LOCKED = {

@@ -23,7 +23,7 @@ from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, own_directory
 from switchboard.status.scoreboard import MasterRecord, Scoreboard, State
 from switchboard.store.publishing import refusal
-from switchboard.web import app, entry_pages, openapi, survey
+from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
 from switchboard.web.message_body import CHUNK_BYTES, HIDDEN, MAX_CHECKED_BYTES, MAX_WHOLE_BYTES, Body
@@ -515,7 +515,7 @@ def test_the_overview_says_why_messages_do_not_leave_and_offers_to_send_two_back
 def test_counts_of_a_bad_queue_that_was_not_read_whole_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, 'MAX_OPENED', 2)
+    monkeypatch.setattr(spool_counts, 'MAX_OPENED', 2)
     with browser(tmp_path) as here:
         for number in range(5):
             fail(here.spool, 'out', number)
@@ -531,11 +531,11 @@ def test_counts_of_a_bad_queue_that_was_not_read_whole_say_so(
 def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser) -> None:
     here.count()
     assert here.json('/queues/in')['rate_in'] is None
-    surveyor = here.desk.surveyor
+    counter = here.desk.counter
     for _ in range(3):
         here.spool['in'].enqueue('x')
-    then_s, seen = surveyor.seen[0]
-    surveyor.seen[0] = (then_s - 30, seen)
+    then_s, seen = counter.seen[0]
+    counter.seen[0] = (then_s - 30, seen)
     here.count()
     assert 5 < here.json('/queues/in')['rate_in'] <= 6
     room = here.spool.queue('in', max_messages=3, overflow='drop-oldest')
@@ -567,7 +567,7 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
         fail(here.spool, 'out', number)
     here.count()
     walked: list[str] = []
-    real = queue_counts.walk
+    real = queue_counts.walk_entries
 
     def walk(*arguments: Any, **keys: Any) -> Any:
         for found in real(*arguments, **keys):
@@ -575,8 +575,8 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
             yield found
 
     for module in (queue_counts, finding, grouping, selection):
-        if hasattr(module, 'walk'):
-            monkeypatch.setattr(module, 'walk', walk)
+        if hasattr(module, 'walk_entries'):
+            monkeypatch.setattr(module, 'walk_entries', walk)
     for path, *_ in app.PAGES:
         if '{' not in path and path not in ('/entries', '/canary'):
             here.get(path)
@@ -594,7 +594,7 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
 def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
     here: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry_pages, 'DEAR_S', 0.0)
+    monkeypatch.setattr(entry_pages, 'CACHED_FROM_S', 0.0)
     monkeypatch.setattr(entry_pages, 'REST_TIMES', 1e6)
     first, second = (fail(here.spool, 'out', number) for number in range(2))
     assert len(here.json('/entries')['entries']) == 2
@@ -612,7 +612,7 @@ def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
 def test_a_list_of_queues_that_stand_still_is_looked_for_once(
     here: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry_pages, 'DEAR_S', 0.0)
+    monkeypatch.setattr(entry_pages, 'CACHED_FROM_S', 0.0)
     monkeypatch.setattr(entry_pages, 'REST_TIMES', 0.0)
     for number in range(3):
         fail(here.spool, 'out', number)

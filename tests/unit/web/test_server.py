@@ -16,7 +16,7 @@ import pytest
 from switchboard import Spool
 from switchboard.errors import ConfigError
 from switchboard.web.desk import Desk
-from switchboard.web.server import MAX_CONNECTIONS, activated, listener, make_server, where
+from switchboard.web.server import MAX_CONNECTIONS, browser_address, listener, make_server, systemd_socket
 from switchboard.web.settings import DeskSettings
 
 HEAD = b'Host: localhost:8025\r\n'
@@ -25,7 +25,7 @@ HEAD = b'Host: localhost:8025\r\n'
 def test_a_socket_that_is_handed_to_another_process_is_not_ours_and_the_variables_go() -> None:
     for pid in ('', str(os.getpid() + 1), 'x'):
         environ = {'LISTEN_PID': pid, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': 'desk', 'HOME': '/'}
-        assert activated(environ) is None
+        assert systemd_socket(environ) is None
         assert environ == {'HOME': '/'}
 
 
@@ -42,13 +42,13 @@ def test_a_socket_that_is_handed_to_another_process_is_not_ours_and_the_variable
     ],
 )
 def test_an_address_is_told_that_is_answered(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
-    assert where(Desk(tmp_path, None, DeskSettings(**settings))).startswith(said)
+    assert browser_address(Desk(tmp_path, None, DeskSettings(**settings))).startswith(said)
 
 
 def test_several_sockets_are_refused() -> None:
     environ = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '2'}
     with pytest.raises(ConfigError, match='hands over 2 sockets'):
-        activated(environ)
+        systemd_socket(environ)
     assert environ == {}
 
 

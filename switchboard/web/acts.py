@@ -17,9 +17,9 @@ from switchboard.events import event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
 from switchboard.operating.actions import ACTIONS, Result, Target, apply, by_queue, choose
-from switchboard.operating.audit import MAX_REASON, Operator, note, recent
+from switchboard.operating.audit import MAX_REASON, Operator, note_act, recent_acts
 from switchboard.operating.selection import Budget, Criteria
-from switchboard.operating.text import moment
+from switchboard.operating.text import local_time
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.entry_pages import MAX_SELECTION, criteria_of, locate_or_none
@@ -43,7 +43,7 @@ WORDS = {
 }
 
 
-class Plan:
+class RequestedAct:
     """The request of a form: an act, and the entries that it is for."""
 
     def __init__(self, desk: Desk, form: Form, seconds: float = CHOOSE_S) -> None:
@@ -99,7 +99,7 @@ class Plan:
         return desk.command_for_names(self.act, self.names, *more)
 
     def fields(self, desk: Desk) -> dict[str, Any]:
-        """:return: the plan, for its page and for programs."""
+        """:return: the request, for its page and for programs."""
         return {
             'act': self.act,
             'word': WORDS[self.act],
@@ -121,7 +121,7 @@ class Plan:
 
 def confirm(desk: Desk, form: Form) -> dict[str, Any]:
     """:return: the question that somebody says yes to before the act; sent with its ``ticket``, the answer counts once."""
-    return Plan(desk, form).fields(desk) | {'ticket': secrets.token_hex(8)}
+    return RequestedAct(desk, form).fields(desk) | {'ticket': secrets.token_hex(8)}
 
 
 def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
@@ -130,45 +130,45 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     :return: the fate of each entry: ``done``, ``not_done`` with the reason, ``gone``; and how many are ``left``.
     :raises SelectionGrewError: more fit than somebody has agreed to; nothing was done.
     """
-    return desk.once(form.text('ticket', limit=40), lambda: _act(desk, form, operator))
+    return desk.answer_once(form.text('ticket', limit=40), lambda: _act(desk, form, operator))
 
 
 def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     expect = form.number('expect', -1, 0, MAX_CHOSEN)
-    plan = Plan(desk, form, ACT_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
-    targets = plan.targets
-    if plan.is_all:
+    requested = RequestedAct(desk, form, ACT_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
+    targets = requested.targets
+    if requested.is_all:
         if expect < 0:
             raise BadRequestError('expect is missing: how many was it said that there are?')
         if form.text('is_whole', 'yes') != 'yes':
             targets = targets[:expect]
         if len(targets) > expect:
             raise SelectionGrewError(expect, len(targets))
-    if plan.canary:
-        targets = targets[: plan.canary]
+    if requested.canary:
+        targets = targets[: requested.canary]
     results: list[Result] = []
     until_s = time.monotonic() + ACT_S
     with desk.operator_session(operator) as session:
         for each in targets:
             if time.monotonic() > until_s:
                 break
-            results.append(apply(plan.action, each, session))
-    event(log, logging.INFO, None, 'acted', act=plan.act, by=operator.by, via=operator.via, filter=str(plan.criteria), number=len(results), reason=operator.reason)  # fmt: skip
+            results.append(apply(requested.action, each, session))
+    event(log, logging.INFO, None, 'acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
-        'act': plan.act,
-        'word': WORDS[plan.act],
+        'act': requested.act,
+        'word': WORDS[requested.act],
         'done': done,
         'not_done': [one.fields() | {'why': _why(desk, one)} for one in results if one.error is not None],
         'gone': [
             Result(Target(queue, filebase, ''), None).fields()
             | {'why': _who_was_first(desk, filebase, queue) or 'it is not there any more'}
-            for queue, _, filebase in (name.partition('/') for name in plan.gone)
+            for queue, _, filebase in (name.partition('/') for name in requested.gone)
         ],
         'left': len(targets) - len(results),
-        'canary': plan.canary,
-        'selection': str(plan.criteria) if plan.is_all else form.text('q', limit=MAX_SELECTION),
-        'command': plan.command(desk),
+        'canary': requested.canary,
+        'selection': str(requested.criteria) if requested.is_all else form.text('q', limit=MAX_SELECTION),
+        'command': requested.command(desk),
     }
 
 
@@ -180,16 +180,16 @@ def _why(desk: Desk, result: Result) -> str:
 
 def _who_was_first(desk: Desk, filebase: str, queue: str) -> str:
     """:return: the operator's name, act and time of the last act on an entry of a queue; empty if the acts do not say it."""
-    for one in recent(desk.directory, 200):
+    for one in recent_acts(desk.directory, 200):
         if one.get('entry') == filebase:
             if queue == TRASH and one.get('act') == 'rm' and one.get('queue') != TRASH:
                 return 'its time in the trash was over'
-            when = moment(float(one.get('time', 0)))
+            when = local_time(float(one.get('time', 0)))
             return f'{one.get("by", "somebody")} was first ({one.get("act")}, {when})'
     return ''
 
 
-def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
+def flag_queue(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
     """Pause, drain or resume a queue."""
     what = form.choice('say', ('pause', 'drain', 'resume'))
     desk.view.known([name])
@@ -200,11 +200,11 @@ def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]
             more['was'] = spool.resume(name)
         else:
             getattr(spool, what)(name, operator.reason, operator.by)
-    note(desk.directory, operator, what, name)
+    note_act(desk.directory, operator, what, name)
     return {'act': what, 'queue': name, **more, 'command': desk.command(what, name)}
 
 
-def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
+def control_runner(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
     """Restart or scale a runner, by its master.
 
     :raises MasterError: there is no master, or it says no.
@@ -224,7 +224,7 @@ def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, A
         answer = {'ok': True, 'pending': True}
     if not answer.get('ok'):
         raise MasterError('; '.join(map(str, answer.get('errors', ['the master gave no reason']))))
-    note(desk.directory, operator, what, '', to=name)
+    note_act(desk.directory, operator, what, '', to=name)
     return {
         'act': what,
         'runner': name,

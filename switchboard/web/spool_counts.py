@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from switchboard.operating.grouping import Cause, Causes
-from switchboard.operating.queue_counts import CountCache, CountingThread, QueueCounts, Shape
+from switchboard.operating.grouping import FailureSummary, FailureSummaryCache
+from switchboard.operating.queue_counts import AgeRow, CountCache, CountingThread, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
 from switchboard.status.snapshot import read_status_or_none
@@ -34,7 +34,7 @@ OTHERS = '(others)'
 
 
 @dataclass(frozen=True)
-class Latest:
+class LatestFailure:
     """Of the entries with one error, the one that failed last: what it said, where it came from, and when that was."""
 
     message: str = ''
@@ -52,30 +52,30 @@ class Rates:
 
 
 @dataclass
-class BadSurvey:
+class BadQueueCounts:
     """The bad queue, by error."""
 
-    by: dict[str, list[Shape]] = field(default_factory=dict)
+    by: dict[str, list[AgeRow]] = field(default_factory=dict)
     origins: dict[str, int] = field(default_factory=dict)
     looked_at: int | None = None
     total: int | None = None
     # By way of grouping, the groups whose first entry came within the hour.
     new: dict[str, set[str]] = field(default_factory=dict)
-    latest: dict[str, Latest] = field(default_factory=dict)
+    latest: dict[str, LatestFailure] = field(default_factory=dict)
 
 
 @dataclass
-class Survey:
+class SpoolCounts:
     """One count of everything, and when it was made; of time 0, there was none yet."""
 
     at_ns: int = 0
     queues: dict[str, QueueCounts] = field(default_factory=dict)
-    bad: BadSurvey = field(default_factory=BadSurvey)
+    bad: BadQueueCounts = field(default_factory=BadQueueCounts)
     throughput: dict[str, Throughput] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
 
 
-class Surveyor:
+class BackgroundCounter:
     """Counts, in a thread of its own if it is started.
 
     :param view: asked each time, because the configuration may be another by then.
@@ -83,9 +83,9 @@ class Surveyor:
 
     def __init__(self, view: Callable[[], SpoolView]) -> None:
         self._view = view
-        thread = CountingThread(self.look, 'survey', REST_S, log)
+        thread = CountingThread(self.count, 'desk counts', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
-        self.last = Survey()
+        self.last = SpoolCounts()
         # How often something could not be counted, since the desk was started.
         self.failures = 0
         self.started_ns = time.time_ns()
@@ -93,12 +93,12 @@ class Surveyor:
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
         self._counts = CountCache()
-        self._causes = Causes(BAD, MAX_OPENED)
+        self._failures = FailureSummaryCache(BAD, MAX_OPENED)
         # Of the last minute: the time, and of each queue its entries, done, failed and evicted.
         self.seen: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
-    def look(self) -> Survey:
+    def count(self) -> SpoolCounts:
         """Count everything now.
 
         :raises OSError: there is no spool.
@@ -121,19 +121,19 @@ class Surveyor:
                 self.failures += 1
                 trouble = f'it cannot be read: {error.strerror}'
                 queues[name] = QueueCounts(name, waiting=UNKNOWN, trouble=trouble)
-        bad = BadSurvey()
+        bad = BadQueueCounts()
         if BAD in queues and queues[BAD].waiting != UNKNOWN:
-            bad = survey_bad(self._causes_of(view), queues[BAD].preserved)
+            bad = count_bad_queue(self._read_failures(view), queues[BAD].preserved)
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}
-        self.last = Survey(time.time_ns(), queues, bad, done, self._rates(queues, done))
+        self.last = SpoolCounts(time.time_ns(), queues, bad, done, self._rates(queues, done))
         self._remember(self.last)
         return self.last
 
-    def _causes_of(self, view: SpoolView) -> list[Cause]:
+    def _read_failures(self, view: SpoolView) -> list[FailureSummary]:
         try:
-            return self._causes.look(view.folder(BAD), self._is_stopping)
+            return self._failures.read(view.folder(BAD), self._is_stopping)
         except OSError:
             return []  # its count says why
 
@@ -164,46 +164,46 @@ class Surveyor:
             found[name] = Rates(entered / minutes, out / minutes, wrong / minutes)
         return found
 
-    def _remember(self, survey: Survey) -> None:
+    def _remember(self, spool_counts: SpoolCounts) -> None:
         now_s = time.monotonic()
         if now_s < self._slot_s:
             return
         self._slot_s = now_s + SLOT_S
-        for name, counts in survey.queues.items():
+        for name, counts in spool_counts.queues.items():
             self.waiting.setdefault(name, deque(maxlen=SLOTS)).append(
                 max(0, counts.waiting) + counts.preserved
             )
-            done = survey.throughput.get(name, Throughput()).done
+            done = spool_counts.throughput.get(name, Throughput()).done
             before = self._counted.get(name, done)
             # A new master counts from 0.
             self.done.setdefault(name, deque(maxlen=SLOTS)).append(max(0, done - before) / SLOT_S)
             self._counted[name] = done
-        for name in self.waiting.keys() - survey.queues.keys():
+        for name in self.waiting.keys() - spool_counts.queues.keys():
             del self.waiting[name], self.done[name]
 
 
-def survey_bad(causes: Sequence[Cause], total: int) -> BadSurvey:
-    """:return: the contents of the bad queue by the causes that were read; of more than `MAX_OPENED` entries, those that were met first."""
-    found = BadSurvey(total=max(total, len(causes)), looked_at=len(causes))
+def count_bad_queue(failures: Sequence[FailureSummary], total: int) -> BadQueueCounts:
+    """:return: the contents of the bad queue by the failures that were read; of more than `MAX_OPENED` entries, those that were met first."""
+    found = BadQueueCounts(total=max(total, len(failures)), looked_at=len(failures))
     now_ns = time.time_ns()
-    rows: dict[str, dict[str, Shape]] = {'error': {}, 'frame': {}}
+    rows: dict[str, dict[str, AgeRow]] = {'error': {}, 'frame': {}}
     oldest: dict[tuple[str, str], float] = {}
     origins: Counter[str] = Counter()
-    for cause in causes:
-        origins[cause.origin or '?'] += 1
-        age_s = cause.age_s(now_ns)
-        if age_s < found.latest.get(cause.error, Latest()).age_s and len(found.latest) <= MAX_GROUPS:
-            found.latest[cause.error] = Latest(cause.message, cause.origin, age_s)
-        for by, shapes in rows.items():
-            name = cause.error if by == 'error' else cause.frame
-            key = name if name in shapes or len(shapes) < MAX_GROUPS else OTHERS
-            row = shapes.get(key)
+    for failure in failures:
+        origins[failure.origin or '?'] += 1
+        age_s = failure.age_s(now_ns)
+        if age_s < found.latest.get(failure.error, LatestFailure()).age_s and len(found.latest) <= MAX_GROUPS:
+            found.latest[failure.error] = LatestFailure(failure.message, failure.origin, age_s)
+        for by, rows_by_name in rows.items():
+            name = failure.error if by == 'error' else failure.frame
+            key = name if name in rows_by_name or len(rows_by_name) < MAX_GROUPS else OTHERS
+            row = rows_by_name.get(key)
             if row is None:
-                row = shapes[key] = Shape(key)
+                row = rows_by_name[key] = AgeRow(key)
             row.add(age_s)
             oldest[by, key] = max(age_s, oldest.get((by, key), 0.0))
     found.origins = dict(origins)
-    for by, shapes in rows.items():
-        found.by[by] = sorted(shapes.values(), key=lambda row: (-row.total, row.name))
+    for by, rows_by_name in rows.items():
+        found.by[by] = sorted(rows_by_name.values(), key=lambda row: (-row.total, row.name))
         found.new[by] = {name for (kind, name), age_s in oldest.items() if kind == by and age_s < 3600}
     return found
