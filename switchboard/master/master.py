@@ -173,6 +173,8 @@ class Master:
             around_reload=(self._manager.reloading, lambda: self._manager.ready(self._describe())),
             shut_down=self.stop,
             reopen=self._reopen,
+            # One in the background reports to the command that has started it.
+            is_foreground=self._on_ready is None,
         )
         self._alerts = Alerts(
             lambda: self._slices.config.on_event,

@@ -55,6 +55,7 @@ class Requests:
     :param on_reload: called after each try, with the empty string, or with which configuration is in force and the error.
     :param around_reload: called when a reload begins, and when it is over, however it went.
     :param shut_down: stops the master.
+    :param is_foreground: whether another program, such as a service manager, waits for the end of this process.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Requests:
         around_reload: tuple[Callable[[], object], Callable[[], object]],
         shut_down: Callable[[], object],
         reopen: Callable[[], list[str]],
+        is_foreground: bool,
     ) -> None:
         self.slices = slices
         self._on_reload = on_reload
         self._begin_reload, self._end_reload = around_reload
         self._shut_down = shut_down
         self._reopen = reopen
+        self._is_foreground = is_foreground
         self._rollouts: deque[Rollout] = deque()
         # How many slices each runner is to have when all that is asked for is done.
         self._counts: dict[str, int] = {}
@@ -117,7 +120,8 @@ class Requests:
         if self._closed:
             self._refuse(reply, 'the master is stopping')
         elif do == 'status':
-            reply({'ok': True, 'errors': [], 'under_way': [each.title for each in self._rollouts]})
+            under_way = [each.title for each in self._rollouts]
+            reply({'ok': True, 'errors': [], 'under_way': under_way, 'is_foreground': self._is_foreground})
         elif do in ('reload', 'plan'):
             (self.reload if do == 'reload' else self.plan)(reply)
         elif do == 'reopen':

@@ -147,7 +147,7 @@ def report_failure(answer: dict[str, Any], status: Exit) -> Exit:
     '--master',
     'whole',
     is_flag=True,
-    help='Stop the master too, and start it again: for new code of its own.',
+    help='Stop the master too, and start it again in the background: for new code of its own.',
 )
 @timeout_option
 @no_wait_option
@@ -192,11 +192,27 @@ def _runner_and_slice(named: str) -> tuple[str, int | None]:
 def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
     # Before anything is stopped: a broken file must not leave us without a master.
     config = installation.config
+    _refuse_foreground(config.spool)
     if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
         print_note('the old master has not stopped in time; nothing was started')
         return Exit.TEMPORARY
     _prepare(installation)
     return start_in_background(config)
+
+
+def _refuse_foreground(directory: Path) -> None:
+    """Leave a master alone that a service manager watches: a stop by somebody else is an end to it, and the next master would be none of its.
+
+    :raises MasterError: the master runs in the foreground.
+    """
+    answer: dict[str, Any] = {}
+    with contextlib.suppress(MasterError, TimeoutError):  # there is none, or it says so when it is to stop
+        answer = ask(directory, {'do': 'status'}, ANSWER_TIMEOUT_S)
+    if answer.get('is_foreground'):
+        raise MasterError(
+            f'the master (pid {pid_of_master(directory)}) runs in the foreground, of a service manager or a terminal: nothing was stopped; '
+            'restart it there, as by `systemctl restart switchboard`'
+        )
 
 
 @verb()

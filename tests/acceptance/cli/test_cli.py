@@ -302,6 +302,15 @@ def test_the_master_can_be_restarted_too(site: Installation) -> None:
     assert status(site)[1]['pid'] != before
 
 
+def test_a_master_in_the_foreground_is_not_replaced_by_one_in_the_background(site: Installation) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    ran = cli(site, 'restart', '--master')
+    assert (ran.returncode, master.poll()) == (69, None)
+    assert f'the master (pid {master.pid}) runs in the foreground' in ran.stderr
+    assert 'systemctl restart' in ran.stderr
+
+
 def test_what_needs_a_master_says_how_to_get_one(site: Installation) -> None:
     site.configure({'in': {}})
     cli(site, 'init')
