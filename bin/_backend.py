@@ -7,8 +7,6 @@ made anew for each build, which needs click-man and the libraries that the verbs
 from __future__ import annotations
 
 import configparser
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,10 +36,12 @@ def needed_for_pages() -> list[str]:
 def make_pages() -> None:
     """Write the pages below ``share/``, where setup.cfg takes them from."""
     if not is_released():
-        command = [sys.executable, str(ROOT / 'bin' / '_manual.py'), str(ROOT / 'share')]
-        # pip names the environment that it builds in, where click-man is, by this variable alone.
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-        subprocess.run(command, env={**os.environ, 'PYTHONPATH': path}, check=True)
+        # In this process, which has the environment that pip builds in, where click-man is, on its path.  Of a new one pip's own hook would take the checkout
+        # away again, where an editable installation of it belongs to pip's environment.
+        sys.path.insert(0, str(ROOT))
+        import _manual
+
+        _manual.write(ROOT / 'share')
 
 
 def get_requires_for_build_sdist(config_settings: Any = None) -> list[str]:

@@ -1,8 +1,7 @@
-"""``bin/_manual.py DIRECTORY`` writes man pages and shell completion, from the verbs themselves, as ``share/`` of an installation has them; bin/_backend.py asks for it."""
+"""Man pages and shell completion, written from the verbs themselves, as ``share/`` of an installation has them; bin/_backend.py asks for it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
@@ -100,7 +99,3 @@ def write(directory: Path) -> None:
         # Without the look for the version of a bash that need not be here.
         made = completion(switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
         path.write_text(made.source_template % made.source_vars() + '\n')
-
-
-if __name__ == '__main__':
-    write(Path(sys.argv[1]))

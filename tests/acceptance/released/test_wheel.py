@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from ast import literal_eval
@@ -17,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from switchboard.cli.app import VERBS
-from tests.acceptance.released.wheel import BASE, ROOT, WAYS, Installed, built_once
+from tests.acceptance.released.wheel import BASE, ROOT, WAYS, Installed, built_once, pack
 from tests.test_documentation import blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,12 +60,24 @@ def test_a_wheel_of_the_source_needs_setuptools_alone_and_one_of_a_checkout_what
     assert {'click', 'click-man', 'zope.interface'} <= needed_to_build(built[0].parent / 'checkout')
 
 
-def test_the_pages_are_made_in_the_environment_that_pip_builds_in(built: tuple[Path, Path]) -> None:
-    # pip's own interpreter, to which it names that environment by PYTHONPATH alone.
-    code = 'import sys; sys.path.insert(0, "bin"); import _backend; _backend.make_pages()'
-    environment = {**os.environ, 'PYTHONPATH': sysconfig.get_path('purelib')}
-    checkout = built[0].parent / 'checkout'
-    subprocess.run([BASE, '-c', code], cwd=checkout, env=environment, timeout=240, check=True)
+def test_pip_makes_a_wheel_of_a_checkout_that_its_own_environment_has_as_an_editable_one(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    wheels, checkout, venv = built[0].parent, built[0].parent / 'checkout', tmp_path / 'venv'
+    tools = tmp_path / 'tools'
+    tools.mkdir()
+    for name in ('setuptools', 'click-man'):
+        pack(name, tools)
+    subprocess.run([BASE, '-m', 'venv', '--without-pip', venv], check=True, timeout=120)
+    [site] = venv.glob('lib/python*/site-packages')
+    (site / 'editable.pth').write_text(f'{checkout}\n')
+    pip = [sys.executable, '-m', 'pip', '--python', venv / 'bin' / 'python', 'wheel', '--no-index']
+    options = ['--find-links', wheels, '--find-links', tools, '--no-deps', '--wheel-dir', tmp_path / 'made']
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(('PIP_', 'PYTHON'))}
+    subprocess.run([*pip, *options, checkout], env=environment, timeout=240, check=True)
+    [made] = (tmp_path / 'made').iterdir()
+    with zipfile.ZipFile(made) as archive:
+        assert any(name.endswith('/man1/switchboard-ls.1') for name in archive.namelist())
 
 
 def needed_to_build(place: Path) -> set[str]:

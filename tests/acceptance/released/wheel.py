@@ -252,7 +252,8 @@ def pack(name: str, directory: Path) -> Path:
     files = {
         str(file): file for file in found.files or () if '..' not in file.parts and file.suffix != '.pyc'
     }
-    [wheel] = [path for path in files if path.endswith('.dist-info/WHEEL')]
+    # Its own, and none of a distribution that it carries with it.
+    [wheel] = [path for path in files if re.fullmatch(r'[^/]+\.dist-info/WHEEL', path)]
     about = wheel.removesuffix('/WHEEL')
     fitting = set(map(str, sys_tags()))
     tags = re.findall(r'^Tag: (\S+)$', found.read_text('WHEEL') or '', re.MULTILINE)
