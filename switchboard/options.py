@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-    from switchboard.queue_defaults import Durability, Flush, Overflow
+    from switchboard.queue_defaults import DirectorySync, Durability, Overflow
 
 LogLevel = Literal['debug', 'info', 'warning', 'error']
 
@@ -48,8 +48,8 @@ class QueueOptions(NamedTuple):
     """The options of one queue.  See the configuration reference for what each one means to an operator."""
 
     durability: Durability = Defaults.durability
-    # How many flushes `full` may do with, where the file system writes a file's new name with the file.
-    flush: Flush = Defaults.flush
+    # `auto`: not where the file system writes a file's new name with the file.
+    directory_sync: DirectorySync = Defaults.directory_sync
     accept: Sequence[str] = Defaults.accept
     pickle_classes: Sequence[str] = ()
     serializer: str = 'json'
@@ -86,7 +86,7 @@ class QueueOptions(NamedTuple):
 # The choices of options that are one of some words, which `queue_defaults` writes for type checkers, and the types of the others, by their annotation.
 CHOICES: Mapping[str, tuple[str, ...]] = {
     'durability': ('full', 'lazy'),
-    'flush': ('one', 'two'),
+    'directory_sync': ('auto', 'always'),
     'overflow': ('reject', 'dead-letter', 'drop-oldest'),
     'serializer': ('json', 'msgpack', 'yaml'),
 }
@@ -160,7 +160,7 @@ class RunnerOptions(NamedTuple):
     instances: int = 1
     batch_size: int = 1
     poll_interval_s: float = 5.0
-    recovery_s: float = 60.0
+    recovery_interval_s: float = 60.0
     max_seconds: float | None = None
     hang_timeout_s: float = 60.0
     stop_timeout_s: float = 30.0

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     Durability = Literal['full', 'lazy']
-    Flush = Literal['one', 'two']
+    DirectorySync = Literal['auto', 'always']
     Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
 
 # Kinds that can be read without running anything; a kind that is not listed here must be asked for by name.
@@ -22,7 +22,7 @@ class QueueDefaults:
     dead_letter: str = 'bad'
     dedupe_window_s: float = 86400.0
     durability: Durability = 'full'
-    flush: Flush = 'one'
+    directory_sync: DirectorySync = 'auto'
     max_body_bytes: int | None = None
     max_bytes: int | None = None
     max_messages: int | None = None

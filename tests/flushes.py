@@ -11,7 +11,7 @@ from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from tests.system_calls import ROOT, DiskOf, mark, trace
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Flush
+    from switchboard.queue_defaults import DirectorySync
 
 PAGE = ROOT / 'docs' / 'explanation' / 'states.md'
 COMMAND = 'python -m tests.flushes'
@@ -20,11 +20,11 @@ ONLY = 'access,faccessat,faccessat2,fsync,fdatasync,syncfs'
 FLUSHES = frozenset(('fsync', 'fdatasync', 'syncfs'))
 
 # The columns: what is known of the file system, and what is asked for.
-WAYS: tuple[tuple[int, Flush], ...] = (
-    (APART, 'two'),
-    (WITH_FILE, 'two'),
-    (WITH_FILE, 'one'),
-    (IN_ORDER, 'one'),
+WAYS: tuple[tuple[int, DirectorySync], ...] = (
+    (APART, 'always'),
+    (WITH_FILE, 'always'),
+    (WITH_FILE, 'auto'),
+    (IN_ORDER, 'auto'),
 )
 
 # What is done, and the least flushes that any program needs for the same promise, on a file system that keeps names in order.
@@ -47,14 +47,16 @@ OPERATIONS = {
 }
 
 
-def operate(directory: str, order: int, flush: Flush) -> None:
+def operate(directory: str, order: int, directory_sync: DirectorySync) -> None:
     """Do each operation, in a process that strace watches."""
     from switchboard import Spool
     from switchboard.handoff.moving import send_back
 
     logging.getLogger('switchboard').addHandler(logging.NullHandler())
     spool = Spool(directory, disk=DiskOf(order))
-    queue, *others = (spool.queue(name, flush=flush) for name in ('in', 'a', 'b', 'c', 'd', 'e', 'bad'))
+    queue, *others = (
+        spool.queue(name, directory_sync=directory_sync) for name in ('in', 'a', 'b', 'c', 'd', 'e', 'bad')
+    )
     body = b'x' * 1024
 
     def taken(text: bytes | None = body) -> Any:
@@ -132,9 +134,9 @@ def operate(directory: str, order: int, flush: Flush) -> None:
         queue.finish(taken(None))
 
 
-def counted(order: int, flush: Flush) -> dict[str, str]:
+def counted(order: int, directory_sync: DirectorySync) -> dict[str, str]:
     """:return: how many flushes each operation has, and which."""
-    found = trace('tests.flushes', order, flush, only=ONLY)
+    found = trace('tests.flushes', order, directory_sync, only=ONLY)
     flushes = {name: [call for call in found[name] if call in FLUSHES] for name in OPERATIONS}
     return {
         name: f'{len(calls)} (`syncfs`)' if 'syncfs' in calls else str(len(calls))
@@ -144,7 +146,7 @@ def counted(order: int, flush: Flush) -> dict[str, str]:
 
 def written(page: str) -> str:
     """:return: the page with its table made anew."""
-    columns = [counted(order, flush) for order, flush in WAYS]
+    columns = [counted(order, directory_sync) for order, directory_sync in WAYS]
     rows = [
         ' | '.join(['', words, *(column[name] for column in columns), least, '']).strip()
         for name, (words, least) in OPERATIONS.items()

@@ -109,7 +109,7 @@ class Config:
     exchanges: ExchangeTable = field(default_factory=ExchangeTable)
     warnings: tuple[ConfigError, ...] = ()
     # The program that is run on events, and its arguments.
-    on_event: tuple[str, ...] = ()
+    alert_command: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     digest: str = ''
     # Are any of the queues on a broker?
@@ -190,7 +190,7 @@ class Config:
             scaled=tuple(scaled),
             queues=queues,
             exchanges=_different(self.exchanges.exchanges, new.exchanges.exchanges),
-            keys=('on_event',) if self.on_event != new.on_event else (),
+            keys=('alert_command',) if self.alert_command != new.alert_command else (),
             master=_master(self, new),
         )
 
@@ -250,7 +250,7 @@ class _Loader:
             queues=queues,
             declared=declared,
             exchanges=self._exchanges(exchange_file, 'exchange_file' in values, declared),
-            on_event=values.get('on_event', ()),
+            alert_command=values.get('alert_command', ()),
             sources=tuple(self.sources),
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )

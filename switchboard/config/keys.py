@@ -108,6 +108,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _directory_sync(text: str) -> str:
+    return choice(*CHOICES['directory_sync'])(
+        {'one': 'auto', 'two': 'always'}.get(text.lower(), text)
+    )  # by their old names, too
+
+
 def _command(text: str) -> tuple[str, ...]:
     if text == 'none':
         return ()
@@ -144,12 +150,12 @@ SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'spool': Key('spool', _text, is_path=True),
     'exchange_file': Key('exchange_file', _text, is_path=True),
     'durability': Key('durability', choice(*CHOICES['durability'])),
-    'flush': Key('flush', choice(*CHOICES['flush'])),
+    'directory_sync': Key('directory_sync', _directory_sync),
     'message_class': Key('message_class', optional(_class_path)),
-    'on_event': Key('on_event', _command),
+    'alert_command': Key('alert_command', _command),
 }
 # Those that say what holds for each queue whose section says nothing else.
-QUEUE_DEFAULTS = ('durability', 'flush', 'message_class')
+QUEUE_DEFAULTS = ('durability', 'directory_sync', 'message_class')
 
 RESTART_KEYS: Mapping[str, Key] = {
     'restart': Key('retry', retry_policy),
@@ -180,7 +186,7 @@ RUNNER_KEYS: Mapping[str, Key] = {
     'instances': Key('instances', integer(0, MAX_INSTANCES)),
     'batch_size': Key('batch_size', integer(1, MAX_BATCH)),
     'poll_interval': Key('poll_interval_s', _wait_s),
-    'recovery': Key('recovery_s', _wait_s),
+    'recovery_interval': Key('recovery_interval_s', _wait_s),
     'max_seconds': Key('max_seconds', optional(_wait_s)),
     'tracing': Key('tracing', choice('off', 'link', 'parent')),
     'hang_timeout': Key('hang_timeout_s', _wait_s),
@@ -193,7 +199,7 @@ RUNNER_KEYS: Mapping[str, Key] = {
 
 QUEUE_KEYS: Mapping[str, Key] = {
     'durability': Key('durability', choice(*CHOICES['durability'])),
-    'flush': Key('flush', choice(*CHOICES['flush'])),
+    'directory_sync': Key('directory_sync', _directory_sync),
     'accept': Key('accept', word_list, is_list=True),
     'pickle_classes': Key(
         'pickle_classes', lambda text: tuple(map(_class_path, word_list(text))), is_list=True
@@ -227,9 +233,11 @@ QUEUE_KEYS: Mapping[str, Key] = {
 
 # Keys as they were spelled before, by kind of section: read as before, and shown by their names of today.
 OLD_SPELLINGS: Mapping[str, Mapping[str, str]] = {
+    'switchboard': {'flush': 'directory_sync', 'on_event': 'alert_command'},
     'master': {'tidy': 'maintenance_interval', 'scale': 'scale_runner', 'healthy_after': 'stable_after'},
-    'runner': {'rescan': 'poll_interval', 'healthy_after': 'stable_after'},
+    'runner': {'rescan': 'poll_interval', 'recovery': 'recovery_interval', 'healthy_after': 'stable_after'},
     'queue': {
+        'flush': 'directory_sync',
         'give_up': 'max_retry_time',
         'min_free': 'min_free_space',
         'external': 'consumed_externally',

@@ -273,7 +273,7 @@ class Drop:
             pool.abandon(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
-        publish((item,), pool, disk, sync=door.durability == 'full', flush=door.flush)
+        publish((item,), pool, disk, sync=door.durability == 'full', directory_sync=door.directory_sync)
 
     def _is_let_in(self) -> bool:
         """:return: False if the queue is full, and makes room.

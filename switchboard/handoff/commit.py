@@ -99,7 +99,7 @@ class _Commit:
         order = _order(handoffs)
         try:
             written = [item.draft.fd for each in handoffs if each.full for item in each.items]
-            if written and not all(is_one_flush(each.flush, each.stage.folder) for each in handoffs):
+            if written and not all(is_one_flush(each.directory_sync, each.stage.folder) for each in handoffs):
                 handoffs[0].stage.disk.sync_files(written)
         except OSError as error:
             name_path(error, handoffs[0].stage.pool.folder.path)
@@ -185,7 +185,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
 
 def _order(handoffs: Sequence[Handoff]) -> int:
     """:return: the effect of a flush of a file on names that is relied on: the least of all."""
-    return min((name_order(each.flush, each.stage.folder) for each in handoffs), default=APART)
+    return min((name_order(each.directory_sync, each.stage.folder) for each in handoffs), default=APART)
 
 
 def _flush(handoffs: Sequence[Handoff], folders: Iterable[Folder]) -> None:

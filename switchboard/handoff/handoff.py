@@ -36,7 +36,7 @@ from switchboard.store.pool import PoolFile
 from switchboard.store.publishing import HOLDERS, PreparedEntry
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Flush
+    from switchboard.queue_defaults import DirectorySync
 
 log = logging.getLogger('switchboard.queue')
 
@@ -87,7 +87,7 @@ class Handoff:
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
         self.keyed: list[KeyedOutput] = []
         self.full = False
-        self.flush: Flush = 'one'
+        self.directory_sync: DirectorySync = 'auto'
         self.forwarded_to: Switchboard | None = None
         # The time that the input gets there, if not its own, and the room that is to be made there.
         self._forwarded_when_ns: int | None = None
@@ -135,8 +135,8 @@ class Handoff:
         if has_place and queue.options.strict_order:
             self._reordered.append((queue, item.filebase))
         self.full |= queue.options.durability == 'full'
-        if queue.options.flush == 'two':
-            self.flush = 'two'
+        if queue.options.directory_sync == 'always':
+            self.directory_sync = 'always'
         HOLDERS.add(self)
         self.items.append(item)
         return item.filebase

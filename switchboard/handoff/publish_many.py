@@ -141,7 +141,13 @@ def _publish(
 ) -> None:
     try:
         sync = queue.options.durability == 'full'
-        publish([item for _, item in items], queue.pool, queue.disk, sync=sync, flush=queue.options.flush)
+        publish(
+            [item for _, item in items],
+            queue.pool,
+            queue.disk,
+            sync=sync,
+            directory_sync=queue.options.directory_sync,
+        )
     except QueueError as error:
         for number, _ in items:
             outcomes[number] = error

@@ -35,7 +35,7 @@ class Address(NamedTuple):
     max_unacked: int = 1000
     eta: str = 'worker'
     poll_interval_s: float = 5.0
-    recovery_s: float = 10.0
+    recovery_interval_s: float = 10.0
 
 
 OPTIONS = {
@@ -47,7 +47,8 @@ OPTIONS = {
     'eta': UrlOption('eta', choice('worker', 'broker')),
     'poll_interval': UrlOption('poll_interval_s', seconds()),
     'rescan': UrlOption('poll_interval_s', seconds(), is_old=True),
-    'recovery': UrlOption('recovery_s', seconds()),
+    'recovery_interval': UrlOption('recovery_interval_s', seconds()),
+    'recovery': UrlOption('recovery_interval_s', seconds(), is_old=True),
 }
 
 

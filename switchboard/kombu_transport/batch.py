@@ -11,7 +11,7 @@ from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolCon
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Flush
+    from switchboard.queue_defaults import DirectorySync
 
 
 class PublishBatch:
@@ -36,7 +36,7 @@ class PublishBatch:
         self._items: list[PreparedEntry] = []
         self._transactions: list[Transaction] = []
         self._sync = False
-        self._flush: Flush = 'one'
+        self._directory_sync: DirectorySync = 'auto'
 
     def publish(
         self,
@@ -71,8 +71,8 @@ class PublishBatch:
         else:
             self._items.append(prepared)
             self._sync |= any(queue.options.durability == 'full' for queue in routed.queues)
-            if any(queue.options.flush == 'two' for queue in routed.queues):
-                self._flush = 'two'
+            if any(queue.options.directory_sync == 'always' for queue in routed.queues):
+                self._directory_sync = 'always'
 
     def flush(self) -> None:
         """Make all visible.
@@ -85,7 +85,7 @@ class PublishBatch:
         broker = self._broker
         with broker.lock, amqp_errors('Basic.publish'):
             try:
-                broker.flush(items, transactions, sync=sync, flush=self._flush)
+                broker.flush(items, transactions, sync=sync, directory_sync=self._directory_sync)
             except BaseException:
                 for transaction in transactions:
                     transaction.discard()

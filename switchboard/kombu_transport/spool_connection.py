@@ -47,7 +47,7 @@ from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Flush
+    from switchboard.queue_defaults import DirectorySync
 
 log = logging.getLogger('switchboard.queue')
 
@@ -406,11 +406,11 @@ class SpoolConnection:
         transactions: Sequence[Transaction],
         *,
         sync: bool,
-        flush: Flush = 'one',
+        directory_sync: DirectorySync = 'auto',
     ) -> None:
         """Make the messages of a batch visible, with one flush."""
         if items:
-            publish(items, self.spool.spares, self.spool.disk, sync=sync, flush=flush)
+            publish(items, self.spool.spares, self.spool.disk, sync=sync, directory_sync=directory_sync)
         for error in self.spool.commit_all(transactions).values():
             raise error
 

@@ -235,7 +235,7 @@ class Transport(virtual.Transport):
             if now_s < self._next_look_s:
                 return
             assert self._address is not None
-            self._next_look_s = now_s + self._address.recovery_s
+            self._next_look_s = now_s + self._address.recovery_interval_s
             retry_what_was_refused()
             for channel in list(self.channels):
                 channel.qos.end_refused()

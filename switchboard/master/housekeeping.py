@@ -171,7 +171,7 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
         done = tidy(spool)
         seen = (
             {'bad': count_bad(spool), 'full': dict(islice(full_disks(spool), MAX_TOLD))}
-            if config.on_event
+            if config.alert_command
             else {}
         )
         took_s = time.monotonic() - began_s

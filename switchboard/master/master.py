@@ -177,7 +177,7 @@ class Master:
             is_foreground=self._on_ready is None,
         )
         self._alerts = Alerts(
-            lambda: self._slices.config.on_event,
+            lambda: self._slices.config.alert_command,
             {'spool': self.config.spool, 'config': self.config.path},
             child.fork_helper,
             child.die_with_parent,

@@ -51,7 +51,7 @@ class Producer:
         self.queue = folder.place
         self.pool = pool
         self.sync = options.durability == 'full'
-        self.flush = options.flush
+        self.directory_sync = options.directory_sync
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, namer)
         self._follow = follow
@@ -141,7 +141,7 @@ class Producer:
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
         if batch is None:
-            publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
+            publish((item,), self.pool, self.folder.disk, sync=self.sync, directory_sync=self.directory_sync)
         else:
             batch.add(item)
 
@@ -215,7 +215,13 @@ class Batch:
             items, self._items = self._items, []
             HOLDERS.discard(self)
             producer = self._producer
-            publish(items, producer.pool, producer.folder.disk, sync=producer.sync, flush=producer.flush)
+            publish(
+                items,
+                producer.pool,
+                producer.folder.disk,
+                sync=producer.sync,
+                directory_sync=producer.directory_sync,
+            )
             self._stored.update(item.filebase for item in items)
 
     def of(self, producer: Producer) -> Batch | None:

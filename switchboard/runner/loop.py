@@ -150,7 +150,7 @@ class Loop:
         now_ns = self.clock.monotonic_ns()
         if self.queue is None or now_ns < self._next_recovery_ns:
             return
-        self._next_recovery_ns = now_ns + int(self.options.recovery_s * NS)
+        self._next_recovery_ns = now_ns + int(self.options.recovery_interval_s * NS)
         self.settler.give_back_stuck()
         try:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.

@@ -1,6 +1,6 @@
 """Alerts: a command of the operator's, run when something goes wrong, and when it is over.
 
-Where there is no monitoring system: ``on_event = command`` in ``[switchboard]``.  An alert is about a condition, not an occurrence: it begins, and
+Where there is no monitoring system: ``alert_command = command`` in ``[switchboard]``.  An alert is about a condition, not an occurrence: it begins, and
 most of the time it ends.  So nothing piles up while the command is slow or the limit is reached; a condition that has come and gone meanwhile is not
 reported at all.
 
@@ -66,7 +66,8 @@ class Alert(NamedTuple):
     def facts(self) -> dict[str, object]:
         """:return: the JSON that the command gets."""
         facts: dict[str, object] = {
-            'event': self.name,
+            'alert': self.name,
+            'event': self.name,  # its name before
             'state': self.state,
             'subject': self.subject,
             'reason': self.reason[:MAX_REASON_CHARACTERS],
@@ -223,7 +224,7 @@ def tell(
 
     :return: whether it ended well; if not, the log says why.
     """
-    about = {'alert': facts['event'], 'state': facts['state'], 'subject': facts['subject'] or None}
+    about = {'alert': facts['alert'], 'state': facts['state'], 'subject': facts['subject'] or None}
     variables = {f'SWITCHBOARD_{key.upper()}': str(value).replace('\0', '') for key, value in facts.items()}
     own = os.getpid()
     reading, writing = os.pipe()

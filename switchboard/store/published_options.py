@@ -48,7 +48,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     'dead_letter': str,
     'dedupe_window_s': float,
     'durability': str,
-    'flush': str,
+    'directory_sync': str,
     'max_body_bytes': int,
     'max_bytes': int,
     'max_messages': int,

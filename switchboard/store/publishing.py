@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Protocol
 
     from switchboard.message.envelope import Parts
-    from switchboard.queue_defaults import Flush
+    from switchboard.queue_defaults import DirectorySync
     from switchboard.store.kernel import Accelerator
     from switchboard.store.limits import Room
 
@@ -175,28 +175,35 @@ def _write(
 
 
 def publish(
-    items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, flush: Flush = 'one'
+    items: Sequence[PreparedEntry],
+    pool: FilePool,
+    disk: Disk,
+    *,
+    sync: bool,
+    directory_sync: DirectorySync = 'auto',
 ) -> None:
     """Make written drafts visible: all of them, or, if an error is raised, none.
 
     A crash in the middle of many leaves some visible and the others spares.  Room that a full queue has to make for them is made first.
 
     :param sync: return when they are on the disk.
-    :param flush: ``two``: do not rely on the file system's writing a name with its file.
+    :param directory_sync: ``always``: do not rely on the file system's writing a name with its file.
     :raises QueueFullError: the disk is full, or a queue, which cannot make so much room.
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
     steps = disk.accelerator
     if steps is None or sync or len(items) > 1 or not _move(items[0], steps):
-        _publish(items, pool, disk, sync=sync, flush=flush)
+        _publish(items, pool, disk, sync=sync, directory_sync=directory_sync)
 
 
-def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, flush: Flush) -> None:
+def _publish(
+    items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, directory_sync: DirectorySync
+) -> None:
     published = 0
     step = 'room'
-    once = sync and is_one_flush(flush, items[0].folder)
-    order = name_order(flush, items[0].folder) if sync else APART
+    once = sync and is_one_flush(directory_sync, items[0].folder)
+    order = name_order(directory_sync, items[0].folder) if sync else APART
     try:
         _make_room(items)
         step = 'fdatasync'
@@ -252,18 +259,18 @@ def _move(item: PreparedEntry, steps: Accelerator) -> bool:
     )
 
 
-def is_one_flush(flush: str, folder: Folder) -> bool:
+def is_one_flush(directory_sync: str, folder: Folder) -> bool:
     """Is a file that was renamed into this directory on the disk, name and all, when it was flushed itself?"""
-    return flush != 'two' and folder.order != APART
+    return directory_sync != 'always' and folder.order != APART
 
 
-def name_order(flush: str, folder: Folder) -> int:
+def name_order(directory_sync: str, folder: Folder) -> int:
     """:return: the effect of a flush of a file on names, as far as that is relied on; `APART`: directories are flushed.
 
     With two flushes, too, names have their flush by file where there is one for that file's names alone: there (Btrfs) a flush of the directory
     brings the new name, and may leave the old one in the directory that it came from, or bring it back.
     """
-    return APART if flush == 'two' and folder.order == IN_ORDER else folder.order
+    return APART if directory_sync == 'always' and folder.order == IN_ORDER else folder.order
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:

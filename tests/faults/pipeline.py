@@ -22,7 +22,7 @@ from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import DAMAGED
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Durability, Flush
+    from switchboard.queue_defaults import DirectorySync, Durability
 
 STAGES = {'in': 'middle', 'middle': 'end'}
 
@@ -53,10 +53,10 @@ class Line:
         disk: PowerLossDisk,
         seed: int,
         durability: Durability = 'full',
-        flush: Flush = 'one',
+        directory_sync: DirectorySync = 'auto',
     ) -> None:
         self.directory = directory
-        self.flush: Flush = flush
+        self.directory_sync: DirectorySync = directory_sync
         self.durability = durability
         self.disk = disk
         self.random = random.Random(seed)
@@ -77,7 +77,7 @@ class Line:
             self.recover()
 
     def open(self, disk: Disk) -> Spool:
-        options = QueueOptions(durability=self.durability, flush=self.flush)
+        options = QueueOptions(durability=self.durability, directory_sync=self.directory_sync)
         return Spool(self.directory, options=options, disk=disk)
 
     def die_in(self, work: Any) -> None:

@@ -21,7 +21,7 @@ from tests.faults.pipeline import Line, messages, wrong
 from tests.faults.world import DAMAGED, State, World, observe_after_cut, remove
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Durability, Flush
+    from switchboard.queue_defaults import DirectorySync, Durability
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +149,7 @@ def cut_pipelines(
     believing: bool = False,
     durability: Durability = 'full',
     order: int = APART,
-    flush: Flush = 'one',
+    directory_sync: DirectorySync = 'auto',
     sought: str | None = None,
 ) -> Tally:
     """Record runs of the pipeline and cut each at a share of its moments.
@@ -161,7 +161,7 @@ def cut_pipelines(
         source = directory / str(seed)
         source.mkdir()
         disk = kind(seed, order)
-        line = Line(source / 'spool', disk, seed, durability, flush)
+        line = Line(source / 'spool', disk, seed, durability, directory_sync)
         line.run(steps)
         tally.runs += 1
         tally.kills += line.kills
@@ -290,7 +290,7 @@ class DirectoriesAlone(PowerLossDisk):
 def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
     """Not even where a flush of a file does less than the program is told: with one flush that is found out, see below."""
     kind = Believer if order == APART else PowerLossDisk
-    tally = cut_pipelines(scratch, kind, range(40, 48), order=order, flush='two')
+    tally = cut_pipelines(scratch, kind, range(40, 48), order=order, directory_sync='always')
     assert tally.errors == []
     assert tally.cuts > 300
 

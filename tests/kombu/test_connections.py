@@ -39,12 +39,13 @@ LIMITS = ('', '128')
             Address('/var/x', eta='broker', create=True),
         ),
         ({'hostname': 'switchboard://localhost:1/var/x?rescan=2.5'}, Address('/var/x', poll_interval_s=2.5)),
+        ({'hostname': 'switchboard:///var/x?recovery=2.5'}, Address('/var/x', recovery_interval_s=2.5)),
         ({'hostname': '/var/x', 'transport': 'switchboard'}, Address('/var/x')),
         ({'transport': 'switchboard.extra.kombu:Transport', 'virtual_host': '/var/x'}, Address('/var/x')),
         ({'transport': 'switchboard', 'transport_options': {'directory': '/var/x'}}, Address('/var/x')),
         (
-            {'hostname': 'switchboard:///var/x?poll_interval=250ms&recovery=1m'},
-            Address('/var/x', poll_interval_s=0.25, recovery_s=60.0),
+            {'hostname': 'switchboard:///var/x?poll_interval=250ms&recovery_interval=1m'},
+            Address('/var/x', poll_interval_s=0.25, recovery_interval_s=60.0),
         ),
         ({'hostname': 'switchboard:///var/a%20b'}, Address('/var/a b')),
         ({'hostname': 'switchboard:////var//x/'}, Address('/var//x')),
@@ -65,7 +66,7 @@ def test_addresses(keys, address):
 @pytest.mark.parametrize(
     ('url', 'says'),
     [
-        ('switchboard:///x?colour=red', "'colour' is not known: .* eta, poll_interval, recovery$"),
+        ('switchboard:///x?colour=red', "'colour' is not known: .* eta, poll_interval, recovery_interval$"),
         ('switchboard:///x?eta=never', 'worker, broker'),
         ('switchboard:///x?delivery_limit=-1', 'at least 0'),
         ('switchboard:///x?create=perhaps', 'neither yes nor no'),

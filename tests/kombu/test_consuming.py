@@ -227,7 +227,7 @@ def consume_and_keep(connect, count):
 def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connect, queue):
     put(connect, *range(3))
     connection = connect(
-        poll_interval=HOUR_S, recovery=HOUR_S
+        poll_interval=HOUR_S, recovery_interval=HOUR_S
     )  # its locks are free at its death, and somebody is told
     pid = in_child(lambda: consume_and_keep(connect, 3))
     inbox = Inbox()

@@ -144,7 +144,7 @@ def test_a_forked_child_may_publish_though_a_thread_of_its_parent_was_publishing
 def test_a_consumer_that_is_never_idle_finds_what_the_dead_have_left(connect, queue):
     put(connect, 'left')
     pid = in_child(lambda: consume_and_keep(connect, 1))
-    connection = connect(recovery=0.01)
+    connection = connect(recovery_interval=0.01)
     inbox = Inbox()
 
     def again(body, message):
@@ -285,7 +285,7 @@ def refusing(monkeypatch):
 @pytest.mark.slow
 def test_what_the_disk_refused_to_acknowledge_is_done_when_it_obeys(connect, queue, files, refusing):
     put(connect, 'first', 'second')
-    connection = connect(recovery=0.01)
+    connection = connect(recovery_interval=0.01)
     inbox = Inbox(acks=False)
     consumer = kombu.Consumer(
         connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=1
@@ -310,7 +310,7 @@ def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, 
             inbox.messages[0].ack()
         connection.close()
     assert [name[-4:] for name in files('work')] == ['.bak', '.bak']
-    other = connect(recovery=0.01)
+    other = connect(recovery_interval=0.01)
     with kombu.Consumer(other.default_channel, kombu.Queue('work'), callbacks=[inbox]):
         other.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['done', 'not done', 'not done']
@@ -319,7 +319,7 @@ def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, 
 
 def test_what_could_not_be_taken_away_before_anybody_saw_it_is_delivered(connect, queue, files, refusing):
     put(connect, 'x')
-    connection = connect(recovery=0.01)
+    connection = connect(recovery_interval=0.01)
     inbox = Inbox()
     with refusing(connection), pytest.raises(DiskFault):
         kombu.Queue('work')(connection.default_channel).get(no_ack=True)

@@ -309,7 +309,7 @@ def test_a_message_expires(channel, queue, files):
 
 @pytest.mark.parametrize('says', ['queue', 'message'])
 def test_a_queue_without_consumers_delays_messages_for_another(connect, files, says):
-    connection = connect(recovery=0.02, poll_interval=0.02)
+    connection = connect(recovery_interval=0.02, poll_interval=0.02)
     channel = connection.default_channel
     dead_letters = {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'work'}
     kombu.Queue('work')(channel).declare()

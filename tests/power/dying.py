@@ -26,7 +26,7 @@ COUNTED = ('rename', 'fsync', 'fdatasync', 'syncfs')
 def opened(directory: str, mode: str, disk: Disk) -> tuple[Spool, dict[str, Switchboard]]:
     """:return: a process's view of a spool."""
     spool = Spool(directory, disk=disk)
-    keys = {'flush': 'two'} if mode == 'two' else {}
+    keys = {'directory_sync': 'always'} if mode == 'two' else {}
     return spool, {name: spool.queue(name, **keys) for name in ('in', 'out', 'notes', 'next')}
 
 

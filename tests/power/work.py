@@ -44,7 +44,7 @@ class Work:
         self.mode = mode
         disk = LyingDisk() if mode == 'none' else Disk()
         self.spool = Spool(directory, 'lazy' if mode == 'lazy' else 'full', disk=disk)
-        keys = {'flush': 'two'} if mode == 'two' else {}
+        keys = {'directory_sync': 'always'} if mode == 'two' else {}
         self.queues = {
             name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead', 'renewed')
         }

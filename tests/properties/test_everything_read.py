@@ -410,7 +410,7 @@ def url_of_a_broker(content: bytes) -> object:
 
 
 @reader(
-    b'switchboard:///s?create=yes&poll_interval=5s&recovery=1',
+    b'switchboard:///s?create=yes&poll_interval=5s&recovery_interval=1',
     b'&poll_interval=9',
     b'9',
     b'%',

@@ -45,7 +45,7 @@ def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None
     config = tmp_path / 'switchboard.cfg'
     config.write_text(
         '[switchboard]\nspool = spool\ndurability = lazy\n'
-        '[runner.move]\nclass = runners.route:Route\nqueue = in\nrouting_key = out\nrecovery = 200ms\n'
+        '[runner.move]\nclass = runners.route:Route\nqueue = in\nrouting_key = out\nrecovery_interval = 200ms\n'
         '[queue.in]\nmaildir = yes\nmax_recoveries = 1000\n[queue.out]\nexternal = yes\n'
     )
     spool = Spool.from_config(config)

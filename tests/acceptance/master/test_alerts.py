@@ -1,4 +1,4 @@
-"""``on_event``: an operator's command hears of what is wrong and when it is over, and can do nothing to the master.  A real master."""
+"""``alert_command``: an operator's command hears of what is wrong and when it is over, and can do nothing to the master.  A real master."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.acceptance.installation import Installation, ends
 
 # Tells the test what it was told: the JSON of its standard input, and two variables.
 TELLER = """#!/bin/sh
-printf '%s %s %s\\n' "$SWITCHBOARD_EVENT" "$SWITCHBOARD_STATE" "$(cat)" >>"$(dirname "$0")/told"
+printf '%s %s %s\\n' "$SWITCHBOARD_ALERT" "$SWITCHBOARD_STATE" "$(cat)" >>"$(dirname "$0")/told"
 """
 
 
@@ -30,12 +30,12 @@ def configure(
 ) -> None:
     site.configure(runners, **master)
     text = site.config.read_text()
-    site.config.write_text(text.replace('[master]', f'on_event = {command}\n[master]', 1))
+    site.config.write_text(text.replace('[master]', f'alert_command = {command}\n[master]', 1))
 
 
 def heard(site: Installation, name: str, state: str) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(site.told.wait_for(rf'^{name} {state} (.*)')[1])
-    assert (facts['event'], facts['state']) == (name, state)
+    assert (facts['alert'], facts['event'], facts['state']) == (name, name, state)
     return facts
 
 

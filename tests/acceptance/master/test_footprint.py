@@ -100,7 +100,7 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
 @pytest.mark.figures
 def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
     # Mailman's poll every second.
-    site.configure({'in': {'poll_interval': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})
+    site.configure({'in': {'poll_interval': '1h', 'recovery_interval': '1h', 'hang_timeout': '3h'}})
     master = site.start(fresh=True)
     pids = [master.pid, site.pids()['in 1/1']]
     eventually(lambda: sleeps_for(1.2, pids), 'asleep for more than a second')

@@ -106,7 +106,12 @@ class Stage(Runner):
 
 def run_stage(spool: Path, queue: str, index: int, count: int) -> None:
     options = RunnerOptions(
-        queue, '', queue, batch_size=random.choice((1, 5, 20)), recovery_s=RECOVERY_S, poll_interval_s=0.2
+        queue,
+        '',
+        queue,
+        batch_size=random.choice((1, 5, 20)),
+        recovery_interval_s=RECOVERY_S,
+        poll_interval_s=0.2,
     )
     runner = Stage(Spool(spool), options, slice=index, numslices=count)
     signal.signal(signal.SIGTERM, lambda *_: runner.stop())

@@ -58,7 +58,7 @@ def produce(config: Path) -> None:
 
 
 def run(config: Path, batch_size: int) -> None:
-    options = RunnerOptions('keyed', '', 'in', batch_size=batch_size, recovery_s=0.2)
+    options = RunnerOptions('keyed', '', 'in', batch_size=batch_size, recovery_interval_s=0.2)
     Keyed(Spool.from_config(config), options).run()
 
 

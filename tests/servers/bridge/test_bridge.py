@@ -29,7 +29,7 @@ ROUND = """
 class = runners.bridge:ToBroker
 queue = out
 batch_size = 20
-recovery = 300ms
+recovery_interval = 300ms
 url = {url}
 remote_exchange = {name}
 remote_queue = {name}
@@ -39,7 +39,7 @@ connect_timeout = 2s
 [runner.down]
 class = runners.bridge:FromBroker
 queue =
-recovery = 1s
+recovery_interval = 1s
 url = {url}
 remote_queue = {name}
 remote_exchange = {name}

@@ -52,11 +52,11 @@ retry = 0.2s..0.2s x2
 [runner.work]
 class = work:Work
 queue = far
-recovery = 0.3s
+recovery_interval = 0.3s
 [runner.there]
 class = work:There
 queue = in
-recovery = 0.3s
+recovery_interval = 0.3s
 [master]
 python_path = .
 """

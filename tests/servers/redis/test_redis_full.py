@@ -159,7 +159,7 @@ def test_what_a_runner_failed_at_is_held_until_there_is_memory_and_counted_once_
     full: Full, own_redis: Broker, tmp_path: Path
 ) -> None:
     far = Far(own_redis.url, tmp_path, 'max_attempts = 3', lease=HELD_LEASE)
-    runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_s=0.2))
+    runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_interval_s=0.2))
     filebase = far.queue.enqueue('x')
     full.fill(full.queue())
     thread = threading.Thread(target=runner.run)

@@ -80,14 +80,16 @@ def test_what_holds_from_the_next_start_only_is_told_apart(tmp_path: Path) -> No
 def test_each_key_of_the_installation_that_changes_is_told(tmp_path: Path) -> None:
     values = {
         'durability': 'lazy',
-        'flush': 'two',
+        'directory_sync': 'always',
         'message_class': 'email.message:Message',
-        'on_event': '/bin/true',
+        'alert_command': '/bin/true',
     }
     assert values.keys() == {key for key in SWITCHBOARD_KEYS if key not in ('spool', 'exchange_file')}
     for key, value in values.items():
         assert compared(tmp_path, BASE.replace('= s', f'= s\n{key} = {value}')), key
-    assert str(compared(tmp_path, BASE.replace('= s', '= s\non_event = /bin/true'))) == 'changed on_event'
+    assert (
+        str(compared(tmp_path, BASE.replace('= s', '= s\non_event = /bin/true'))) == 'changed alert_command'
+    )
 
 
 def test_exchanges_that_route_otherwise_have_changed(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
     config = load(
         tmp_path,
         '[master]\nrestart = 2s..30s\nmax_restarts = 5\n'
-        '[runner.a]\nclass = pkg.mod:Outer.Inner\nqueue = in\ninstances = 3\nbatch_size = 10\nrescan = 1s\nrecovery = 2m\n'
+        '[runner.a]\nclass = pkg.mod:Outer.Inner\nqueue = in\ninstances = 3\nbatch_size = 10\npoll_interval = 1s\nrecovery_interval = 2m\n'
         'max_seconds = 1h\nhang_timeout = 2m\nstop_timeout = 1m\nmax_messages = 1000\nmax_age = 1d\nmax_memory = 100M\n'
         'max_restarts = 1\ncommand = sh -c "a \\; b"\nTable =\n  one = 1\n  two = 2\nempty =\n',
     )
@@ -126,7 +126,7 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
             instances=3,
             batch_size=10,
             poll_interval_s=1,
-            recovery_s=120,
+            recovery_interval_s=120,
             max_seconds=3600,
             hang_timeout_s=120,
             stop_timeout_s=60,

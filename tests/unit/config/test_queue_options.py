@@ -29,5 +29,5 @@ def rows(page: str) -> dict[str, tuple[str, str]]:
 def test_each_option_stands_on_both_pages_with_the_same_type_and_default(key: str) -> None:
     ours, theirs = rows('queue-options.md'), rows('configuration.md')
     assert key in ours
-    if key not in ('durability', 'flush'):  # there they are those of the installation
+    if key not in ('durability', 'directory_sync'):  # there they are those of the installation
         assert ours[key] == theirs[key]

@@ -153,7 +153,12 @@ def test_whatever_a_runner_sleeps_for_its_own_times_wake_it(
         spool['in'].enqueue(message)
     poll_interval_s = 0.01 if waits_for == 'poll_interval' else 3600
     runner = make(
-        cls, spool, settings=settings, poll_interval_s=poll_interval_s, recovery_s=3600, hang_timeout_s=9999
+        cls,
+        spool,
+        settings=settings,
+        poll_interval_s=poll_interval_s,
+        recovery_interval_s=3600,
+        hang_timeout_s=9999,
     )
     runner.waits_for = waits_for
     timer = threading.Timer(OLD_AGE_S, runner.stop)

@@ -132,7 +132,12 @@ class TestWakingUp:
             runner.stop()
 
         runner = make_runner(
-            spool, dispose, cls=Sleeper, poll_interval_s=3600.0, recovery_s=3600.0, hang_timeout_s=9999.0
+            spool,
+            dispose,
+            cls=Sleeper,
+            poll_interval_s=3600.0,
+            recovery_interval_s=3600.0,
+            hang_timeout_s=9999.0,
         )
         thread = threading.Thread(target=runner.run)
         thread.start()
@@ -207,7 +212,7 @@ class TestTroubleWithTheDisk:
         failing = FailingQueue(spool.queue('in'))
         failing.wakeup = lambda: waits
         spool.queue = lambda *_slice: failing
-        return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
+        return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_interval_s=60.0)
 
     def test_one_that_cannot_be_read_before_the_sleep_ends_nobody(self, runner: Any, waits: Waits) -> None:
         runner.queue.failing['ready'] = DurabilityError('too many open files', step='list')

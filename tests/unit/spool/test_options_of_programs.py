@@ -15,7 +15,7 @@ from switchboard.options import CHOICES, QueueOptions, RetryPolicy, check_values
 
 WRONG: dict[str, list[Any]] = {
     'durability': ['Full', 'fast', None, True],
-    'flush': ['three', 2],
+    'directory_sync': ['never', 2],
     'overflow': ['drop-head'],
     'serializer': ['xml', 'text', None],
     'ttl_s': ['1h', -1.0, float('nan'), True],

@@ -12,7 +12,7 @@ import pytest
 from switchboard.status import alerts
 from switchboard.status.alerts import LIMIT_S, MINUTE_S, PER_MINUTE, QUIET_S, Alerts, tell
 
-FACTS = {'event': 'bad-grew', 'state': 'problem', 'subject': 'bad', 'reason': 'it "grew"\n', 'number': 3}
+FACTS = {'alert': 'bad-grew', 'state': 'problem', 'subject': 'bad', 'reason': 'it "grew"\n', 'number': 3}
 
 
 class Told:
@@ -26,7 +26,7 @@ class Told:
         self.alerts = Alerts(lambda: self.command, {'spool': Path('/s')}, self._start)
 
     def _note(self, _command: tuple[str, ...], facts: dict[str, object], tie: object) -> None:
-        self.facts.append((facts['event'], facts['subject'], facts['state'], facts.get('number')))
+        self.facts.append((facts['alert'], facts['subject'], facts['state'], facts.get('number')))
 
     def _start(self, work: Callable[[], object]) -> int:
         work()

@@ -136,7 +136,7 @@ class TestOrder:
     def test_two_flushes_can_be_asked_for(self, tmp_path: Path) -> None:
         disk = RecordingDisk(IN_ORDER)
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare('a')], scene.pool, disk, sync=True, flush='two')
+        publish([scene.prepare('a')], scene.pool, disk, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync', 'rename', 'fsync']
 
     def test_two_flushes_are_both_of_the_file_where_one_of_a_directory_leaves_old_names(
@@ -144,12 +144,12 @@ class TestOrder:
     ) -> None:
         disk = RecordingDisk(WITH_FILE)
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare(name) for name in 'ab'], scene.pool, disk, sync=True, flush='two')
+        publish([scene.prepare(name) for name in 'ab'], scene.pool, disk, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync'] * 2 + ['rename'] * 2 + ['fsync'] * 2
 
     def test_a_queue_asks_for_two_flushes_by_its_options(self, tmp_path: Path) -> None:
         disk = RecordingDisk(IN_ORDER)
-        queue = Switchboard('in', tmp_path / 'in', disk=disk, options=QueueOptions(flush='two'))
+        queue = Switchboard('in', tmp_path / 'in', disk=disk, options=QueueOptions(directory_sync='always'))
         disk.calls.clear()
         queue.enqueue('x')
         assert disk.calls == ['fdatasync', 'rename', 'fsync']
