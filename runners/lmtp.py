@@ -148,7 +148,7 @@ class Lmtp(AsyncRunner):
         'max_size': Setting(size_bytes, default=25 << 20),
         'max_recipients': Setting(integer(1), default=1000),
         'max_connections': Setting(integer(1), default=100),
-        'mail_memory': Setting(size_bytes, default=256 << 20),
+        'max_buffer_memory': Setting(size_bytes, default=256 << 20, old='mail_memory'),
         'timeout': Setting(duration_s, default=300.0),
         'socket_mode': Setting(file_mode, default=0o660),
         'hostname': Setting(str, default=''),
@@ -173,7 +173,7 @@ class Lmtp(AsyncRunner):
         self.queues, self.metadata = addresses.queues, addresses.metadata
         self.connections: set[Connection] = set()
         self.stopping = False
-        self.memory = Memory(setting['mail_memory'])
+        self.memory = Memory(setting['max_buffer_memory'])
         self._servers: list[asyncio.Server] = []
         self._paths: dict[str, int] = {}
         self._hostname = setting['hostname'] or socket.gethostname()

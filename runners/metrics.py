@@ -29,8 +29,8 @@ class Metrics(Runner):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         'listen': Setting(str, default='127.0.0.1:9736'),
-        'hosts': Setting(word_list, default=()),
-        'budget': Setting(duration_s, default=10.0),
+        'allowed_hosts': Setting(word_list, default=(), old='hosts'),
+        'count_timeout': Setting(duration_s, default=10.0, old='budget'),
     }
 
     exporter: Exporter | None = None
@@ -46,9 +46,11 @@ class Metrics(Runner):
                 raise
             reason = install_advice('a runner of class `metrics`', 'prometheus-client', 'metrics')
             raise ConfigError(reason, key='class') from error
-        self.exporter = exporter_of(self.spool, self.setting['budget'])
+        self.exporter = exporter_of(self.spool, self.setting['count_timeout'])
         try:
-            self.listener = Listener(self.exporter.render, self.setting['listen'], self.setting['hosts'])
+            self.listener = Listener(
+                self.exporter.render, self.setting['listen'], self.setting['allowed_hosts']
+            )
         except OSError as error:
             raise ConfigError(f'{self.setting["listen"]}: {error.strerror or error}', key='listen') from error
         self.exporter.start()

@@ -12,7 +12,7 @@ with this runner gets them back when there is hope again; what still fails then 
     wait = 15m..6h x4
     max_retries = 3
 
-``wait`` is the time before each try, growing as written; ``only`` names the error classes or causes (``attempts``, ``recoveries``,
+``wait`` is the time before each try, growing as written; ``retry_on`` names the error classes or causes (``attempts``, ``recoveries``,
 ``rejected``, ``expired``, ``overflow``) that there is hope for, and what failed otherwise goes to bad at once; ``to`` names a
 queue where the messages go instead of their own.
 
@@ -41,7 +41,7 @@ class Retry(Runner):
     settings = {  # noqa: RUF012  a mapping that nobody changes, as the base class says
         'wait': Setting(retry_policy, retry_policy('15m..6h x4')),
         'max_retries': Setting(integer(1), 3),
-        'only': Setting(word_list, ()),
+        'retry_on': Setting(word_list, (), old='only'),
         'to': Setting(),
     }
 
@@ -113,11 +113,11 @@ class Retry(Runner):
         return plan
 
     def _ask_for_hope(self, history: Sequence[Record], arrival: Record) -> None:
-        only = self.setting['only']
+        retry_on = self.setting['retry_on']
         failure: Record = next((one for one in reversed(history) if 'error' in one), {})
-        if only and failure.get('error') not in only and arrival.get('cause') not in only:
+        if retry_on and failure.get('error') not in retry_on and arrival.get('cause') not in retry_on:
             why = failure.get('error') or arrival.get('cause') or 'an unknown cause'
-            raise PermanentFailure(f'{why} is none of {", ".join(only)}, for which there is hope')
+            raise PermanentFailure(f'{why} is none of {", ".join(retry_on)}, for which there is hope')
 
     def _times(self, history: Sequence[Record]) -> int:
         """The number of times that this runner has sent it back since somebody else did."""

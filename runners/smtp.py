@@ -164,7 +164,7 @@ class Smtp(Runner):
         'sender': Setting(),
         'connect_timeout': Setting(duration_s, default=30.0),
         'timeout': Setting(duration_s, default=300.0),
-        'idle': Setting(duration_s, default=30.0),
+        'idle_timeout': Setting(duration_s, default=30.0, old='idle'),
         'mails_per_connection': Setting(optional(integer(1)), default=100),
         'recipients_per_mail': Setting(integer(1), default=50),
     }
@@ -208,7 +208,7 @@ class Smtp(Runner):
 
     def periodic(self) -> None:
         """Do not keep a server waiting that nobody has mails for."""
-        if self._smtp is not None and time.monotonic() - self._used_at_s >= self.setting['idle']:
+        if self._smtp is not None and time.monotonic() - self._used_at_s >= self.setting['idle_timeout']:
             self._close()
 
     def cleanup(self) -> None:

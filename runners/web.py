@@ -7,7 +7,7 @@
     queue =
     listen = /run/switchboard/desk.sock
     environment = production
-    colour = red
+    environment_colour = red
 
 It has the master's rights.  A desk that can only look is a process of another user: ``switchboard web --read-only``.
 """
@@ -33,13 +33,13 @@ class Web(AsyncRunner):
     settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
         'listen': Setting(str, '127.0.0.1:8025'),
-        'hosts': Setting(word_list, ()),
+        'allowed_hosts': Setting(word_list, (), old='hosts'),
         'read_only': Setting(boolean, False),
-        'edit': Setting(boolean, False),
+        'allow_edit': Setting(boolean, False, old='edit'),
         'users_file': Setting(str, ''),
         'user_header': Setting(str, ''),
         'environment': Setting(str, ''),
-        'colour': Setting(str, 'grey'),
+        'environment_colour': Setting(str, 'grey', old='colour'),
         'redact': Setting(word_list, ()),
         'socket_mode': Setting(file_mode, 0o660),
     }

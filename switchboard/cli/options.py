@@ -45,6 +45,25 @@ class Duration(click.ParamType[float]):
 
 DURATION = Duration()
 
+
+class Renamed(click.Option):
+    """An option that had other names before: these are understood, and shown nowhere.
+
+    :param old: the names of before.
+    """
+
+    def __init__(self, *args: Any, old: Sequence[str], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.old = old
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Teach the parser all names."""
+        shown = self.opts
+        self.opts = [*shown, *self.old]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+
 timeout_option = click.option(
     '--timeout',
     'timeout_s',
@@ -144,8 +163,9 @@ _OPTIONS = (
     ),
     click.option('--larger', metavar='SIZE', help='Only those with a larger body: 100K, 2M.'),
     click.option('--smaller', metavar='SIZE', help='Only those with a smaller body.'),
-    click.option('--origin', metavar='QUEUE', help='Only those that came from QUEUE.'),
-    click.option('--from', 'origin_too', hidden=True),
+    click.option(
+        '--origin', cls=Renamed, old=('--from',), metavar='QUEUE', help='Only those that came from QUEUE.'
+    ),
     click.option('--kind', metavar='KIND', help='Only those of this kind: mail, json, ...'),
     click.option(
         '-m',
@@ -160,7 +180,7 @@ _OPTIONS = (
 
 # The options that are words of the language by themselves, and those that are made into some.
 _WORDS = ('state', 'error', 'match', 'older', 'younger', 'kind', 'metadata')
-_NAMES = ('where', 'without', 'larger', 'smaller', 'origin', 'origin_too', *_WORDS)
+_NAMES = ('where', 'without', 'larger', 'smaller', 'origin', *_WORDS)
 
 
 def _criteria(
@@ -169,13 +189,12 @@ def _criteria(
     larger: str | None,
     smaller: str | None,
     origin: str | None,
-    origin_too: str | None,
     **words: Any,
 ) -> Criteria:
     from switchboard.operating.selection import Criteria
 
     try:
-        criteria = Criteria.of(origin=origin or origin_too, **words)
+        criteria = Criteria.of(origin=origin, **words)
         for comparison, text in (('>', larger), ('<', smaller)):
             if text is not None:
                 criteria &= Criteria.of(size=comparison + text)

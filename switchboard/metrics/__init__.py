@@ -1,6 +1,6 @@
 """Metrics for Prometheus: what the scoreboard and a count of the queues say, in its text format.
 
-In reading order: families (every metric: name, type, labels, what it says), counting (the queues, with a budget), collector (from
+In reading order: families (every metric: name, type, labels, what it says), counting (the queues, within a time), collector (from
 both to samples, and to text), exporter (both together, in the background), listener (an HTTP server for it), textfile (a file for the node exporter). Alert rules
 and the dashboard lie in ``etc/``; shipped writes them where they are wanted.
 

@@ -1,4 +1,4 @@
-"""The queues, counted with a budget.
+"""The queues, counted within a time.
 
 Each queue has its share of the time that is left; a queue that is not counted
 by then is marked so.  Of the bad queue, files are opened to know the errors, and of those not more than `MAX_OPENED`.
@@ -23,8 +23,8 @@ from switchboard.store.layout import BAD
 log = logging.getLogger('switchboard.web')
 
 # How long one count of everything may take.
-BUDGET_S = 10.0
-# The share of the budget for reading the errors of the bad queue.
+COUNT_TIMEOUT_S = 10.0
+# The share of that time for reading the errors of the bad queue.
 ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
 
@@ -46,7 +46,7 @@ class Count:
 
 def count_all(
     view: SpoolView,
-    budget_s: float = BUDGET_S,
+    count_timeout_s: float = COUNT_TIMEOUT_S,
     *,
     counts: CountCache | None = None,
     summaries: FailureSummaryCache | None = None,
@@ -60,7 +60,7 @@ def count_all(
     queues: dict[str, QueueCounts] = {}
     failures = 0
     names = [name for name in view.queue_names() if not view.is_remote(name)]
-    ends_ns = began_ns + int(budget_s * (1 - ERRORS_SHARE) * NS)
+    ends_ns = began_ns + int(count_timeout_s * (1 - ERRORS_SHARE) * NS)
     for place, name in enumerate(names):
         if is_stopping():
             break
@@ -71,7 +71,7 @@ def count_all(
         except OSError as error:
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
-    until_ns = began_ns + int(budget_s * NS)
+    until_ns = began_ns + int(count_timeout_s * NS)
     errors = errors_of(
         view, summaries or FailureSummaryCache(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.metrics.collector import render
-from switchboard.metrics.counting import BUDGET_S, Count, count_all, log
+from switchboard.metrics.counting import COUNT_TIMEOUT_S, Count, count_all, log
 from switchboard.operating.grouping import FailureSummaryCache
 from switchboard.operating.queue_counts import CountCache, CountingThread
 from switchboard.operating.queue_info import MAX_OPENED
@@ -26,13 +26,13 @@ class Exporter:
     """See the module.
 
     :param view: asked at each count, because the configuration may be another by then.
-    :param budget_s: how long one count may take.
+    :param count_timeout_s: how long one count may take.
     """
 
-    def __init__(self, view: Callable[[], SpoolView], budget_s: float = BUDGET_S) -> None:
+    def __init__(self, view: Callable[[], SpoolView], count_timeout_s: float = COUNT_TIMEOUT_S) -> None:
         self._ask_view = view
         self._view = view()
-        self._budget_s = budget_s
+        self._count_timeout_s = count_timeout_s
         thread = CountingThread(self.count, 'counting', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
@@ -50,7 +50,7 @@ class Exporter:
             self._view = self._ask_view()
             self.last = count_all(
                 self._view,
-                self._budget_s,
+                self._count_timeout_s,
                 counts=self._counts,
                 summaries=self._summaries,
                 is_stopping=self._is_stopping,
@@ -68,6 +68,6 @@ class Exporter:
         return render(view.directory, self.last, view.config, tally=self, accept=accept)
 
 
-def exporter_of(spool: Any, budget_s: float = BUDGET_S) -> Exporter:
+def exporter_of(spool: Any, count_timeout_s: float = COUNT_TIMEOUT_S) -> Exporter:
     """:return: an exporter of an open spool, by the configuration that is in force there."""
-    return Exporter(lambda: SpoolView(Path(spool.directory), getattr(spool, 'config', None)), budget_s)
+    return Exporter(lambda: SpoolView(Path(spool.directory), getattr(spool, 'config', None)), count_timeout_s)

@@ -57,20 +57,20 @@ class Listener:
     """See the module.
 
     :param address: ``host:port``; port 0 is any that is free.
-    :param hosts: the values that ``Host`` may have, besides the names of a loopback address.
+    :param allowed_hosts: the values that ``Host`` may have, besides the names of a loopback address.
     :raises ConfigError: the address is none, or no loopback address and there are no names.
     :raises OSError: it cannot be listened on.
     """
 
-    def __init__(self, render: Render, address: str = LISTEN, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, render: Render, address: str = LISTEN, allowed_hosts: Sequence[str] = ()) -> None:
         try:
             host, port = read_address(address)
         except ValueError as error:
             raise ConfigError(f'{address}: {error}', key='listen') from error
-        if not is_loopback(host) and not hosts:
+        if not is_loopback(host) and not allowed_hosts:
             raise ConfigError(
                 f'{address} can be reached from elsewhere: say by which names it is asked for, each with its port',
-                key='hosts',
+                key='allowed_hosts',
             )
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         handler = type('Handler', (_Handler,), {'render': staticmethod(render)})
@@ -79,7 +79,7 @@ class Listener:
         self.port: int = self._server.server_address[1]
         names = LOOPBACK_NAMES if is_loopback(host) else ()
         self._server.hosts = frozenset(
-            [*(f'{name}:{self.port}' for name in names), *(each.lower() for each in hosts)]
+            [*(f'{name}:{self.port}' for name in names), *(each.lower() for each in allowed_hosts)]
         )
         self._server.socket.setblocking(False)  # who has called and hung up is not waited for
         self._thread: threading.Thread | None = None
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1:
             self._say(400, b'one Host is needed\n')
         elif hosts[0].strip().lower() not in self.server.hosts:
-            self._say(421, b'this exporter does not go by that name: see `--host`\n')
+            self._say(421, b'this exporter does not go by that name: see `--allowed-host`\n')
         elif self.command not in ('GET', 'HEAD'):
             self._say(405, b'there is no such method here\n')
         elif self.path.partition('?')[0] != PATH:

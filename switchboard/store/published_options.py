@@ -94,7 +94,7 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
     path = f'{spool}/{RUN}/{OPTIONS_COPY}'
     lines = content.decode('utf-8', 'replace').split('\n')
     if lines[0] != MAGIC or lines[-2:] != [f'end {len(lines) - 3}', '']:
-        raise ConfigError('is damaged; `switchboard check --write` writes it anew', file=path)
+        raise ConfigError('is damaged; `switchboard check --write-drop-config` writes it anew', file=path)
     for number, line in enumerate(lines[1:-2], 2):
         name, *fields = line.split(' ')
         if name == queue:

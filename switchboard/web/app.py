@@ -142,7 +142,7 @@ def make_app(desk: Desk) -> ASGIApp:
             Exception: routes.on_error,
         },
     )
-    return Guard(inner, desk.settings.allowed_hosts(), desk.identity)
+    return Guard(inner, desk.settings.answered_hosts(), desk.identity)
 
 
 class Routes:
@@ -178,7 +178,7 @@ class Routes:
         """:return: the routes that change something.  A desk that only looks has not even loaded what they do."""
         from switchboard.web import acts, edit
 
-        entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.edit
+        entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.allow_edit
         act_routes: list[tuple[str, Handler]] = [
             ('/confirm', self._write(acts.confirm, 'acts/confirm', needs_operator=False)),
             ('/act', self._write(acts.act, 'acts/result')),
@@ -239,9 +239,9 @@ class Routes:
             path=request.url.path,
             query=request.url.query,
             environment=settings.environment,
-            colour=settings.colour,
+            colour=settings.environment_colour,
             read_only=settings.read_only,
-            can_edit=settings.edit,
+            can_edit=settings.allow_edit,
             user=user.name,
             token='' if settings.read_only else self.desk.identity.token(user),
             version=self._version,

@@ -86,7 +86,9 @@ class Guard:
         header = partial(_header, Headers(scope=scope))
         host = header('host')
         if host is None or host.lower() not in self._hosts:
-            raise Refused(421, f'this desk does not go by the name {(host or "")[:MAX_NAME]!r}: see `--host`')
+            raise Refused(
+                421, f'this desk does not go by the name {(host or "")[:MAX_NAME]!r}: see `--allowed-host`'
+            )
         if len(scope.get('query_string', b'')) > MAX_QUERY_BYTES:
             raise Refused(414, 'the address is too long')
         try:

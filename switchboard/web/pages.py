@@ -331,7 +331,7 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
         ],
         'desk': {
             'listen': desk.settings.listen,
-            'hosts': sorted(desk.settings.allowed_hosts()),
+            'hosts': sorted(desk.settings.answered_hosts()),
             'read_only': desk.settings.read_only,
             'users_are_known_by': 'password'
             if desk.settings.users

@@ -163,8 +163,8 @@ def _tcp(host: str, port: int) -> socket.socket:
 def browser_address(desk: Desk) -> str:
     """:return: the address to open in a browser, or the way there."""
     settings = desk.settings
-    if settings.hosts:
-        return f'{settings.listen}, for browsers that call it {" or ".join(settings.hosts)}'
+    if settings.allowed_hosts:
+        return f'{settings.listen}, for browsers that call it {" or ".join(settings.allowed_hosts)}'
     if not settings.is_unix:
         return f'http://{settings.listen}/'
     return f'{settings.listen} (ssh -L 8025:{settings.listen} {socket.gethostname()}, then http://localhost:8025/)'

@@ -29,22 +29,22 @@ class DeskSettings(NamedTuple):
     """The settings of one desk.
 
     :param listen: ``host:port``, or the path of a Unix socket.
-    :param hosts: the names by which browsers may call it, as in ``Host``; without any, the loopback names with its port.
+    :param allowed_hosts: the names by which browsers may call it, as in ``Host``; without any, the loopback names with its port.
     :param read_only: there is no route that writes.
-    :param edit: messages can be changed.
+    :param allow_edit: messages can be changed.
     :param users: password by user name; empty for none.
     :param user_header: the header in which a proxy names the user; empty for none.
-    :param environment: a word in every title; ``colour`` is one of `COLOURS`.
+    :param environment: a word in every title; ``environment_colour`` is one of `COLOURS`.
     """
 
     listen: str = '127.0.0.1:8025'
-    hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     read_only: bool = False
-    edit: bool = False
+    allow_edit: bool = False
     users: Mapping[str, str] = {}
     user_header: str = ''
     environment: str = ''
-    colour: str = 'grey'
+    environment_colour: str = 'grey'
     redact: tuple[str, ...] = REDACTED
     socket_mode: int = 0o660
 
@@ -83,10 +83,10 @@ class DeskSettings(NamedTuple):
         host, _, port = self.listen.rpartition(':')
         return host.strip('[]'), int(port)
 
-    def allowed_hosts(self) -> frozenset[str]:
+    def answered_hosts(self) -> frozenset[str]:
         """:return: every ``Host`` that is answered."""
-        if self.hosts:
-            return frozenset(host.lower() for host in self.hosts)
+        if self.allowed_hosts:
+            return frozenset(host.lower() for host in self.allowed_hosts)
         # By ssh -L the browser's side has any port, so a Unix socket takes each that is written out; the usual one without a word.
         names = ('localhost', '127.0.0.1', '[::1]')
         port = '8025' if self.is_unix else str(self.address[1])
@@ -101,15 +101,15 @@ class DeskSettings(NamedTuple):
         def wrong(key: str, text: str) -> ConfigError:
             return ConfigError(text, key=key)
 
-        for host in self.hosts:
+        for host in self.allowed_hosts:
             if not _HOST.fullmatch(host.lower()):
-                raise wrong('hosts', f'{host!r} is no host:port; a star is not understood')
+                raise wrong('allowed_hosts', f'{host!r} is no host:port; a star is not understood')
         if self.user_header and not _HEADER.fullmatch(self.user_header):
             raise wrong('user_header', f'{self.user_header!r} is no name of a header')
-        if self.edit and self.read_only:
-            raise wrong('edit', 'is not for a desk that is read-only')
-        if self.colour not in COLOURS:
-            raise wrong('colour', f'must be one of {", ".join(COLOURS)}')
+        if self.allow_edit and self.read_only:
+            raise wrong('allow_edit', 'is not for a desk that is read-only')
+        if self.environment_colour not in COLOURS:
+            raise wrong('environment_colour', f'must be one of {", ".join(COLOURS)}')
         if self.is_unix:
             if self.socket_mode & 0o007:
                 raise wrong('socket_mode', 'lets everybody on this machine in; 0660 is for a group')
@@ -129,8 +129,8 @@ class DeskSettings(NamedTuple):
             raise wrong(
                 'users_file', f'{reach}: name a file of users, or listen at 127.0.0.1 or a Unix socket'
             )
-        if not self.hosts:
-            raise wrong('hosts', f'{reach}: name each host that browsers may call it')
+        if not self.allowed_hosts:
+            raise wrong('allowed_hosts', f'{reach}: name each host that browsers may call it')
         if self.user_header:
             raise wrong(
                 'user_header',

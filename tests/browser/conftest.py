@@ -75,7 +75,7 @@ class Browser:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A desk with nothing in its queues."""
-    made = Site(tmp_path, '--environment', 'proving', '--colour', 'violet', '--edit')
+    made = Site(tmp_path, '--environment', 'proving', '--environment-colour', 'violet', '--allow-edit')
     try:
         yield made
     finally:

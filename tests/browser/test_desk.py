@@ -520,7 +520,7 @@ def test_two_installations_are_told_apart_and_no_act_crosses_them(
     tab = context.new_page()
     home = tmp_path / 'other'
     home.mkdir()
-    other = Site(home, '--environment', 'staging', '--colour', 'green', '--edit')
+    other = Site(home, '--environment', 'staging', '--environment-colour', 'green', '--allow-edit')
     try:
         for one in (site, other):
             for number in range(4):

@@ -106,7 +106,7 @@ def test_all_that_match_over_several_pages_and_nothing_that_came_since(site: Sit
     # More than were agreed to: nothing is done.
     assert '3,018 entries fit now, and 3,017 were counted' in tab.inner_text('main')
     assert len(site.spool['bad'].get_files('.psv')) == 3020
-    succeed('-C', site.config, 'rm', f'bad/{late}', '--now', '--yes')
+    succeed('-C', site.config, 'rm', f'bad/{late}', '--no-trash', '--yes')
     left, done = 3017, 0
     while left:
         tab.goto(f'{site.url}/entries?{urllib.parse.urlencode({"q": found["q"][0]})}')
@@ -131,7 +131,7 @@ def test_a_tick_that_is_stale_is_gone_and_the_others_are_done(site: Site, tab: A
     tab.click('button[value=hold]')
     tab.go_back()
     tab.click('button[value=retry]')
-    succeed('-C', site.config, 'rm', f'bad/{names[2]}', '--now', '--yes')
+    succeed('-C', site.config, 'rm', f'bad/{names[2]}', '--no-trash', '--yes')
     tab.click('.confirm form button')
     assert '4 done, 1 gone' in tab.inner_text('h1')
     assert len(site.spool['orders'].files) == 4

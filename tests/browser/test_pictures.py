@@ -112,7 +112,7 @@ def busy(tmp_path: Path) -> Iterator[Site]:
     try:
         eventually(lambda: len(spool['bad'].get_files('.psv')) == 24, 'failed')
         spool.pause('digests', 'the printer is out of paper', 'ann')
-        made = Site(home, '--environment', 'production', '--colour', 'red', '--edit')
+        made = Site(home, '--environment', 'production', '--environment-colour', 'red', '--allow-edit')
         try:
             yield made
         finally:

@@ -17,7 +17,7 @@ import click
 from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
 from switchboard.cli.exits import Exit
-from switchboard.cli.options import pairs_callback
+from switchboard.cli.options import Renamed, pairs_callback
 from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import is_queue_name
@@ -313,11 +313,15 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
     '--imports', is_flag=True, help="Also import every runner's class, and read the keys that it declares."
 )
 @click.option(
-    '--write', is_flag=True, help='If there is no error, write the copy that `switchboard-drop` reads.'
+    '--write-drop-config',
+    cls=Renamed,
+    old=('--write',),
+    is_flag=True,
+    help='If there is no error, write the copy that `switchboard-drop` reads.',
 )
 @click.option('--strict', is_flag=True, help='Warnings count as errors.')
 @json_option
-def check(installation: Installation, imports: bool, write: bool, strict: bool) -> Exit:
+def check(installation: Installation, imports: bool, write_drop_config: bool, strict: bool) -> Exit:
     """Show every mistake of the configuration: file, line, section, key.
 
     Exit status 78 if there is an error; warnings are for what works and is hardly meant.
@@ -333,7 +337,7 @@ def check(installation: Installation, imports: bool, write: bool, strict: bool) 
             write_line(f'{word}: {as_called(escape_terminal(line))}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
-    if write and config is not None and not errors:
+    if write_drop_config and config is not None and not errors:
         from switchboard.spool.current import publish_queue_options
 
         publish_queue_options(config)

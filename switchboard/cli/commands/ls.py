@@ -15,7 +15,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column, text_of
-from switchboard.cli.options import decorated, selection_options
+from switchboard.cli.options import Renamed, decorated, selection_options
 from switchboard.cli.output import (
     is_json,
     line_width,
@@ -223,15 +223,20 @@ _list_options = partial(decorated, options=_LIST_OPTIONS)
 @verb()
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
 @click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='The same as QUEUE.')
-@click.option('--all-queues', 'everywhere', is_flag=True, help='The entries of all queues.')
-@click.option('-a', '--all', 'everywhere_too', is_flag=True, hidden=True)
+@click.option(
+    '--all-queues',
+    'everywhere',
+    cls=Renamed,
+    old=('-a', '--all'),
+    is_flag=True,
+    help='The entries of all queues.',
+)
 @_list_options
 def ls(
     installation: Installation,
     names: tuple[str, ...],
     queues: tuple[str, ...],
     everywhere: bool,
-    everywhere_too: bool,
     criteria: Criteria,
     **keys: Any,
 ) -> None:
@@ -245,7 +250,7 @@ def ls(
     switchboard ls in --columns entry,age,subject,sender
     switchboard ls --names --error SpamError | switchboard rm - --yes
     """
-    default = () if everywhere or everywhere_too else names + queues or (BAD,)
+    default = () if everywhere else names + queues or (BAD,)
     _list(installation.view.searched(criteria, default), criteria, **keys)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from switchboard.cli.context import Installation, verb
-from switchboard.cli.options import DURATION
+from switchboard.cli.options import DURATION, Renamed
 from switchboard.cli.output import print_note, write_bytes
 from switchboard.errors import SwitchboardError
 from switchboard.installing import install_advice
@@ -29,14 +29,19 @@ from switchboard.operating.spool_view import SpoolView
     help='Serve /metrics; without an address, on 127.0.0.1:9736.',
 )
 @click.option(
-    '--host',
-    'hosts',
+    '--allowed-host',
+    'allowed_hosts',
+    cls=Renamed,
+    old=('--host',),
     multiple=True,
     metavar='NAME:PORT',
     help='By which name it is asked for, besides those of a loopback address.',
 )
 @click.option(
-    '--budget',
+    '--count-timeout',
+    'count_timeout_s',
+    cls=Renamed,
+    old=('--budget',),
     type=DURATION,
     default='10s',
     show_default=True,
@@ -46,13 +51,13 @@ def metrics(
     installation: Installation,
     textfile: Path | None,
     listen: str | None,
-    hosts: tuple[str, ...],
-    budget: float,
+    allowed_hosts: tuple[str, ...],
+    count_timeout_s: float,
 ) -> None:
     """Write numbers for Prometheus: queues, runners, the master, the disk.
 
     Once to standard output, or to a file for the node exporter (--textfile), or as a server until it is stopped (--listen). The
-    queues are counted in the time that --budget says; of one that has more than that, the numbers are lower bounds, and say so.
+    queues are counted in the time that --count-timeout says; of one that has more than that, the numbers are lower bounds, and say so.
     """
     try:
         from switchboard.metrics.collector import render
@@ -70,15 +75,15 @@ def metrics(
         raise click.UsageError('give --listen or --textfile')
     directory, config = installation.existing_directory(), installation.config_or_none
     if listen is None:
-        count = count_all(SpoolView(directory, config), budget)
+        count = count_all(SpoolView(directory, config), count_timeout_s)
         text, _ = render(directory, count, config)
         if textfile is None:
             write_bytes(text)
         else:
             write(textfile, text)
         return
-    exporter = Exporter(lambda: _view(installation), budget)
-    server = Listener(exporter.render, listen, hosts)
+    exporter = Exporter(lambda: _view(installation), count_timeout_s)
+    server = Listener(exporter.render, listen, allowed_hosts)
     exporter.start()
     print_note(f'metrics are at http://{listen.rpartition(":")[0]}:{server.port}/metrics')
     try:

@@ -13,7 +13,7 @@ import click
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, yes_option
+from switchboard.cli.options import DURATION, ENTRIES, Renamed, confirm, counted, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
     Progress,
@@ -129,9 +129,15 @@ def row(
 
 @verb()
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
-@click.option('--fast', is_flag=True, help='Leave out the bytes: they cost one system call an entry.')
+@click.option(
+    '--no-bytes',
+    cls=Renamed,
+    old=('--fast',),
+    is_flag=True,
+    help='Leave out the bytes: they cost one system call an entry.',
+)
 @json_option
-def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> int:
+def queues(installation: Installation, names: tuple[str, ...], no_bytes: bool) -> int:
     """Show how much is in every queue.
 
     \b
@@ -143,7 +149,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
     BAD      entries of the bad queue that came from here
     FLAGS    what `switchboard pause` and `drain` have said
     """
-    counts = count_all(installation, names, sizes=not fast)
+    counts = count_all(installation, names, sizes=not no_bytes)
     # A broker that is away is no part of this machine.
     is_partial = any(one.waiting == UNKNOWN and not one.trouble for one in counts)
     origins = origins_in_bad(counts)
@@ -157,9 +163,9 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool) -> in
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
         return status
     shown = [one for one in counts if one.queue != BAD or BAD in names]
-    columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
+    columns = [column for column in COLUMNS if not (no_bytes and column.title == 'BYTES')]
     rows = [row(one, origins, now_s, flagged[one.queue]) for one in shown]
-    if fast:
+    if no_bytes:
         rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
     if not shown:

@@ -21,6 +21,7 @@ from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import (
     DURATION,
     ENTRIES,
+    Renamed,
     confirm,
     counted,
     decorated,
@@ -349,10 +350,16 @@ def mv(request: Request, to: str | None) -> Exit:
 
 
 @entries_verb(
-    click.option('--now', 'at_once', is_flag=True, help='Not into the trash: there is no way back.'),
+    click.option(
+        '--no-trash',
+        cls=Renamed,
+        old=('--now',),
+        is_flag=True,
+        help='Not into the trash: there is no way back.',
+    ),
     searched=BAD,
 )
-def rm(request: Request, at_once: bool) -> Exit:
+def rm(request: Request, no_trash: bool) -> Exit:
     """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
 
     They stay there for a week, or for the `ttl` of a section [queue.trash].  Entries of the trash are removed for good.
@@ -360,10 +367,10 @@ def rm(request: Request, at_once: bool) -> Exit:
     \b
     switchboard rm 1795317402.6748
     switchboard rm --error SpamError --older 30d --yes
-    switchboard rm --all --queue test --now
+    switchboard rm --all --queue test --no-trash
     """
-    ask = 'remove {} for good' if at_once or list(request.queues) == [TRASH] else 'remove {}'
-    return request.act(Remove(at_once or list(request.queues) == [TRASH]), [BAD], ask=ask, always=True)
+    ask = 'remove {} for good' if no_trash or list(request.queues) == [TRASH] else 'remove {}'
+    return request.act(Remove(no_trash or list(request.queues) == [TRASH]), [BAD], ask=ask, always=True)
 
 
 @entries_verb(

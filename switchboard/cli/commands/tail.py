@@ -12,6 +12,7 @@ import click
 
 from switchboard.cli.commands.ls import choose, error_text
 from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.options import Renamed
 from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
@@ -81,13 +82,14 @@ class Arrivals:
     '-n',
     '--limit',
     'lines',
+    cls=Renamed,
+    old=('--lines',),
     default=5,
     show_default=True,
     type=click.IntRange(min=0),
     metavar='N',
     help='How many that are there already.',
 )
-@click.option('--lines', 'lines_too', type=click.IntRange(min=0), hidden=True)
 @click.option('--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many arrivals.')
 @json_option
 def tail(
@@ -95,14 +97,12 @@ def tail(
     names: tuple[str, ...],
     queues: tuple[str, ...],
     lines: int,
-    lines_too: int | None,
     count: int | None,
 ) -> None:
     """Follow entries as they arrive in queues; without a name, in the bad queue.  Ctrl-C ends it.
 
     An entry that a retry or a recovery makes ready again arrives again.
     """
-    lines = lines if lines_too is None else lines_too
     places = installation.view.queue_folders(names + queues or (BAD,))
     # Before the first listing, so that nothing falls between the two.
     arrivals = Arrivals(installation.directory, places)

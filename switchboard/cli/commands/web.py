@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, verb
+from switchboard.cli.options import Renamed
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.installing import install_advice
@@ -43,14 +44,18 @@ def _by_its_option() -> Iterator[None]:
     help='Where; a path is a Unix socket.',
 )
 @click.option(
-    '--host',
-    'hosts',
+    '--allowed-host',
+    'allowed_hosts',
+    cls=Renamed,
+    old=('--host',),
     multiple=True,
     metavar='NAME[:PORT]',
     help='What browsers call it; default: the loopback names.',
 )
 @click.option('--read-only', is_flag=True, help='Look only: nothing that writes is there.')
-@click.option('--edit', is_flag=True, help='Let messages be changed, too.')
+@click.option(
+    '--allow-edit', cls=Renamed, old=('--edit',), is_flag=True, help='Let messages be changed, too.'
+)
 @click.option(
     '--users-file',
     type=click.Path(path_type=Path, dir_okay=False),
@@ -63,7 +68,12 @@ def _by_its_option() -> Iterator[None]:
     '--environment', default='', metavar='WORD', help='A word for every title: production, test ...'
 )
 @click.option(
-    '--colour', default='grey', metavar='COLOUR', help='Of its badge: grey, green, amber, red, violet, blue.'
+    '--environment-colour',
+    cls=Renamed,
+    old=('--colour',),
+    default='grey',
+    metavar='COLOUR',
+    help='Of its badge: grey, green, amber, red, violet, blue.',
 )
 @click.option(
     '--redact', multiple=True, metavar='PATTERN', help='Also hide the values of metadata keys like this.'
@@ -72,11 +82,11 @@ def web(installation: Installation, **options: Any) -> None:
     """Show the operators' desk, a web page, until Ctrl-C.
 
     It needs no master, and listens where only this machine can reach it.  For others: a Unix socket and `ssh -L`, a proxy with
-    single sign-on, or --users-file with --host.  A socket that systemd hands over is used instead of --listen.
+    single sign-on, or --users-file with --allowed-host.  A socket that systemd hands over is used instead of --listen.
 
     \b
     switchboard web
-    switchboard web --read-only --environment production --colour red
+    switchboard web --read-only --environment production --environment-colour red
     switchboard web --listen /run/switchboard/desk.sock
     """
     try:

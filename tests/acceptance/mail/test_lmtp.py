@@ -331,7 +331,7 @@ def test_the_greeting_is_asked_for_by_its_name(tmp_path: Path) -> None:
 
 
 def test_mails_that_arrive_share_one_memory(tmp_path: Path) -> None:
-    config = configure(tmp_path, runner='mail_memory = 20K')
+    config = configure(tmp_path, runner='max_buffer_memory = 20K')
     with listening(config) as runner:
         opening = (b'LHLO here', b'MAIL FROM:<a@x>', b'RCPT TO:<lists@x>', b'DATA')
         # A small one goes, one that is too much for what is left does not, and afterwards all is given back.

@@ -371,7 +371,7 @@ class TestTrash:
 
     def test_at_once_means_for_good(self, spool: Spool) -> None:
         filebase = fail(spool, 'in', 'x')
-        succeed('-s', spool.directory, 'rm', filebase, '--yes', '--now')
+        succeed('-s', spool.directory, 'rm', filebase, '--yes', '--no-trash')
         assert succeed('-s', spool.directory, 'trash', '--count').lines == ['0']
         assert switchboard('-s', spool.directory, 'restore', filebase).status == Exit.NO_INPUT
 

@@ -227,10 +227,10 @@ def test_check_writes_the_doors_copy_of_a_good_configuration_only(config: Path, 
     succeed('-C', config, 'init')
     copy.unlink()
     config.write_text(CONFIG + 'nonsense\n')
-    assert switchboard('-C', config, 'check', '--write').status == Exit.CONFIG
+    assert switchboard('-C', config, 'check', '--write-drop-config').status == Exit.CONFIG
     assert not copy.exists()
     config.write_text(CONFIG)
-    succeed('-C', config, 'check', '--write')
+    succeed('-C', config, 'check', '--write-drop-config')
     assert 'out' in copy.read_text()
 
 

@@ -148,7 +148,7 @@ def test_a_queue_that_the_disk_does_not_give_is_no_empty_one(tmp_path: Path) -> 
     succeed('-C', config, 'init')
     (tmp_path / 'spool' / 'in').rmdir()
     (tmp_path / 'spool' / 'in').symlink_to('in')  # a circle
-    for words in (('queues',), ('queues', '--fast'), ('shape',), ('shape', '--by', 'error')):
+    for words in (('queues',), ('queues', '--no-bytes'), ('shape',), ('shape', '--by', 'error')):
         found = switchboard('-C', config, *words)
         assert found.status == Exit.PARTIAL, words
         assert 'in: Too many levels of symbolic links' in found.err, words

@@ -124,7 +124,7 @@ def test_what_came_into_a_bad_queue_that_the_disk_does_not_give_is_not_known(spo
     bad = Path(spool.directory, 'bad')
     bad.rename(bad.parent.with_name('away'))
     bad.symlink_to('bad')
-    for words in (('queues',), ('queues', 'in'), ('queues', '--fast')):
+    for words in (('queues',), ('queues', 'in'), ('queues', '--no-bytes')):
         ran = switchboard('-s', spool.directory, *words)
         assert ran.lines[1].split()[-2] == '?', words
         assert 'bad: Too many levels' in ran.err

@@ -99,7 +99,7 @@ class Doors:
     def desk(self, key: str, value: object) -> str:
         directory = self._directory / f'desk of {key}'
         directory.mkdir()
-        with browser(directory, edit=True) as here:
+        with browser(directory, allow_edit=True) as here:
             where = f'/entries/in/{here.spool["in"].enqueue("x").replace("+", "%2B")}'
             answer = here.post(f'{where}/review', {'metadata': json.dumps({key: value}), 'body': 'x'})
             return '' if answer.status_code == 200 else str(answer.text)

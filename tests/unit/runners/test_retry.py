@@ -135,15 +135,15 @@ def test_an_operator_who_sends_it_back_starts_the_count_anew(tmp_path: Path) -> 
 
 
 def test_only_what_there_is_hope_for_is_sent_back(tmp_path: Path) -> None:
-    case = pipeline(tmp_path, 'only = TimeoutError, recoveries\n')
+    case = pipeline(tmp_path, 'retry_on = TimeoutError, recoveries\n')
     failed_once(case)
     case.work(Retry, 'retry')
     assert 'ConnectionError is none of TimeoutError, recoveries' in case.reason()
 
 
-@pytest.mark.parametrize('only', ['ConnectionError', 'TimeoutError attempts'])
-def test_hope_is_by_error_class_or_by_cause(tmp_path: Path, only: str) -> None:
-    case = pipeline(tmp_path, f'only = {only}\n')
+@pytest.mark.parametrize('retry_on', ['ConnectionError', 'TimeoutError attempts'])
+def test_hope_is_by_error_class_or_by_cause(tmp_path: Path, retry_on: str) -> None:
+    case = pipeline(tmp_path, f'retry_on = {retry_on}\n')
     failed_once(case)
     case.work(Retry, 'retry')
     assert len(case.waiting('retry')) == 1

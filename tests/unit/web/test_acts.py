@@ -248,7 +248,7 @@ def test_the_second_form_waits_for_the_first_whatever_is_done_meanwhile(here: Br
 
 
 def test_no_form_is_answered_by_a_page_that_only_the_form_can_show_again(tmp_path: Path) -> None:
-    with browser(tmp_path, edit=True) as here:
+    with browser(tmp_path, allow_edit=True) as here:
         writing = [
             route
             for route in Routes(here.desk).all()

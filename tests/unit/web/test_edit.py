@@ -17,7 +17,7 @@ from tests.unit.web.desks import Browser, browser
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Browser]:
-    with browser(tmp_path, edit=True) as made:
+    with browser(tmp_path, allow_edit=True) as made:
         yield made
 
 

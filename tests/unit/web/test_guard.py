@@ -27,7 +27,9 @@ def test_a_host_that_is_not_ours_is_refused_for_every_method(here: Browser, host
         answer = here.client.request(method, path, headers={'host': host, 'sec-fetch-site': 'same-origin'})
         assert answer.status_code == 421, (method, path)
         if method == 'GET':
-            assert answer.json() == {'error': f'this desk does not go by the name {host!r}: see `--host`'}
+            assert answer.json() == {
+                'error': f'this desk does not go by the name {host!r}: see `--allowed-host`'
+            }
 
 
 def test_two_hosts_are_refused(here: Browser) -> None:
@@ -192,17 +194,22 @@ def test_a_proxys_header_says_who_it_is(tmp_path: Path) -> None:
     ('settings', 'key'),
     [
         ({'listen': '0.0.0.0:80'}, 'users_file'),
-        ({'listen': '[::]:80', 'hosts': ('a:80',)}, 'users_file'),
-        ({'listen': '192.0.2.1:80', 'users': {'a': 'b'}}, 'hosts'),
+        ({'listen': '[::]:80', 'allowed_hosts': ('a:80',)}, 'users_file'),
+        ({'listen': '192.0.2.1:80', 'users': {'a': 'b'}}, 'allowed_hosts'),
         (
-            {'listen': '192.0.2.1:80', 'users': {'a': 'b'}, 'hosts': ('a:80',), 'user_header': 'x-user'},
+            {
+                'listen': '192.0.2.1:80',
+                'users': {'a': 'b'},
+                'allowed_hosts': ('a:80',),
+                'user_header': 'x-user',
+            },
             'user_header',
         ),
         ({'listen': 'desk.example.com:80'}, 'users_file'),
         ({'listen': 'nothing'}, 'listen'),
         ({'listen': '127.0.0.1:99999'}, 'listen'),
-        ({'hosts': ('*',)}, 'hosts'),
-        ({'colour': 'pink'}, 'colour'),
+        ({'allowed_hosts': ('*',)}, 'allowed_hosts'),
+        ({'environment_colour': 'pink'}, 'environment_colour'),
         ({'user_header': 'a b'}, 'user_header'),
         ({'listen': '/run/x.sock', 'socket_mode': 0o666}, 'socket_mode'),
     ],
@@ -214,7 +221,7 @@ def test_a_desk_that_anybody_could_reach_does_not_start(settings: dict[str, obje
 
 
 def test_a_desk_that_is_known_by_name_and_password_may_listen_elsewhere() -> None:
-    DeskSettings(listen='192.0.2.1:80', users={'a': 'b'}, hosts=('desk.example.com',)).check()
+    DeskSettings(listen='192.0.2.1:80', users={'a': 'b'}, allowed_hosts=('desk.example.com',)).check()
     DeskSettings(listen='[::1]:8025').check()
     DeskSettings(listen='/run/desk.sock', user_header='x-user').check()
 
@@ -225,10 +232,10 @@ def test_a_desk_that_is_known_by_name_and_password_may_listen_elsewhere() -> Non
         ('--users-file nowhere', '--users-file'),
         ('--listen 0.0.0.0:80', '--users-file'),
         ('--listen nonsense', '--listen'),
-        ('--host *', '--host'),
+        ('--allowed-host *', '--allowed-host'),
         ('--user-header <', '--user-header'),
-        ('--colour pink', '--colour'),
-        ('--read-only --edit', '--edit'),
+        ('--environment-colour pink', '--environment-colour'),
+        ('--read-only --allow-edit', '--allow-edit'),
     ],
 )
 def test_a_setting_that_is_wrong_is_named_as_the_command_line_does(

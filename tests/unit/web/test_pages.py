@@ -421,7 +421,7 @@ def test_no_master_is_told_and_its_buttons_are_off(here: Browser) -> None:
 
 
 def test_every_page_names_the_environment_and_has_a_title_of_its_own(tmp_path: Path) -> None:
-    with browser(tmp_path, environment='<prod>', colour='red') as made:
+    with browser(tmp_path, environment='<prod>', environment_colour='red') as made:
         made.count()
         titles = set()
         for path, _, _, _ in app.PAGES:
@@ -436,7 +436,7 @@ def test_every_page_names_the_environment_and_has_a_title_of_its_own(tmp_path: P
 
 def test_openapi_names_every_page_and_everything_that_acts_here(tmp_path: Path) -> None:
     pages = {f'/api{path}' for path, *_ in app.PAGES}
-    for settings, missing in (({'read_only': True}, 6), ({}, 2), ({'edit': True}, 0)):
+    for settings, missing in (({'read_only': True}, 6), ({}, 2), ({'allow_edit': True}, 0)):
         with browser(tmp_path, **settings) as here:
             paths: dict[str, Any] = here.get('/api/openapi.json').json()['paths']
             acts = {path for path, one in paths.items() if 'post' in one}
@@ -601,7 +601,7 @@ def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
     fail(here.spool, 'out', 'new')
     assert len(here.json('/entries')['entries']) == 2
     # What is gone is not shown.
-    succeed('-C', here.config, 'rm', f'bad/{second}', '--now', '--yes')
+    succeed('-C', here.config, 'rm', f'bad/{second}', '--no-trash', '--yes')
     assert [one['filebase'] for one in here.json('/entries')['entries']] == [first]
     # Another filter is another look, and what somebody does here is seen at once.
     assert len(here.json('/entries?limit=5')['entries']) == 2
@@ -686,7 +686,7 @@ def test_a_download_ends_where_its_file_becomes_another_message(here: Browser) -
 
 @pytest.mark.parametrize('length', [10, MAX_WHOLE_BYTES + 1, 17 << 20])
 def test_a_torn_body_is_told_as_the_command_line_tells_it(tmp_path: Path, length: int) -> None:
-    with browser(tmp_path, edit=True) as here:
+    with browser(tmp_path, allow_edit=True) as here:
         filebase = here.spool['in'].enqueue(b'as it was'.rjust(length))
         assert here.json(f'/entries/in/{filebase}')['damage'] is None
         path = here.desk.directory / 'in' / f'{filebase}.pck'

@@ -35,10 +35,13 @@ def test_a_socket_that_is_handed_to_another_process_is_not_ours_and_the_variable
         ({}, 'http://127.0.0.1:8025/'),
         ({'listen': '/run/desk'}, '/run/desk (ssh -L 8025:/run/desk '),
         (
-            {'hosts': ('desk.test', 'desk.test:81')},
+            {'allowed_hosts': ('desk.test', 'desk.test:81')},
             '127.0.0.1:8025, for browsers that call it desk.test or desk.test:81',
         ),
-        ({'listen': '/run/desk', 'hosts': ('desk.test',)}, '/run/desk, for browsers that call it desk.test'),
+        (
+            {'listen': '/run/desk', 'allowed_hosts': ('desk.test',)},
+            '/run/desk, for browsers that call it desk.test',
+        ),
     ],
 )
 def test_an_address_is_told_that_is_answered(tmp_path: Path, settings: dict[str, Any], said: str) -> None:

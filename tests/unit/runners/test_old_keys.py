@@ -1,0 +1,50 @@
+"""Keys of shipped runners by the names that they had before: read as before."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from switchboard.config.keys import RUNNER_KEYS, SHIPPED_RUNNERS
+from switchboard.options import RunnerOptions
+from switchboard.runner.settings import Setting, read_settings
+
+VALUES = {
+    'environment_colour': 'red',
+    'allow_edit': 'yes',
+    'max_buffer_memory': '7M',
+    'format': 'kombu',
+    'own_messages': 'skip',
+}
+
+
+def settings_of(name: str) -> dict[str, Setting]:
+    module, _, class_name = SHIPPED_RUNNERS[name].partition(':')
+    found: dict[str, Setting] = dict(getattr(importlib.import_module(module), class_name).settings)
+    return found
+
+
+RENAMED = [
+    (name, key, setting)
+    for name in sorted(SHIPPED_RUNNERS)
+    for key, setting in settings_of(name).items()
+    if setting.old
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'key', 'setting'), RENAMED, ids=[f'{name} {setting.old}' for name, _, setting in RENAMED]
+)
+def test_an_old_key_means_the_same(name: str, key: str, setting: Setting) -> None:
+    assert setting.old not in settings_of(name).keys() | RUNNER_KEYS.keys()
+
+    def read(given: str) -> object:
+        options = RunnerOptions('a', '', settings={given: VALUES.get(key, '7s')})
+        return read_settings({key: setting}, options, name)[key]
+
+    assert read(setting.old) == read(key) != setting.default
+
+
+def test_every_runner_that_has_some_was_looked_at() -> None:
+    assert {name for name, *_ in RENAMED} >= {'retry', 'smtp', 'lmtp', 'metrics', 'web', 'from-broker'}
