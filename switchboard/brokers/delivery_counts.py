@@ -192,7 +192,7 @@ class DeliveryCounts:
             self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS))
             self._noted.add(digest)
         finally:
-            self._disk.let_go(fd)
+            self._disk.close_quietly(fd)
 
     def _forget_old(self, name: str) -> None:
         assert self._folder is not None
@@ -213,7 +213,7 @@ class DeliveryCounts:
 
     def _after_fork(self) -> None:
         if self._fd >= 0:
-            self._disk.let_go(self._fd)  # not unlocked: the lock is the parent's too
+            self._disk.close_quietly(self._fd)  # not unlocked: the lock is the parent's too
         self._forget()
 
 

@@ -70,7 +70,7 @@ from switchboard.queue.watch import LONGEST_S, readable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import refuse, write
+from switchboard.store.publishing import raise_queue_error, write
 
 log = logging.getLogger('switchboard.queue')
 
@@ -590,8 +590,8 @@ def store_copy(
         if target.options.durability == 'full':
             target.folder.sync()
     except OSError as error:
-        target.pool.abandon(draft, reusable=False)
-        refuse(error, 'preserve', target.name, target.folder.path_of(entry.filebase + suffix))
+        target.pool.discard(draft, reusable=False)
+        raise_queue_error(error, 'preserve', target.name, target.folder.path_of(entry.filebase + suffix))
     disk.unlock_and_close(draft.fd)
 
 

@@ -44,7 +44,7 @@ from switchboard.message.journal import Record
 from switchboard.message.naming import UNIQUE_DIGITS, digest_of, key_digest
 from switchboard.queue.recovery import timestamp
 from switchboard.spool.spool import Spool
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 
 log = logging.getLogger('switchboard.queue')
 
@@ -247,7 +247,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     with ExitStack() as stack:
         try:
             stack.enter_context(markers.locked((marker,)))
-            spool.stage.settle(markers.outputs((marker,)))
+            spool.stage.wait_until_published(markers.outputs((marker,)))
             if markers.known(marker) is not None:
                 event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()
@@ -255,7 +255,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
             local.add(queue, markers.mark(marker, filebase))
         except OSError as error:
             local.discard()
-            refuse(error, 'hand-off', queue.name, spool.stage.folder.path)
+            raise_queue_error(error, 'hand-off', queue.name, spool.stage.folder.path)
         except BaseException:
             local.discard()
             raise

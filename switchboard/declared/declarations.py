@@ -238,7 +238,7 @@ class Declarations:
         except PermissionError:
             pass  # another user's: it expires by that user's own use of it
         finally:
-            self.disk.let_go(fd)
+            self.disk.close_quietly(fd)
 
     def unused_s(self, name: str) -> float:
         """:return: seconds since the queue was last used; a use in the future is none of which the time is known, and so it is noted anew."""

@@ -134,8 +134,8 @@ class DeclaredQueues:
             self.presence.close(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
         folder.make(sync=wanted.is_lasting)
-        if folder.is_closed():  # it waits for entries at work in the old queue of this name
-            folder.close_to_new(False)
+        if folder.is_deleted():  # it waits for entries at work in the old queue of this name
+            folder.mark_deleted(False)
 
     def _check_fixed(self, wanted: Declaration) -> None:
         config = self._config()

@@ -69,7 +69,7 @@ class Ticket:
         # In a forked child.  The lock belongs to the parent as well, so it is not unlocked.
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            self.folder.disk.let_go(fd)
+            self.folder.disk.close_quietly(fd)
 
     def __del__(self) -> None:
         if self._fd >= 0:
@@ -97,7 +97,7 @@ class Presence:
     def folder(self, place: str) -> Folder:
         """:return: the directory of a place, which may not be there."""
         folder = self._folders.get(place)
-        if folder is None or folder.is_closed():
+        if folder is None or folder.is_deleted():
             if len(self._folders) >= OPEN_PLACES:
                 self._folders.clear()
             folder = self._folders[place] = Folder(os.path.join(self.path, place), self.disk)
@@ -106,7 +106,7 @@ class Presence:
     def prepare(self, place: str) -> Folder:
         """:return: the directory of a place, which is there, and open."""
         folder = self._folders.get(place)
-        if folder is None or folder.is_closed():
+        if folder is None or folder.is_deleted():
             folder = self.folder(place)
             folder.make(sync=False)
             folder.open()

@@ -34,7 +34,7 @@ from switchboard.message.naming import CLAIMED, READY, is_filebase
 from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
 from switchboard.store.folder import Folder
-from switchboard.store.layout import ABOUT_A_QUEUE, BAD, CONSUMERS, DEDUPE_PREFIX, GONE_PREFIX, OWNERS, RUN
+from switchboard.store.layout import BAD, CONSUMERS, DEDUPE_PREFIX, GONE_PREFIX, OWNERS, PER_QUEUE, RUN
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import renew
 
@@ -133,7 +133,7 @@ class QueueRemoval:
 
     def _forget(self, name: str) -> None:
         self._presence.close(f'{CONSUMERS}/{name}')
-        for kind in ABOUT_A_QUEUE:  # or they would be found by the next queue of this name
+        for kind in PER_QUEUE:  # or they would be found by the next queue of this name
             self._remove_file(f'{self._root}/{RUN}/{kind}/{name}')
         try:
             self._disk.rename(
@@ -165,7 +165,7 @@ class QueueRemoval:
 
     def _close(self, folder: Folder) -> None:
         try:
-            folder.close_to_new()
+            folder.mark_deleted()
         except OSError as error:  # another user's, or gone: producers will notice later
             event(log, logging.DEBUG, None, 'not closed', path=folder.path, error=error)
 

@@ -39,7 +39,7 @@ from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, make_filebase,
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, Naming
-from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
+from switchboard.store.layout import BAD, COUNTS, DECLARED, DRAINING, RUN, SPARE
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
@@ -270,7 +270,7 @@ class Drop:
         try:
             at_commit()
         except BaseException:
-            pool.abandon(draft)
+            pool.discard(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
         publish((item,), pool, disk, sync=door.durability == 'full', directory_sync=door.directory_sync)
@@ -282,7 +282,7 @@ class Drop:
         """
         from switchboard.store.limits import Limits, SharedCount
 
-        count = SharedCount(Folder(f'{self.spool}/{RUN}/{ROOM}', self.disk), self.queue, self.disk)
+        count = SharedCount(Folder(f'{self.spool}/{RUN}/{COUNTS}', self.disk), self.queue, self.disk)
         limits = Limits(self.queue, self.folder, self.door, self.disk, SYSTEM_CLOCK, count)
         try:
             limits.check(1, len(self.head) + len(self.body))

@@ -16,7 +16,7 @@ from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import OrderKey
 from switchboard.store.folder import Folder, name_path
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
-from switchboard.store.publishing import is_one_flush, name_order, refusal
+from switchboard.store.publishing import as_queue_error, is_one_flush, name_order
 
 log = logging.getLogger('switchboard.queue')
 
@@ -69,7 +69,7 @@ class _Commit:
             except (OSError, QueueError) as error:
                 self._fail((handoff,), error)
                 if isinstance(error, FileNotFoundError):
-                    handoff.stage.revive()  # for the next one
+                    handoff.stage.recreate_if_removed()  # for the next one
         return done
 
     def _fail(self, handoffs: Iterable[Handoff], error: OSError | QueueError) -> None:
@@ -77,7 +77,7 @@ class _Commit:
             queue = handoff.items[0].queue if handoff.items else ''
             # What a failed sync left in the page cache is not to be trusted with the next message.
             handoff.discard(reusable=isinstance(error, QueueError))
-            self.failed[handoff] = refusal(error, 'hand-off', queue, handoff.stage.folder.path)
+            self.failed[handoff] = as_queue_error(error, 'hand-off', queue, handoff.stage.folder.path)
 
     def _not_behind(self, handoffs: Sequence[Handoff]) -> list[Handoff]:
         """Try again to publish what the disk refused before.
@@ -144,7 +144,7 @@ class _Commit:
             # Before an output goes: a power cut that left the record and no outputs would have lost the input.
             if any(handoff.full for handoff in taken_back):
                 for folder in {id(each.input_folder): each.input_folder for each in taken_back}.values():
-                    folder.settle()
+                    folder.sync_renames()
         except OSError as another:
             event(log, logging.ERROR, None, 'not taken back', error=another)
         self._fail(taken_back, error)

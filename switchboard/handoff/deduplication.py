@@ -44,7 +44,7 @@ from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
-from switchboard.store.publishing import PreparedEntry, refusal, write
+from switchboard.store.publishing import PreparedEntry, as_queue_error, write
 from switchboard.store.reading import peek
 
 log = logging.getLogger('switchboard.queue')
@@ -114,14 +114,14 @@ class Dedupe:
         try:
             disk.lock_when_free(fd, f'a key of {self._queue.name}')
         except BaseException:
-            disk.let_go(fd)
+            disk.close_quietly(fd)
             raise
         return fd
 
     def known(self, marker: str) -> str | None:
         """Look for a key.
 
-        Assumes: it is locked, and its marker is not under way (`Stage.settle`).
+        Assumes: it is locked, and its marker is not under way (`Stage.wait_until_published`).
 
         :return: the filebase under it, if it was seen within the window.
         """
@@ -188,7 +188,7 @@ class Dedupe:
         lock = self._lock(_bucket(marker))
         try:
             if self.known(marker) is None:
-                self._stage.settle(self.outputs((marker,)))
+                self._stage.wait_until_published(self.outputs((marker,)))
                 if self.known(marker) is None:
                     self._queue.disk.unlink(marker + READY, dir_fd=self._folder.fd)
                     return True
@@ -248,7 +248,7 @@ class _Deduplication:
         for name in sorted(markers):
             locks.enter_context(self._keys[name].locked(markers[name]))
             outputs |= self._keys[name].outputs(markers[name])
-        self._spool.stage.settle(outputs)
+        self._spool.stage.wait_until_published(outputs)
 
     def _look(self) -> list[Handoff]:
         """:return: the hand-offs that can be committed now: outputs with known keys are thrown away, and no two bring the same new key."""
@@ -292,4 +292,6 @@ class _Deduplication:
     def _fail(self, handoff: Handoff, error: OSError | QueueError) -> None:
         queue = handoff.keyed[0].queue.name
         handoff.discard()
-        self._failed[handoff] = refusal(error, 'look for the key', queue, self._spool.stage.folder.path)
+        self._failed[handoff] = as_queue_error(
+            error, 'look for the key', queue, self._spool.stage.folder.path
+        )

@@ -147,7 +147,7 @@ class Handoff:
         if not self.items:
             HOLDERS.discard(self)
         for item in thrown:
-            item.abandon(self.stage.pool)
+            item.discard(self.stage.pool)
 
     def undo(self, kept: int) -> None:
         """Throw the last outputs away: `kept` stay."""
@@ -171,7 +171,7 @@ class Handoff:
             except OSError:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
-            item.abandon(self.stage.pool, reusable=reusable)
+            item.discard(self.stage.pool, reusable=reusable)
         if self._forwarded_room is not None:
             self._forwarded_room.end(is_filled=False)
             self._forwarded_room = None
@@ -210,9 +210,9 @@ class Handoff:
             record.replace(stage.folder, self.name, f':{COMMIT}')
         except BaseException as error:
             if self._place is None:
-                stage.pool.abandon(PoolFile(record.fd, record.folder, record.name, record.size))
+                stage.pool.discard(PoolFile(record.fd, record.folder, record.name, record.size))
             elif isinstance(error, FileNotFoundError) and not record.folder.has(record.name):
-                self.queue.consumer.refuse_claimed(record, error, 'hand-off')
+                self.queue.consumer.raise_claim_error(record, error, 'hand-off')
             raise
         self._record = record
 
@@ -290,7 +290,7 @@ class Handoff:
         Its locks are not unlocked, for they are the same as the parent's.  The record is let go of with all claims.
         """
         for item in self.items:
-            self.stage.disk.let_go(item.draft.fd)
+            self.stage.disk.close_quietly(item.draft.fd)
         self.items.clear()
         self.keyed.clear()
         self._staged.clear()

@@ -20,7 +20,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
 from switchboard.store.limits import Room, make_room
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 
 
 def claim_any(queue: Switchboard, filebase: str) -> Claim:
@@ -49,7 +49,7 @@ def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cl
         error.queue = queue.name
         raise
     except OSError as error:
-        refuse(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
+        raise_queue_error(error, 'claim', queue.name, queue.folder.path_of(filebase + READY))
     reason = 'a process is working on it' if working else 'no such entry'
     raise EntryTakenError(reason, queue=queue.name, filebase=filebase)
 
@@ -129,7 +129,7 @@ def released_on_failure(claim: Claim, source: Switchboard, step: str = 'move') -
     try:
         yield
     except OSError as error:
-        source.consumer.refuse_claimed(claim, error, step)
+        source.consumer.raise_claim_error(claim, error, step)
     except BaseException:
         if not claim.is_at_work:
             claim.close()
@@ -169,7 +169,7 @@ def _is_trusted(queue: Switchboard, filebase: str) -> bool:
         except FileNotFoundError:
             continue
         except OSError as error:
-            refuse(error, 'read', queue.name, queue.folder.path_of(filebase + suffix))
+            raise_queue_error(error, 'read', queue.name, queue.folder.path_of(filebase + suffix))
         return queue.folder.trusts(status.st_uid)
     return False
 

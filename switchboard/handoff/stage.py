@@ -29,7 +29,7 @@ COMMIT = 'commit'
 # Commit records that are dealt with together: each is open and locked.
 ROLLED_AT_ONCE = 200
 # How often a committed transaction is looked at again before the disk is said to refuse it.
-SETTLE_TRIES = 5
+PUBLISHED_TRIES = 5
 # Order keys whose last outputs are remembered, at least: about 200 bytes each.
 MAX_LAST_OUTPUTS = 10_000
 
@@ -111,12 +111,12 @@ class Stage:
         """Has the disk refused to publish what this process has committed?"""
         return bool(self._stuck)
 
-    def revive(self) -> bool:
+    def recreate_if_removed(self) -> bool:
         """Go on where somebody has removed the directory; its content is lost, and only that.
 
         :return: whether that was so.
         """
-        if not self.folder.revive():
+        if not self.folder.recreate_if_removed():
             return False
         event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
         return True
@@ -167,7 +167,7 @@ class Stage:
         self._roll_forward(records)
         return any(name.startswith(digits) for name in _records(self._names()))
 
-    def settle(self, outputs: Collection[tuple[str, str]]) -> None:
+    def wait_until_published(self, outputs: Collection[tuple[str, str]]) -> None:
         """Recover, and let none of these outputs be under way: each committed one is where it belongs, whichever process put it there.
 
         To recover is not enough for that: another process may be publishing what a dead one has committed, and a process that dies
@@ -186,7 +186,7 @@ class Stage:
             name.partition(':')[0] for name in names if tuple(name.split(':')[2:]) in outputs
         }:
             # Another process that waits for the record holds it for a moment, and it is not recovered then.
-            for _ in range(SETTLE_TRIES):
+            for _ in range(PUBLISHED_TRIES):
                 if not self._wait_for(transaction):
                     break
                 self.recover()
@@ -215,7 +215,7 @@ class Stage:
         try:
             return self.folder.names()
         except FileNotFoundError:
-            if not self.revive():
+            if not self.recreate_if_removed():
                 raise
             return []
 
@@ -261,7 +261,7 @@ class Stage:
     def _roll_together(self, records: Mapping[str, Claim]) -> int:
         # Their owners may have died before they synced: a record is to be on the disk before an output is seen, and what
         # the owner has published is to be there before the record goes.  One sync of this directory is both.
-        self.folder.settle()
+        self.folder.sync_renames()
         outputs = self._outputs(records)
         targets: dict[str, Folder] = {}
         published: list[str] = []
@@ -278,7 +278,7 @@ class Stage:
                 event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
                 stuck.update(output.order_key for output in mine)
         for target in targets.values():
-            target.settle()
+            target.sync_renames()
         return sum(
             self._end(transaction, records[transaction], len(outputs.get(transaction, ())))
             for transaction in published

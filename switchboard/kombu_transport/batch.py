@@ -95,7 +95,7 @@ class PublishBatch:
         """Throw away the messages that are not yet visible."""
         with self._broker.lock:
             for item in self._items:
-                item.abandon(self._broker.spool.spares)
+                item.discard(self._broker.spool.spares)
             for transaction in self._transactions:
                 transaction.discard()
         self._items, self._transactions = [], []

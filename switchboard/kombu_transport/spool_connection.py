@@ -164,7 +164,7 @@ class SpoolConnection:
         queue = self._queues.get((name, role))
         # Taking an entry that was listed before needs no look whether the queue is still there: the next listing finds out.
         is_listed = role == 'consume' and queue is not None and not queue.is_used_up
-        if queue is None or (not is_listed and queue.folder.is_closed()):
+        if queue is None or (not is_listed and queue.folder.is_deleted()):
             self._queues.pop((name, role), None)
             self._close_some()
             queue = self._queues[name, role] = self._made(name, role)
@@ -174,7 +174,7 @@ class SpoolConnection:
         """Keep the number of open directories small: those of queues that are gone, then of those that were used first to publish."""
         if len(self._queues) < self._kept_queues:
             return
-        gone = [key for key, queue in self._queues.items() if queue.folder.is_closed()]
+        gone = [key for key, queue in self._queues.items() if queue.folder.is_deleted()]
         kept = len(self._queues) - len(gone)
         spare = [key for key in self._queues if key[1] != 'consume' and key not in gone]
         for key in gone + spare[: max(0, kept - KEPT_QUEUES // 2)]:

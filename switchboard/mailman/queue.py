@@ -49,7 +49,7 @@ _at_work: list[str] = []
 def spool_at(directory: str) -> Spool:
     """:return: the one spool of this process over the directory that holds Mailman's queues."""
     spool = _spools.get(directory)
-    if spool is None or spool.stage.folder.is_closed():
+    if spool is None or spool.stage.folder.is_deleted():
         spool = _spools[directory] = Spool(directory)
     return spool
 

@@ -43,7 +43,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import Claim
 from switchboard.store.layout import BAD
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 
 # A body that is longer is edited without a way back: a history is read at each look.
 MAX_KEPT_BYTES = 256 << 10
@@ -80,7 +80,7 @@ class Editing:
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):
-                refuse(error, 'read', queue, self._claim.path)
+                raise_queue_error(error, 'read', queue, self._claim.path)
             raise
 
     @property

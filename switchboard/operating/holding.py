@@ -18,14 +18,14 @@ from switchboard.handoff.moving import claim_idle, released_on_failure
 from switchboard.message.naming import PRESERVED, READY, format_when, is_filebase, is_on_hold, on_hold_name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 
 
 def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
         preserved = queue.folder.has(filebase + PRESERVED)
     except OSError as error:
-        refuse(error, 'claim', queue.name, queue.folder.path)
+        raise_queue_error(error, 'claim', queue.name, queue.folder.path)
     if preserved:
         raise QueueError(
             'a preserved entry waits for nobody, so there is nothing to hold; `retry` sends it back',

@@ -25,7 +25,7 @@ from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, shown_url
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD, CONSUMERS, ROOM, RUN, TRASH
+from switchboard.store.layout import BAD, CONSUMERS, COUNTS, RUN, TRASH
 from switchboard.store.limits import evicted
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def count_queue(
     if not view.is_remote(name):
         counted = count if counts is None else counts.count
         found = counted(view.folder(name), name, sizes=sizes, until_ns=until_ns)
-        found.evicted = evicted(Folder(view.directory / RUN / ROOM, Disk()), name)
+        found.evicted = evicted(Folder(view.directory / RUN / COUNTS, Disk()), name)
         return found
     if spool is None:
         return QueueCounts(name, waiting=UNKNOWN)

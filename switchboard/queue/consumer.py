@@ -44,7 +44,7 @@ from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import Mark, OrderLock
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import is_out_of_files, refuse
+from switchboard.store.publishing import is_out_of_files, raise_queue_error
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
 
 log = logging.getLogger('switchboard.queue')
@@ -194,7 +194,7 @@ class Consumer:
         except BaseException as error:
             self.undo(claim)
             if isinstance(error, OSError):
-                refuse(error, 'read', self.queue, self.folder.path)
+                raise_queue_error(error, 'read', self.queue, self.folder.path)
             raise
         self._mark = mark  # and not before: another thread goes by the names that were read before
         if not is_first:
@@ -233,7 +233,7 @@ class Consumer:
             error.queue = self.queue
             raise
         except OSError as error:
-            refuse(error, 'claim', self.queue, self.folder.path_of(filebase + READY))
+            raise_queue_error(error, 'claim', self.queue, self.folder.path_of(filebase + READY))
         self._ready.taken(filebase)
         return claim
 
@@ -243,7 +243,7 @@ class Consumer:
         except FileNotFoundError as error:
             raise EntryTakenError('gone', queue=self.queue, filebase=filebase) from error
         except OSError as error:
-            refuse(error, 'preserve', self.queue, self.folder.path_of(filebase + READY))
+            raise_queue_error(error, 'preserve', self.queue, self.folder.path_of(filebase + READY))
 
     def open(self, claim: Claim) -> tuple[Any, dict[str, Any]]:
         """Read a claimed entry.
@@ -281,7 +281,7 @@ class Consumer:
         except OSError as error:
             # The disk did not give it: that says nothing about the entry.
             self.undo(claim)
-            refuse(error, 'read', self.queue, claim.path)
+            raise_queue_error(error, 'read', self.queue, claim.path)
         return msg, msgdata
 
     def _check_size(self, claim: Claim, limit: int) -> None:
@@ -373,7 +373,7 @@ class Consumer:
         try:
             filebase = self.rename(claim, filebase, record, is_delayed=delay_s > 0 and not is_kept)
         except OSError as error:
-            self.refuse_claimed(claim, error, 'release')
+            self.raise_claim_error(claim, error, 'release')
         if is_kept:
             self._keep_wait(filebase, until_s, self._clock.monotonic_ns() + wait_ns)
         return filebase
@@ -409,7 +409,7 @@ class Consumer:
         try:
             claim.finish(self._pool)
         except OSError as error:
-            self.refuse_claimed(claim, error, 'finish')
+            self.raise_claim_error(claim, error, 'finish')
         if self._listing.left is not None:
             self._listing.entry_is_gone()
 
@@ -421,9 +421,9 @@ class Consumer:
         try:
             self._preserve(claim, reason, cause, **fields)
         except OSError as error:
-            self.refuse_claimed(claim, error, 'preserve')
+            self.raise_claim_error(claim, error, 'preserve')
 
-    def refuse_claimed(self, claim: Claim, error: OSError, step: str) -> NoReturn:
+    def raise_claim_error(self, claim: Claim, error: OSError, step: str) -> NoReturn:
         """Say why a step with a claimed entry failed.  It is over if somebody has taken its file away, and would never end otherwise.
 
         :raises EntryTakenError: its file is gone.
@@ -437,7 +437,7 @@ class Consumer:
             claim.close()
         if is_gone:
             raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
-        refuse(error, step, self.queue, claim.path)
+        raise_queue_error(error, step, self.queue, claim.path)
 
     def _preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         if cause not in ('corrupt', 'disallowed') and self._dead_letter is not None:
@@ -481,7 +481,7 @@ class Consumer:
                 try:
                     entry = peek(self.folder, filebase, extension)
                 except OSError as error:
-                    refuse(error, 'read', self.queue, self.folder.path_of(filebase + extension))
+                    raise_queue_error(error, 'read', self.queue, self.folder.path_of(filebase + extension))
                 if entry is not None:
                     return entry
         raise EntryTakenError('no such entry', queue=self.queue, filebase=filebase)
@@ -562,7 +562,7 @@ class Consumer:
                     break
                 number *= OLDEST_GROWTH
         except OSError as error:
-            refuse(error, 'read', self.queue, self.folder.path)
+            raise_queue_error(error, 'read', self.queue, self.folder.path)
         return chosen
 
     def _enough(self, messages: int, size: int, passed: Collection[str]) -> list[str]:

@@ -29,7 +29,7 @@ from switchboard.message.naming import (
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
@@ -138,7 +138,7 @@ class Listing:
         try:
             read = self.folder.read_at_once()
         except OSError as error:
-            refuse(error, 'list', self.queue, self.folder.path)
+            raise_queue_error(error, 'list', self.queue, self.folder.path)
         if read is None:
             return self._walk(suffix)
         names, self.size_bytes = read
@@ -162,7 +162,7 @@ class Listing:
                     if len(names) < NAMES_AT_A_TIME:
                         break
         except OSError as error:
-            refuse(error, 'list', self.queue, self.folder.path)
+            raise_queue_error(error, 'list', self.queue, self.folder.path)
         self.is_whole = self.seen <= NAMES_IN_ONE_CALL
         self._has_read(found)
 
@@ -268,7 +268,7 @@ class Listing:
         try:
             return any(self.folder.has(filebase + suffix) for suffix in suffixes)
         except OSError as error:
-            refuse(error, 'look', self.queue, self.folder.path)
+            raise_queue_error(error, 'look', self.queue, self.folder.path)
 
     def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None:
         """See `asked_wait_ns`, of an entry that is ready."""

@@ -147,7 +147,7 @@ class Producer:
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
-        item.abandon(self.pool)
+        item.discard(self.pool)
 
     def batch(self) -> Batch:
         """:return: a batch, to be used in a ``with`` block."""
@@ -243,7 +243,7 @@ class Batch:
     def forget(self) -> None:
         """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""
         for item in self._items:
-            self._producer.folder.disk.let_go(item.draft.fd)
+            self._producer.folder.disk.close_quietly(item.draft.fd)
         self._items.clear()
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from switchboard.store.folder import Folder
 log = logging.getLogger('switchboard.queue')
 
 # How long the one who recovers an entry, or notes something in it, needs at the most.
-LET_GO_S = 0.5
+UNLOCK_WAIT_S = 0.5
 
 # The event of a death that an operator wanted: the recovery that follows is not counted.
 INTERRUPTED = 'interrupted'
@@ -131,7 +131,7 @@ def recover(
     folder: Folder,
     filebases: Iterable[str],
     bad: Folder,
-    settle: Callable[[Claim], bool],
+    end_claim: Callable[[Claim], bool],
     *,
     own: bool,
     waits: bool = False,
@@ -139,7 +139,7 @@ def recover(
     """Deal with the claims of dead owners.
 
     :param filebases: entries of the folder that are claimed.
-    :param settle: ends a claim, and says whether the entry is ready again.
+    :param end_claim: ends a claim, and says whether the entry is ready again.
     :param own: also deal with those that this process holds.
     :param waits: another process may be recovering some of them: wait a moment for those that are locked.
     :return: the filebases that are ready again; of the others the owner lives, or they went to the dead letters.
@@ -161,15 +161,15 @@ def recover(
             locked.append(filebase)
             continue
         try:
-            if settle(claim):
+            if end_claim(claim):
                 recovered.append(filebase)
         except OSError as error:
             event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
             claim.close()
     if waits and locked:
-        ends_at_s = time.monotonic() + LET_GO_S
+        ends_at_s = time.monotonic() + UNLOCK_WAIT_S
         left = [filebase for filebase in locked if _is_let_go(folder, filebase, ends_at_s)]
-        recovered += recover(folder, left, bad, settle, own=own)
+        recovered += recover(folder, left, bad, end_claim, own=own)
     return recovered
 
 

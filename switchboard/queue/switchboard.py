@@ -41,7 +41,7 @@ from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits, QueueCount, Room
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool, delete_unfinished
-from switchboard.store.publishing import PreparedEntry, refuse
+from switchboard.store.publishing import PreparedEntry, raise_queue_error
 from switchboard.store.renewal import renew
 
 
@@ -336,7 +336,7 @@ class Switchboard:
         try:
             self.consumer.note(self.claim_of(entry), fields.pop('event', 'noted'), **fields)
         except OSError as error:
-            refuse(error, 'write', self.name, self.claim_of(entry).path)
+            raise_queue_error(error, 'write', self.name, self.claim_of(entry).path)
 
     def changes(
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True

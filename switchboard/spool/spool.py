@@ -55,11 +55,11 @@ from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder, close_folders
 from switchboard.store.kernel import open_files_limit
-from switchboard.store.layout import BAD, ORDER, ROOM, RUN, SPARE, STAGE
+from switchboard.store.layout import BAD, COUNTS, ORDER, RUN, SPARE, STAGE
 from switchboard.store.limits import SharedCount
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import raise_queue_error
 from switchboard.store.renewal import clear_drafts, renew
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Spool:
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
-        self._room, self._order = (Folder(self.path(RUN, each), disk) for each in (ROOM, ORDER))
+        self._counts, self._order = (Folder(self.path(RUN, each), disk) for each in (COUNTS, ORDER))
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer, self._order)
         self.run = run = self._folder(RUN)
         self.steady = SteadyTime(clock, run)
@@ -242,11 +242,11 @@ class Spool:
         queue = self._open_queues.get(name)
         try:
             # Another process may have deleted what a program declared.
-            if queue is None or (not fixed and queue.folder.is_closed()):
+            if queue is None or (not fixed and queue.folder.is_deleted()):
                 queue = self.queue(name)
                 self._open_queues.add(name, queue)
         except OSError as error:
-            refuse(error, 'open', name, os.path.join(self.directory, name))
+            raise_queue_error(error, 'open', name, os.path.join(self.directory, name))
         return queue
 
     def __contains__(self, name: object) -> bool:
@@ -324,7 +324,7 @@ class Spool:
             order=OrderLock(self._order, name, self.disk, self.stage.is_handing_on)
             if options.strict_order
             else None,
-            shared_count=SharedCount(self._room, name, self.disk),
+            shared_count=SharedCount(self._counts, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=self._dead_letter(options, declaration),
@@ -380,7 +380,7 @@ class Spool:
         try:
             return self.declared.exchanges.table
         except OSError as error:
-            refuse(error, 'read the declared exchanges', '', self.directory)
+            raise_queue_error(error, 'read the declared exchanges', '', self.directory)
 
     def publish(
         self,
@@ -523,7 +523,7 @@ class Spool:
         try:
             return self.declared.removal.purge(queue.name, on_failure)
         except OSError as error:
-            refuse(error, 'purge', name, queue.queue_directory)
+            raise_queue_error(error, 'purge', name, queue.queue_directory)
 
     def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
         """Say that this process consumes from a queue, for as long as it holds the ticket.

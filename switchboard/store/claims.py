@@ -263,7 +263,7 @@ class Claim:
         self._strike_out()
         if self.order_fd >= 0:
             fd, self.order_fd = self.order_fd, -1
-            self.folder.disk.let_go(fd)
+            self.folder.disk.close_quietly(fd)
 
     def finish(self, pool: FilePool) -> None:
         """End the entry: its file goes to the pool, and the claim is over.
@@ -301,10 +301,10 @@ OWN_CLAIMS: dict[tuple[tuple[int, int], str], Claim] = {}
 def _close_inherited() -> None:
     # A child that kept the descriptors would keep the locks when its parent dies.
     for claim in OWN_CLAIMS.values():
-        claim.folder.disk.let_go(claim.fd)
+        claim.folder.disk.close_quietly(claim.fd)
         claim.fd = -1
         if claim.order_fd >= 0:
-            claim.folder.disk.let_go(claim.order_fd)
+            claim.folder.disk.close_quietly(claim.order_fd)
             claim.order_fd = -1
     OWN_CLAIMS.clear()
 

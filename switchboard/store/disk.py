@@ -225,9 +225,9 @@ class Disk:
                 self.remove_new(draft, dir_fd)  # another process was faster: the file is its
             except BaseException:
                 self.remove_new(draft, dir_fd)
-                self.let_go(fd)
+                self.close_quietly(fd)
                 raise
-            self.let_go(fd)
+            self.close_quietly(fd)
 
     def unlock_and_close(self, fd: int) -> None:
         """Unlock first: a process that waits for the close (inotify tells of it before the kernel drops the lock) finds the
@@ -237,9 +237,9 @@ class Disk:
             self.flock(fd, fcntl.LOCK_UN)
         except OSError:
             pass  # the close drops it as well
-        self.let_go(fd)
+        self.close_quietly(fd)
 
-    def let_go(self, fd: int) -> None:
+    def close_quietly(self, fd: int) -> None:
         """Close a descriptor, whatever the kernel says to that.
 
         It is gone after an error too, so a second try could close a file of somebody else's; and bytes that had to be on
@@ -327,9 +327,9 @@ class Disk:
         except BlockingIOError:
             pass
         except BaseException:
-            self.let_go(fd)
+            self.close_quietly(fd)
             raise
-        self.let_go(fd)
+        self.close_quietly(fd)
         return None
 
     def create_locked(self, name: str, dir_fd: int) -> int:
@@ -358,9 +358,9 @@ class Disk:
         except BaseException:
             if locked:
                 self.remove_new(name, dir_fd)
-            self.let_go(fd)
+            self.close_quietly(fd)
             raise
-        self.let_go(fd)
+        self.close_quietly(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
 
     def give_to_owner(self, fd: int, dir_fd: int, made: os.stat_result) -> None:

@@ -23,7 +23,7 @@ DIRECTORY_MODE = 0o770
 # Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
 UNFINISHED_MODE = 0o1700
 # Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
-CLOSED_BIT = 0o4000
+DELETED_BIT = 0o4000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # How often the directories above are made for one: others may remove them meanwhile, and /proc is there and lets nothing be made in it.
 MAX_MAKINGS = 10
@@ -187,13 +187,13 @@ class Folder:
         """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
         return uid in (0, self.disk.geteuid(), self.status().st_uid)
 
-    def revive(self) -> bool:
+    def recreate_if_removed(self) -> bool:
         """Make a directory anew that somebody has removed.
 
         :return: whether it was: what failed because something is not there is to be tried again.
         """
         status = self.status()
-        if status.st_nlink or status.st_mode & CLOSED_BIT:
+        if status.st_nlink or status.st_mode & DELETED_BIT:
             return False
         self.make()
         return True
@@ -206,18 +206,18 @@ class Folder:
             name_path(error, self.path)
             raise
 
-    def is_closed(self) -> bool:
+    def is_deleted(self) -> bool:
         """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
         if self._fd < 0:
             return False
         status = self.status()
-        return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
+        return bool(status.st_mode & DELETED_BIT) or (status.st_nlink == 0 and not self.follow())
 
-    def close_to_new(self, closed: bool = True) -> None:
+    def mark_deleted(self, deleted: bool = True) -> None:
         """Mark the directory, so that processes that have it open close it."""
         with self.naming(''):
             mode = stat_module.S_IMODE(self.status().st_mode)
-            self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
+            self.disk.fchmod(self.fd, mode & ~DELETED_BIT | DELETED_BIT * deleted)
 
     def _above(self) -> Folder:
         return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
@@ -233,7 +233,7 @@ class Folder:
             fd, key = self._open_with_key()
         # Another thread may have opened it meanwhile, and go by its descriptor.
         if self.__dict__.setdefault('fd', fd) != fd:
-            self.disk.let_go(fd)
+            self.disk.close_quietly(fd)
             return self.fd if name == 'fd' else key
         self.key, self._fd = key, fd
         opened = _opened_by(self.disk)
@@ -245,14 +245,14 @@ class Folder:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             del self.fd, self.key
-            self.disk.let_go(fd)
+            self.disk.close_quietly(fd)
 
     def _open_with_key(self) -> tuple[int, tuple[int, int]]:
         fd = self._open()
         try:
             status = self.disk.fstat(fd)
         except BaseException:
-            self.disk.let_go(fd)
+            self.disk.close_quietly(fd)
             raise
         return fd, (status.st_dev, status.st_ino)
 
@@ -299,7 +299,7 @@ class Folder:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.path)
 
     def _is_internal(self) -> bool:
-        """Is the directory one of a spool's own, like ``.spare`` and ``.run/room``?
+        """Is the directory one of a spool's own, like ``.spare`` and ``.run/counts``?
 
         They never are links.  A member of the spool's group could put one there, and have files of any directory of this user's written again as spares.
         """
@@ -326,9 +326,9 @@ class Folder:
                     entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]  # a descriptor will do
                     return Scan(self.disk, fd, entries, status.st_size)
             except BaseException:
-                self.disk.let_go(fd)
+                self.disk.close_quietly(fd)
                 raise
-            self.disk.let_go(fd)
+            self.disk.close_quietly(fd)
             if not self.follow():  # a reading would find nothing, and no error
                 raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
 
@@ -341,7 +341,7 @@ class Folder:
         :return: whether it was: what failed because something is not there is to be tried again.
         """
         status = self.status()
-        if status.st_nlink or status.st_mode & CLOSED_BIT:
+        if status.st_nlink or status.st_mode & DELETED_BIT:
             return False
         with self.naming(''):
             return self._follow()
@@ -359,7 +359,7 @@ class Folder:
             disk.dup2(fd, self.fd, False)
             self.key = status.st_dev, status.st_ino
         finally:
-            disk.let_go(fd)
+            disk.close_quietly(fd)
         return True
 
     def receive(self, source: Folder, name: str, target: str) -> None:
@@ -404,7 +404,7 @@ class Folder:
         A queue that is being deleted is not replaced: what comes after it is another queue.
         """
         opened = self.status()
-        if opened.st_mode & CLOSED_BIT:
+        if opened.st_mode & DELETED_BIT:
             return False
         try:
             named = self.disk.stat(self.path)
@@ -447,7 +447,7 @@ class Folder:
                 raise
             return None
         finally:
-            disk.let_go(fd)
+            disk.close_quietly(fd)
         return (names, status.st_size) if len(names) < most else None
 
     def names(self, limit: int | None = None) -> list[str]:
@@ -478,7 +478,7 @@ class Folder:
             try:
                 return self.disk.read_all(fd, limit)
             finally:
-                self.disk.let_go(fd)
+                self.disk.close_quietly(fd)
 
     def replace(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> None:
         """Put a small file in place by write and rename: readers find the old one or the new one, whole.
@@ -541,12 +541,12 @@ class Folder:
     def sync(self) -> None:
         """Return when all names that were added, changed and removed so far are on the disk.
 
-        On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`settle`.
+        On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`sync_renames`.
         """
         with self.naming(''):
             self.disk.fsync(self.fd)
 
-    def settle(self) -> None:
+    def sync_renames(self) -> None:
         """As :meth:`sync`, and no file that came from another directory has its name there any more, whichever process renamed it."""
         with self.naming(''):
             if self.order != WITH_FILE or not self.disk.syncfs(self.fd):
@@ -586,7 +586,7 @@ class Scan:
 
     def __exit__(self, *error: Any) -> None:
         self._entries.__exit__(*error)
-        self._disk.let_go(self._fd)
+        self._disk.close_quietly(self._fd)
         self._fd = -1
 
     def __del__(self) -> None:

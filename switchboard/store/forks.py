@@ -18,17 +18,17 @@ from weakref import WeakSet
 T = TypeVar('T')
 
 
-def after_fork(let_go: Callable[[T], object]) -> WeakSet[T]:
+def after_fork(action: Callable[[T], object]) -> WeakSet[T]:
     """Have something done in each forked child, with each of some objects, for as long as they are there.
 
-    :param let_go: called in the child; must not talk to anybody, for the parent goes on with the copied connections.
+    :param action: called in the child; must not talk to anybody, for the parent goes on with the copied connections.
     :return: a set to put the objects into.
     """
     objects: WeakSet[T] = WeakSet()
 
-    def let_all_go() -> None:
+    def act_on_all() -> None:
         for each in set(objects):
-            let_go(each)
+            action(each)
 
-    os.register_at_fork(after_in_child=let_all_go)
+    os.register_at_fork(after_in_child=act_on_all)
     return objects

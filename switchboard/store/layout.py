@@ -56,12 +56,12 @@ CONTROL = 'control'  # there: the socket on which the master can be asked for so
 PAUSED = 'paused'  # directory: a file for each queue that is paused, with the reason
 DRAINING = 'draining'  # directory: a file for each queue that lets nothing in
 ORDER = 'order'  # directory: a file for each queue of strict order, whose bytes are its keys' locks
-ROOM = 'room'  # directory: how full each queue with limits is
+COUNTS = 'counts'  # directory: how full each queue with limits is
 ACTS, OLD_ACTS = 'acts', 'acts.old'  # what operators have done, a line of JSON for each act
-OPTIONS_COPY = 'queues'  # what the mail servers' door knows of the configuration
+PUBLISHED_OPTIONS = 'queues'  # what the mail servers' door knows of the configuration
 SPARES = 'spares'  # since when how many finished files have lain unused, for giving them back slowly
 CLOCK = 'clock'  # the clocks at the last look, for deleting by the time of day
-ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
+ACTIVE_CONFIG = 'active-config'  # the digest of the configuration that was put into force
 DECLARED = 'declared'  # directory: a record for each queue that a program declared
 DECLARED_LOCK = '.lock'  # there: who changes a record holds it
 DECLARED_EXCHANGES = '.exchanges'  # there: exchanges and bindings
@@ -69,4 +69,4 @@ OWNERS = 'owners'  # directory: a locked file for each process that owns queues
 CONSUMERS = 'consumers'  # directory: for each queue, a locked file for each of its consumers
 
 # What stands below `.run` about one queue, one file each, and goes with it.
-ABOUT_A_QUEUE = (PAUSED, DRAINING, ORDER, ROOM)
+PER_QUEUE = (PAUSED, DRAINING, ORDER, COUNTS)

@@ -72,9 +72,9 @@ class OrderLock:
             if lock_byte(fd, int(key_of(filebase), 16)):
                 return fd
         except BaseException:
-            self._disk.let_go(fd)
+            self._disk.close_quietly(fd)
             raise
-        self._disk.let_go(fd)
+        self._disk.close_quietly(fd)
         return None
 
     def is_handed_on(self, filebase: str) -> bool:
@@ -130,7 +130,7 @@ class OrderLock:
             # What another process adds at the same time comes before or behind this: the kernel finds the end.
             self._disk.write_all(fd, _bytes_of(filebase), length)
         finally:
-            self._disk.let_go(fd)
+            self._disk.close_quietly(fd)
 
 
 def _bytes_of(filebase: str) -> bytes:

@@ -149,7 +149,7 @@ class FilePool:
         try:
             return (self._find() if self.limit else None) or self._create_lent()
         except FileNotFoundError:
-            if not self.limit or not self.folder.revive():
+            if not self.limit or not self.folder.recreate_if_removed():
                 raise
         self._seen.clear()  # somebody has removed the directory, and its content meant nothing
         return self._create_lent()
@@ -285,7 +285,7 @@ class FilePool:
                 self._keep(PoolFile(fd, self.folder, name, size))
                 return
             except FileNotFoundError:
-                if not self.folder.revive():  # or the directory is gone, and the file is not
+                if not self.folder.recreate_if_removed():  # or the directory is gone, and the file is not
                     raise
             except OSError:
                 pass  # a directory that is full has no room for the name, and deleting needs none
@@ -309,7 +309,7 @@ class FilePool:
             self._seen.append(name)
         return True
 
-    def abandon(self, draft: PoolFile, *, reusable: bool = True) -> None:
+    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
         """Throw a file away that was not published.  Never raises: what remains is a file that means nothing."""
         if reusable and self.limit and draft.folder is self.folder:
             self._keep(draft)
@@ -438,7 +438,7 @@ class FilePool:
     def _forget(self) -> None:
         # In a child after a fork: the locks belong to the parent as well, so they are closed and never unlocked.
         for file in self.kept_open:
-            self.disk.let_go(file.fd)
+            self.disk.close_quietly(file.fd)
         self.kept_open.clear()
         self._seen.clear()
         self._lent = 0

@@ -23,7 +23,7 @@ from switchboard.door_errors import ConfigError, UnknownQueueError
 from switchboard.queue_defaults import QueueDefaults
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import OPTIONS_COPY, RUN
+from switchboard.store.layout import PUBLISHED_OPTIONS, RUN
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
     disk = disk or Disk()
     folder = Folder(f'{spool}/{RUN}', disk)
     folder.make()
-    if folder.read(OPTIONS_COPY, MAX_COPY_BYTES) == content:
+    if folder.read(PUBLISHED_OPTIONS, MAX_COPY_BYTES) == content:
         return False
-    folder.replace(OPTIONS_COPY, content, sync=True)
+    folder.replace(PUBLISHED_OPTIONS, content, sync=True)
     return True
 
 
@@ -86,12 +86,12 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
     :raises OSError: it cannot be read.
     """
     try:
-        content = Folder(f'{spool}/{RUN}', disk).read(OPTIONS_COPY, MAX_COPY_BYTES)
+        content = Folder(f'{spool}/{RUN}', disk).read(PUBLISHED_OPTIONS, MAX_COPY_BYTES)
     except FileNotFoundError:
         content = None
     if content is None:
         return None
-    path = f'{spool}/{RUN}/{OPTIONS_COPY}'
+    path = f'{spool}/{RUN}/{PUBLISHED_OPTIONS}'
     lines = content.decode('utf-8', 'replace').split('\n')
     if lines[0] != MAGIC or lines[-2:] != [f'end {len(lines) - 3}', '']:
         raise ConfigError('is damaged; `switchboard check --write-drop-config` writes it anew', file=path)

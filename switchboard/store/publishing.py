@@ -75,9 +75,9 @@ class PreparedEntry:
         """Its size in bytes."""
         return self.draft.size
 
-    def abandon(self, pool: FilePool, *, reusable: bool = True) -> None:
+    def discard(self, pool: FilePool, *, reusable: bool = True) -> None:
         """Throw it away."""
-        pool.abandon(self.draft, reusable=reusable)
+        pool.discard(self.draft, reusable=reusable)
         if self.room is not None:
             self.room.end(is_filled=False)
 
@@ -88,8 +88,8 @@ class PreparedEntry:
             self.room.end(is_filled=True)
 
 
-def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> QueueError:
-    """:return: the error that `refuse` raises; a `SwitchboardError` stays as it is, and names the queue."""
+def as_queue_error(error: OSError | QueueError, step: str, queue: str, path: str) -> QueueError:
+    """:return: the error that `raise_queue_error` raises; a `SwitchboardError` stays as it is, and names the queue."""
     if isinstance(error, QueueError):
         error.queue = error.queue or queue
         return error
@@ -104,14 +104,14 @@ def refusal(error: OSError | QueueError, step: str, queue: str, path: str) -> Qu
     return refused
 
 
-def refuse(error: OSError, step: str, queue: str, path: str) -> NoReturn:
+def raise_queue_error(error: OSError, step: str, queue: str, path: str) -> NoReturn:
     """Raise the `SwitchboardError` that says what happened.
 
     :param path: of the file or the directory, for an error that does not name it itself (see `name_path`).
     :raises QueueFullError: the disk is full, or the user's quota of it.
     :raises DurabilityError: anything else.
     """
-    raise refusal(error, step, queue, path)
+    raise as_queue_error(error, step, queue, path)
 
 
 def is_out_of_files(error: QueueError) -> bool:
@@ -140,11 +140,11 @@ def write(
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
         if error.errno not in _NO_ROOM or not pool.free_space():
-            refuse(error, 'write', queue, pool.folder.path)
+            raise_queue_error(error, 'write', queue, pool.folder.path)
     try:
         return _write(pool, disk, parts, modified_ns)
     except OSError as error:
-        refuse(error, 'write', queue, pool.folder.path)
+        raise_queue_error(error, 'write', queue, pool.folder.path)
 
 
 def _write(
@@ -169,7 +169,7 @@ def _write(
             disk.utime(draft.fd, ns=(modified_ns, modified_ns))
     except BaseException as error:
         draft.size = max(draft.size, size)  # perhaps: so that its blocks are given back
-        pool.abandon(draft, reusable=not isinstance(error, OSError))
+        pool.discard(draft, reusable=not isinstance(error, OSError))
         raise
     return draft
 
@@ -227,13 +227,13 @@ def _publish(
             reusable = step in ('room', 'rename')
             if number < published:
                 reusable &= take_back(item)
-            item.abandon(pool, reusable=reusable)
+            item.discard(pool, reusable=reusable)
         if isinstance(error, FileNotFoundError) and published < len(items):
             _look_for_folder(items[published], error)
         if isinstance(error, OSError):
             # A rename, and a flush of a directory, name what they are about.
             folder = items[0].draft.folder if step == 'fdatasync' else items[0].folder
-            refuse(error, step, items[0].queue, folder.path)
+            raise_queue_error(error, step, items[0].queue, folder.path)
         raise
     for item in items:
         item.leave(disk)
@@ -275,7 +275,7 @@ def name_order(directory_sync: str, folder: Folder) -> int:
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
     # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `removal`).
-    if item.folder.is_closed():
+    if item.folder.is_deleted():
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 

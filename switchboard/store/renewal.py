@@ -26,7 +26,7 @@ import os
 import stat as stat_module
 
 from switchboard.store.disk import draft_name
-from switchboard.store.folder import CLOSED_BIT, DIRECTORY_FLAGS, Folder
+from switchboard.store.folder import DELETED_BIT, DIRECTORY_FLAGS, Folder
 from switchboard.store.kernel import APART, IN_ORDER
 from switchboard.store.layout import DRAFT_PREFIX
 
@@ -50,7 +50,7 @@ def renew(folder: Folder) -> bool:
     """
     try:
         status = folder.status()
-        if status.st_size < RENEWED_FROM_BYTES or status.st_mode & CLOSED_BIT or folder.order == APART:
+        if status.st_size < RENEWED_FROM_BYTES or status.st_mode & DELETED_BIT or folder.order == APART:
             return False
         return not folder.names(1) and _renew(folder)
     except OSError:
@@ -67,10 +67,10 @@ def _renew(folder: Folder) -> bool:
         try:
             is_like = disk.copy_attributes(folder.fd, fd)
         finally:
-            disk.let_go(fd)
+            disk.close_quietly(fd)
         if is_like:
             if folder.order != IN_ORDER:
-                folder.settle()
+                folder.sync_renames()
             disk.rename(draft, folder.path)
             is_done = True
     finally:

@@ -75,7 +75,7 @@ from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
 from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder
-from switchboard.store.layout import ACTS, CLOCK, OPTIONS_COPY, RUN, SPARES
+from switchboard.store.layout import ACTS, CLOCK, PUBLISHED_OPTIONS, RUN, SPARES
 from switchboard.store.limits import SharedCount, _sealed, evicted
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, find_published_options
@@ -237,7 +237,7 @@ def declaration(content: bytes) -> object:
 
 @reader(f'{MAGIC}\nq max_body_bytes=1\nend 1\n'.encode(), b'q a=b\n', b'%41;', b'q ', b' ')
 def published_options(content: bytes) -> object:
-    with file_at(content, RUN, OPTIONS_COPY) as spool:
+    with file_at(content, RUN, PUBLISHED_OPTIONS) as spool:
         return find_published_options(str(spool), 'q', Disk())
 
 

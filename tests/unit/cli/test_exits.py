@@ -16,7 +16,7 @@ from switchboard.cli.app import switchboard as verbs_group
 from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
 from switchboard.master.programs import master
 from switchboard.operating.text import system_advice
-from switchboard.store.publishing import refusal
+from switchboard.store.publishing import as_queue_error
 from tests.helpers.commands import succeed, switchboard
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'exit-codes.md'
@@ -135,7 +135,7 @@ TROUBLE = [errno.EIO, errno.EUCLEAN, errno.ENODEV, errno.EROFS, errno.ENOSPC, er
 @pytest.mark.parametrize('number', TROUBLE, ids=os.strerror)
 def test_trouble_of_the_disk_says_what_to_do_about_it_however_it_is_wrapped(number: int) -> None:
     bare = OSError(number, os.strerror(number), '/spool/in')
-    for error in (bare, refusal(bare, 'read', 'in', '')):
+    for error in (bare, as_queue_error(bare, 'read', 'in', '')):
         (line,) = lines_of(error)
         assert system_advice(bare)
         assert line.endswith(f'; {system_advice(bare)}')

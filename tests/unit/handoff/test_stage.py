@@ -91,7 +91,7 @@ def test_a_hand_off_is_settled_though_others_look_at_its_record(spool: Spool) ->
     (output,) = (name for name in staged(spool) if not name.endswith(COMMIT))
     disk = LookedAt(3)
     mine = Spool(spool.path(), durability='lazy', disk=disk)
-    mine.stage.settle([('out', output.rpartition(':')[2])])
+    mine.stage.wait_until_published([('out', output.rpartition(':')[2])])
     assert disk.left == 0
     assert staged(spool) == []
     assert len(spool['out'].get_files()) == 1

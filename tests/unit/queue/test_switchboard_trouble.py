@@ -341,5 +341,5 @@ def test_an_entry_is_unlocked_where_the_disk_does_not_say_whether_its_file_is_go
     assert claim is not None
     disk.exists_error = errno.EIO
     with pytest.raises(DurabilityError, match='rename'):
-        queue.consumer.refuse_claimed(claim, FileNotFoundError(errno.ENOENT, 'gone'), 'rename')
+        queue.consumer.raise_claim_error(claim, FileNotFoundError(errno.ENOENT, 'gone'), 'rename')
     assert not claim.is_own()

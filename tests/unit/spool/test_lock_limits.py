@@ -86,7 +86,7 @@ def drop(spool: Spool) -> object:
     return door.store(lambda: None)
 
 
-KEYS, ROOM, DECLARED = '.dedupe@in/.lock*', '.run/room/in', '.run/declared/.lock'
+KEYS, COUNT, DECLARED = '.dedupe@in/.lock*', '.run/counts/in', '.run/declared/.lock'
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ KEYS, ROOM, DECLARED = '.dedupe@in/.lock*', '.run/room/in', '.run/declared/.lock
         (KEYS, enqueue_with_key),
         (KEYS, publish_with_key),
         (KEYS, hand_off_with_key),
-        (ROOM, lambda spool: spool['in'].enqueue('y')),
-        (ROOM, lambda spool: spool['in'].enqueue_many(['y', 'z'])),
-        (ROOM, drop),
+        (COUNT, lambda spool: spool['in'].enqueue('y')),
+        (COUNT, lambda spool: spool['in'].enqueue_many(['y', 'z'])),
+        (COUNT, drop),
         (DECLARED, lambda spool: spool.declare('other')),
         (DECLARED, lambda spool: spool.delete('declared')),
         (DECLARED, lambda spool: spool.consume('declared')),
@@ -113,7 +113,7 @@ def test_each_wait_for_a_lock_has_a_limit_and_a_clear_error(spool: Spool, file: 
     act(spool)
 
 
-@pytest.mark.parametrize('file', [KEYS, ROOM, DECLARED])
+@pytest.mark.parametrize('file', [KEYS, COUNT, DECLARED])
 def test_the_janitor_does_the_rest(spool: Spool, file: str) -> None:
     [path] = Path(spool.directory).glob(file)
     with locked(path):
@@ -122,6 +122,6 @@ def test_the_janitor_does_the_rest(spool: Spool, file: str) -> None:
 
 def test_a_message_that_is_done_is_done_though_it_cannot_be_counted(spool: Spool) -> None:
     taken = spool['in'].take()
-    with locked(Path(spool.directory, ROOM)):
+    with locked(Path(spool.directory, COUNT)):
         spool['in'].finish(taken.filebase)
     assert spool['in'].get_files() == []

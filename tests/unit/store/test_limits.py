@@ -184,7 +184,7 @@ class TestShared:
     def test_a_damaged_record_is_made_anew(self, tmp_path: Path, clock: FakeClock, content: bytes) -> None:
         queue = self.make(tmp_path, clock, max_messages=2)
         queue.enqueue('x')
-        (tmp_path / '.run' / 'room' / 'in').write_bytes(content)
+        (tmp_path / '.run' / 'counts' / 'in').write_bytes(content)
         queue.enqueue('x')
         with pytest.raises(QueueFullError, match='2 messages wait'):
             queue.enqueue('x')
@@ -217,12 +217,12 @@ class TestShared:
 
     def test_a_queue_without_limits_has_no_record(self, tmp_path: Path, clock: FakeClock) -> None:
         self.make(tmp_path, clock).enqueue('x')
-        assert not (tmp_path / '.run' / 'room').exists()
+        assert not (tmp_path / '.run' / 'counts').exists()
 
     def test_room_that_a_later_count_has_seen_is_not_given_away_twice(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        disk, queue, counts = Disk(), tmp_path / 'in', Folder(str(tmp_path / 'room'), Disk())
+        disk, queue, counts = Disk(), tmp_path / 'in', Folder(str(tmp_path / 'counts'), Disk())
         one, other = (
             Limits(
                 'in',
@@ -249,7 +249,7 @@ class TestShared:
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
         disk = CountingDisk()
-        counts, record = Folder(tmp_path / 'room', disk), tmp_path / 'room' / 'in'
+        counts, record = Folder(tmp_path / 'counts', disk), tmp_path / 'counts' / 'in'
         written = []
         for messages in (1, 1234):
             with SharedCount(counts, 'in', disk) as shared_count:
@@ -268,7 +268,7 @@ class TestEvicted:
     def test_the_messages_that_made_room_are_counted_for_all_producers_together(
         self, tmp_path: Path, clock: FakeClock, overflow: str
     ) -> None:
-        room = Folder(tmp_path / '.run' / 'room', Disk())
+        room = Folder(tmp_path / '.run' / 'counts', Disk())
         assert evicted(room, 'in') == 0
         for _ in range(2):
             queue = Spool(tmp_path, clock=clock).queue('in', max_messages=2, overflow=overflow)

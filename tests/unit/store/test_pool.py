@@ -124,7 +124,7 @@ class TestRecycling:
         others = FilePool(spares.folder, spares.disk)
         draft = others.acquire()
         kept = inode(draft)
-        others.abandon(draft)
+        others.discard(draft)
         assert inode(spares.acquire()) != kept
         others.close()
         found = FilePool(spares.folder, spares.disk).acquire()
@@ -166,7 +166,7 @@ class TestWhatIsNotUsedAgain:
     def test_another_users_spare_is_left_to_him(self, spares: FilePool) -> None:
         draft = spares.acquire()
         os.chown(draft.fd, NOBODY, NOBODY)
-        spares.abandon(draft)
+        spares.discard(draft)
         spares.close()
         (path,) = files(spares)
         again = FilePool(spares.folder, spares.disk)
@@ -191,7 +191,7 @@ class TestWhatIsNotUsedAgain:
 
     def test_pages_that_a_failed_sync_left_behind(self, spares: FilePool) -> None:
         draft = spares.acquire()
-        spares.abandon(draft, reusable=False)
+        spares.discard(draft, reusable=False)
         assert files(spares) == []
 
 
@@ -207,13 +207,13 @@ class TestModes:
 
 class TestPool:
     def test_it_keeps_a_bounded_number_of_files_open(self, spares: FilePool) -> None:
-        spares.abandon(spares.acquire())
+        spares.discard(spares.acquire())
         spares.close()
         opened = Opened()
         drafts = [spares.acquire() for _ in range(KEPT_OPEN + 10)]
         assert len(opened()) == KEPT_OPEN + 10
         for draft in drafts:
-            spares.abandon(draft)
+            spares.discard(draft)
         assert len(opened()) == KEPT_OPEN
         assert spares.count() == KEPT_OPEN + 10
         spares.close()
@@ -267,7 +267,7 @@ class TestPool:
         drafts = [producer.acquire() for _ in filebases]
         assert producer.count() == len(filebases)
         for draft in drafts:
-            producer.abandon(draft)
+            producer.discard(draft)
         producer.close()
         consumer.close()
 
@@ -385,7 +385,7 @@ class TestPool:
         assert spares.count() == ALWAYS_KEPT + 800
         for draft in drafts:
             draft.folder.disk.unlink(draft.name, dir_fd=draft.folder.fd)  # published elsewhere
-            draft.folder.disk.let_go(draft.fd)
+            draft.folder.disk.close_quietly(draft.fd)
         assert spares.shrink(run, UNUSED_NS // 2) == 0
         assert spares.shrink(run, UNUSED_NS) == 720 // SHRINKS_BY
         assert spares.shrink(run, UNUSED_NS + 1) == 0
@@ -443,7 +443,7 @@ class TestWithoutASpool:
         (tmp_path / 'left.tmp').touch()
         assert delete_unfinished(folder) == 1
         assert os.listdir(tmp_path) == [draft.name]
-        scratch.abandon(draft)
+        scratch.discard(draft)
         assert os.listdir(tmp_path) == []
 
     def test_recovery_of_the_queue_does_that_too(self, tmp_path: Path) -> None:

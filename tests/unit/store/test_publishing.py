@@ -18,10 +18,10 @@ from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
     PreparedEntry,
+    as_queue_error,
     is_out_of_files,
     publish,
-    refusal,
-    refuse,
+    raise_queue_error,
     write,
 )
 from switchboard.testing.faults import FaultyDisk
@@ -91,7 +91,7 @@ class TestWriting:
     def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
         draft = write(scene.pool, scene.disk, (b'x',), 'in', modified_ns=123_456_789_000)
         assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
-        scene.pool.abandon(draft)
+        scene.pool.discard(draft)
 
     @pytest.mark.parametrize(
         ('error', 'raised'),
@@ -111,7 +111,7 @@ class TestWriting:
 @pytest.mark.parametrize('step', ['write', 'rename', 'read'])
 def test_a_full_disk_says_the_same_at_steps_of_producers_and_of_others(step: str) -> None:
     full = OSError(errno.ENOSPC, 'No space left on device')
-    assert str(refusal(full, step, 'in', '/spool/in/x.pck')) == (
+    assert str(as_queue_error(full, step, 'in', '/spool/in/x.pck')) == (
         f"in: {step}: No space left on device: '/spool/in/x.pck'; nothing was stored or lost"
     )
 
@@ -214,15 +214,15 @@ class TestFailure:
 def test_errors_of_the_system_become_errors_of_the_tree() -> None:
     for number, expected in ((errno.EFBIG, QueueFullError), (errno.EROFS, DurabilityError)):
         with pytest.raises(expected) as caught:
-            refuse(OSError(number, 'why', 'name'), 'step', 'in', '/spool/in/name')
+            raise_queue_error(OSError(number, 'why', 'name'), 'step', 'in', '/spool/in/name')
         assert isinstance(caught.value.__cause__, OSError)
         assert "why: '/spool/in/name'" in str(caught.value)
         assert not is_out_of_files(caught.value)
     with pytest.raises(DurabilityError) as caught_too:
-        refuse(OSError(errno.EMFILE, 'why', '/spool/out'), 'open', 'in', '/spool/in')
+        raise_queue_error(OSError(errno.EMFILE, 'why', '/spool/out'), 'open', 'in', '/spool/in')
     assert is_out_of_files(caught_too.value)
     assert str(caught_too.value).endswith("why: '/spool/out'")  # it knows better
-    assert refusal(caught_too.value, 'step', 'out', '') is caught_too.value
+    assert as_queue_error(caught_too.value, 'step', 'out', '') is caught_too.value
 
 
 class Filling(Disk):

@@ -73,8 +73,8 @@ def is_put_into(folder: Folder) -> None:
     Path(folder.path, 'x.pck').touch()
 
 
-def is_closed(folder: Folder) -> None:
-    folder.close_to_new()
+def is_deleted(folder: Folder) -> None:
+    folder.mark_deleted()
 
 
 def is_a_link(folder: Folder) -> None:
@@ -100,7 +100,7 @@ def _refuse(*arguments: Any) -> None:
 
 @pytest.mark.parametrize(
     'spoil',
-    [is_put_into, is_closed, is_a_link, has_the_above_forbidden, has_no_order, cannot_be_copied],
+    [is_put_into, is_deleted, is_a_link, has_the_above_forbidden, has_no_order, cannot_be_copied],
     ids=lambda each: each.__name__.replace('_', ' '),
 )
 def test_a_directory_stays_that(spoil: Callable[[Folder], None], grown: Folder, tmp_path: Path) -> None:
@@ -449,5 +449,5 @@ def test_files_that_were_open_for_the_next_messages_are_still_good(spool: Spool)
     draft = pool.acquire()
     grow_again = Folder(spool.path('.spare'), GrowingDisk())
     assert not renew(grow_again)
-    pool.abandon(draft)
+    pool.discard(draft)
     pool.close()

@@ -22,7 +22,7 @@ from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, own_directory
 from switchboard.status.scoreboard import MasterRecord, Scoreboard, State
-from switchboard.store.publishing import refusal
+from switchboard.store.publishing import as_queue_error
 from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
@@ -152,7 +152,7 @@ def test_a_spool_that_is_gone_is_named_on_every_page(here: Browser) -> None:
 def test_trouble_of_the_disk_is_no_mistake_of_ours_and_says_what_to_do(here: Browser, number: int) -> None:
     scope = {'type': 'http', 'method': 'GET', 'path': '/api/entries', 'query_string': b'', 'headers': []}
     bare = OSError(number, os.strerror(number), '/spool/bad')
-    for error in (bare, refusal(bare, 'read', 'bad', '')):
+    for error in (bare, as_queue_error(bare, 'read', 'bad', '')):
         answer = Routes(here.desk).on_our_error(Request(scope), error)
         text = json.loads(bytes(answer.body))['error']
         assert answer.status_code == 503
