@@ -13,16 +13,16 @@ from typing import Any
 
 from switchboard.brokers.message import HISTORY, KIND, METADATA, UNREADABLE, WHEN, Delivery
 from switchboard.errors import CorruptEntryError
-from switchboard.message.content_types import TYPES, decode_text, decompress
+from switchboard.message.content_types import CONTENT_TYPES, decode_text, decompress
 from switchboard.message.entry import Entry
 from switchboard.message.envelope import pack_header
-from switchboard.message.journal import Record, bounded
+from switchboard.message.journal import Record, sanitized
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
     HIGHEST_PRIORITY,
     NS,
-    SYSTEM_NAMER,
+    SYSTEM_NAME_GENERATOR,
     Name,
     digest_of,
     is_filebase,
@@ -30,7 +30,7 @@ from switchboard.message.naming import (
 from switchboard.message.typed_json import load_json
 
 _KINDS = {
-    **{content_type: kind for kind, (content_type, _) in reversed(TYPES.items())},
+    **{content_type: kind for kind, (content_type, _) in reversed(CONTENT_TYPES.items())},
     'application/text': 'text',
     'text/html': 'text',
     'application/octet-stream': 'bytes',
@@ -80,7 +80,7 @@ def _history(header: Any) -> list[Record]:
     records = load_json(str(header or '[]').encode('utf-8', 'surrogatepass'), 'history')
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
         raise CorruptEntryError('history: not a list of JSON objects')
-    return [bounded(one) for one in records[-MAX_RECORDS:]]
+    return [sanitized(one) for one in records[-MAX_RECORDS:]]
 
 
 def _is_encoded(delivery: Delivery) -> bool:
@@ -128,7 +128,9 @@ def filebase_of(delivery: Delivery) -> str:
     """:return: the entry's name: the one it had with us, or one that is made of its message id; without one, a new one."""
     message_id, when = delivery.message_id, delivery.headers.get(WHEN)
     if message_id is None:
-        digest = SYSTEM_NAMER.digest(hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()[:8])
+        digest = SYSTEM_NAME_GENERATOR.digest(
+            hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()[:8]
+        )
     elif is_filebase(f'0000000000.0+{message_id}'):
         digest = message_id[:DIGEST_DIGITS]
     else:
@@ -165,4 +167,4 @@ def _sent_ns(delivery: Delivery) -> int:
         sent = _seconds(sent)
     if isinstance(sent, int | float) and 0 < sent < 9_000_000_000:
         return int(sent) * NS
-    return SYSTEM_NAMER.now_ns()
+    return SYSTEM_NAME_GENERATOR.next_when_ns()

@@ -28,12 +28,12 @@ from kombu.transport.virtual import Base64
 
 from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, OutgoingMessage
 from switchboard.errors import MessageTooLargeError
-from switchboard.message.content_types import TYPES, is_kombu
+from switchboard.message.content_types import CONTENT_TYPES, is_kombu_message
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record, dump_record
 from switchboard.message.metadata import dump_metadata, load_metadata
-from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
+from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAME_GENERATOR, parse
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
 from switchboard.queue.steady_time import SteadyTime
@@ -47,7 +47,7 @@ MAX_SHORT_BYTES = 255
 
 _DEFAULT = Serializers()
 # The broker throws away expired messages, and does not look twice.
-_STEADY = SteadyTime(SYSTEM_NAMER.clock)
+_STEADY = SteadyTime(SYSTEM_NAME_GENERATOR.clock)
 
 
 def encode(
@@ -60,7 +60,7 @@ def encode(
     :raises UnserializableError: nothing holds the message or its metadata.
     :raises MessageTooLargeError: the metadata are more than headers carry.
     """
-    if is_kombu(msg) and 'content-type' in msg:
+    if is_kombu_message(msg) and 'content-type' in msg:
         return _encode_kombu(msg, message_id)
     serialized = _DEFAULT.serialize(msg)
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
@@ -82,7 +82,7 @@ def encode_entry(entry: Entry, more: Sequence[Record] = (), *, tracebacks: bool 
     records = [*entry.records, *more]
     metadata = load_metadata(entry.metadata)
     if more:
-        metadata = Entry(entry.filebase, entry.kind, entry.metadata, b'', records).changed_metadata(metadata)
+        metadata = Entry(entry.filebase, entry.kind, entry.metadata, b'', records).apply_history(metadata)
         records = [
             {key: value for key, value in one.items() if key not in ('set', 'drop')} for one in records
         ]
@@ -111,13 +111,13 @@ def _encode(
         raise MessageTooLargeError(f'metadata of {size} bytes are more than the headers of a broker carry')
     if history:
         headers[HISTORY] = _dump_history(history)
-    content_type, encoding = TYPES.get(kind, (f'application/x-switchboard.{kind}', 'binary'))
+    content_type, encoding = CONTENT_TYPES.get(kind, (f'application/x-switchboard.{kind}', 'binary'))
     properties: dict[str, Any] = {
         'message_id': message_id,
         'content_type': content_type,
         'content_encoding': encoding,
         'delivery_mode': PERSISTENT,
-        'timestamp': SYSTEM_NAMER.clock.time_ns() // NS,
+        'timestamp': SYSTEM_NAME_GENERATOR.clock.time_ns() // NS,
     }
     for key in ('reply_to', 'correlation_id'):
         if isinstance(value := kept.get(key), str) and _is_short(value):

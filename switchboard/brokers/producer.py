@@ -30,15 +30,15 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.entry import Entry, read_entry
-from switchboard.message.expiry import expiry_elsewhere
+from switchboard.message.expiry import expiry_after_move
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
     NS,
     SLICE_BITS,
-    SYSTEM_NAMER,
-    Namer,
+    SYSTEM_NAME_GENERATOR,
+    NameGenerator,
     Slice,
     check_queue_name,
     key_of,
@@ -113,8 +113,8 @@ class BrokerProducer:
         self.serializers = Serializers(
             options.accept, options.pickle_classes, options.serializer, options.message_class
         )
-        namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        self._packer = Packer(name, self.options, self.serializers, namer)
+        name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
+        self._packer = Packer(name, self.options, self.serializers, name_generator)
         self._limits = limits_of(self.options, self.url)
         self.connection = connection or connect(self.url)
         base = self.url.queue or name
@@ -241,8 +241,8 @@ class BrokerProducer:
         now_ns = self.clock.time_ns()
         moved = {**record, 'to': self.name, 'time': now_ns / NS}
         if now:
-            metadata = entry.changed_metadata(load_metadata(entry.metadata))
-            moved |= expiry_elsewhere(
+            metadata = entry.apply_history(load_metadata(entry.metadata))
+            moved |= expiry_after_move(
                 metadata, self.options.ttl_s, now_ns, forgiven=record['event'] != 'moved'
             )
             entry = replace(entry, filebase=with_when(entry.filebase, now_ns))
@@ -251,7 +251,7 @@ class BrokerProducer:
 
     def prepare_replacement(self, msg: Any, metadata: dict[str, Any], old: Entry) -> PreparedMessage:
         """Pack a message that takes another's place, with its history."""
-        entry = self._entry(self._packer.pack_anew(msg, metadata, old))
+        entry = self._entry(self._packer.pack_replacement(msg, metadata, old))
         self._check_size(entry)
         return self.prepare_entry(entry)
 

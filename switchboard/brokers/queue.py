@@ -42,11 +42,11 @@ from switchboard.errors import (
 )
 from switchboard.events import event
 from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.message.entry import Entry, changes, is_body_changed
+from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry, pack_record
-from switchboard.message.metadata import with_keys
+from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import (
     CLAIMED,
     LONGEST_DELAY_S,
@@ -280,7 +280,7 @@ class BrokerQueue:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        return self.producer.enqueue(msg, with_keys(metadata, metadata_keys))
+        return self.producer.enqueue(msg, merge_keys(metadata, metadata_keys))
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
@@ -470,7 +470,9 @@ class BrokerQueue:
 
     def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return changes(self.claim_of(filebase).entry.msgdata(self.serializers), msgdata, strict=strict)
+        return metadata_changes(
+            self.claim_of(filebase).entry.msgdata(self.serializers), msgdata, strict=strict
+        )
 
     def is_changed(self, filebase: str, msg: Any) -> bool:
         """See `ISwitchboard`."""

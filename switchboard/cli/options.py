@@ -112,7 +112,7 @@ def read_metadata(pairs: dict[str, Any]) -> dict[str, Any]:
 
     :raises click.UsageError: a value would not be stored, or do nothing.
     """
-    from switchboard.message.metadata import mistake_in
+    from switchboard.message.metadata import find_mistake
     from switchboard.message.naming import HIGHEST_PRIORITY
 
     types: dict[str, click.ParamType[Any]] = {
@@ -130,7 +130,7 @@ def read_metadata(pairs: dict[str, Any]) -> dict[str, Any]:
             )
         except click.BadParameter as error:
             raise click.UsageError(f'{key}: {error.message}') from error
-    if wrong := mistake_in(found):
+    if wrong := find_mistake(found):
         raise click.UsageError(wrong)
     return found
 

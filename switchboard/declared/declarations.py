@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from switchboard.clock import Clock
 from switchboard.errors import ConfigError, CorruptEntryError
 from switchboard.events import event
-from switchboard.message.naming import CLOCK_SLACK_NS, NS, Namer
+from switchboard.message.naming import CLOCK_SLACK_NS, NS, NameGenerator
 from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.queue.steady_time import SteadyTime
@@ -111,12 +111,17 @@ class Declarations:
     """
 
     def __init__(
-        self, run: str, disk: Disk, clock: Clock, namer: Namer, steady: SteadyTime | None = None
+        self,
+        run: str,
+        disk: Disk,
+        clock: Clock,
+        name_generator: NameGenerator,
+        steady: SteadyTime | None = None,
     ) -> None:
         self.disk = disk
         self.clock = clock
         self._steady = steady or SteadyTime(clock)
-        self._namer = namer
+        self._name_generator = name_generator
         self._path = os.path.join(run, DECLARED)
         # One object from the start: threads that each made it at first use would close it under each other.
         self._folder = Folder(self._path, self.disk)
@@ -206,7 +211,7 @@ class Declarations:
 
     def new_name(self) -> str:
         """:return: a name that nothing else has."""
-        return self._namer.digest('00000000')
+        return self._name_generator.digest('00000000')
 
     def remove(self, name: str) -> None:
         """Take a record away.  Assumes that the lock is held."""

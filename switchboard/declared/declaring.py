@@ -18,7 +18,7 @@ from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
 from switchboard.declared.removal import QueueRemoval
 from switchboard.errors import ConfigError, QueueLockedError, QueueMismatchError, UnknownQueueError
-from switchboard.message.naming import Namer, check_queue_name
+from switchboard.message.naming import NameGenerator, check_queue_name
 from switchboard.options import QueueOptions, check_values
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.routing.exchange import ExchangeTable
@@ -44,7 +44,7 @@ class DeclaredQueues:
         root: str,
         disk: Disk,
         clock: Clock,
-        namer: Namer,
+        name_generator: NameGenerator,
         pool: FilePool,
         steady: SteadyTime,
         *,
@@ -52,8 +52,8 @@ class DeclaredQueues:
         base: Callable[[], ExchangeTable],
     ) -> None:
         run = f'{root}/{RUN}'
-        self.records = Declarations(run, disk, clock, namer, steady)
-        self.presence = Presence(run, disk, namer)
+        self.records = Declarations(run, disk, clock, name_generator, steady)
+        self.presence = Presence(run, disk, name_generator)
         self.exchanges = ExchangeStore(self.records, base)
         self.removal = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)
         self._config = config

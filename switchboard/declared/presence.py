@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from switchboard.message.naming import NS, Namer
+from switchboard.message.naming import NS, NameGenerator
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.forks import after_fork
@@ -88,10 +88,10 @@ class Presence:
     :param path: the directory; made when the first ticket is.
     """
 
-    def __init__(self, path: str, disk: Disk, namer: Namer) -> None:
+    def __init__(self, path: str, disk: Disk, name_generator: NameGenerator) -> None:
         self.path = path
         self.disk = disk
-        self.namer = namer
+        self.name_generator = name_generator
         self._folders: dict[str, Folder] = {}  # a few, the last that were asked for
 
     def folder(self, place: str) -> Folder:
@@ -118,10 +118,10 @@ class Presence:
         :param on_leave: called when it has left on purpose.
         :raises OSError: the file cannot be made.
         """
-        content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.namer.clock.time_ns() / NS)
+        content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.name_generator.clock.time_ns() / NS)
         while True:
             folder = self.prepare(place)
-            name = self.namer.digest('00000000')
+            name = self.name_generator.digest('00000000')
             try:
                 fd = self.disk.create_locked(name, folder.fd)
             except FileExistsError:

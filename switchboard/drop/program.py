@@ -27,15 +27,15 @@ from switchboard.door_errors import (
     UnknownQueueError,
 )
 from switchboard.drop.request import Request, find_spool
-from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, seal
+from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, make_digest_and_header
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,
-    dump,
+    dump_ascii_json,
     read_envelope,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, make_filebase, order_key_of
+from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAME_GENERATOR, make_filebase, order_key_of
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, Naming
@@ -233,18 +233,20 @@ class Drop:
             metadata['expires'] = when_ns / NS + ttl_s
         if door.ttl_s is not None:
             metadata['queue_expires'] = when_ns / NS + door.ttl_s
-        packed = dump(metadata).encode('ascii')
+        packed = dump_ascii_json(metadata).encode('ascii')
         if len(packed) > MAX_METADATA_BYTES:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
         key = order_key_of(metadata, door.order_key)
-        digest, header = seal('mail', packed, self.body, SYSTEM_NAMER.unique(), key)
+        digest, header = make_digest_and_header(
+            'mail', packed, self.body, SYSTEM_NAME_GENERATOR.unique_digits(), key
+        )
         priority = door.priority if request.priority is None else request.priority
         self.filebase = make_filebase(when_ns, digest, priority)
         self.head = header + packed
 
     def _ready_at(self) -> int:
         times_s = self.request.times_s
-        delayed_ns = SYSTEM_NAMER.now_ns() + int(times_s.get('delay', 0) * NS)
+        delayed_ns = SYSTEM_NAME_GENERATOR.next_when_ns() + int(times_s.get('delay', 0) * NS)
         return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), HELD_NS - 1)
 
     def store(self, at_commit: Callable[[], object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from switchboard.door_errors import ConfigError, SwitchboardError
-from switchboard.message.mail_envelope import argument
+from switchboard.message.mail_envelope import decode_argument
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.store.disk import OPEN_FLAGS, Disk
 
@@ -75,9 +75,9 @@ class Request:
             word = ahead.pop()
             if plain or word[:1] != '-':
                 if self.queue:
-                    self.recipients.append(argument(word))
+                    self.recipients.append(decode_argument(word))
                 else:
-                    self.queue = argument(word)
+                    self.queue = decode_argument(word)
             elif word == '--':
                 plain = True
             else:
@@ -93,7 +93,7 @@ class Request:
         else:
             option, value, equals = word[:2], word[2:], word[2:]
         if option is None or option not in _LONG.values():
-            raise UsageError(f'there is no option {argument(word)[:40]}; {USAGE}')
+            raise UsageError(f'there is no option {decode_argument(word)[:40]}; {USAGE}')
         return option, value if equals else None
 
     def _take(self, option: str, value: str) -> None:
@@ -102,15 +102,15 @@ class Request:
         elif option == '-C':
             self.config = value
         elif option == '-f':
-            self.sender = argument(value)
+            self.sender = decode_argument(value)
         elif option == '-d':
             if value not in DEDUPE_KINDS:
-                raise UsageError(f'-d {argument(value)[:40]}: write content or message-id')
+                raise UsageError(f'-d {decode_argument(value)[:40]}: write content or message-id')
             self.dedupe = value
         elif option == '-r':
-            self.recipients.append(argument(value))
+            self.recipients.append(decode_argument(value))
         else:
-            self._take_field(argument(value))
+            self._take_field(decode_argument(value))
 
     def _take_field(self, field: str) -> None:
         """The keys that have a meaning to the queue are numbers; all others are text."""
@@ -118,9 +118,9 @@ class Request:
         if not equals or not key:
             raise UsageError(f'-m {field[:40]}: write KEY=VALUE')
         if key.startswith(_DOUBTFUL):
-            from switchboard.message.metadata import mistake_in_name  # brings what writes JSON with it
+            from switchboard.message.metadata import find_key_mistake  # brings what writes JSON with it
 
-            if mistake := mistake_in_name(key):
+            if mistake := find_key_mistake(key):
                 raise UsageError(f'-m {mistake}')
         if key in _TIMES:
             self.times_s[key] = _number(key, text, 10**10)

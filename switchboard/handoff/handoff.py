@@ -82,7 +82,7 @@ class Handoff:
         digits = ANY_INPUT
         if claim is not None and queue is not None and queue.options.strict_order:
             digits = digits_of_input(queue.name, claim.filebase)
-        self.name = stage.namer.digest(digits)
+        self.name = stage.name_generator.digest(digits)
         self.items: list[PreparedEntry] = []
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
         self.keyed: list[KeyedOutput] = []

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
-from switchboard.message.expiry import expiry_elsewhere
-from switchboard.message.journal import origin_of
+from switchboard.message.expiry import expiry_after_move
+from switchboard.message.journal import origin_queue
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.queue.recovery import note, note_safely
@@ -86,8 +86,8 @@ def move(
         suffix = PRESERVED if preserved or target.name == BAD else READY
         entry = claim.read()
         if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
-            metadata = entry.changed_metadata(load_metadata(entry.metadata))
-            fields |= expiry_elsewhere(
+            metadata = entry.apply_history(load_metadata(entry.metadata))
+            fields |= expiry_after_move(
                 metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
             )
         write = note if suffix == READY else note_safely
@@ -154,7 +154,7 @@ def origin(queue: Switchboard, filebase: str) -> str:
 
     :raises QueueError: it does not say.
     """
-    name = origin_of(queue.history(filebase), queue.name)
+    name = origin_queue(queue.history(filebase), queue.name)
     if name is None or not _is_trusted(queue, filebase):
         raise QueueError(
             'its history does not say where it came from: name a queue', queue=queue.name, filebase=filebase

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from switchboard.errors import DurabilityError, LockTimeoutError
 from switchboard.events import event
-from switchboard.message.naming import READY, Namer, key_of
+from switchboard.message.naming import READY, NameGenerator, key_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -94,13 +94,19 @@ class Stage:
     """
 
     def __init__(
-        self, spool_path: str, folder: Folder, disk: Disk, pool: FilePool, namer: Namer, order: Folder
+        self,
+        spool_path: str,
+        folder: Folder,
+        disk: Disk,
+        pool: FilePool,
+        name_generator: NameGenerator,
+        order: Folder,
     ) -> None:
         self.spool_path = spool_path
         self.folder = folder
         self.disk = disk
         self.pool = pool
-        self.namer = namer
+        self.name_generator = name_generator
         self._order = order
         self.last_outputs = LastOutputs()
         # Transactions that this process has committed, and the disk refused to publish.

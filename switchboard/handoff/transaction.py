@@ -16,9 +16,9 @@ from switchboard.handoff.commit import commit_all
 from switchboard.handoff.handoff import Handoff, KeyedOutput
 from switchboard.interfaces import ITransaction
 from switchboard.message.entry import MAILMAN
-from switchboard.message.journal import Record, is_long_kept, note_first
+from switchboard.message.journal import Record, first_digest_record, has_many_kept_records
 from switchboard.message.naming import digest_of, with_when
-from switchboard.message.serializers import Raw
+from switchboard.message.serializers import EncodedBody
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.kernel import open_files_limit
 from switchboard.store.publishing import PreparedEntry, is_out_of_files
@@ -83,7 +83,7 @@ class Transaction(Handoff):
             self._forwarded_room = queues[0].check_room(entry)
             self.forwarded_to, self._forwarded_when_ns = queues[0], None
             if self._is_passed_by(queues[0], entry.filebase):
-                self._forwarded_when_ns = self.stage.namer.now_ns()
+                self._forwarded_when_ns = self.stage.name_generator.next_when_ns()
                 self._note(queues[0], with_when(entry.filebase, self._forwarded_when_ns))
             return
         before, kept = self.forwarded_to, len(self.items)
@@ -154,11 +154,11 @@ class Transaction(Handoff):
         queue, filebase = self.queue, self.claim.filebase
         if not queue.is_changed(filebase, msg):
             entry = self.claim.read()
-            if not is_long_kept(entry.records) or entry.kind == MAILMAN:
+            if not has_many_kept_records(entry.records) or entry.kind == MAILMAN:
                 changed = queue.changes(filebase, msgdata)
                 return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
             # Each taking reads all of its history: it is stored anew, with the same bytes, and the records of its keepings as one.
-            msg = Raw(entry.kind, entry.body)
+            msg = EncodedBody(entry.kind, entry.body)
         filebase = self.replace_input(msg, msgdata)
         self.commit()
         return filebase
@@ -170,7 +170,7 @@ class Transaction(Handoff):
         :return: its filebase.
         """
         queue, entry = self.queue, self.claim.read()
-        records = [*note_first(entry.records, digest_of(entry.filebase)), *records]
+        records = [*first_digest_record(entry.records, digest_of(entry.filebase)), *records]
         item = queue.prepare(msg, dict(metadata), replaces=entry, records=records)
         return self.add(queue, item, has_place=True)
 

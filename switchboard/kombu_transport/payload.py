@@ -21,13 +21,13 @@ from typing import Any
 from kombu.utils import json as kombu_json
 
 from switchboard.errors import UnserializableError
-from switchboard.message.content_types import TYPES, is_kombu
+from switchboard.message.content_types import CONTENT_TYPES, is_kombu_message
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.mail import mail_bytes
-from switchboard.message.metadata import ALWAYS
+from switchboard.message.metadata import FIXED_METADATA
 from switchboard.message.naming import HIGHEST_PRIORITY, NS
-from switchboard.message.serializers import Raw
+from switchboard.message.serializers import EncodedBody
 from switchboard.message.typed_json import MAX_DEPTH, OWN_TAGS, TAG, dump_json, is_too_deep, parse_json
 from switchboard.operating.summary import time_ns
 
@@ -158,7 +158,7 @@ def _eta_s(value: Any) -> float | None:
 _dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False).encode
 
 
-def encoded(payload: Mapping[str, Any]) -> Raw:
+def encoded(payload: Mapping[str, Any]) -> EncodedBody:
     """:return: the payload as it is stored; once for all queues that it goes to.
 
     :raises UnserializableError: JSON alone does not hold it.
@@ -170,11 +170,11 @@ def encoded(payload: Mapping[str, Any]) -> Raw:
     if text.count('[') + text.count('{') > MAX_DEPTH and is_too_deep(payload):
         raise UnserializableError(f'{_FIELDS}: nested too deeply')
     if f'"{TAG}"' in text:  # a dictionary of a user's, which is to come back as it was
-        return Raw('json', dump_json(json.loads(text)))
-    return Raw('json', text.encode('ascii'))
+        return EncodedBody('json', dump_json(json.loads(text)))
+    return EncodedBody('json', text.encode('ascii'))
 
 
-def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
+def encoded_by_kombu(payload: Mapping[str, Any]) -> EncodedBody:
     """:return: the payload in kombu's own form, for what JSON alone does not hold.
 
     :raises TypeError: nor does that.
@@ -189,7 +189,7 @@ def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
         raise
     except Exception as error:  # each type that kombu was taught has errors of its own
         raise UnserializableError(f'{_FIELDS}: {error}') from error
-    return Raw('json', body)
+    return EncodedBody('json', body)
 
 
 def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
     :param entry: the entry that the message was read from.
     :param tag: of this delivery; another one each time.
     """
-    if not is_kombu(msg):
+    if not is_kombu_message(msg):
         payload = _wrapped(msg, msgdata, entry)
     elif msgdata.get(TYPED):
         payload = kombu_json.loads(entry.body)  # by kombu, which may have been taught more types
@@ -234,9 +234,9 @@ def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, An
     kombu's consumers read it by their own registry, and only if they accept the type.
     """
     body = entry.body
-    content_type, content_encoding = TYPES.get(entry.kind, ('application/data', 'binary'))
+    content_type, content_encoding = CONTENT_TYPES.get(entry.kind, ('application/data', 'binary'))
     if isinstance(msg, Mail):  # of Mailman's two pickles, too
-        body, content_type, content_encoding = mail_bytes(msg), *TYPES['mail']
+        body, content_type, content_encoding = mail_bytes(msg), *CONTENT_TYPES['mail']
     text = _decoded(body) if content_encoding == 'utf-8' else None
     if text is None:
         content_encoding = 'binary'
@@ -244,7 +244,7 @@ def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, An
         'body': base64.b64encode(body).decode('ascii') if text is None else text,
         'content-type': content_type,
         'content-encoding': content_encoding,
-        'headers': {key: value for key, value in msgdata.items() if key not in ALWAYS},
+        'headers': {key: value for key, value in msgdata.items() if key not in FIXED_METADATA},
         'properties': {'body_encoding': 'base64' if text is None else 'utf-8'},
     }
 

@@ -36,7 +36,7 @@ from switchboard.kombu_transport.errors import SpoolMissing
 from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, NS, READY
-from switchboard.message.serializers import Raw
+from switchboard.message.serializers import EncodedBody
 from switchboard.operating.janitor import LOOKED_AT, expire_leading
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
@@ -369,7 +369,7 @@ class SpoolConnection:
                 continue  # deleted in this moment: as if it had been before
         return stored > 0
 
-    def _encoded(self, routed: RoutedMessage) -> tuple[Raw, dict[str, Any]]:
+    def _encoded(self, routed: RoutedMessage) -> tuple[EncodedBody, dict[str, Any]]:
         """:raises UnserializableError: no consumer could read it."""
         try:
             return encoded(routed.payload), routed.metadata
@@ -377,7 +377,7 @@ class SpoolConnection:
             return encoded_by_kombu(routed.payload), {**routed.metadata, TYPED: True}
 
     def _transaction(
-        self, queues: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]
+        self, queues: Sequence[Switchboard], raw: EncodedBody, metadata: Mapping[str, Any]
     ) -> Transaction:
         transaction = Transaction(self.spool.stage)
         try:

@@ -26,7 +26,7 @@ from typing import Any
 from switchboard.errors import CorruptEntryError
 
 # By kind: the content type and the content encoding.
-TYPES = {
+CONTENT_TYPES = {
     'mail': ('message/rfc822', 'binary'),
     'mail+default': ('message/rfc822', 'binary'),
     'bytes': ('application/data', 'binary'),
@@ -98,7 +98,7 @@ def decompress(body: bytes, compression: str, max_bytes: int | None = None) -> b
         decoder: Callable[[bytes], bytes] = get_decoder(compression)
     except (KeyError, TypeError) as error:
         raise CorruptEntryError(f'compression {str(compression)[:60]!r} is not installed') from error
-    read = readers().get(decoder) or (lambda body, _max_bytes: decoder(body))
+    read = bounded_decompressors().get(decoder) or (lambda body, _max_bytes: decoder(body))
     try:
         decompressed = read(body, limit + 1)
     except Exception as error:  # each library has errors of its own
@@ -165,7 +165,7 @@ def _whole(decompressed: bytes, is_at_end: bool, max_bytes: int) -> bytes:
     return decompressed
 
 
-def is_kombu(msg: Any) -> bool:
+def is_kombu_message(msg: Any) -> bool:
     """Has a message the form that kombu's virtual transports store?  One that only looks like it is a value of another program's."""
     return (
         isinstance(msg, dict)
@@ -176,7 +176,7 @@ def is_kombu(msg: Any) -> bool:
 
 
 @cache
-def readers() -> dict[Any, Callable[[bytes, int], bytes]]:
+def bounded_decompressors() -> dict[Any, Callable[[bytes, int], bytes]]:
     """:return: by the function that kombu knows: what does the same up to a length."""
     found: dict[Any, Callable[[bytes, int], bytes]] = {
         zlib.decompress: _from_zlib,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from switchboard.message.mail_envelope import bare_sender, split_from_line
+from switchboard.message.mail_envelope import normalize_sender, split_from_line
 
 # Postfix and sendmail; Exim; qmail.  The first one that is there counts.
 _RECIPIENT_FIELDS = (b'x-original-to', b'envelope-to', b'delivered-to')
@@ -28,7 +28,7 @@ def read_delivery_headers(mail: bytes) -> dict[str, Any]:
     fields = _fields(mail[:MAX_HEAD_BYTES])
     found: dict[str, Any] = {}
     if (sender := fields.get(b'return-path')) is not None:
-        found['sender'] = bare_sender(next(iter(split_addresses(sender)), ''))
+        found['sender'] = normalize_sender(next(iter(split_addresses(sender)), ''))
     recipients = next((fields[name] for name in _RECIPIENT_FIELDS if name in fields), '')
     if recipients and (addresses := split_addresses(recipients)):
         found['recipients'] = addresses

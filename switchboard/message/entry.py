@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
 from switchboard.message.envelope import Header, check, parse_header, unpack
-from switchboard.message.journal import Record, find_records, in_effect, parse_records
-from switchboard.message.metadata import ALWAYS, load_metadata
+from switchboard.message.journal import Record, drop_undone_moves, find_records, parse_records
+from switchboard.message.metadata import FIXED_METADATA, load_metadata
 from switchboard.message.naming import digest_of
 from switchboard.message.typed_json import dump_json, is_equal
 
@@ -57,9 +57,9 @@ class Entry:
         mine, its = ((each.kind, each.metadata, each.body, each.damage) for each in (self, other))
         return mine == its and self.damage is None
 
-    def changed_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
+    def apply_history(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Apply what the history says of the metadata: runners change them and give the message back."""
-        for record in in_effect(self.records, self.queue):
+        for record in drop_undone_moves(self.records, self.queue):
             changed, dropped = record.get('set'), record.get('drop')
             if isinstance(changed, dict):
                 metadata.update(deepcopy(changed))  # what the receiver does to its values is not history
@@ -67,7 +67,7 @@ class Entry:
                 for key in dropped:
                     metadata.pop(str(key), None)
         if self.records:
-            metadata.update(ALWAYS)
+            metadata.update(FIXED_METADATA)
         return metadata
 
     def load(self, serializers: Serializers) -> tuple[Any, dict[str, Any]]:
@@ -85,7 +85,7 @@ class Entry:
         try:
             if kind == MAILMAN:
                 msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]  # the serializer of this one kind has it
-                metadata.update(ALWAYS)
+                metadata.update(FIXED_METADATA)
             else:
                 metadata = load_metadata(self.metadata)
                 msg = self._message(serializer)
@@ -93,7 +93,7 @@ class Entry:
             raise
         except Exception as error:  # a program's own serializer raises what it likes
             raise CorruptEntryError(f'{kind}: {error!r}') from error
-        return msg, self.changed_metadata(metadata) if self.records else metadata
+        return msg, self.apply_history(metadata) if self.records else metadata
 
     def _message(self, serializer: Serializer) -> Any:
         return serializer.loads(self.body)
@@ -102,7 +102,7 @@ class Entry:
         """The metadata alone, as :meth:`load` gives them."""
         if self.kind == MAILMAN:
             return self.load(serializers)[1]
-        return self.changed_metadata(load_metadata(self.metadata))
+        return self.apply_history(load_metadata(self.metadata))
 
 
 class TextEntry(Entry):
@@ -166,7 +166,9 @@ def _read_damaged(
     return Entry(filebase, kind, b'{}', content[:start], records, len(content), error)
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+def metadata_changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, strict: bool = True
+) -> dict[str, Any]:
     """Compare metadata.
 
     :param strict: False leaves a value that cannot be stored as it was.

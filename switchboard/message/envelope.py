@@ -17,7 +17,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from switchboard.door_errors import CorruptEntryError
-from switchboard.message.naming import slice_digits, spread
+from switchboard.message.naming import slice_digits, slice_digits_without_key
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ MAX_METADATA_BYTES = 16 * 1024 * 1024
 # A message up to this size is written with one call; putting a larger one together would take its memory twice.
 JOINED_BYTES = 64 * 1024
 # Types of bodies whose bytes are all there at once; others come a part at a time.
-WHOLE = (bytes, memoryview)
+BYTES_TYPES = (bytes, memoryview)
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
 _HEX = frozenset(b'0123456789abcdef')
@@ -97,7 +97,7 @@ def pack_header(kind: str, metadata_length: int, body_length: int, digest: str, 
     return fields + b' %08x\n' % crc32(fields, checksum)
 
 
-def seal(
+def make_digest_and_header(
     kind: str,
     metadata: bytes,
     body: bytes | memoryview | Parts,
@@ -112,12 +112,16 @@ def seal(
     :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
     """
     checksum = crc32(metadata)
-    if isinstance(body, WHOLE):
+    if isinstance(body, BYTES_TYPES):
         checksum = crc32(body, checksum)
     else:
         for part in body:
             checksum = crc32(part, checksum)
-    prefix = (slice_prefix or spread(checksum, digest_tail)) if key is None else slice_digits(key)
+    prefix = (
+        (slice_prefix or slice_digits_without_key(checksum, digest_tail))
+        if key is None
+        else slice_digits(key)
+    )
     digest = prefix + digest_tail
     return digest, pack_header(kind, len(metadata), len(body), digest, checksum)
 
@@ -214,10 +218,10 @@ def check(header: Header, content: bytes, digest: str) -> None:
     if len(content) < end:
         raise CorruptEntryError(f'cut short: {len(content)} of {end} bytes', offset=len(content))
     view = memoryview(content)
-    check_sum(header, view[:length], crc32(view[length:end]))
+    check_checksum(header, view[:length], crc32(view[length:end]))
 
 
-def check_sum(header: Header, line: bytes | memoryview, checksum: int) -> None:
+def check_checksum(header: Header, line: bytes | memoryview, checksum: int) -> None:
     """Make sure that header and content belong together.
 
     :param line: the header as it stands in the file.

@@ -30,7 +30,7 @@ def is_expired(metadata: Mapping[str, Any], clock: TimeOfDay) -> bool:
     return any(isinstance(end, int | float) and end <= now_s for end in ends)
 
 
-def expiry_elsewhere(
+def expiry_after_move(
     metadata: Mapping[str, Any], ttl_s: float | None, ready_ns: int, *, forgiven: bool
 ) -> dict[str, Any]:
     """Say how long a message may live in the queue to which it moves.

@@ -25,7 +25,7 @@ _MAX_HEAD_BYTES = 24
 # A history beyond this has said enough; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 # So many records of a message that was kept are read at each of its takings; then it is stored anew, with one.
-FOLD_KEPT_FROM = 64
+MERGE_KEPT_FROM = 64
 # Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out when a record is read: it
 # would overflow where it is reckoned with.
 MAX_NUMBER = 1e14
@@ -53,10 +53,10 @@ def load_record(text: bytes) -> Record | None:
         record = load_json(text, 'record')
     except CorruptEntryError:
         return None
-    return bounded(record) if isinstance(record, dict) else None
+    return sanitized(record) if isinstance(record, dict) else None
 
 
-def bounded(record: Record) -> Record:
+def sanitized(record: Record) -> Record:
     """:return: a record that anybody may have written, without numbers that cannot be reckoned with, and words that are none."""
     # What a user put into ``set`` is the user's.
     return {
@@ -121,7 +121,7 @@ def find_records(content: bytes, digest: str) -> tuple[list[Record], int]:
     return records, end
 
 
-def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
+def drop_undone_moves(records: Sequence[Record], queue: str) -> list[Record]:
     """Leave out the moves that were noted and did not take place, because their process died before the rename.
 
     :param queue: where the entry is; empty if that is not known.
@@ -141,7 +141,7 @@ def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
 FOREIGN = 'foreign'
 
 
-def of_ours(records: Sequence[Record]) -> Sequence[Record]:
+def trusted_records(records: Sequence[Record]) -> Sequence[Record]:
     """Leave out what stood in the file when it was another user's."""
     for number in range(len(records) - 1, -1, -1):
         if FOREIGN in records[number]:
@@ -149,7 +149,7 @@ def of_ours(records: Sequence[Record]) -> Sequence[Record]:
     return records
 
 
-def fold_kept(records: Sequence[Record]) -> list[Record]:
+def merge_kept_records(records: Sequence[Record]) -> list[Record]:
     """Put the records of a message that was kept again and again into one, which says how often.
 
     Assumes: what they say of the metadata is in the metadata by now.
@@ -165,18 +165,18 @@ def fold_kept(records: Sequence[Record]) -> list[Record]:
     ]
 
 
-def is_long_kept(records: Sequence[Record]) -> bool:
-    """Was the message kept with other metadata so often that its history had better be folded?"""
-    return len([record for record in records if record.get('event') == 'kept']) >= FOLD_KEPT_FROM
+def has_many_kept_records(records: Sequence[Record]) -> bool:
+    """Was the message kept with other metadata so often that its records had better be merged?"""
+    return len([record for record in records if record.get('event') == 'kept']) >= MERGE_KEPT_FROM
 
 
 def first_digest(records: Sequence[Record], digest: str) -> str:
-    """:return: the digest that the message came with: one that is kept with other content, or folded, is stored anew under another."""
+    """:return: the digest that the message came with: one that is kept with other content, or whose records are merged, is stored anew under another."""
     firsts = (record.get('first') for record in records if record.get('event') == 'noted')
     return next((first for first in firsts if isinstance(first, str)), digest)
 
 
-def note_first(records: Sequence[Record], digest: str) -> list[Record]:
+def first_digest_record(records: Sequence[Record], digest: str) -> list[Record]:
     """:return: the addition to a history when its message is stored anew: the digest that it came with, once."""
     return [{'event': 'noted', 'first': digest}] if first_digest(records, '') == '' else []
 
@@ -192,12 +192,12 @@ def count_since_retry(records: Sequence[Record], *events: str) -> int:
     return count
 
 
-def origin_of(records: Sequence[Record], queue: str = '') -> str | None:
+def origin_queue(records: Sequence[Record], queue: str = '') -> str | None:
     """From which queue did the entry come to where it is now?
 
     :param queue: where it is; empty if that is not known.
     """
-    for record in reversed(in_effect(of_ours(records), queue)):
+    for record in reversed(drop_undone_moves(trusted_records(records), queue)):
         if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
             record.get('queue'), str
         ):

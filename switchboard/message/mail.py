@@ -149,7 +149,7 @@ for _name in _CHANGING + _CHANGING_MODERN:
         setattr(LazyEmailMessage, _name, _touching(_name, EmailMessage))
 
 
-def message_class(path: str | type | None) -> type[Message] | None:
+def load_message_class(path: str | type | None) -> type[Message] | None:
     """:return: the class that a configuration or a program names for mails; None for the library's own.
 
     :raises ConfigError: the path leads to no class of mails.

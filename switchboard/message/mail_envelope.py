@@ -84,21 +84,21 @@ def read_envelope(
 
     def variable(*names: str) -> str | None:
         found = [name.encode() for name in names if name.encode() in environment]
-        return readable(environment[found[0]]) if found else None
+        return decode_or_escape(environment[found[0]]) if found else None
 
     metadata: dict[str, object] = {}
     if sender is None:
         sender = variable('SENDER')
     if from_line:
-        metadata['from_line'] = readable(from_line)
-        if sender is None and (found := sender_of(from_line)) is not None:
-            sender = readable(found)
+        metadata['from_line'] = decode_or_escape(from_line)
+        if sender is None and (found := parse_from_line(from_line)) is not None:
+            sender = decode_or_escape(found)
     if sender is not None:
-        metadata['sender'] = bare_sender(sender)
+        metadata['sender'] = normalize_sender(sender)
     if not recipients and (one := variable('RECIPIENT') or _joined(environment)):
         recipients = [one]
     if recipients:
-        metadata['recipients'] = [bare(one) for one in recipients]
+        metadata['recipients'] = [strip_angle_brackets(one) for one in recipients]
     for name in _COPIED:
         if value := variable(name.upper()):
             metadata[name] = value
@@ -111,32 +111,32 @@ def read_envelope(
 def _joined(environment: Mapping[bytes, bytes]) -> str:
     for local, domain in ((b'LOCAL_PART', b'DOMAIN'), (b'LOCAL', b'HOST')):
         if environment.get(local) and environment.get(domain):
-            return readable(environment[local] + b'@' + environment[domain])
+            return decode_or_escape(environment[local] + b'@' + environment[domain])
     return ''
 
 
-def bare(address: str) -> str:
+def strip_angle_brackets(address: str) -> str:
     """Take the angle brackets off an address."""
     return address[1:-1] if address[:1] == '<' and address[-1:] == '>' else address
 
 
-def bare_sender(address: str) -> str:
+def normalize_sender(address: str) -> str:
     """Take the angle brackets off a sender, and the name that Postfix puts in the place of the empty one."""
-    address = bare(address)
+    address = strip_angle_brackets(address)
     return '' if address.upper() == _NOBODY else address
 
 
-def readable(raw: bytes) -> str:
+def decode_or_escape(raw: bytes) -> str:
     """Make text of bytes that somebody else wrote: bytes that are no UTF-8 become ``\\xNN``."""
     return raw.decode('utf-8', 'backslashreplace')
 
 
-def argument(text: str) -> str:
+def decode_argument(text: str) -> str:
     """Make text of an argument of this process: the interpreter hides bytes that are no UTF-8 in it."""
-    return readable(os.fsencode(text))
+    return decode_or_escape(os.fsencode(text))
 
 
-def sender_of(line: bytes) -> bytes | None:
+def parse_from_line(line: bytes) -> bytes | None:
     """Read the ``From `` line of a mailbox: ``From `` sender date, the date as of ``asctime`` or as in a mail.
 
     :return: the sender, which may be empty and may hold blanks in quotes; None if the line is of another form, as a text or a field is
@@ -165,10 +165,10 @@ def split_from_line(start: bytes) -> tuple[bytes, int]:
     if end < 0:
         return b'', 0
     line = bytes(start[:end]).rstrip(b'\r')
-    return (b'', 0) if sender_of(line) is None else (line, end + 1)
+    return (b'', 0) if parse_from_line(line) is None else (line, end + 1)
 
 
-def quote(text: str) -> str:
+def quote_json(text: str) -> str:
     """Write a text as JSON in ASCII, as ``json`` does."""
     if text.isascii() and text.isprintable() and '"' not in text and '\\' not in text:
         return f'"{text}"'  # nearly all of them, and what follows takes a fortieth of the door's time to load
@@ -180,12 +180,14 @@ def quote(text: str) -> str:
     return encode_basestring_ascii(text)
 
 
-def dump(value: object) -> str:
+def dump_ascii_json(value: object) -> str:
     """Write strings, numbers, lists and dictionaries as JSON in ASCII, as ``json`` does."""
     if isinstance(value, str):
-        return quote(value)
+        return quote_json(value)
     if isinstance(value, list):
-        return f'[{",".join(map(dump, value))}]'
+        return f'[{",".join(map(dump_ascii_json, value))}]'
     if isinstance(value, dict):
-        return '{' + ','.join(f'{quote(key)}:{dump(item)}' for key, item in value.items()) + '}'
+        return (
+            '{' + ','.join(f'{quote_json(key)}:{dump_ascii_json(item)}' for key, item in value.items()) + '}'
+        )
     return repr(value)

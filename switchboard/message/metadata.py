@@ -2,7 +2,7 @@
 
 Some keys mean something to the queue, and some are not stored.  A program may put in them what it likes: Mailman's programs keep their own
 keys there, and an exchange may route by a priority that is a word.  What a *person* writes into one of them is taken, or refused with the
-word that he has to write instead; see :func:`mistake_in`.  What a program gives by keyword is looked at by name alone; see :func:`with_keys`.
+word that he has to write instead; see :func:`find_mistake`.  What a program gives by keyword is looked at by name alone; see :func:`merge_keys`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from switchboard.message.typed_json import dump_json, parse_json, untag
 
 # Mailman's words, which each message's metadata hold.
 SCHEMA_VERSION = 3
-ALWAYS = {'version': SCHEMA_VERSION, '_parsemsg': False}
+FIXED_METADATA = {'version': SCHEMA_VERSION, '_parsemsg': False}
 
 # Keys whose values are not taken from a caller, and the key to give instead.
 RESERVED = {
     'version': 'it is always 3; take another name',
     QUEUE_EXPIRES: "the queue writes it, by its option ttl; a message's own time to live is ttl",
 }
-UNDERSCORE = 'keys that start with _ are not stored; leave the _ out'
+UNDERSCORE_ADVICE = 'keys that start with _ are not stored; leave the _ out'
 
 # The keys that hold a time, and its unit.
 _UNIT_OF = {
@@ -61,7 +61,7 @@ _ARGUMENTS = MISSPELLED | {'routingkey': 'routing_key', 'msgdata': 'metadata', '
 _MISSPELLED_ARGUMENTS = frozenset(_ARGUMENTS)
 
 
-def with_keys(metadata: Mapping[str, Any] | None, keys: dict[str, Any]) -> dict[str, Any]:
+def merge_keys(metadata: Mapping[str, Any] | None, keys: dict[str, Any]) -> dict[str, Any]:
     """Join what a call takes as ``metadata`` with the keys that it takes by keyword, which win.
 
     :return: a dictionary that may be changed.
@@ -77,16 +77,16 @@ def with_keys(metadata: Mapping[str, Any] | None, keys: dict[str, Any]) -> dict[
     return {**metadata, **keys} if metadata else keys
 
 
-def mistake_in(metadata: Mapping[str, Any]) -> str:
+def find_mistake(metadata: Mapping[str, Any]) -> str:
     """Look for a key in which a person's value would not be stored, or would be stored and do nothing.
 
     :param metadata: keys and values as somebody has written them.
     :return: the mistake, and what to write instead; the empty string if there is none.
     """
     for key, value in metadata.items():
-        if key in ALWAYS and value == ALWAYS[key]:
+        if key in FIXED_METADATA and value == FIXED_METADATA[key]:
             continue
-        if mistake := mistake_in_name(key):
+        if mistake := find_key_mistake(key):
             return mistake
         if key in _UNIT_OF and not _is_number(value):
             instead = '; a time from now on is ttl' if key == EXPIRES else ''
@@ -100,13 +100,13 @@ def mistake_in(metadata: Mapping[str, Any]) -> str:
     return ''
 
 
-def mistake_in_name(key: str) -> str:
+def find_key_mistake(key: str) -> str:
     """Look for a key that is never stored, or is one of the queue's misspelled, whatever its value.
 
-    :return: as of :func:`mistake_in`.
+    :return: as of :func:`find_mistake`.
     """
     if key[:1] == '_':
-        return f'{key}: {UNDERSCORE}'
+        return f'{key}: {UNDERSCORE_ADVICE}'
     if key in RESERVED:
         return f'{key}: {RESERVED[key]}'
     if key in MISSPELLED:
@@ -140,12 +140,12 @@ def load_metadata(content: bytes | memoryview) -> dict[str, Any]:
     :raises CorruptEntryError: they are no JSON object.
     """
     if content == b'{}':
-        return dict(ALWAYS)
+        return dict(FIXED_METADATA)
     metadata, has_tags = parse_json(content, 'metadata')
     if not isinstance(metadata, dict):
         raise CorruptEntryError('metadata: not a JSON object')
     if has_tags:
         # The values alone: metadata are an object, even if it has the look of a tag.
         metadata = {key: untag(value) for key, value in metadata.items()}
-    metadata.update(ALWAYS)
+    metadata.update(FIXED_METADATA)
     return metadata

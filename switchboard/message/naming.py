@@ -165,13 +165,13 @@ def with_when(filebase: str, when_ns: int) -> str:
     return format_when(when_ns) + filebase[filebase.index('+') :]
 
 
-def after(filebase: str) -> str:
+def one_ns_later(filebase: str) -> str:
     """:return: the same entry's name a nanosecond later."""
     when_s, _, fraction = filebase.partition('+')[0].partition('.')
     return with_when(filebase, int(when_s) * NS + int(fraction.ljust(9, '0')) + 1)
 
 
-def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
+def requested_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
     """Tell an entry that a turned clock has put into the future from one that is to wait until then.
 
     A file from the future was written before the clock was set back.  The time from then to the one in its name is the wait
@@ -197,7 +197,7 @@ def due_ns(when_ns: int, modified_ns: int, now_ns: int) -> int:
     """
     if when_ns <= now_ns:
         return when_ns
-    wait_ns = asked_wait_ns(when_ns, modified_ns, now_ns)
+    wait_ns = requested_wait_ns(when_ns, modified_ns, now_ns)
     return when_ns if wait_ns is None else now_ns + wait_ns
 
 
@@ -217,7 +217,7 @@ def is_on_hold(filebase: str) -> bool:
     return filebase.startswith(ON_HOLD_PREFIX)
 
 
-def spread(checksum: int, unique: str) -> str:
+def slice_digits_without_key(checksum: int, unique: str) -> str:
     """Choose the slice of an entry without an order key.
 
     Equal messages are as many as others, and one slice must not get all of them: so the unique part counts as well as the content.
@@ -276,7 +276,7 @@ class Slice:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """:return: many names in one text, for a :class:`Finder`; no name holds a slash."""
+    """:return: many names in one text, for a :class:`FilebaseFinder`; no name holds a slash."""
     return '/' + '/'.join(names) + '/'
 
 
@@ -284,7 +284,7 @@ def join_names(names: Iterable[str]) -> str:
 _finders: dict[tuple[str, str], dict[str, Callable[[str], list[str]]]] = {}
 
 
-class Finder:
+class FilebaseFinder:
     """Finds the entries of one slice among the names of a directory.
 
     All names are looked through at once, in one text: to ask of each whether it is an entry's, and whose, takes fifteen times as long, and each
@@ -318,7 +318,7 @@ class Finder:
         return find
 
 
-def pattern_of_others(slice_: Slice) -> str:
+def other_slices_pattern(slice_: Slice) -> str:
     """:return: a pattern for the filebases that another slice holds."""
     return rf'(?![0-9.]+\+{_between(*slice_.digits())}){_filebase_pattern()}'
 
@@ -357,7 +357,7 @@ def make_slice(index: int | None, count: int) -> Slice:
     return Slice() if index is None else Slice(index, count)
 
 
-class Namer:
+class NameGenerator:
     """Gives out names: each one later than the one before, and none twice.
 
     When the clock is set back, names go on from where they were, a nanosecond apart, so that FIFO order holds within
@@ -369,46 +369,46 @@ class Namer:
         self.clock = clock
         self._last_ns = 0
 
-    def now_ns(self) -> int:
+    def next_when_ns(self) -> int:
         """:return: a time later than each that was returned before."""
-        return self.later(self.clock.time_ns())
+        return self.next_when_ns_from(self.clock.time_ns())
 
-    def later(self, now_ns: int) -> int:
+    def next_when_ns_from(self, now_ns: int) -> int:
         """:return: the time `now_ns`, or a later one: later than each that was returned before."""
         if now_ns <= self._last_ns:
             now_ns = self._last_ns + 1
         self._last_ns = now_ns
         return now_ns
 
-    def unique(self) -> str:
+    def unique_digits(self) -> str:
         """:return: the part of a digest behind the eight digits that choose the slice: unique for ever."""
         return f'{_process}{next(_count):016x}'
 
     def digest(self, prefix: str) -> str:
         """:return: a digest that starts with the eight hex digits `prefix` and is unique for ever."""
-        return prefix + self.unique()
+        return prefix + self.unique_digits()
 
 
 # A random number of this process, and how many names it has given out.
 _process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-def number_anew() -> None:
+def reset_process_number() -> None:
     """Take another number for this process: after a fork both would count on from the same one."""
     global _process, _count
     _process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-os.register_at_fork(after_in_child=number_anew)
+os.register_at_fork(after_in_child=reset_process_number)
 
-SYSTEM_NAMER = Namer()
+SYSTEM_NAME_GENERATOR = NameGenerator()
 
 
 # What one level of priority is worth, if the queue does not say.
 PRIORITY_STEP_NS = 60 * NS
 
 
-def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
+def sort_key(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
     """The key by which entries are sorted: FIFO, and each level of priority is worth `step_ns` of waiting.
 
     So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.

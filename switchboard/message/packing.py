@@ -9,16 +9,22 @@ from typing import Any, NamedTuple
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.message.entry import MAILMAN, Entry
-from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, content_checksum, pack_header, seal
+from switchboard.message.envelope import (
+    JOINED_BYTES,
+    MAX_METADATA_BYTES,
+    content_checksum,
+    make_digest_and_header,
+    pack_header,
+)
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
-from switchboard.message.journal import Record, fold_kept, pack_record
+from switchboard.message.journal import Record, merge_kept_records, pack_record
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     HELD_NS,
     HIGHEST_PRIORITY,
     NS,
     SLICE_DIGITS,
-    Namer,
+    NameGenerator,
     digest_of,
     make_filebase,
     order_key_of,
@@ -26,15 +32,15 @@ from switchboard.message.naming import (
 )
 from switchboard.message.serializers import (
     LARGE_CHARACTERS,
+    EncodedBody,
     LargeText,
-    Raw,
     Serialized,
     Serializers,
     TextSerializer,
 )
 from switchboard.options import QueueOptions
 
-_READY_MADE = (Serialized, Raw)
+_READY_MADE = (Serialized, EncodedBody)
 # Three thousand years: more is no wish but a slip, and would not fit into a name.
 _FOREVER_S = 1e11
 
@@ -69,11 +75,13 @@ def _joined(*parts: bytes | LargeText) -> tuple[bytes | LargeText, ...]:
 class Packer:
     """Packs the messages of one queue."""
 
-    def __init__(self, queue: str, options: QueueOptions, serializers: Serializers, namer: Namer) -> None:
+    def __init__(
+        self, queue: str, options: QueueOptions, serializers: Serializers, name_generator: NameGenerator
+    ) -> None:
         self.queue = queue
         self.options = options
         self.serializers = serializers
-        self.namer = namer
+        self.name_generator = name_generator
         # The last time that was wished for, and how often in a row.
         self._wish = (0, 0)
 
@@ -115,8 +123,8 @@ class Packer:
                 f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
             )
         key = order_key_of(metadata, options.order_key) if metadata else None
-        digest_tail = digest_tail or self.namer.unique()
-        digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
+        digest_tail = digest_tail or self.name_generator.unique_digits()
+        digest, header = make_digest_and_header(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = make_filebase(when_ns, digest, priority)
         return EncodedEntry(name, _joined(header + packed_metadata, body), modified_ns)
@@ -138,7 +146,7 @@ class Packer:
             return kind, LargeText(msg)
         return kind, dumps(msg)
 
-    def pack_anew(
+    def pack_replacement(
         self,
         msg: Any,
         metadata: dict[str, Any],
@@ -175,7 +183,7 @@ class Packer:
         """
         old = parse(entry.filebase)
         assert old is not None
-        digest = self.namer.digest(old.digest[:SLICE_DIGITS])
+        digest = self.name_generator.digest(old.digest[:SLICE_DIGITS])
         when_ns, modified_ns = self._dated(None if now else old.when_ns, None)
         packed_metadata = self._metadata_of_copy(entry, None if old.when_ns == when_ns else when_ns, record)
         checksum = content_checksum(packed_metadata, entry.body)
@@ -191,19 +199,19 @@ class Packer:
         :return: the time for its name, and the modification time for its file, where the machine's own would mislead: beside a
             name in the future, one in the past tells of a wish for a delay, and one in the future of a turned clock.
         """
-        namer = self.namer
-        clock = namer.clock
+        name_generator = self.name_generator
+        clock = name_generator.clock
         now_ns = clock.time_ns()
         if wished_ns is not None:
             return wished_ns, None if clock is SYSTEM_CLOCK else now_ns
-        when_ns = namer.later(now_ns) if place_ns is None else place_ns
+        when_ns = name_generator.next_when_ns_from(now_ns) if place_ns is None else place_ns
         return when_ns, when_ns if when_ns > now_ns or clock is not SYSTEM_CLOCK else None
 
     def _metadata_of_copy(self, entry: Entry, when_ns: int | None, record: Record | None) -> bytes:
         has_expiry = self.options.ttl_s is not None or QUEUE_EXPIRES.encode() in entry.metadata
         if not entry.records and record is None and not has_expiry:
             return entry.metadata
-        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        metadata = entry.apply_history(load_metadata(entry.metadata))
         for key in record.get('drop', ()) if record else ():
             metadata.pop(key, None)
         self._set_expiry(metadata, when_ns)
@@ -212,8 +220,8 @@ class Packer:
     def _ready_at(self, metadata: dict[str, Any]) -> int | None:
         delay = metadata.pop('delay', None)
         not_before = metadata.pop('not_before', None)
-        # Not the namer's time: after the clock was set back, that stands still where it was.
-        when_ns = now_ns = self.namer.clock.time_ns()
+        # Not the generator's time: after the clock was set back, that stands still where it was.
+        when_ns = now_ns = self.name_generator.clock.time_ns()
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
             if value is not None:
                 when_ns = max(when_ns, base_ns + int(self._seconds(key, value) * NS))
@@ -227,7 +235,7 @@ class Packer:
         return when_ns + self._wish[1]
 
     def _set_expiry(self, metadata: dict[str, Any], when_ns: int | None) -> None:
-        ready_s = (self.namer.clock.time_ns() if when_ns is None else when_ns) / NS
+        ready_s = (self.name_generator.clock.time_ns() if when_ns is None else when_ns) / NS
         metadata.pop(QUEUE_EXPIRES, None)
         if (ttl := metadata.pop('ttl', None)) is not None:
             metadata[EXPIRES] = ready_s + self._seconds('ttl', ttl)
@@ -261,7 +269,9 @@ class Packer:
 def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
     """:return: an entry's history for another one that has taken over its metadata as they are by now."""
     # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
-    settled, records = ((), old.records) if old.kind == MAILMAN else (('set', 'drop'), fold_kept(old.records))
+    settled, records = (
+        ((), old.records) if old.kind == MAILMAN else (('set', 'drop'), merge_kept_records(old.records))
+    )
     return b''.join(
         pack_record({key: value for key, value in record.items() if key not in settled}, digest)
         for record in (*records, *more)

@@ -23,8 +23,8 @@ from zope.interface.adapter import AdapterRegistry
 
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
+from switchboard.message.mail import load_message_class as class_named
 from switchboard.message.mail import mail_bytes, mail_from_bytes
-from switchboard.message.mail import message_class as class_named
 from switchboard.message.typed_json import advice, dump_json, load_json, type_name
 
 # A text with more characters is not made bytes of as a whole, and so many are at a time.
@@ -189,7 +189,7 @@ class Serialized:
         self.body = body
 
 
-class Raw:
+class EncodedBody:
     """A message that is bytes of a known kind already, and is to be stored as they are."""
 
     __slots__ = ('body', 'kind')
@@ -199,7 +199,7 @@ class Raw:
         self.body = body
 
 
-def family(kind: str) -> str:
+def kind_family(kind: str) -> str:
     """:return: the kind without its variant: what ``accept`` names."""
     return kind.partition('+')[0]
 
@@ -298,7 +298,7 @@ class Serializers:
 
     def accepts(self, kind: str) -> bool:
         """Is the kind, or the family that it is a variant of, one that the queue takes?"""
-        return kind in self.accept or family(kind) in self.accept
+        return kind in self.accept or kind_family(kind) in self.accept
 
     def for_kind(self, kind: str) -> Serializer | None:
         """:return: the serializer of that kind; None if it is not accepted, or not known."""

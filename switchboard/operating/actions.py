@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
-from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
+from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, sort_key
 from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.finding import Found
 from switchboard.operating.holding import hold, release
@@ -345,7 +345,7 @@ def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit
     now_ns = time.time_ns()
     opened = (target_of(each, needs_summary=action.needs_summary) for each in found)
     meant = (each for each in opened if each is not None and (named or action.applies_to(each, now_ns)))
-    chosen = list(meant) if named else sorted(meant, key=lambda each: order(each.filebase))
+    chosen = list(meant) if named else sorted(meant, key=lambda each: sort_key(each.filebase))
     return chosen[:limit] if limit else chosen
 
 

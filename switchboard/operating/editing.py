@@ -32,9 +32,9 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
-from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
+from switchboard.message.metadata import FIXED_METADATA, find_mistake, load_metadata
 from switchboard.message.naming import CLAIMED, CLOCK_SLACK_NS, PRESERVED, READY, with_when
-from switchboard.message.serializers import Raw, family
+from switchboard.message.serializers import EncodedBody, kind_family
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.actions import check_is_consumed
 from switchboard.operating.audit import Operator
@@ -97,7 +97,7 @@ class Editing:
         _check(self.entry.kind, self.entry.body if body is None else body, self._target)
         before = self.metadata
         changed = {key: value for key, value in metadata.items() if key not in before or before[key] != value}
-        if mistake := mistake_in(changed):
+        if mistake := find_mistake(changed):
             raise UnserializableError(mistake, queue=self._queue.name, filebase=self.filebase)
 
     def before_last(self) -> Content:
@@ -148,7 +148,7 @@ class Editing:
             records.append(self._move(after))
             place = with_when(self.filebase, target.clock.time_ns())
             entry, is_delayed = dataclasses.replace(entry, filebase=place), False
-        raw = Raw(entry.kind, new_body)
+        raw = EncodedBody(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
         item.room = room
         transaction = Transaction(self._spool.stage, source, self._claim)
@@ -196,7 +196,7 @@ def _check(kind: str, body: bytes, target: Switchboard) -> None:
     serializer = target.serializers.for_kind(kind)
     if serializer is None:
         raise ContentDisallowedError(kind, queue=target.name)
-    if family(kind) not in _UNCHECKED:
+    if kind_family(kind) not in _UNCHECKED:
         try:
             serializer.loads(body)
         except Exception as error:  # a program's own serializer raises what it likes
@@ -215,8 +215,8 @@ class Content(NamedTuple):
 
 def content_of(entry: Entry) -> Content:
     """:return: message and metadata, as a runner would get them of an entry that is not damaged."""
-    metadata = entry.changed_metadata(load_metadata(entry.metadata))
-    return Content({key: value for key, value in metadata.items() if key not in ALWAYS}, entry.body)
+    metadata = entry.apply_history(load_metadata(entry.metadata))
+    return Content({key: value for key, value in metadata.items() if key not in FIXED_METADATA}, entry.body)
 
 
 def _kept(

@@ -203,7 +203,7 @@ def _is_over(queue: Switchboard, filebase: str) -> bool | None:
         metadata = load_metadata(entry.metadata)
     except CorruptEntryError:
         return None
-    return is_expired(entry.changed_metadata(metadata), queue.steady)
+    return is_expired(entry.apply_history(metadata), queue.steady)
 
 
 def _empty_trash(spool: Spool) -> int:

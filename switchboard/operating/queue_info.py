@@ -17,7 +17,7 @@ from switchboard.config.keys import QUEUE_KEYS
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
-from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
+from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAME_GENERATOR
 from switchboard.operating.option_words import option_word, option_words
 from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk_entries
 from switchboard.operating.spool_view import SpoolView, flags_of
@@ -228,12 +228,12 @@ def queue_info(view: SpoolView, name: str) -> QueueInfo:
     """:return: the facts about a queue that is there."""
     config = view.config
     run, disk = str(view.directory / RUN), Disk()
-    declaration = Declarations(run, disk, SYSTEM_CLOCK, SYSTEM_NAMER).read(name)
+    declaration = Declarations(run, disk, SYSTEM_CLOCK, SYSTEM_NAME_GENERATOR).read(name)
     options = config.queue_options(name) if config is not None else QueueOptions()
     if declaration is not None:
         options = declaration.applied_to(options)
     try:
-        attendance = Presence(run, disk, SYSTEM_NAMER).look(f'{CONSUMERS}/{name}')
+        attendance = Presence(run, disk, SYSTEM_NAME_GENERATOR).look(f'{CONSUMERS}/{name}')
         consumers = attendance.present if attendance is not None else 0
     except PermissionError:
         consumers = None

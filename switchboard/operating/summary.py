@@ -20,11 +20,11 @@ from switchboard.message.journal import (
     MAX_JOURNAL_BYTES,
     Record,
     count_since_retry,
+    drop_undone_moves,
     find_records,
-    in_effect,
-    of_ours,
-    origin_of,
+    origin_queue,
     parse_records,
+    trusted_records,
 )
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
@@ -161,7 +161,7 @@ class EntrySummary(NamedTuple):
     @property
     def origin(self) -> str | None:
         """The queue it came from to this one, if its history knows one."""
-        return origin_of(self.entry.records, self.queue)
+        return origin_queue(self.entry.records, self.queue)
 
     @property
     def home(self) -> str | None:
@@ -171,7 +171,7 @@ class EntrySummary(NamedTuple):
         """
         if not self.is_trusted:
             return None if self.queue == BAD else self.queue
-        for record in reversed(in_effect(of_ours(self.entry.records), self.queue)):
+        for record in reversed(drop_undone_moves(trusted_records(self.entry.records), self.queue)):
             if record.get('event') == 'retried':
                 break
             if record.get('event') in ('preserved', 'dead-lettered') and isinstance(record.get('queue'), str):
@@ -183,7 +183,9 @@ class EntrySummary(NamedTuple):
         """The queue out of which an operator put it into the trash."""
         if not self.is_trusted:
             return None
-        removed = (one for one in reversed(of_ours(self.entry.records)) if one.get('event') == 'removed')
+        removed = (
+            one for one in reversed(trusted_records(self.entry.records)) if one.get('event') == 'removed'
+        )
         return next((one['queue'] for one in removed if isinstance(one.get('queue'), str)), None)
 
     @property
@@ -222,7 +224,7 @@ class EntrySummary(NamedTuple):
     def metadata(self) -> dict[str, Any]:
         """:return: its metadata as a runner would get them; empty if they cannot be read."""
         try:
-            return self.entry.changed_metadata(load_metadata(self.entry.metadata))
+            return self.entry.apply_history(load_metadata(self.entry.metadata))
         except (CorruptEntryError, ValueError, OverflowError, RecursionError, TypeError):
             return {}
 

@@ -23,7 +23,7 @@ from switchboard.errors import (
 )
 from switchboard.events import event
 from switchboard.interfaces import Taken
-from switchboard.message.entry import Entry, changes, is_body_changed
+from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import CLAIMED, LONGEST_DELAY_S, NS, PRESERVED, READY, is_filebase, with_when
@@ -355,7 +355,7 @@ class Consumer:
 
     def changes(self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return changes(claim.read().msgdata(self._serializers), msgdata, strict=strict)
+        return metadata_changes(claim.read().msgdata(self._serializers), msgdata, strict=strict)
 
     def is_changed(self, claim: Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""

@@ -20,11 +20,11 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     UNFINISHED,
-    Finder,
+    FilebaseFinder,
     Slice,
-    asked_wait_ns,
     join_names,
     parse,
+    requested_wait_ns,
 )
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
@@ -100,7 +100,7 @@ class Listing:
         self.clock = clock
         self.queue = queue
         self.slice = slice_
-        self._finder = Finder(slice_)
+        self._finder = FilebaseFinder(slice_)
         self.pickup = pickup
         # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, how many names in all, how large
         # the directory was, and whether it cost as much as for a fuller one.
@@ -270,14 +270,14 @@ class Listing:
         except OSError as error:
             raise_queue_error(error, 'look', self.queue, self.folder.path)
 
-    def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None:
-        """See `asked_wait_ns`, of an entry that is ready."""
+    def requested_wait_ns(self, filebase: str, now_ns: int) -> int | None:
+        """See `requested_wait_ns`, of an entry that is ready."""
         name = parse(filebase)
         try:
             status = self.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
         except OSError:
             return None
-        return asked_wait_ns(name.when_ns, status.st_mtime_ns, now_ns) if name is not None else None
+        return requested_wait_ns(name.when_ns, status.st_mtime_ns, now_ns) if name is not None else None
 
 
 def is_ours(name: str) -> bool:

@@ -13,10 +13,10 @@ from typing import Any, Self
 from switchboard.errors import QueueError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
-from switchboard.message.metadata import with_keys
-from switchboard.message.naming import Namer
+from switchboard.message.metadata import merge_keys
+from switchboard.message.naming import NameGenerator
 from switchboard.message.packing import EncodedEntry, Packer
-from switchboard.message.serializers import Raw, Serializers
+from switchboard.message.serializers import EncodedBody, Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission
 from switchboard.store.folder import Folder
@@ -40,7 +40,7 @@ class Producer:
         self,
         folder: Folder,
         options: QueueOptions,
-        namer: Namer,
+        name_generator: NameGenerator,
         pool: FilePool,
         serializers: Serializers,
         admission: Admission,
@@ -53,7 +53,7 @@ class Producer:
         self.sync = options.durability == 'full'
         self.directory_sync = options.directory_sync
         self.admission = admission
-        self._packer = Packer(self.queue, options, serializers, namer)
+        self._packer = Packer(self.queue, options, serializers, name_generator)
         self._follow = follow
         self._once = once
 
@@ -94,10 +94,10 @@ class Producer:
         :raises QueueError: as :meth:`enqueue`.
         """
         if replaces is not None:  # there is room for it, and it is in already
-            packed = self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
+            packed = self._packer.pack_replacement(msg, metadata, replaces, records, is_delayed=is_delayed)
             return self._write(packed, None)
         # Messages of kombu have headers of their own for it.
-        if not may_be_open() or records or type(msg) is Raw:
+        if not may_be_open() or records or type(msg) is EncodedBody:
             return self._prepare(msg, metadata, records, digest_tail)
         return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail))
 
@@ -197,7 +197,7 @@ class Batch:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """Store one message when the block ends.  See `ISwitchboard`."""
-        return self._producer.enqueue(msg, with_keys(metadata, metadata_keys), self)
+        return self._producer.enqueue(msg, merge_keys(metadata, metadata_keys), self)
 
     def add(self, item: PreparedEntry) -> None:
         """Have a prepared message published when the block ends."""

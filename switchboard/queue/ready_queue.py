@@ -51,8 +51,8 @@ from switchboard.message.naming import (
     format_when,
     is_filebase,
     key_of,
-    order,
     parse,
+    sort_key,
 )
 from switchboard.queue.first_names import FirstNames
 from switchboard.queue.listing import Listing, is_ours
@@ -112,7 +112,7 @@ class ReadyQueue:
         self._clock = names.clock
         self._dear_ns = dear_ns
         self._kept = kept
-        self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
+        self.order: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS))
         self._keys = StrictKeys(names) if strict else None
         self._events: Wakeup | None = None
         # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
@@ -440,7 +440,7 @@ class ReadyQueue:
             future.discard(filebase)
 
     def _is_misdated(self, filebase: str, now_ns: int, boot_ns: int) -> bool:
-        wait_ns = self._names.asked_wait_ns(filebase, now_ns)
+        wait_ns = self._names.requested_wait_ns(filebase, now_ns)
         if wait_ns is None:
             self._delayed.add(filebase)
             return False

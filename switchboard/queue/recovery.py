@@ -16,7 +16,7 @@ from switchboard.clock import Clock
 from switchboard.errors import LockTimeoutError, QueueError
 from switchboard.events import event
 from switchboard.message.journal import FOREIGN, Record
-from switchboard.message.naming import CLAIMED, PRESERVED, after
+from switchboard.message.naming import CLAIMED, PRESERVED, one_ns_later
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.folder import Folder
 
@@ -123,7 +123,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
             bad.receive_exclusive(folder, name, filebase + PRESERVED)
             break
         except FileExistsError:
-            filebase = after(filebase)  # a copy that somebody has made by hand has that name
+            filebase = one_ns_later(filebase)  # a copy that somebody has made by hand has that name
     event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
 
 

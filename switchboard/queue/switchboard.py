@@ -22,8 +22,15 @@ from switchboard.errors import CorruptEntryError, EntryTakenError
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
-from switchboard.message.metadata import with_keys
-from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, make_slice
+from switchboard.message.metadata import merge_keys
+from switchboard.message.naming import (
+    CLAIMED,
+    READY,
+    SYSTEM_NAME_GENERATOR,
+    NameGenerator,
+    check_queue_name,
+    make_slice,
+)
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, check_values
 from switchboard.queue.admission import Admission
@@ -105,7 +112,7 @@ class Switchboard:
         options: QueueOptions | None = None,
         disk: Disk | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        namer: Namer | None = None,
+        name_generator: NameGenerator | None = None,
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | Folder | None = None,
         message_class: str | type | None = None,
@@ -128,11 +135,11 @@ class Switchboard:
         folder.place = name
         folder.make()
         folder.open()
-        if namer is None:
-            namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        if name_generator is None:
+            name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
         if bad is None:
             bad = os.path.join(os.path.dirname(self.queue_directory), BAD)
-        self.pool = pool = pool or FilePool.without_spares(folder, disk, namer)
+        self.pool = pool = pool or FilePool.without_spares(folder, disk, name_generator)
         self.serializers = serializers = Serializers(
             options.accept, options.pickle_classes, options.serializer, options.message_class
         )
@@ -182,7 +189,7 @@ class Switchboard:
         self.producer = Producer(
             folder,
             options,
-            namer,
+            name_generator,
             pool,
             serializers,
             admission,
@@ -199,7 +206,7 @@ class Switchboard:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        return self.producer.enqueue(msg, with_keys(metadata, metadata_keys))
+        return self.producer.enqueue(msg, merge_keys(metadata, metadata_keys))
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, pattern_of_others
+from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, other_slices_pattern
 from switchboard.queue.watch import (
     ARRIVALS,
     CLOSED,
@@ -48,7 +48,7 @@ HELD_S = 0.005
 
 def arrivals_of_others(slice_: Slice) -> Callable[[bytes], object]:
     """:return: the question whether some events are all of other slices; made in a process that is about to be forked, it is made for all."""
-    return _arrivals(f'{pattern_of_others(slice_)}(?:\\{READY}|\\{CLAIMED})')
+    return _arrivals(f'{other_slices_pattern(slice_)}(?:\\{READY}|\\{CLAIMED})')
 
 
 # As many as there are slices at work; a process that was forked asks nobody.

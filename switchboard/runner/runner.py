@@ -31,7 +31,7 @@ from switchboard.errors import ConfigError, RunnerError, UnknownQueueError
 from switchboard.installing import install_advice
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import first_digest
-from switchboard.message.metadata import with_keys
+from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from switchboard.runner.hooks import check_hooks
@@ -291,7 +291,7 @@ class Runner:
         :raises OutputsNeverFitError: there never will be room for all that is emitted for this input.
         :raises RunnerError: an `AsyncRunner` is asked by a task of a message that has ended, or by a thread that is of no message.
         """
-        merged = with_keys(metadata, metadata_keys)
+        merged = merge_keys(metadata, metadata_keys)
         queues = self.spool.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
@@ -325,7 +325,7 @@ class Runner:
             raise UnknownQueueError(
                 'the program that asked is gone, and with it the queue for the answer', queue=str(queue)
             )
-        merged = with_keys(metadata, metadata_keys)
+        merged = merge_keys(metadata, metadata_keys)
         if (question := msgdata.get('correlation_id')) is not None:
             merged['correlation_id'] = question
         self.emit(str(queue), answer, merged)

@@ -120,7 +120,7 @@ class DeadLetters(Generic[L]):
         if exchange == self._target:
             return (exchange,), {}
         entry = claim.read()
-        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        metadata = entry.apply_history(load_metadata(entry.metadata))
         key = metadata.get('routing_key') if self._key is None else self._key
         key = key if isinstance(key, str) else self._queue
         names = self._spool.exchanges.route(exchange, key, metadata)

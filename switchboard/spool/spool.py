@@ -32,13 +32,13 @@ from switchboard.handoff.publish_many import Publication, PublishOutcome, publis
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
-from switchboard.message.metadata import with_keys
+from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import (
     CLAIMED,
     READY,
-    SYSTEM_NAMER,
-    Finder,
-    Namer,
+    SYSTEM_NAME_GENERATOR,
+    FilebaseFinder,
+    NameGenerator,
     check_queue_name,
     is_queue_name,
     make_slice,
@@ -154,11 +154,13 @@ class Spool:
         self._defaults = options or QueueOptions(durability=durability, message_class=message_class)
         if config is None:
             check_values(self._defaults)
-        self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        self.spares = FilePool(self._folder(SPARE), disk, self._namer)
-        self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
+        self._name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
+        self.spares = FilePool(self._folder(SPARE), disk, self._name_generator)
+        self._scrubbed = FilePool(self._folder(SPARE), disk, self._name_generator, scrub=True)
         self._counts, self._order = (Folder(self.path(RUN, each), disk) for each in (COUNTS, ORDER))
-        self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer, self._order)
+        self.stage = Stage(
+            self.directory, self._folder(STAGE), disk, self.spares, self._name_generator, self._order
+        )
         self.run = run = self._folder(RUN)
         self.steady = SteadyTime(clock, run)
         self.steady.time_ns()  # so that a clock that is turned later is known to have been turned
@@ -176,7 +178,7 @@ class Spool:
             self.directory,
             disk,
             clock,
-            self._namer,
+            self._name_generator,
             self.spares,
             self.steady,
             config=lambda: self.config,
@@ -282,7 +284,7 @@ class Spool:
         self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
         queue.is_paused()  # opens the directory where that is looked up
         whose = make_slice(slice, numslices)
-        finder = Finder(whose)
+        finder = FilebaseFinder(whose)
         for suffix in (READY, CLAIMED):
             finder.filebases('', suffix)
         finder.others('')
@@ -309,7 +311,7 @@ class Spool:
             options=options,
             disk=self.disk,
             clock=self.clock,
-            namer=self._namer,
+            name_generator=self._name_generator,
             pool=self._scrubbed if options.scrub else self.spares,
             bad=self._bad,
             services=self._services(name, options, declaration),
@@ -392,7 +394,7 @@ class Spool:
         **metadata_keys: Any,
     ) -> dict[str, str]:
         """See `ISpool`."""
-        merged = with_keys(metadata, metadata_keys)
+        merged = merge_keys(metadata, metadata_keys)
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}

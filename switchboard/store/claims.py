@@ -24,7 +24,7 @@ from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileErro
 from switchboard.events import event
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, after, digest_of
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of, one_ns_later
 from switchboard.store.disk import Disk, draft_name
 from switchboard.store.folder import Folder, name_path
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
@@ -213,7 +213,7 @@ class Claim:
                 elif self._removes_copy(folder, filebase, suffix):
                     continue
                 else:
-                    filebase = after(filebase)
+                    filebase = one_ns_later(filebase)
                     continue
             self._follow(folder, filebase, suffix)
             return filebase

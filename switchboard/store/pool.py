@@ -24,7 +24,7 @@ import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 from itertools import islice
 
-from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
+from switchboard.message.naming import NS, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import Folder, name_path
 from switchboard.store.layout import SPARES
@@ -103,7 +103,7 @@ class FilePool:
         self,
         folder: Folder,
         disk: Disk,
-        namer: Namer = SYSTEM_NAMER,
+        name_generator: NameGenerator = SYSTEM_NAME_GENERATOR,
         *,
         suffix: str = '',
         scrub: bool = False,
@@ -113,7 +113,7 @@ class FilePool:
     ) -> None:
         self.folder = folder
         self.disk = disk
-        self.namer = namer
+        self.name_generator = name_generator
         self.suffix = suffix
         self.scrub = scrub
         self.limit = limit
@@ -135,9 +135,11 @@ class FilePool:
         _POOLS.append(ref(self))
 
     @classmethod
-    def without_spares(cls, folder: Folder, disk: Disk, namer: Namer = SYSTEM_NAMER) -> FilePool:
+    def without_spares(
+        cls, folder: Folder, disk: Disk, name_generator: NameGenerator = SYSTEM_NAME_GENERATOR
+    ) -> FilePool:
         """:return: a pool in a queue's own directory, which is empty when the queue is: each finished file is deleted."""
-        return cls(folder, disk, namer, suffix=UNFINISHED, limit=0)
+        return cls(folder, disk, name_generator, suffix=UNFINISHED, limit=0)
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
@@ -448,7 +450,7 @@ class FilePool:
 
     def _create(self) -> PoolFile:
         while True:
-            name = self.namer.digest('00000000') + self.suffix
+            name = self.name_generator.digest('00000000') + self.suffix
             try:
                 return PoolFile(self.disk.create_locked(name, self.folder.fd), self.folder, name, 0)
             except FileExistsError:

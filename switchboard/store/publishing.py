@@ -18,7 +18,7 @@ import errno
 import os
 
 from switchboard.door_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
-from switchboard.message.envelope import WHOLE
+from switchboard.message.envelope import BYTES_TYPES
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, name_path
@@ -159,7 +159,7 @@ def _write(
     size = 0
     try:
         for whole in parts:
-            for part in (whole,) if isinstance(whole, WHOLE) else whole:
+            for part in (whole,) if isinstance(whole, BYTES_TYPES) else whole:
                 start, size = size, size + len(part)
                 disk.write_all(draft.fd, part, start)
         if draft.size > size:

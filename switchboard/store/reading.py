@@ -9,7 +9,7 @@ from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import TEXT, UNKNOWN, Entry, TextEntry, read_entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
+from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_checksum, parse_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -111,7 +111,7 @@ def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int |
             entry = Entry(filebase, header.kind, metadata, body, end=header.end)
             entry.left_out_bytes = header.body_length - len(body)
         try:
-            check_sum(header, line, checksum)
+            check_checksum(header, line, checksum)
         except CorruptEntryError as error:
             entry.metadata, entry.damage = b'{}', error
         return entry

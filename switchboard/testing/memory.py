@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.message.naming import Namer
+from switchboard.message.naming import NameGenerator
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool, loaded
@@ -62,7 +62,7 @@ class MemorySwitchboard(Switchboard):
         *,
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        namer: Namer | None = None,
+        name_generator: NameGenerator | None = None,
         store: Store | None = None,
     ) -> None:
         self.store = store or Store()
@@ -74,7 +74,7 @@ class MemorySwitchboard(Switchboard):
             recover,
             options=options or QueueOptions(durability='lazy'),
             clock=clock,
-            namer=namer,
+            name_generator=name_generator,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from switchboard.errors import CorruptEntryError, QueueError
 from switchboard.message.entry import Entry
-from switchboard.message.metadata import mistake_in
+from switchboard.message.metadata import find_mistake
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.editing import Content, Editing, before_last_edit, content_of, difference
@@ -142,7 +142,7 @@ class RequestedEdit:
         if wrong:
             raise BadRequestError(f'{", ".join(wrong)} cannot be changed here')
         changed = {key: value for key, value in given.items() if self.now.metadata.get(key) != value}
-        if mistake := mistake_in(changed):
+        if mistake := find_mistake(changed):
             raise BadRequestError(mistake)
         return kept | given
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
-from switchboard.message.naming import is_filebase, order
+from switchboard.message.naming import is_filebase, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.editing import differences
 from switchboard.operating.entry_fields import (
@@ -74,7 +74,7 @@ class ListQuery:
         self.budget = Budget(seconds)
         self.matching = 0
         last_queue, _, last = after.partition('/')
-        behind = (order(last), last_queue) if last else None
+        behind = (sort_key(last), last_queue) if last else None
         places = places_of(desk, criteria)
         # As long as it is the same, another look would find the same.
         self.stamp = None if criteria.changes_with_time else stamps_of(places)
@@ -82,7 +82,7 @@ class ListQuery:
         def counted() -> Iterator[Found]:
             for found in select(places, criteria, self.at_ns, self.budget):
                 self.matching += 1
-                if behind is None or (order(found.filebase), found.queue) > behind:
+                if behind is None or (sort_key(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
 
         self.found: list[Found] = []
@@ -90,7 +90,7 @@ class ListQuery:
         self.trouble = ''
         try:
             self.found = heapq.nsmallest(
-                limit + 1, counted(), key=lambda one: (order(one.filebase), one.queue)
+                limit + 1, counted(), key=lambda one: (sort_key(one.filebase), one.queue)
             )
         except PermissionError as error:
             self.trouble = f'{" ".join(criteria.values("queue") or (BAD,))}: {error.strerror}'

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import Entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
+from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_checksum, parse_header
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.entry_fields import describe_body
 from switchboard.operating.finding import Found
@@ -95,7 +95,7 @@ class Body:
             part = self._disk.read_all(self._fd, min(CHUNK_BYTES, header.end - offset), offset)
             checksum = crc32(part, checksum)
         self.read(0)
-        check_sum(header, self._line, checksum)
+        check_checksum(header, self._line, checksum)
 
     def close(self) -> None:
         """Let the file go."""

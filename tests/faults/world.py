@@ -19,7 +19,14 @@ from switchboard.errors import CorruptEntryError
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import read_entry
 from switchboard.message.envelope import parse_header
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase, number_anew
+from switchboard.message.naming import (
+    CLAIMED,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    is_filebase,
+    reset_process_number,
+)
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import OWN_CLAIMS
@@ -138,9 +145,9 @@ def the_same_again(start_s: float, seed: int = 0) -> Iterator[FakeClock]:
     """A run in which chance gives what it gave in all others, and the clock stands at `start_s`: so far as two runs go alike, they leave the same bytes."""
     with patch('os.urandom', random.Random(seed).randbytes):
         random.seed(seed)
-        number_anew()
+        reset_process_number()
         yield FakeClock(start_s)
-    number_anew()
+    reset_process_number()
 
 
 def hand_on(spool: Spool, queue: Switchboard, filebase: str, outputs: Mapping[str, list[str]]) -> None:

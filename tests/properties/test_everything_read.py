@@ -54,7 +54,7 @@ from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
 from switchboard.message.mail_envelope import read_envelope, split_from_line
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import SYSTEM_NAMER, check_queue_name, digest_of, parse
+from switchboard.message.naming import SYSTEM_NAME_GENERATOR, check_queue_name, digest_of, parse
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import _READERS, load_json
@@ -87,7 +87,7 @@ from switchboard.web.settings import DeskSettings, read_users
 from tests.properties.growth import is_linear
 
 SERIALIZERS = Serializers()
-_PACKED = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAMER).pack(
+_PACKED = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAME_GENERATOR).pack(
     {'a': [1, 'x']}, {'key': {'deep': [1.5, None]}}
 )
 FILEBASE, ENTRY = _PACKED.filebase, _PACKED.content
@@ -232,7 +232,7 @@ def declared_exchanges(content: bytes) -> object:
 @reader(b'{"options":{"max_messages":1},"expires_s":5}', *JSON_UNITS)
 def declaration(content: bytes) -> object:
     with file_at(content, 'declared', 'q') as run:
-        return Declarations(str(run), Disk(), SYSTEM_CLOCK, SYSTEM_NAMER).get('q')
+        return Declarations(str(run), Disk(), SYSTEM_CLOCK, SYSTEM_NAME_GENERATOR).get('q')
 
 
 @reader(f'{MAGIC}\nq max_body_bytes=1\nend 1\n'.encode(), b'q a=b\n', b'%41;', b'q ', b' ')

@@ -24,7 +24,14 @@ from switchboard.message.entry import read_entry
 from switchboard.message.envelope import MAGIC
 from switchboard.message.journal import find_records, pack_record, parse_records
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import SYSTEM_NAMER, Slice, check_queue_name, digest_of, is_filebase, parse
+from switchboard.message.naming import (
+    SYSTEM_NAME_GENERATOR,
+    Slice,
+    check_queue_name,
+    digest_of,
+    is_filebase,
+    parse,
+)
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -33,7 +40,7 @@ from switchboard.routing.exchange import ExchangeTable
 DIGEST = '0123456789abcdef0123456789abcdef01234567'
 FILEBASE = f'1732242000.5+{DIGEST}'
 SERIALIZERS = Serializers()
-PACKER = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAMER)
+PACKER = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAME_GENERATOR)
 
 MIB = 1024 * 1024
 

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from switchboard.message.entry import read_entry
-from switchboard.message.naming import CLAIMED, NS, READY, number_anew, parse
+from switchboard.message.naming import CLAIMED, NS, READY, parse, reset_process_number
 from switchboard.options import MAX_RECOVERIES
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
@@ -72,7 +72,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         CHANCE.seed(0)
-        number_anew()
+        reset_process_number()
         self.path = Path(tempfile.mkdtemp(prefix='switchboard-model-'))
         self.clock = FakeClock()
         self.set_back = False

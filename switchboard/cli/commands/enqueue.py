@@ -29,7 +29,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnserializableError,
 )
-from switchboard.message.metadata import mistake_in
+from switchboard.message.metadata import find_mistake
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
 from switchboard.operating.text import intcomma, number
@@ -75,7 +75,7 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     msg, metadata, kind = fields['msg'], fields.get('metadata', {}), str(fields.get('kind', kind))
     if not isinstance(metadata, dict):
         raise UnserializableError('"metadata" is not an object')
-    if wrong := mistake_in(metadata):
+    if wrong := find_mistake(metadata):
         raise UnserializableError(f'"metadata": {wrong}')
     if kind not in KINDS:
         raise UnserializableError(f'"kind" is none of {", ".join(KINDS)}')

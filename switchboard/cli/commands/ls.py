@@ -25,7 +25,7 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
-from switchboard.message.naming import NS, is_on_hold, order
+from switchboard.message.naming import NS, is_on_hold, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import Found
@@ -158,9 +158,9 @@ _BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
 def _keyed(found: Iterable[Found], sort: str) -> Iterator[tuple[Any, Found]]:
     for each in found:
         if sort not in _BY_CONTENT:
-            yield order(each.filebase), each
+            yield sort_key(each.filebase), each
         elif (seen := each.look()) is not None:
-            yield (_BY_CONTENT[sort](seen), order(each.filebase)), each
+            yield (_BY_CONTENT[sort](seen), sort_key(each.filebase)), each
 
 
 def choose(

@@ -127,7 +127,7 @@ def _show_queue(installation: Installation, name: str, *, everything: bool) -> N
 def _metadata(entry: Entry) -> dict[str, Any] | None:
     """:return: the metadata as a runner gets them; None if they cannot be read.  Nothing is unpickled."""
     try:
-        return entry.changed_metadata(load_metadata(entry.metadata))
+        return entry.apply_history(load_metadata(entry.metadata))
     except (CorruptEntryError, *UNTELLABLE):
         return None
 

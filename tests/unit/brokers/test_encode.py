@@ -136,7 +136,7 @@ def test_whatever_a_stranger_writes_is_an_entry_with_a_history_or_a_corrupt_one(
         entry.load(Serializers())
     except (CorruptEntryError, ContentDisallowedError):
         return
-    entry.changed_metadata({})
+    entry.apply_history({})
 
 
 @given(

@@ -14,7 +14,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.drop.request import Request, UsageError
-from switchboard.message.metadata import ALWAYS, RESERVED, UNDERSCORE
+from switchboard.message.metadata import FIXED_METADATA, RESERVED, UNDERSCORE_ADVICE
 from tests.helpers.commands import switchboard
 from tests.unit.web.desks import browser
 
@@ -22,9 +22,9 @@ from tests.unit.web.desks import browser
 WRONG: dict[str, tuple[object, str]] = {
     'version': (4, RESERVED['version']),
     'queue_expires': (1.5, RESERVED['queue_expires']),
-    '_parsemsg': (True, UNDERSCORE),
-    '_key': (1, UNDERSCORE),
-    '_': ('x', UNDERSCORE),
+    '_parsemsg': (True, UNDERSCORE_ADVICE),
+    '_key': (1, UNDERSCORE_ADVICE),
+    '_': ('x', UNDERSCORE_ADVICE),
     'expires': ('tomorrow', 'expires'),
     'priority': ('high', 'priority'),
     'delay': ('soon', 'delay'),
@@ -122,7 +122,7 @@ def doors(tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> Door
 
 
 def test_the_table_names_every_key_that_is_not_stored() -> None:
-    assert (RESERVED.keys() | ALWAYS.keys() | RIGHT.keys()) - WRONG.keys() == set()
+    assert (RESERVED.keys() | FIXED_METADATA.keys() | RIGHT.keys()) - WRONG.keys() == set()
 
 
 @pytest.mark.parametrize('door', DOORS, ids=lambda door: door.__name__)
@@ -154,7 +154,7 @@ def test_what_means_something_is_taken(doors: Doors, door: Callable[[Doors, str,
 def test_what_every_message_has_may_be_given_back(
     doors: Doors, door: Callable[[Doors, str, object], str]
 ) -> None:
-    for key, value in ALWAYS.items():
+    for key, value in FIXED_METADATA.items():
         assert door(doors, key, value) == ''
 
 

@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueueMismatchError,
     UnknownQueueError,
 )
-from switchboard.message.naming import Namer
+from switchboard.message.naming import NameGenerator
 from switchboard.store.disk import Disk
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
@@ -246,6 +246,6 @@ def test_a_record_that_anybody_may_have_written_is_one_or_none(spool, clock, con
     spool.declare('in')
     [path] = [found for found in Path(spool.directory).rglob('in') if found.is_file()]
     path.write_bytes(content)
-    declarations = Declarations(str(path.parent.parent), Disk(), clock, Namer(clock))
+    declarations = Declarations(str(path.parent.parent), Disk(), clock, NameGenerator(clock))
     assert declarations.path('in') == str(path)
     assert declarations.get('in') is None

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from switchboard.declared.presence import ConsumerCount, Presence
-from switchboard.message.naming import SYSTEM_NAMER
+from switchboard.message.naming import SYSTEM_NAME_GENERATOR
 from switchboard.store.disk import Disk
 
 
 @pytest.fixture
 def presence(tmp_path: Path) -> Presence:
-    return Presence(str(tmp_path), Disk(), SYSTEM_NAMER)
+    return Presence(str(tmp_path), Disk(), SYSTEM_NAME_GENERATOR)
 
 
 def in_child(do: Callable[[], object]) -> int:
@@ -67,7 +67,7 @@ def test_a_place_that_was_taken_away_after_it_was_prepared_is_made_anew(presence
 
 def test_those_of_this_process_and_of_others_are_counted(presence, tmp_path):
     ticket = presence.enter('x')
-    pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAMER).enter('x'))
+    pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAME_GENERATOR).enter('x'))
     try:
         assert presence.look('x') == ConsumerCount(2, 0)
         assert presence.look('y') is None
@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, 'no room')
 
     monkeypatch.setattr(disk, 'pwrite', full)
-    presence = Presence(str(tmp_path), disk, SYSTEM_NAMER)
+    presence = Presence(str(tmp_path), disk, SYSTEM_NAME_GENERATOR)
     ticket = presence.enter('x')
     assert presence.look('x') == ConsumerCount(1, 0)
     ticket.leave()

@@ -18,7 +18,7 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.handoff.moving import claim_any, move, origin, send_back
-from switchboard.message.naming import after, digest_of
+from switchboard.message.naming import digest_of, one_ns_later
 from switchboard.operating.actions import Move, OperatorSession, Retry, Target
 from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
@@ -101,7 +101,7 @@ class TestMoving:
         filebase = spool['in'].enqueue('x')
         Path(spool['out'].queue_directory, f'{filebase}.pck').write_text('a copy')
         moved = move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
-        assert moved == after(filebase)
+        assert moved == one_ns_later(filebase)
         assert spool['out'].dequeue(moved)[0] == 'x'
 
     def test_a_move_that_fails_ends_a_claim_of_its_own_but_not_that_of_a_runner(self, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from switchboard.master.loading import (
     prepare_before_fork,
     run_before_fork,
 )
-from switchboard.message.naming import number_anew
+from switchboard.message.naming import reset_process_number
 from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.runner.loop import Loop
 from switchboard.runner.runner import Runner
@@ -99,7 +99,7 @@ def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves
             Loop.sleep,
             Runner._run,
             ReadyQueue.scan,
-            number_anew,
+            reset_process_number,
             find_class,
             Loop.stop,
             Runner.reply,

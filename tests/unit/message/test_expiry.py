@@ -8,7 +8,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import EntryExpiredError, UnserializableError
-from switchboard.message.expiry import expiry_elsewhere, is_expired
+from switchboard.message.expiry import expiry_after_move, is_expired
 from switchboard.options import QueueOptions
 from switchboard.testing.clock import FakeClock
 
@@ -93,7 +93,7 @@ def test_a_foreign_value_of_expires_is_no_reason_to_drop_a_message(clock):
 
 
 def test_a_dead_letter_does_not_die_again_on_arrival():
-    fields = expiry_elsewhere({'expires': 1, 'queue_expires': 2}, None, 0, forgiven=True)
+    fields = expiry_after_move({'expires': 1, 'queue_expires': 2}, None, 0, forgiven=True)
     assert fields == {'drop': ['expires', 'queue_expires']}
-    assert expiry_elsewhere({'expires': 1}, None, 0, forgiven=False) == {}
-    assert expiry_elsewhere({}, 3.0, 10**9, forgiven=False) == {'set': {'queue_expires': 4.0}}
+    assert expiry_after_move({'expires': 1}, None, 0, forgiven=False) == {}
+    assert expiry_after_move({}, 3.0, 10**9, forgiven=False) == {'set': {'queue_expires': 4.0}}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from switchboard.message.journal import (
     count_since_retry,
+    drop_undone_moves,
     find_records,
-    in_effect,
-    origin_of,
+    origin_queue,
     pack_record,
     parse_records,
 )
@@ -151,9 +151,9 @@ class TestQuestions:
             {'event': 'failed', 'queue': 'not asked'},
             {'event': 'preserved', 'queue': 7},
         ]
-        assert origin_of(history) == 'b'
-        assert origin_of(history[:1]) == 'a'
-        assert origin_of([]) is None
+        assert origin_queue(history) == 'b'
+        assert origin_queue(history[:1]) == 'a'
+        assert origin_queue([]) is None
 
 
 class TestMovesThatDidNotTakePlace:
@@ -162,32 +162,32 @@ class TestMovesThatDidNotTakePlace:
     TO_B: ClassVar = {'event': 'moved', 'queue': 'a', 'to': 'b', 'drop': ['x']}
 
     def test_one_that_took_place_counts(self) -> None:
-        assert in_effect([self.TO_B], 'b') == [self.TO_B]
+        assert drop_undone_moves([self.TO_B], 'b') == [self.TO_B]
 
     def test_one_that_did_not_is_left_out(self) -> None:
-        assert in_effect([self.TO_B], 'a') == []
+        assert drop_undone_moves([self.TO_B], 'a') == []
 
     def test_who_does_not_know_where_it_is_believes_all(self) -> None:
-        assert in_effect([self.TO_B], '') == [self.TO_B]
+        assert drop_undone_moves([self.TO_B], '') == [self.TO_B]
 
     def test_the_second_try_counts(self) -> None:
         recovered = {'event': 'recovered'}
-        assert in_effect([self.TO_B, recovered, self.TO_B], 'b') == [recovered, self.TO_B]
+        assert drop_undone_moves([self.TO_B, recovered, self.TO_B], 'b') == [recovered, self.TO_B]
 
     def test_a_later_move_tells_that_an_earlier_one_took_place(self) -> None:
         onward = {'event': 'dead-lettered', 'queue': 'b', 'to': 'c'}
-        assert in_effect([self.TO_B, onward], 'c') == [self.TO_B, onward]
+        assert drop_undone_moves([self.TO_B, onward], 'c') == [self.TO_B, onward]
 
     def test_a_later_move_tells_that_an_earlier_one_did_not(self) -> None:
         elsewhere = {'event': 'moved', 'queue': 'a', 'to': 'c'}
-        assert in_effect([self.TO_B, elsewhere], 'c') == [elsewhere]
+        assert drop_undone_moves([self.TO_B, elsewhere], 'c') == [elsewhere]
 
     def test_where_it_was_preserved_tells_too(self) -> None:
         from_a, from_b = ({'event': 'preserved', 'queue': queue} for queue in 'ab')
-        assert in_effect([self.TO_B, from_b], 'bad') == [self.TO_B, from_b]
-        assert in_effect([self.TO_B, from_a], 'bad') == [from_a]
+        assert drop_undone_moves([self.TO_B, from_b], 'bad') == [self.TO_B, from_b]
+        assert drop_undone_moves([self.TO_B, from_a], 'bad') == [from_a]
 
     def test_the_origin_of_what_was_not_moved_after_all_is_where_it_came_from_before(self) -> None:
         history = [{'event': 'preserved', 'queue': 'a'}, {'event': 'moved', 'queue': 'bad', 'to': 'b'}]
-        assert origin_of(history, 'bad') == 'a'
-        assert origin_of(history, 'b') == 'bad'
+        assert origin_queue(history, 'bad') == 'a'
+        assert origin_queue(history, 'b') == 'bad'

@@ -16,7 +16,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import ConfigError
-from switchboard.message.mail import mail_bytes, mail_from_bytes, message_class
+from switchboard.message.mail import load_message_class, mail_bytes, mail_from_bytes
 from switchboard.options import QueueOptions
 from switchboard.testing import MemorySpool
 from tests.helpers.configurations import load
@@ -187,7 +187,7 @@ def test_a_copy_is_of_the_same_class(duplicate: Any, looked_at: bool) -> None:
 )
 def test_what_is_no_class_of_mails_is_a_mistake_in_the_configuration(named: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'cannot be imported|no subclass'):
-        message_class(named)
+        load_message_class(named)
     with pytest.raises(ConfigError):
         Switchboard('in', tmp_path / 'in', message_class=named)
 

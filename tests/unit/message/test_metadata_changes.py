@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchboard.errors import UnserializableError
-from switchboard.message.entry import Entry, changes, is_body_changed, read_entry
+from switchboard.message.entry import Entry, is_body_changed, metadata_changes, read_entry
 from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.mail import mail_from_bytes
-from switchboard.message.naming import Namer
+from switchboard.message.naming import NameGenerator
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -28,12 +28,12 @@ metadata = st.dictionaries(
 
 
 def pack(msg: Any) -> Entry:
-    packed = Packer('in', QueueOptions(), SERIALIZERS, Namer()).pack(msg, {})
+    packed = Packer('in', QueueOptions(), SERIALIZERS, NameGenerator()).pack(msg, {})
     return read_entry(packed.filebase, packed.content)
 
 
 def by_another_program(kind: str, body: bytes) -> Entry:
-    digest = Namer().digest('00000000')
+    digest = NameGenerator().digest('00000000')
     content = pack_header(kind, 2, len(body), digest, content_checksum(b'{}', body)) + b'{}' + body
     return read_entry(f'1732242000.5+{digest}', content)
 
@@ -43,7 +43,7 @@ class TestMetadata:
     def test_a_record_of_the_changes_turns_one_into_the_other(
         self, before: dict[str, Any], after: dict[str, Any]
     ) -> None:
-        record = json.loads(json.dumps(changes(before, after)))
+        record = json.loads(json.dumps(metadata_changes(before, after)))
         result = {**before, **record.get('set', {})}
         for key in record.get('drop', []):
             del result[key]
@@ -57,16 +57,16 @@ class TestMetadata:
 
     @given(metadata)
     def test_nothing_is_said_of_what_did_not_change(self, values: dict[str, Any]) -> None:
-        assert changes(values, {**values, '_volatile': 1, 'version': 9}) == {}
+        assert metadata_changes(values, {**values, '_volatile': 1, 'version': 9}) == {}
 
     @pytest.mark.parametrize('value', [1j, [object()], object(), float('nan')])
     def test_a_value_that_cannot_be_stored_is_named_or_stays_as_it_was(self, value: Any) -> None:
         with pytest.raises(UnserializableError, match='recipients'):
-            changes({}, {'recipients': value, 'n': 1})
-        assert changes({}, {'recipients': value, 'n': 1}, strict=False) == {'set': {'n': 1}}
+            metadata_changes({}, {'recipients': value, 'n': 1})
+        assert metadata_changes({}, {'recipients': value, 'n': 1}, strict=False) == {'set': {'n': 1}}
 
     def test_what_could_not_be_stored_and_was_not_touched_is_no_error(self) -> None:
-        assert changes({'seen': {1j, 2}}, {'seen': {2, 1j}}) == {}  # as in a file of Mailman's
+        assert metadata_changes({'seen': {1j, 2}}, {'seen': {2, 1j}}) == {}  # as in a file of Mailman's
 
     @pytest.mark.parametrize(
         ('before', 'after'),
@@ -79,10 +79,10 @@ class TestMetadata:
         ],
     )
     def test_an_equal_value_of_another_type_is_a_change(self, before: Any, after: Any) -> None:
-        assert changes({'a': before}, {'a': after}) == {'set': {'a': after}}
+        assert metadata_changes({'a': before}, {'a': after}) == {'set': {'a': after}}
 
     def test_another_order_of_keys_is_none(self) -> None:
-        assert changes({'a': {'x': 1, 'y': {2}}}, {'a': {'y': {2}, 'x': 1}}) == {}
+        assert metadata_changes({'a': {'x': 1, 'y': {2}}}, {'a': {'y': {2}, 'x': 1}}) == {}
 
 
 class TestBody:

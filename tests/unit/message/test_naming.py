@@ -17,9 +17,9 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     UNFINISHED,
-    Finder,
+    FilebaseFinder,
     Name,
-    Namer,
+    NameGenerator,
     Slice,
     check_queue_name,
     digest_of,
@@ -149,7 +149,7 @@ class TestFinder:
         self, data: st.DataObject, slice_: Slice, suffix: str
     ) -> None:
         names = data.draw(names_of_a_directory(slice_))
-        finder, joined = Finder(slice_), join_names(names)
+        finder, joined = FilebaseFinder(slice_), join_names(names)
         bases = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
         assert finder.filebases(joined, suffix) == [
             filebase for filebase in bases if parse(filebase) is not None and slice_.holds(filebase)
@@ -206,41 +206,44 @@ class TestSlices:
 
 class TestNamer:
     def test_times_go_on_while_the_clock_stands_still(self) -> None:
-        namer = Namer(FakeClock())
-        times = [namer.now_ns() for _ in range(5)]
+        name_generator = NameGenerator(FakeClock())
+        times = [name_generator.next_when_ns() for _ in range(5)]
         assert [later - earlier for earlier, later in pairwise(times)] == [1] * 4
 
     def test_times_go_on_when_the_clock_is_set_back_and_then_follow_it_again(self) -> None:
         clock = FakeClock()
-        namer = Namer(clock)
-        first = namer.now_ns()
+        name_generator = NameGenerator(clock)
+        first = name_generator.next_when_ns()
         clock.set_back(3600)
-        assert namer.now_ns() == first + 1
+        assert name_generator.next_when_ns() == first + 1
         clock.advance(3601)
-        assert namer.now_ns() == clock.time_ns() > first + 1
+        assert name_generator.next_when_ns() == clock.time_ns() > first + 1
 
     def test_digests_are_never_the_same_and_begin_as_asked(self) -> None:
-        namer = Namer()
-        digests = {namer.digest('deadbeef') for _ in range(1000)}
+        name_generator = NameGenerator()
+        digests = {name_generator.digest('deadbeef') for _ in range(1000)}
         assert len(digests) == 1000
         assert all(digest.startswith('deadbeef') and len(digest) == 40 for digest in digests)
 
     def test_two_namers_never_give_the_same_digest(self) -> None:
-        one, other = Namer(), Namer()
-        assert len({namer.digest('00000000') for namer in (one, other) for _ in range(10)}) == 20
+        one, other = NameGenerator(), NameGenerator()
+        assert (
+            len({name_generator.digest('00000000') for name_generator in (one, other) for _ in range(10)})
+            == 20
+        )
 
     def test_a_child_after_a_fork_takes_a_number_of_its_own(self) -> None:
-        namer = Namer()
+        name_generator = NameGenerator()
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                os.write(write_end, namer.digest('00000000').encode())
+                os.write(write_end, name_generator.digest('00000000').encode())
             finally:
                 os._exit(0)
         os.close(write_end)
         of_child = os.read(read_end, 100).decode()
         os.close(read_end)
         os.waitpid(pid, 0)
-        of_parent = namer.digest('00000000')
+        of_parent = name_generator.digest('00000000')
         assert of_child[8:24] != of_parent[8:24]

@@ -12,7 +12,7 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, Name, Namer, digest_of, parse, slice_digits
+from switchboard.message.naming import NS, Name, NameGenerator, digest_of, parse, slice_digits
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -22,7 +22,7 @@ from switchboard.testing import FakeClock
 def packer(clock: Clock = SYSTEM_CLOCK, **options: Any) -> Packer:
     queue_options = QueueOptions(**options)
     serializers = Serializers(queue_options.accept, queue_options.pickle_classes)
-    return Packer('in', queue_options, serializers, Namer(clock))
+    return Packer('in', queue_options, serializers, NameGenerator(clock))
 
 
 def read(packed: EncodedEntry) -> Entry:
@@ -123,7 +123,7 @@ def entry_with_history(**metadata: Any) -> Entry:
 class TestInAnothersPlace:
     def test_time_slice_and_history_are_taken_over(self) -> None:
         old = entry_with_history()
-        packed = packer().pack_anew('changed', {'n': 2}, old)
+        packed = packer().pack_replacement('changed', {'n': 2}, old)
         was = parse(old.filebase)
         assert was is not None
         assert name_of(packed).when_ns == was.when_ns
@@ -132,7 +132,7 @@ class TestInAnothersPlace:
         assert [record['event'] for record in read(packed).records] == ['kept', 'failed']
 
     def test_what_the_history_said_of_the_metadata_is_not_said_again(self) -> None:
-        packed = packer().pack_anew('changed', {'n': 2, 'old': 'again'}, entry_with_history())
+        packed = packer().pack_replacement('changed', {'n': 2, 'old': 'again'}, entry_with_history())
         assert read(packed).load(Serializers()) == (
             'changed',
             {'n': 2, 'old': 'again', 'version': 3, '_parsemsg': False},

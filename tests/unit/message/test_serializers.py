@@ -13,7 +13,7 @@ import pytest
 from switchboard import Switchboard
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.message.mail import mail_from_bytes
-from switchboard.message.serializers import Serializers, family
+from switchboard.message.serializers import Serializers, kind_family
 
 
 @dataclass
@@ -71,7 +71,7 @@ def test_a_message_that_nothing_holds_is_an_error_that_names_its_type(msg: Any) 
 @pytest.mark.parametrize('kind', ['mail', 'mail+default', 'bytes', 'text', 'json'])
 def test_what_is_accepted_is_read_and_nothing_else(kind: str) -> None:
     assert Serializers().for_kind(kind) is not None
-    assert Serializers(accept=(family(kind),)).for_kind(kind) is not None
+    assert Serializers(accept=(kind_family(kind),)).for_kind(kind) is not None
     assert Serializers(accept=('bytes' if kind != 'bytes' else 'text',)).for_kind(kind) is None
 
 

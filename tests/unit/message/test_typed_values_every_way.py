@@ -18,7 +18,7 @@ from switchboard.brokers.message import Delivery
 from switchboard.errors import PermanentFailure, TemporaryFailure
 from switchboard.message.entry import read_entry
 from switchboard.message.envelope import content_checksum, pack_header
-from switchboard.message.metadata import ALWAYS
+from switchboard.message.metadata import FIXED_METADATA
 from switchboard.message.naming import make_filebase
 from switchboard.message.typed_json import is_equal
 from switchboard.options import QueueOptions, RunnerOptions
@@ -48,7 +48,7 @@ VALUES: dict[str, Any] = {
 
 
 def kept(msgdata: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in msgdata.items() if key not in ALWAYS}
+    return {key: value for key, value in msgdata.items() if key not in FIXED_METADATA}
 
 
 def assert_same(msg: Any, msgdata: dict[str, Any]) -> None:
@@ -127,7 +127,9 @@ def test_the_command_line_puts_them_in_and_shows_them(spool: Spool, tmp_path: Pa
     [filebase] = spool['out'].files
     [shown] = succeed(*at, 'show', '--json', filebase).objects
     assert 'ann@example.com' in succeed(*at, 'show', filebase).out
-    pairs = [f'{key}:={json.dumps(value)}' for key, value in shown['metadata'].items() if key not in ALWAYS]
+    pairs = [
+        f'{key}:={json.dumps(value)}' for key, value in shown['metadata'].items() if key not in FIXED_METADATA
+    ]
     words = [word for pair in pairs for word in ('-m', pair)]
     succeed(*at, 'enqueue', 'in', '--kind', 'json', *words, input=shown['body'].encode())
     assert_same(*take(spool, 'in'))

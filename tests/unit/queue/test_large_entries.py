@@ -13,9 +13,9 @@ from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, MessageTooLargeError
 from switchboard.message.envelope import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
-from switchboard.message.metadata import ALWAYS
+from switchboard.message.metadata import FIXED_METADATA
 from switchboard.message.naming import digest_of
-from switchboard.message.serializers import LARGE_CHARACTERS, Raw
+from switchboard.message.serializers import LARGE_CHARACTERS, EncodedBody
 from switchboard.options import QueueOptions
 from switchboard.store.reading import peek
 from tests.helpers.processes import in_new_program
@@ -226,7 +226,7 @@ class TestLargeTexts:
     def test_bytes_that_are_no_text_are_told_of_as_in_a_small_one(
         self, tmp_path: Path, queue: Switchboard
     ) -> None:
-        filebase = queue.enqueue(Raw('text', b'x' * 17 * MIB + b'\xff'))
+        filebase = queue.enqueue(EncodedBody('text', b'x' * 17 * MIB + b'\xff'))
         with pytest.raises(CorruptEntryError, match='text'):
             queue.dequeue(filebase)
         assert [path.stem for path in (tmp_path / 'bad').iterdir()] == [filebase]
@@ -245,4 +245,4 @@ class TestLargeTexts:
         filebase = queue.enqueue(text, colour='red')
         queue.dequeue(filebase)
         queue.release(filebase, record={'event': 'released', 'set': {'colour': 'blue'}})
-        assert queue.dequeue(filebase) == (text, {**ALWAYS, 'colour': 'blue'})
+        assert queue.dequeue(filebase) == (text, {**FIXED_METADATA, 'colour': 'blue'})

@@ -15,7 +15,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import DurabilityError
-from switchboard.message.naming import NS, Slice, format_when, order
+from switchboard.message.naming import NS, Slice, format_when, sort_key
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue
@@ -104,7 +104,7 @@ class TestOrder:
 
     def test_names_of_any_length_can_be_put_in_order(self) -> None:
         short = f'1732242000.5+{DIGEST}+p1'
-        assert order(short, 60 * NS) < order(f'1732242000.4+{DIGEST}', 60 * NS)
+        assert sort_key(short, 60 * NS) < sort_key(f'1732242000.4+{DIGEST}', 60 * NS)
 
     def test_only_the_first_ones_are_kept_of_a_long_queue(self, scene: Scene) -> None:
         filebases = [scene.add(-1000 + number) for number in range(50)]
@@ -165,7 +165,7 @@ class TestDue:
         clock = FakeClock()
         before = Switchboard('in', tmp_path / 'in', clock=clock).enqueue('before')
         clock.set_back(3600)
-        # Another process has another namer: it knows nothing of the time that was.
+        # Another process has another name generator: it knows nothing of the time that was.
         other = Switchboard('in', tmp_path / 'in', clock=clock)
         after = other.enqueue('after')
         assert sorted(other.files) == sorted([before, after])

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenError, ForeignFileError
-from switchboard.message.naming import after
+from switchboard.message.naming import one_ns_later
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS, claim_of, claim_ready, open_claim
 from switchboard.store.disk import Disk
@@ -273,7 +273,7 @@ class TestHistory:
         (tmp_path / 'in' / f'{filebase}.pck').write_text('a copy')
         released = queue.release(filebase)
         assert (tmp_path / 'in' / f'{filebase}.pck').read_text() == 'a copy'
-        assert released == after(filebase)
+        assert released == one_ns_later(filebase)
         assert queue.dequeue(released)[0] == 'x'
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.message.naming import Namer
+from switchboard.message.naming import NameGenerator
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -197,7 +197,7 @@ class TestWhatIsNotUsedAgain:
 
 class TestModes:
     def test_a_spare_whose_maker_died_before_it_had_its_mode_gets_it(self, spares: FilePool) -> None:
-        path = Path(spares.folder.path) / Namer().digest('00000000')
+        path = Path(spares.folder.path) / NameGenerator().digest('00000000')
         path.touch(mode=0o600)
         path.chmod(0o600)
         draft = spares.acquire()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from switchboard.errors import ContentDisallowedError, CorruptEntryError
 from switchboard.message.entry import read_entry
 from switchboard.message.journal import pack_record
-from switchboard.message.naming import Namer
+from switchboard.message.naming import NameGenerator
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -20,7 +20,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.reading import peek
 
-PACKED = Packer('in', QueueOptions(), Serializers(), Namer()).pack('body', {'n': 1})
+PACKED = Packer('in', QueueOptions(), Serializers(), NameGenerator()).pack('body', {'n': 1})
 DIGEST = PACKED.filebase.partition('+')[2]
 OTHER = PACKED.filebase[:-1] + ('0' if PACKED.filebase[-1] != '0' else '1')
 
