@@ -66,7 +66,7 @@ from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
-from switchboard.queue.watch import LONGEST_S, readable
+from switchboard.queue.watch import LONGEST_S, wait_readable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD
 from switchboard.store.pool import FilePool
@@ -90,7 +90,7 @@ class BrokerWakeup(Wakeup):
         self._watched: list[int] = []
 
     @property
-    def watches(self) -> bool:
+    def is_watching(self) -> bool:
         """See `Wakeup`."""
         return bool(self._watched)
 
@@ -132,7 +132,7 @@ class BrokerWakeup(Wakeup):
         ends_s = time.monotonic() + min(LONGEST_S if timeout_s is None else timeout_s, LONGEST_S)
         while True:
             left_s = max(0.0, ends_s - time.monotonic())
-            ready = readable(self.descriptors(), left_s)
+            ready = wait_readable(self.descriptors(), left_s)
             if self._watch.pipe.fileno() in ready:
                 self._watch.pipe.empty()
                 return True

@@ -265,7 +265,7 @@ class Handoff:
         for item, staged in zip(self.items, self._staged, strict=True):
             item.folder.receive(stage.folder, staged, item.filebase + READY)
         for queue, filebase in self._reordered:
-            queue.consumer.reordered(filebase)
+            queue.consumer.note_reordered(filebase)
 
     def remove_record(self) -> None:
         """Step 4, second half."""

@@ -95,7 +95,7 @@ def move(
         write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
         filebase = claim.rename(target.folder, filebase, suffix)
         if suffix == READY:
-            target.consumer.reordered(filebase)
+            target.consumer.note_reordered(filebase)
     claim.close()
     return filebase
 

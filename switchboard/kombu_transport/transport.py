@@ -147,7 +147,7 @@ class Transport(virtual.Transport):
         if self._deliver():
             return
         while True:
-            is_watched = watch.follow(set(self._directories()), ARRIVALS)
+            is_watched = watch.watch_only(set(self._directories()), ARRIVALS)
             if self._deliver():
                 return
             left_s = None if ends_s is None else ends_s - time.monotonic()
@@ -175,7 +175,7 @@ class Transport(virtual.Transport):
             consumer.left -= 1
             is_over = consumer.left <= 0
             if is_over and self.watch is not None:
-                self.watch.rest()  # a busy consumer needs no notice that there is something to do
+                self.watch.unwatch_all()  # a busy consumer needs no notice that there is something to do
             if message is None or is_over or self.broker.is_used_up(consumer.name):
                 consumer.turn, consumer.left = next(self._turns), BURST
             if message is not None:
@@ -216,7 +216,7 @@ class Transport(virtual.Transport):
     def _read_watch(self, watch: DirectoryWatch) -> bool:
         """:return: whether something has come: a word, or an event that is not only of a claim."""
         now_s = time.monotonic()
-        is_news = watch.clear()
+        is_news = watch.clear_wakes()
         for directory, name, mask in watch.events():
             if not name.endswith(CLAIMED):
                 is_news = True
@@ -325,7 +325,7 @@ class Transport(virtual.Transport):
             if self._deliver():
                 watch.wake()
                 return
-            is_watched = watch.follow(set(self._directories()), ARRIVALS)
+            is_watched = watch.watch_only(set(self._directories()), ARRIVALS)
             self._add_readers()
             if self._deliver():
                 watch.wake()

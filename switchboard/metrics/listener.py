@@ -20,7 +20,7 @@ from typing import Any
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.queue.watch import SelfPipe, readable
+from switchboard.queue.watch import SelfPipe, wait_readable
 
 log = logging.getLogger('switchboard.web')
 
@@ -89,7 +89,7 @@ class Listener:
     def serve(self) -> None:
         """Answer until `close` is called."""
         while not self._is_ending:
-            if self._server.fileno() in readable([self._server.fileno(), self._end.fileno()], None):
+            if self._server.fileno() in wait_readable([self._server.fileno(), self._end.fileno()], None):
                 self._server.handle_request()
 
     def start(self) -> None:

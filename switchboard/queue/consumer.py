@@ -30,7 +30,7 @@ from switchboard.message.naming import CLAIMED, LONGEST_DELAY_S, NS, PRESERVED, 
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
-from switchboard.queue.ready_queue import ReadyQueue, asked_wait
+from switchboard.queue.ready_queue import ReadyQueue, requested_wait
 from switchboard.queue.recovery import (
     INTERRUPTED,
     move_to_bad,
@@ -142,7 +142,7 @@ class Consumer:
                 claim = self._claim(filebase, self._order)
                 if self._order is not None and not self._is_first(claim, mark):
                     continue
-                msg, msgdata = self.open(claim)
+                msg, msgdata = self.load(claim)
                 if self._options.strict_order and self._waits(claim):
                     continue
                 if self._refused:
@@ -184,7 +184,7 @@ class Consumer:
         assert self._order is not None
         try:
             if self._order.is_handed_on(claim.filebase):
-                self.undo(claim)
+                self.unclaim(claim)
                 self._ready.defer_contended(claim.filebase)
                 return False
             if not self._order.is_changed(claim.order_fd, claim.filebase, mark):
@@ -192,16 +192,16 @@ class Consumer:
             mark = self._order.mark(claim.order_fd)
             is_first = self._ready.is_first(claim.filebase)
         except BaseException as error:
-            self.undo(claim)
+            self.unclaim(claim)
             if isinstance(error, OSError):
                 raise_queue_error(error, 'read', self.queue, self.folder.path)
             raise
         self._mark = mark  # and not before: another thread goes by the names that were read before
         if not is_first:
-            self.undo(claim)
+            self.unclaim(claim)
         return is_first
 
-    def reordered(self, filebase: str) -> None:
+    def note_reordered(self, filebase: str) -> None:
         """Say that an entry has come to another place than the last."""
         if self._order is not None:
             try:
@@ -234,7 +234,7 @@ class Consumer:
             raise
         except OSError as error:
             raise_queue_error(error, 'claim', self.queue, self.folder.path_of(filebase + READY))
-        self._ready.taken(filebase)
+        self._ready.note_taken(filebase)
         return claim
 
     def _preserve_unread(self, filebase: str, reason: str) -> None:
@@ -245,7 +245,7 @@ class Consumer:
         except OSError as error:
             raise_queue_error(error, 'preserve', self.queue, self.folder.path_of(filebase + READY))
 
-    def open(self, claim: Claim) -> tuple[Any, dict[str, Any]]:
+    def load(self, claim: Claim) -> tuple[Any, dict[str, Any]]:
         """Read a claimed entry.
 
         :return: the message and its metadata.
@@ -258,13 +258,13 @@ class Consumer:
             msg, msgdata = claim.read().load(self._serializers)
             if is_expired(msgdata, self._clock):
                 if not is_expired(msgdata, self._steady):
-                    self.undo(claim)
+                    self.unclaim(claim)
                     raise ClockDoubtedError(CLOCK_DOUBTED, queue=self.queue, filebase=filebase)
                 raise EntryExpiredError('its time to live is over')
         except MemoryError as error:
             # Another message would have fared better, unless this one is small.
             if claim.size <= WHOLE_BYTES:
-                self.undo(claim)
+                self.unclaim(claim)
                 raise
             reason = f'{claim.size} bytes: more than there is memory for'
             self.preserve(claim, reason, 'corrupt')
@@ -275,12 +275,12 @@ class Consumer:
                 self.preserve(claim, error.reason, CAUSES[type(error)], error=type(error).__name__)
             except QueueError:
                 if claim.is_own():
-                    self.undo(claim)
+                    self.unclaim(claim)
                 raise
             raise
         except OSError as error:
             # The disk did not give it: that says nothing about the entry.
-            self.undo(claim)
+            self.unclaim(claim)
             raise_queue_error(error, 'read', self.queue, claim.path)
         return msg, msgdata
 
@@ -290,7 +290,7 @@ class Consumer:
         if header is not None and header.body_length > limit:
             raise MessageTooLargeError(f'a body of {header.body_length} bytes, and the queue takes {limit}')
 
-    def undo(self, claim: Claim) -> None:
+    def unclaim(self, claim: Claim) -> None:
         """Give an entry back as if it had never been claimed."""
         try:
             self._give_back(claim, claim.filebase)
@@ -301,13 +301,13 @@ class Consumer:
     def _waits(self, claim: Claim) -> bool:
         """Give an entry back that holds its key until a time that has not come."""
         filebase = claim.filebase
-        until_s, still_s = asked_wait(claim.read().records, self._clock.time_ns())
+        until_s, still_s = requested_wait(claim.read().records, self._clock.time_ns())
         now_ns = self._clock.monotonic_ns()
         until_ns = self._kept_waits.get((filebase, until_s), now_ns + int(still_s * NS))
         if still_s <= 0 or until_ns <= now_ns:
             self._kept_waits.pop((filebase, until_s), None)
             return False
-        self.undo(claim)
+        self.unclaim(claim)
         self._keep_wait(filebase, until_s, until_ns)
         return True
 
@@ -325,7 +325,7 @@ class Consumer:
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        return self._ready.next_due()
+        return self._ready.wait_s()
 
     def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`."""
@@ -400,7 +400,7 @@ class Consumer:
         if dated_ns is not None:
             claim.date(dated_ns)
         filebase = claim.rename(self.folder, filebase, READY)
-        self.reordered(filebase)  # with the lock of its key
+        self.note_reordered(filebase)  # with the lock of its key
         claim.close()
         return filebase
 
@@ -411,7 +411,7 @@ class Consumer:
         except OSError as error:
             self.raise_claim_error(claim, error, 'finish')
         if self._listing.left is not None:
-            self._listing.entry_is_gone()
+            self._listing.note_finished()
 
     def preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         """End the claim on an entry that its queue cannot keep: it goes to the dead letters, by default the bad queue.
@@ -592,6 +592,6 @@ class Consumer:
                 event(log, logging.WARNING, filebase, 'dropped', queue=self.queue, reason='overflow')
         except QueueError:
             if claim.is_own():
-                self.undo(claim)  # or nobody could take it until this process ends
+                self.unclaim(claim)  # or nobody could take it until this process ends
             raise
         return size

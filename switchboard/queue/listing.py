@@ -122,9 +122,9 @@ class Listing:
 
     def filebases(self, suffix: str) -> list[str]:
         """:return: all entries of this slice that have a suffix, in no order."""
-        return [filebase for some in self.parts(suffix) for filebase in some]
+        return [filebase for some in self.filebase_chunks(suffix) for filebase in some]
 
-    def parts(self, suffix: str) -> tuple[list[str]] | Iterator[list[str]]:
+    def filebase_chunks(self, suffix: str) -> tuple[list[str]] | Iterator[list[str]]:
         """Read the directory: the entries of this slice that have a suffix, in no order.
 
         A name of no known form is reported once, and left alone.
@@ -172,7 +172,7 @@ class Listing:
         if not self.seen:
             self._try_to_renew()
 
-    def entry_is_gone(self) -> None:
+    def note_finished(self) -> None:
         """Note that an entry of a sparse directory was finished; with the last one that is known, the directory may be renewed.
 
         For a program that never looks while there is nothing.
@@ -198,7 +198,7 @@ class Listing:
             for name in self._finder.others(joined):
                 if name.endswith(suffix):
                     self.report(name, 'foreign name')
-                elif not is_ours(name):
+                elif not is_known_name(name):
                     self._notice(name)
             if self._notes_claimed:
                 self.claimed += self._ours(joined, CLAIMED)
@@ -227,7 +227,7 @@ class Listing:
 
         :param anew: ask the disk; else a reading finds out by itself.
         """
-        self.follow()
+        self.reopen_if_replaced()
         try:
             if anew:
                 self.folder.follow()
@@ -236,7 +236,7 @@ class Listing:
             return False  # the reading raises the error
         return key != self._key
 
-    def follow(self) -> None:
+    def reopen_if_replaced(self) -> None:
         """Go on in the directory that stands in the queue's place by now, with its reading and its writing."""
         now_ns = self.clock.monotonic_ns()
         if now_ns < self._look_at_ns:
@@ -253,14 +253,14 @@ class Listing:
             return  # it is looked at again
         event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
 
-    def changed_at_ns(self) -> int | None:
+    def modified_ns(self) -> int | None:
         """:return: the directory's modification time; None if the disk does not say."""
         try:
             return self.folder.status().st_mtime_ns
         except OSError:
             return None
 
-    def is_there(self, filebase: str, *suffixes: str) -> bool:
+    def has_entry(self, filebase: str, *suffixes: str) -> bool:
         """Is there an entry of this name, in one of these states?
 
         :raises DurabilityError: the disk does not say.
@@ -280,6 +280,6 @@ class Listing:
         return requested_wait_ns(name.when_ns, status.st_mtime_ns, now_ns) if name is not None else None
 
 
-def is_ours(name: str) -> bool:
+def is_known_name(name: str) -> bool:
     """May a queue's directory hold a file of this name, as far as its form tells?"""
     return name.startswith('.') or name.endswith(_KNOWN_SUFFIXES)

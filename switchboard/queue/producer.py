@@ -32,7 +32,7 @@ _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
 class Producer:
     """Puts messages into one queue.
 
-    :param follow: has the folder lead to the directory that stands in its place by now.
+    :param reopen_if_replaced: has the folder lead to the directory that stands in its place by now.
     :param once: stores a message with a ``dedupe_key``, whose marker appears in one step with it.
     """
 
@@ -44,7 +44,7 @@ class Producer:
         pool: FilePool,
         serializers: Serializers,
         admission: Admission,
-        follow: Callable[[], None],
+        reopen_if_replaced: Callable[[], None],
         once: Callable[[Any, dict[str, Any], str], str] | None = None,
     ) -> None:
         self.folder = folder
@@ -54,7 +54,7 @@ class Producer:
         self.directory_sync = options.directory_sync
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, name_generator)
-        self._follow = follow
+        self._reopen_if_replaced = reopen_if_replaced
         self._once = once
 
     def enqueue(self, msg: Any, metadata: dict[str, Any], batch: Batch | None = None) -> str:
@@ -122,7 +122,7 @@ class Producer:
         return self._write(self._packer.pack_copy(entry, record, now=now), room)
 
     def _write(self, packed: EncodedEntry, room: Room | None) -> PreparedEntry:
-        self._follow()
+        self._reopen_if_replaced()
         try:
             draft = write(
                 self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns

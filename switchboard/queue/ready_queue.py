@@ -54,13 +54,13 @@ from switchboard.message.naming import (
     parse,
     sort_key,
 )
-from switchboard.queue.first_names import FirstNames
-from switchboard.queue.listing import Listing, is_ours
-from switchboard.queue.strict_keys import LOOKS, StrictKeys
+from switchboard.queue.entries_by_key import LOOK_ORDER, EntriesByKey
+from switchboard.queue.listing import Listing, is_known_name
+from switchboard.queue.smallest_names import SmallestNames
 from switchboard.queue.wakeup import Wakeup
 
 # Names kept from one reading, in 25 to 50 MB: of a million that wait, a reading takes seconds, and is shared by so many messages.
-KEPT = 200_000
+MAX_KEPT_NAMES = 200_000
 # Future entries whose modification time is looked at in one reading: those that come first.
 LOOKED_AT = 1000
 
@@ -105,15 +105,15 @@ class ReadyQueue:
         priority_step_s: float = PRIORITY_STEP_NS / NS,
         strict: bool = False,
         dear_ns: int = DEAR_NS,
-        kept: int = KEPT,
+        kept: int = MAX_KEPT_NAMES,
     ) -> None:
         self._lock = RLock()
         self._names = names
         self._clock = names.clock
         self._dear_ns = dear_ns
         self._kept = kept
-        self.order: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS))
-        self._keys = StrictKeys(names) if strict else None
+        self.sort_key: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS))
+        self._keys = EntriesByKey(names) if strict else None
         self._events: Wakeup | None = None
         # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
         # in names.)
@@ -130,7 +130,7 @@ class ReadyQueue:
         self._first_of_key: dict[str, str] = {}
         # What the last reading found; brought up to date after a dear one.
         self._due = self._first_due(kept)
-        self._future = FirstNames(kept)
+        self._future = SmallestNames(kept)
         self._is_dear = False
         self._may_be_few = not strict and dear_ns >= DEAR_NS
         self._read_at_ns = self._took_ns = 0
@@ -144,8 +144,8 @@ class ReadyQueue:
         self._next_when_ns: int | None = None
         self._next_misdated_ns: int | None = None
 
-    def _first_due(self, limit: int | None) -> FirstNames:
-        return FirstNames(limit, self.order, '+p')
+    def _first_due(self, limit: int | None) -> SmallestNames:
+        return SmallestNames(limit, self.sort_key, '+p')
 
     # For the consumer.
 
@@ -181,7 +181,7 @@ class ReadyQueue:
             pickup = self._names.pickup
             return bool(self._line) or (pickup is not None and pickup.has_more())
 
-    def next_due(self) -> float | None:
+    def wait_s(self) -> float | None:
         """:return: seconds until something that is there may be given out; None if there is no such thing."""
         with self._lock:
             now_ns = self._clock.monotonic_ns()
@@ -214,7 +214,7 @@ class ReadyQueue:
                 self._first_of_key.clear()  # most are gone: others have taken them
             self._first_of_key[key_of(filebase)] = filebase
 
-    def taken(self, filebase: str) -> None:
+    def note_taken(self, filebase: str) -> None:
         """Note that this process has claimed an entry."""
         if self._waits or self._keys is not None:
             with self._lock:
@@ -241,7 +241,7 @@ class ReadyQueue:
             # meanwhile would pass it as soon as the first is out of the way.
             self._deferred[filebase] = self._deferred.get(first, 0)
             return True
-        if self._keys is None or (other := self._keys.other_before(filebase)) is None:
+        if self._keys is None or (other := self._keys.blocking_entry(filebase)) is None:
             return False
         if other in self._deferred:
             self._deferred[filebase] = self._deferred[other]
@@ -252,9 +252,9 @@ class ReadyQueue:
 
     def _contended_before(self, filebase: str) -> str | None:
         first = self._first_of_key.get(key_of(filebase))
-        if first is None or self.order(filebase) < self.order(first):
+        if first is None or self.sort_key(filebase) < self.sort_key(first):
             return None
-        if first != filebase and self._names.is_there(first, READY):
+        if first != filebase and self._names.has_entry(first, READY):
             return first
         del self._first_of_key[key_of(filebase)]
         return None
@@ -267,10 +267,12 @@ class ReadyQueue:
 
     def _end_waits(self, now_ns: int) -> None:
         """Forget deferrals that are over, and those behind an entry that is out of the way."""
-        for closed in self._events.closed() if self._events is not None else ():
+        for closed in self._events.closed_entries() if self._events is not None else ():
             if closed in self._waits:  # and it was not put off for another reason
                 self._deferred.pop(closed, None)
-        done = {other for other in set(self._behind.values()) if not self._names.is_there(other, *LOOKS)}
+        done = {
+            other for other in set(self._behind.values()) if not self._names.has_entry(other, *LOOK_ORDER)
+        }
         self._deferred = {
             name: until_ns
             for name, until_ns in self._deferred.items()
@@ -303,7 +305,7 @@ class ReadyQueue:
         if self._names.is_replaced(anew=self._is_dear):
             self._is_dear = False
             if self._events is not None:
-                self._events.renew()
+                self._events.rewatch()
         now_ns = self._now_ns()
         if self._is_dear and self._is_up_to_date(now_ns):
             found = self._known(now_ns)
@@ -319,28 +321,28 @@ class ReadyQueue:
 
     def _read(self, now_ns: int) -> list[str]:
         began_ns = self._clock.monotonic_ns()
-        self._mark = self._events.mark() if self._events is not None else None
+        self._mark = self._events.start_recording() if self._events is not None else None
         self._stamp_ns = self._settled_stamp() if self._is_dear else None
         now = format_when(now_ns) + '~'
-        parts = self._names.parts(READY)
+        parts = self._names.filebase_chunks(READY)
         self.readings += 1
         few = self._few(parts, now) if self._may_be_few else None
         self._has_all = few is not None
         if few is not None:
             self._has_few()
             return self._without_deferred(few)
-        self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
-        for some in parts if self._keys is None else self._keys.noted(parts):
+        self._due, self._future = due, future = self._first_due(self._kept), SmallestNames(self._kept)
+        for some in parts if self._keys is None else self._keys.record_reading(parts):
             _part(some, now, due, future)
         is_whole = self._names.is_whole
         if self._keys is not None and not (is_whole and self._names.folder.reads_all):
             # An entry that was renamed meanwhile can have been missed under both of its names.
-            self._keys.note(chain.from_iterable(self._names.parts(READY)))
+            self._keys.record_second_reading(chain.from_iterable(self._names.filebase_chunks(READY)))
         self._sort_out_misdated(now_ns)
         self._took_ns = self._clock.monotonic_ns() - began_ns
         self._is_dear = self._took_ns >= self._dear_ns or self._names.is_sparse
         if self._events is not None:
-            self._events.follow(self._is_dear)
+            self._events.record_names(self._is_dear)
         if self._is_dear:
             self._read_at_ns = self._clock.monotonic_ns()
             if self._is_up_to_date(now_ns):  # with what came and went meanwhile
@@ -358,13 +360,13 @@ class ReadyQueue:
         if some and max(some) > now:
             return None
         if len(some) > 1:
-            some.sort(key=self.order if '+p' in ''.join(some) else None)
+            some.sort(key=self.sort_key if '+p' in ''.join(some) else None)
         return some
 
     def _has_few(self) -> None:
         self._is_dear = False
         if self._events is not None:
-            self._events.follow(False)
+            self._events.record_names(False)
         self._next_when_ns = self._next_misdated_ns = None
         if self._delayed or self._misdated:
             self._delayed, self._misdated = set(), {}
@@ -375,7 +377,7 @@ class ReadyQueue:
         self._deferred = {name: until_ns for name, until_ns in self._deferred.items() if name in names}
         return [name for name in names if name not in self._deferred]
 
-    def _not_deferred(self, due: FirstNames) -> list[str]:
+    def _not_deferred(self, due: SmallestNames) -> list[str]:
         names = due.sorted()
         if not self._deferred:
             return names.copy()
@@ -384,7 +386,7 @@ class ReadyQueue:
         }
         return [name for name in names if name not in self._deferred]
 
-    def _believed(self, due: FirstNames, now_ns: int) -> list[str]:
+    def _believed(self, due: SmallestNames, now_ns: int) -> list[str]:
         """Leave out, or look again for, what came while the directory was read.
 
         A reading that goes on while two entries are put can miss the first and see the second.  A seen entry may be given out
@@ -407,12 +409,12 @@ class ReadyQueue:
     def _is_urgent(self, found: list[str], young: str, settled: list[str]) -> bool:
         # A young entry with a priority may come before all others: then it must not wait for them.
         urgent = [one for one in found if one >= young and '+p' in one]
-        return bool(urgent) and min(map(self.order, urgent)) < self.order(settled[0])
+        return bool(urgent) and min(map(self.sort_key, urgent)) < self.sort_key(settled[0])
 
-    def _due_until(self, newest: str, now_ns: int) -> FirstNames:
+    def _due_until(self, newest: str, now_ns: int) -> SmallestNames:
         now, misdated = format_when(now_ns) + '~', set(self._misdated_due())
         found = self._first_due(None)
-        for some in self._names.parts(READY):
+        for some in self._names.filebase_chunks(READY):
             found.extend([one for one in some if one <= newest and (one <= now or one in misdated)])
         return found
 
@@ -470,7 +472,7 @@ class ReadyQueue:
     # What a dear reading found, brought up to date.
 
     def _known(self, now_ns: int) -> list[str]:
-        for filebase in self._future.pop_until(format_when(now_ns) + '~'):
+        for filebase in self._future.pop_before(format_when(now_ns) + '~'):
             self._due.add(filebase)
         self._add_misdated()
         self._note_next()
@@ -487,18 +489,18 @@ class ReadyQueue:
         if age_ns > self._took_ns * SHARE or self._names.foreign_mail:
             return False
         if self._events is not None and self._mark is not None:
-            told = self._events.since(self._mark)
+            told = self._events.recorded_names(self._mark)
             if told is not None:
                 return all(self._apply(name, came, now_ns) for name, came in told)
-        mark = self._events.mark() if self._events is not None else None
-        if self._stamp_ns is None or self._stamp_ns != self._names.changed_at_ns():
+        mark = self._events.start_recording() if self._events is not None else None
+        if self._stamp_ns is None or self._stamp_ns != self._names.modified_ns():
             return False
         self._mark = mark
         return True
 
     def _settled_stamp(self) -> int | None:
         """:return: when the directory was last changed; None if another change could have the same time."""
-        coarse_ns, stamp_ns = time.clock_gettime_ns(_COARSE), self._names.changed_at_ns()
+        coarse_ns, stamp_ns = time.clock_gettime_ns(_COARSE), self._names.modified_ns()
         return stamp_ns if stamp_ns is not None and coarse_ns - stamp_ns >= STAMP_STEP_NS else None
 
     def _apply(self, name: str, came: bool, now_ns: int) -> bool:
@@ -508,11 +510,11 @@ class ReadyQueue:
         """
         filebase, suffix = name[: -len(READY)], name[-len(READY) :]
         if not is_filebase(filebase):
-            return not came or (is_ours(name) and suffix != READY)
+            return not came or (is_known_name(name) and suffix != READY)
         if suffix != READY:
             if came and suffix == CLAIMED and self._keys is not None:
                 self._keys.add(filebase, is_claimed=True)
-            return not came or is_ours(name)
+            return not came or is_known_name(name)
         if not came:
             self._due.discard(filebase)
             self._future.discard(filebase)
@@ -535,7 +537,7 @@ class ReadyQueue:
         """
         with self._lock:
             now_ns = self._now_ns()
-            parts = self._names.parts(READY)
+            parts = self._names.filebase_chunks(READY)
             if (few := self._few(parts, format_when(now_ns) + '~')) is not None:
                 return few[:limit]
             due = self._all_due(parts, now_ns, self._first_due(limit))
@@ -547,23 +549,23 @@ class ReadyQueue:
     def oldest(self, number: int) -> list[str]:
         """:return: the first of the entries that are due by their age alone, without regard to priorities."""
         with self._lock:
-            due = self._all_due(self._names.parts(READY), self._now_ns(), FirstNames(number))
+            due = self._all_due(self._names.filebase_chunks(READY), self._now_ns(), SmallestNames(number))
             return due.sorted()[:number]
 
     def sample(self, number: int) -> list[str]:
         """:return: some of the entries that are due, picked by chance."""
         with self._lock:
             salt = random.getrandbits(32)
-            picked = FirstNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
-            return self._all_due(self._names.parts(READY), self._now_ns(), picked).sorted()[:number]
+            picked = SmallestNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
+            return self._all_due(self._names.filebase_chunks(READY), self._now_ns(), picked).sorted()[:number]
 
     def entries(self, suffix: str) -> list[str]:
         """:return: all entries in a state, due or not, in order."""
         with self._lock:
-            return sorted(chain.from_iterable(self._names.parts(suffix)), key=self.order)
+            return sorted(chain.from_iterable(self._names.filebase_chunks(suffix)), key=self.sort_key)
 
-    def _all_due(self, parts: Iterable[list[str]], now_ns: int, due: FirstNames) -> FirstNames:
-        now, future = format_when(now_ns) + '~', FirstNames(self._kept)
+    def _all_due(self, parts: Iterable[list[str]], now_ns: int, due: SmallestNames) -> SmallestNames:
+        now, future = format_when(now_ns) + '~', SmallestNames(self._kept)
         for some in parts:
             _part(some, now, due, future)
         if len(future):
@@ -575,7 +577,7 @@ class ReadyQueue:
         return due
 
 
-def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> None:
+def _part(some: list[str], now: str, due: SmallestNames, future: SmallestNames) -> None:
     """Part entries into those whose time has come and the others."""
     if max(some, default='') > now:
         future.extend([filebase for filebase in some if filebase > now])
@@ -583,7 +585,7 @@ def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> Non
     due.extend(some)
 
 
-def asked_wait(records: list[Record], now_ns: int) -> tuple[float, float]:
+def requested_wait(records: list[Record], now_ns: int) -> tuple[float, float]:
     """:return: until when an entry of strict order is to wait, as its history says, and how many seconds that are still; zeros if it is not to.
 
     A record from the future was written before the clock was set back: the wait that was asked for is kept, not the hour.

@@ -193,7 +193,7 @@ class Switchboard:
             pool,
             serializers,
             admission,
-            self._listing.follow,
+            self._listing.reopen_if_replaced,
             services.once(self) if services.once is not None else None,
         )
         if recover:
@@ -253,7 +253,7 @@ class Switchboard:
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """See `ISwitchboard`."""
-        return self.consumer.open(self.consumer.claim(filebase))
+        return self.consumer.load(self.consumer.claim(filebase))
 
     def is_paused(self, *, anew: bool = False) -> bool:
         """Is nothing to be taken for now?

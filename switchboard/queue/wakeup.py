@@ -32,8 +32,8 @@ from switchboard.queue.watch import (
     MOVED,
     RENEWED,
     DirectoryWatch,
-    arrivals,
-    readable,
+    arrival_matcher,
+    wait_readable,
 )
 
 # Names that are kept until somebody asks for them; more are as dear as reading the directory.
@@ -46,13 +46,13 @@ MIN_DEAF_S, MAX_DEAF_S = 0.001, 0.02
 HELD_S = 0.005
 
 
-def arrivals_of_others(slice_: Slice) -> Callable[[bytes], object]:
+def other_slices_arrivals(slice_: Slice) -> Callable[[bytes], object]:
     """:return: the question whether some events are all of other slices; made in a process that is about to be forked, it is made for all."""
     return _arrivals(f'{other_slices_pattern(slice_)}(?:\\{READY}|\\{CLAIMED})')
 
 
 # As many as there are slices at work; a process that was forked asks nobody.
-_arrivals = lru_cache(maxsize=512)(arrivals)
+_arrivals = lru_cache(maxsize=512)(arrival_matcher)
 
 
 class Wakeup:
@@ -71,9 +71,9 @@ class Wakeup:
         self.maildir_new = maildir_new
         self._slice = slice_ or Slice()
         # Says of many events at once that all are of other slices.
-        self._is_dull: Callable[[bytes], object] | None = None
+        self._is_ignorable: Callable[[bytes], object] | None = None
         if directory is not None and maildir_new is None and self._slice.count > 1:
-            self._is_dull = arrivals_of_others(self._slice)
+            self._is_ignorable = other_slices_arrivals(self._slice)
         # Has an entry come that its producer may still have locked, to flush it?
         self._held = False
         # Entries of which the last :meth:`wait` has heard that a process has closed them.
@@ -81,7 +81,7 @@ class Wakeup:
         # When something came that was worth waking for.
         self._woke_s = 0.0
         # Are names wanted, and does the watch that is set tell them?
-        self._follows = self._tells = False
+        self._records = self._tells = False
         self._names: list[tuple[str, bool]] = []
         self._are_lost = False
         self._others: tuple[int, ...] = ()
@@ -90,55 +90,55 @@ class Wakeup:
             self._watch.open()  # at once, because an event loop asks for the descriptors once
 
     @property
-    def watches(self) -> bool:
+    def is_watching(self) -> bool:
         """Will the kernel tell of new names?  If not, only the timer does."""
         return self._is_armed and (
-            self.maildir_new is None or self._watch.number_of(self.maildir_new) is not None
+            self.maildir_new is None or self._watch.watch_number(self.maildir_new) is not None
         )
 
     @property
     def _is_armed(self) -> bool:
-        return self._watch.number_of(self.directory) is not None
+        return self._watch.watch_number(self.directory) is not None
 
     def arm(self) -> None:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
         if self.directory is None:
             return
         if not self._is_armed:
-            self._tells = self._follows
+            self._tells = self._records
             self._watch.watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
         if self.maildir_new is not None:
             self._watch.watch(self.maildir_new, ARRIVALS | CREATIONS)
 
     def disarm(self) -> None:
         """Stop watching, and forget what came; where names are wanted, go on."""
-        if not (self._follows and self._tells):
+        if not (self._records and self._tells):
             self._remove_watches()
 
     def _remove_watches(self) -> None:
-        was_armed = self._is_armed or self._watch.number_of(self.maildir_new) is not None
-        self._watch.rest()
+        was_armed = self._is_armed or self._watch.watch_number(self.maildir_new) is not None
+        self._watch.unwatch_all()
         if was_armed:
             self._watch.events()
 
     # The names that came and went, for the ready queue.
 
-    def follow(self, wanted: bool) -> None:
+    def record_names(self, wanted: bool) -> None:
         """Say whether it is of interest which names come and go."""
-        self._follows = wanted
+        self._records = wanted
 
-    def renew(self) -> None:
+    def rewatch(self) -> None:
         """Watch the directory that stands at this path by now."""
         if self._is_armed:
             self._remove_watches()
             self.arm()
 
-    def mark(self) -> int | None:
+    def start_recording(self) -> int | None:
         """Begin to tell names, from now on.
 
-        :return: the mark for :meth:`since`; None if no events will come.
+        :return: the mark for :meth:`recorded_names`; None if no events will come.
         """
-        if self.directory is None or not self._follows:
+        if self.directory is None or not self._records:
             return None
         if not self._tells:
             self._remove_watches()
@@ -146,13 +146,13 @@ class Wakeup:
         self._collect()
         self._names.clear()
         self._are_lost = False
-        return self._watch.number_of(self.directory)
+        return self._watch.watch_number(self.directory)
 
-    def since(self, mark: int) -> list[tuple[str, bool]] | None:
+    def recorded_names(self, mark: int) -> list[tuple[str, bool]] | None:
         """:return: the names since the mark, or since they were last asked for, each with whether it came; None if not all
         of them are known.
         """
-        if self._watch.number_of(self.directory) != mark:
+        if self._watch.watch_number(self.directory) != mark:
             return None
         self._collect()
         if self._are_lost:
@@ -160,7 +160,7 @@ class Wakeup:
         names, self._names = self._names, []
         return names
 
-    def closed(self) -> list[str]:
+    def closed_entries(self) -> list[str]:
         """:return: entries that a process has closed, mostly their producer, who has let go of them; each once.
 
         It may also be one that had opened the file as a spare, and came too late.
@@ -171,7 +171,7 @@ class Wakeup:
     def _collect(self) -> bool:
         """:return: whether something came that is worth waking for."""
         is_news = False
-        for directory, name, mask in self._watch.events(None if self._tells else self._is_dull):
+        for directory, name, mask in self._watch.events(None if self._tells else self._is_ignorable):
             if mask & (LOSSES | MOVED | RENEWED) or (mask & IGNORED and directory == self.directory):
                 self._are_lost = is_news = True
             elif directory != self.directory:
@@ -212,9 +212,9 @@ class Wakeup:
             left_s = None if ends_s is None else max(0.0, ends_s - now_s)
             if deaf_s:
                 words = [self._watch.pipe.fileno(), *self._others]
-                ready = readable(words, deaf_s if left_s is None else min(deaf_s, left_s))
+                ready = wait_readable(words, deaf_s if left_s is None else min(deaf_s, left_s))
                 deaf_s = 0.0
-            elif not (ready := readable(self.descriptors(), left_s)):
+            elif not (ready := wait_readable(self.descriptors(), left_s)):
                 return False
             now_s = time.monotonic()
             if self._is_woken(ready):
@@ -231,7 +231,7 @@ class Wakeup:
     def _await_release(self, until_s: float) -> None:
         """Wait until a producer lets go of an entry that has come, or something else happens."""
         while (left_s := until_s - time.monotonic()) > 0:
-            if self._is_woken(readable(self.descriptors(), left_s)):
+            if self._is_woken(wait_readable(self.descriptors(), left_s)):
                 break
         self._held = False
 

@@ -63,7 +63,7 @@ def load_inotify() -> Any:
     return INotify
 
 
-def arrivals(names: str) -> Callable[[bytes], object]:
+def arrival_matcher(names: str) -> Callable[[bytes], object]:
     """:return: the question of some events, as the kernel gives them, whether all are arrivals of names that match a pattern.
 
     That takes a fifth of the time of reading each.
@@ -73,7 +73,7 @@ def arrivals(names: str) -> Callable[[bytes], object]:
     return re.compile(f'(?:{_ARRIVAL_HEAD}{names}\\0+)+'.encode()).fullmatch
 
 
-def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
+def wait_readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
     """Wait until one of some descriptors can be read.
 
     :param timeout_s: how long at most; None for ever.
@@ -190,7 +190,7 @@ class DirectoryWatch:
             self._directories[watch] = directory
             return True
 
-    def follow(self, directories: set[str], mask: int) -> bool:
+    def watch_only(self, directories: set[str], mask: int) -> bool:
         """Watch these directories from now on, and no others.
 
         :return: False if one of them cannot be watched.
@@ -214,27 +214,27 @@ class DirectoryWatch:
             except OSError:
                 pass  # the directory went away, and the watch with it
 
-    def rest(self) -> None:
+    def unwatch_all(self) -> None:
         """Watch nothing."""
         with self._lock:
             for directory in list(self._watched):
                 self.unwatch(directory)
 
-    def number_of(self, directory: str | None) -> int | None:
+    def watch_number(self, directory: str | None) -> int | None:
         """:return: the number of a directory's watch, another one each time that it is set; None if it is not watched."""
         return None if directory is None else self._watched.get(directory)
 
-    def events(self, is_dull: Callable[[bytes], object] | None = None) -> list[tuple[str, str, int]]:
+    def events(self, is_ignorable: Callable[[bytes], object] | None = None) -> list[tuple[str, str, int]]:
         """Read the events, so that they wake nobody any more.
 
         A directory in whose place another one may stand by now is watched no longer: it is to be watched, and looked at, anew.
 
-        :param is_dull: says of many events together that none of them is of interest (see `arrivals`): then they are left out.
+        :param is_ignorable: says of many events together that none of them is of interest (see `arrival_matcher`): then they are left out.
         :return: directory, name and mask of each; the directory is empty where the kernel says that it lost some.
         """
         with self._lock:
             read = []
-            for event in self._read(is_dull):
+            for event in self._read(is_ignorable):
                 directory = self._directories.get(event.wd)
                 if directory is None:
                     if event.mask & LOSSES:
@@ -250,23 +250,23 @@ class DirectoryWatch:
                 read.append((directory, event.name, event.mask))
             return read
 
-    def _read(self, is_dull: Callable[[bytes], object] | None) -> Iterator[Any]:
-        while self._inotify is not None and readable([self._inotify.fileno()], 0):
+    def _read(self, is_ignorable: Callable[[bytes], object] | None) -> Iterator[Any]:
+        while self._inotify is not None and wait_readable([self._inotify.fileno()], 0):
             content = os.read(self._inotify.fileno(), EVENTS_BYTES)
-            if is_dull is None or not is_dull(content):
+            if is_ignorable is None or not is_ignorable(content):
                 from inotify_simple import parse_events  # loaded by `load_inotify`
 
                 yield from parse_events(content)
             if len(content) < EVENTS_BYTES // 2:
                 break
 
-    def clear(self) -> bool:
+    def clear_wakes(self) -> bool:
         """Forget every :meth:`wake`.
 
         :return: whether there was one.
         """
         with self._lock:
-            if self.pipe.read_end < 0 or not readable([self.pipe.read_end], 0):
+            if self.pipe.read_end < 0 or not wait_readable([self.pipe.read_end], 0):
                 return False
             self.pipe.empty()
             return True
@@ -283,7 +283,7 @@ class DirectoryWatch:
         """
         descriptors = self.descriptors()
         # Or another thread has closed it.
-        return -1 in descriptors or bool(readable(descriptors, timeout_s))
+        return -1 in descriptors or bool(wait_readable(descriptors, timeout_s))
 
     def wake(self) -> None:
         """End the sleep, or the next one, from any thread or signal handler."""

@@ -209,7 +209,7 @@ class Loop:
                 waits.append((self._next_recovery_ns - self.clock.monotonic_ns()) / NS)
                 if (wait_s := self.queue.wait_s()) is not None:
                     waits.append(wait_s)
-                if not self.wakeup.watches:
+                if not self.wakeup.is_watching:
                     waits.append(POLL_S)
         if self._wake_ns is not None:
             waits.append((self._wake_ns - self.clock.monotonic_ns()) / NS)

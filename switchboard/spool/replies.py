@@ -71,7 +71,7 @@ class Replies:
                 soon_s = self._queue.wait_s()
                 waits = [
                     wait_s
-                    for wait_s in (left_s, soon_s, None if self._wakeup.watches else 0.05)
+                    for wait_s in (left_s, soon_s, None if self._wakeup.is_watching else 0.05)
                     if wait_s is not None
                 ]
                 self._wakeup.wait(min(waits) if waits else None)

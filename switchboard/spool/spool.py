@@ -46,7 +46,7 @@ from switchboard.message.naming import (
 from switchboard.options import QueueOptions, check_values
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Services, Switchboard
-from switchboard.queue.wakeup import arrivals_of_others
+from switchboard.queue.wakeup import other_slices_arrivals
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters, discard, hand_over
 from switchboard.spool.pickup import Pickup
@@ -289,7 +289,7 @@ class Spool:
             finder.filebases('', suffix)
         finder.others('')
         if numslices > 1:
-            arrivals_of_others(whose)
+            other_slices_arrivals(whose)
         self.declared.prepare(name)
 
     def _open(

@@ -6,7 +6,7 @@ brings a helper process and a semaphore that must be unlinked.
 
 from __future__ import annotations
 
-from switchboard.queue.watch import SelfPipe, readable
+from switchboard.queue.watch import SelfPipe, wait_readable
 
 # Long enough for a busy machine, short enough for an impatient person.
 TIMEOUT_S = 120.0
@@ -24,14 +24,14 @@ class Signal:
 
     def is_set(self) -> bool:
         """Has anybody set the signal?"""
-        return bool(readable([self._pipe.fileno()], 0))
+        return bool(wait_readable([self._pipe.fileno()], 0))
 
     def wait_or_timeout(self, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until it is set.
 
         :raises TimeoutError: it was not, in all that time.
         """
-        if not readable([self._pipe.fileno()], timeout_s):
+        if not wait_readable([self._pipe.fileno()], timeout_s):
             raise TimeoutError(f'the signal did not come within {timeout_s} seconds')
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from amqp.method_framing import frame_handler
 from amqp.serialization import dumps, loads
 
 from switchboard.brokers.message import UNREADABLE
-from switchboard.queue.watch import readable
+from switchboard.queue.watch import wait_readable
 
 # How long the rest of a frame may take of which the beginning is here.
 FRAME_TIMEOUT_S = 1.0
@@ -88,7 +88,7 @@ def is_readable(connection: Any) -> bool:
     sock = connection.sock
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
-    return bool(readable([sock.fileno()], 0))
+    return bool(wait_readable([sock.fileno()], 0))
 
 
 def read_frame(connection: Any) -> None:

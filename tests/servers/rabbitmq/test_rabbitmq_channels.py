@@ -23,7 +23,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.options import RunnerOptions
-from switchboard.queue.watch import readable
+from switchboard.queue.watch import wait_readable
 from switchboard.testing import Signal
 from tests.helpers.waiting import eventually, take_next
 from tests.servers.brokers.broker import Broker
@@ -181,7 +181,7 @@ class TestASleeper:
 
         def another_has_read_it() -> bool:
             connection.send_heartbeat()
-            return bool(readable(connection.descriptors()[1:], 0))
+            return bool(wait_readable(connection.descriptors()[1:], 0))
 
         eventually(another_has_read_it, 'read by another thread')
         began_s = time.monotonic()

@@ -215,7 +215,7 @@ def test_the_rights_in_the_reference_are_enough(limited: Limited) -> None:
         )
         wakeup = queue.wakeup()
         wakeup.arm()
-        assert wakeup.watches
+        assert wakeup.is_watching
         filebase = queue.enqueue('one')
         assert wakeup.wait(PATIENCE_S)
         wakeup.close()

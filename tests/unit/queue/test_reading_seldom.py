@@ -61,7 +61,7 @@ class Scene:
         found = []
         while not self.queue.is_used_up:
             found.append(self.queue.next())
-        return found, self.queue.next_due()
+        return found, self.queue.wait_s()
 
     def watched(self) -> None:
         """Bring the queue to where it goes by what the kernel tells."""
@@ -299,4 +299,4 @@ def test_whatever_happens_it_lists_what_a_reading_would(tmp_path: Path, seed: in
             assert due == everything[: len(due)]
             assert due or not everything
             scene.plain.scan()
-            assert next_s == pytest.approx(scene.plain.next_due(), abs=0.1)
+            assert next_s == pytest.approx(scene.plain.wait_s(), abs=0.1)

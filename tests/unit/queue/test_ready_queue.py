@@ -61,7 +61,7 @@ class Scene:
         files = self.queue.files()
         assert self.queue.scan() == bool(files)
         assert [self.queue.next() for _ in files] == files
-        return files, self.queue.next_due()
+        return files, self.queue.wait_s()
 
     def defer(self, filebase: str, seconds: float) -> None:
         self.queue.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
@@ -135,7 +135,7 @@ class TestDue:
         assert scene.due() == ([], pytest.approx(10))
         scene.clock.set_back(3600)
         assert not scene.queue.scan()
-        assert scene.queue.next_due() == pytest.approx(10)
+        assert scene.queue.wait_s() == pytest.approx(10)
         scene.clock.advance(11)
         assert scene.queue.scan()
         assert scene.queue.next() == delayed
@@ -284,13 +284,13 @@ class TestGivingOut:
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, took_s: float, good_s: float
     ) -> None:
         first, second, third = (scene.add(-number) for number in (10, 9, 8))
-        parts = scene.listing.parts
+        chunks = scene.listing.filebase_chunks
 
         def slow(suffix: str) -> Iterator[list[str]]:
             scene.clock.advance(took_s)
-            return parts(suffix)
+            return chunks(suffix)
 
-        monkeypatch.setattr(scene.listing, 'parts', slow)
+        monkeypatch.setattr(scene.listing, 'filebase_chunks', slow)
         assert scene.queue.next() == first
         urgent = scene.add(-9, priority=9)
         scene.clock.advance(0.9 * good_s - took_s)
@@ -305,7 +305,7 @@ class TestGivingOut:
         filebase = scene.add()
         scene.defer(filebase, 10)
         assert (scene.queue.next(), scene.queue.scan()) == (None, False)
-        assert scene.queue.next_due() == pytest.approx(10)
+        assert scene.queue.wait_s() == pytest.approx(10)
         scene.clock.advance(10.1)
         assert scene.queue.scan()
         assert scene.queue.next() == filebase
@@ -316,24 +316,24 @@ class TestGivingOut:
         young = scene.add(-0.5)
         assert scene.queue.scan()
         assert scene.queue.next() == young
-        assert scene.queue.next_due() == pytest.approx(30)
+        assert scene.queue.wait_s() == pytest.approx(30)
 
     def test_a_hold_on_what_is_gone_is_forgotten(self, scene: Scene) -> None:
         filebase = scene.add()
         scene.defer(filebase, 10)
         (scene.path / f'{filebase}.pck').unlink()
         assert not scene.queue.scan()
-        assert scene.queue.next_due() is None
+        assert scene.queue.wait_s() is None
 
     def test_it_waits_for_whatever_comes_first(self, scene: Scene) -> None:
-        assert scene.queue.next_due() is None
+        assert scene.queue.wait_s() is None
         scene.add(20)
         assert not scene.queue.scan()
-        assert scene.queue.next_due() == pytest.approx(20, abs=0.01)
+        assert scene.queue.wait_s() == pytest.approx(20, abs=0.01)
         held = scene.add()
         scene.defer(held, 5)
         assert not scene.queue.scan()
-        assert scene.queue.next_due() == pytest.approx(5)
+        assert scene.queue.wait_s() == pytest.approx(5)
 
 
 def test_a_slice_sees_its_own_and_reports_what_is_foreign(tmp_path: Path) -> None:

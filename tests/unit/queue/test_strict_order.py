@@ -14,7 +14,7 @@ from switchboard import Runner, Spool, Switchboard
 from switchboard.message.naming import NS
 from switchboard.operating.holding import hold, release
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
-from switchboard.queue.ready_queue import asked_wait
+from switchboard.queue.ready_queue import requested_wait
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import IN_ORDER, WITH_FILE
 from switchboard.testing import FakeClock
@@ -220,10 +220,10 @@ def test_without_strict_order_one_that_waits_lets_the_others_pass(tmp_path, cloc
 
 
 def test_a_history_says_until_when_an_entry_waits():
-    assert asked_wait([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == (12.0, 2.0)
-    assert asked_wait([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == (12.0, 0.0)
-    assert asked_wait([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == (0.0, 0.0)
-    assert asked_wait([], 0) == (0.0, 0.0)
+    assert requested_wait([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == (12.0, 2.0)
+    assert requested_wait([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == (12.0, 0.0)
+    assert requested_wait([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == (0.0, 0.0)
+    assert requested_wait([], 0) == (0.0, 0.0)
 
 
 def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):

@@ -36,7 +36,7 @@ def rename_into(path: Path) -> None:
 class TestEvents:
     def test_a_new_name_wakes(self, wakeup: Wakeup, tmp_path: Path) -> None:
         wakeup.arm()
-        assert wakeup.watches
+        assert wakeup.is_watching
         rename_into(tmp_path)
         assert wakeup.wait(LONG_S)
 
@@ -58,7 +58,7 @@ class TestEvents:
 
     def test_while_it_is_not_armed_nothing_is_heard(self, wakeup: Wakeup, tmp_path: Path) -> None:
         rename_into(tmp_path)
-        assert not wakeup.watches
+        assert not wakeup.is_watching
         assert not wakeup.wait(NOT_AT_ALL_S)
         wakeup.arm()
         rename_into(tmp_path)
@@ -79,7 +79,7 @@ class TestEvents:
         wakeup = Wakeup(str(tmp_path / 'in'))
         (tmp_path / 'in').rmdir()
         wakeup.arm()
-        assert not wakeup.watches
+        assert not wakeup.is_watching
         assert not wakeup.wait(NOT_AT_ALL_S)
         wakeup.disarm()
 
@@ -89,7 +89,7 @@ class TestEvents:
         (tmp_path / 'file').touch()
         wakeup = Wakeup(str(tmp_path / 'in'), str(tmp_path / 'new'))
         wakeup.arm()
-        assert wakeup.watches
+        assert wakeup.is_watching
         os.link(tmp_path / 'file', tmp_path / 'new' / 'mail')
         assert wakeup.wait(LONG_S)
 
@@ -122,7 +122,7 @@ class TestWords:
     def test_without_a_directory_there_are_words_only(self) -> None:
         wakeup = Wakeup()
         wakeup.arm()
-        assert not wakeup.watches
+        assert not wakeup.is_watching
         wakeup.wake()
         assert wakeup.wait(None)
 
@@ -174,8 +174,8 @@ class TestEntriesThatAreBeingFlushed:
         fd = self.come(tmp_path)
         threading.Timer(0.001, os.close, (fd,)).start()
         assert wakeup.wait(LONG_S)
-        assert wakeup.closed() == [self.NAME]
-        assert wakeup.closed() == []
+        assert wakeup.closed_entries() == [self.NAME]
+        assert wakeup.closed_entries() == []
 
     def test_a_word_is_heard_meanwhile(
         self, wakeup: Wakeup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,7 +194,7 @@ class TestEntriesThatAreBeingFlushed:
         wakeup.arm()
         fd = self.come(tmp_path)
         assert wakeup.wait(timeout_s)
-        assert wakeup.closed() == []
+        assert wakeup.closed_entries() == []
         assert not wakeup.wait(NOT_AT_ALL_S)
         os.close(fd)
         assert wakeup.wait(LONG_S)

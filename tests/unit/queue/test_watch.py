@@ -18,8 +18,8 @@ from switchboard.queue.watch import (
     RENAMES,
     DirectoryWatch,
     SelfPipe,
-    arrivals,
-    readable,
+    arrival_matcher,
+    wait_readable,
 )
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import in_child, is_asleep
@@ -39,20 +39,20 @@ def watch():
 class TestSelfPipe:
     def test_is_readable_until_it_is_emptied(self):
         pipe = SelfPipe()
-        assert readable([pipe.fileno()], 0) == []
+        assert wait_readable([pipe.fileno()], 0) == []
         pipe.wake()
         pipe.wake()
-        assert readable([pipe.fileno()], LONG_S) == [pipe.fileno()]
+        assert wait_readable([pipe.fileno()], LONG_S) == [pipe.fileno()]
         assert pipe.empty() == b'!!'
         assert pipe.empty() == b''
-        assert readable([pipe.fileno()], 0) == []
+        assert wait_readable([pipe.fileno()], 0) == []
 
     def test_one_call_empties_a_full_one(self):
         pipe = SelfPipe()
         for _ in range(70_000):
             pipe.wake()
         pipe.empty()
-        assert readable([pipe.fileno()], 0) == []
+        assert wait_readable([pipe.fileno()], 0) == []
 
     def test_may_be_closed_twice(self):
         pipe = SelfPipe()
@@ -76,7 +76,7 @@ def test_a_signal_that_interrupts_no_sleep_is_heard_in_one_without_an_end():
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             is_deaf.set()
-            readable([pipe.fileno()], None)
+            wait_readable([pipe.fileno()], None)
         except KeyboardInterrupt:
             return True
         return False
@@ -106,49 +106,49 @@ class TestDirectoryWatch:
         one, other = tmp_path / 'one', tmp_path / 'other'
         one.mkdir()
         other.mkdir()
-        assert watch.follow({str(one)}, RENAMES)
-        assert watch.follow({str(other)}, RENAMES)
+        assert watch.watch_only({str(one)}, RENAMES)
+        assert watch.watch_only({str(other)}, RENAMES)
         os.rename(one, other / 'one')
         assert [event[:2] for event in watch.events()] == [(str(other), 'one')]
-        assert watch.follow(set(), RENAMES)
-        assert watch.number_of(str(other)) is None
+        assert watch.watch_only(set(), RENAMES)
+        assert watch.watch_number(str(other)) is None
 
     def test_a_directory_that_is_deleted_and_made_again_can_be_watched_again(self, watch, tmp_path: Path):
         folder = str(tmp_path / 'queue')
         os.mkdir(folder)
         watch.watch(folder, RENAMES)
-        number = watch.number_of(folder)
+        number = watch.watch_number(folder)
         os.rmdir(folder)
         assert watch.wait(LONG_S)
         assert [event[2] & IGNORED for event in watch.events()] == [IGNORED]
         os.mkdir(folder)
-        assert watch.number_of(folder) is None
+        assert watch.watch_number(folder) is None
         assert watch.watch(folder, RENAMES)
-        assert watch.number_of(folder) != number
+        assert watch.watch_number(folder) != number
 
     def test_leaves_out_what_is_dull_if_all_of_it_is(self, watch, tmp_path: Path):
-        is_dull = arrivals('[a-z]+')
+        is_ignorable = arrival_matcher('[a-z]+')
         watch.watch(str(tmp_path), ARRIVALS)
         (tmp_path / 'abc').touch()
         (tmp_path / 'abc').rename(tmp_path / 'abcdefghijklmnopqrstuvwxyz')
-        assert watch.events(is_dull) == []
+        assert watch.events(is_ignorable) == []
         assert not watch.wait(0)
         (tmp_path / 'abc').touch()
         (tmp_path / 'abc1').touch()
-        assert [name for _, name, _ in watch.events(is_dull)] == ['abc', 'abc1']
+        assert [name for _, name, _ in watch.events(is_ignorable)] == ['abc', 'abc1']
         (tmp_path / 'abd').touch()
         tmp_path.chmod(0o750)
-        assert [name for _, name, _ in watch.events(is_dull)] == ['abd', '']
+        assert [name for _, name, _ in watch.events(is_ignorable)] == ['abd', '']
 
     def test_a_directory_that_is_not_there_leaves_the_timer(self, watch, tmp_path: Path):
         assert not watch.watch(str(tmp_path / 'none'), RENAMES)
-        assert not watch.follow({str(tmp_path / 'none')}, RENAMES)
+        assert not watch.watch_only({str(tmp_path / 'none')}, RENAMES)
 
     def test_a_word_wakes_until_it_is_cleared(self, watch):
-        watch.clear()
+        watch.clear_wakes()
         watch.wake()
         assert watch.wait(None)
-        watch.clear()
+        watch.clear_wakes()
         assert not watch.wait(0)
 
     def test_opens_nothing_of_inotify_before_the_first_watch(self, watch, tmp_path: Path):
@@ -159,7 +159,7 @@ class TestDirectoryWatch:
     def test_a_closed_one_ends_every_sleep_and_watches_nothing(self, watch, tmp_path: Path):
         watch.close()
         watch.wake()
-        watch.clear()
+        watch.clear_wakes()
         assert watch.wait(LONG_S)
         assert not watch.watch(str(tmp_path), RENAMES)
 

@@ -184,7 +184,7 @@ class FailingQueue:
 class Waits:
     """A wakeup that writes down how long is waited, and has that time pass."""
 
-    watches = True
+    is_watching = True
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock

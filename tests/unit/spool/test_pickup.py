@@ -280,7 +280,7 @@ def test_a_delivery_wakes_a_runner_that_sleeps(tmp_path: Path, how: str) -> None
     source.write_bytes(MAIL % b'x')
     wakeup = queue.wakeup()
     wakeup.arm()
-    assert wakeup.watches
+    assert wakeup.is_watching
     assert not wakeup.wait(0)
     if how == 'plain':
         (directory / 'one.eml').write_bytes(MAIL % b'x')

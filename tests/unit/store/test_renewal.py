@@ -410,11 +410,11 @@ def test_a_sleeper_is_woken_and_then_sleeps_on_the_new_one(spool: Spool) -> None
     queue = spool['in']
     wakeup = Wakeup(queue.queue_directory)
     wakeup.arm()
-    if not wakeup.watches:
+    if not wakeup.is_watching:
         pytest.skip('no events here')
     grow_and_renew(queue.folder)
     assert wakeup.wait(30)
-    assert not wakeup.watches
+    assert not wakeup.is_watching
     wakeup.arm()
     assert not queue.ready()
     spool.queue('in').enqueue('a')

@@ -10,10 +10,10 @@ from switchboard.message.naming import CLAIMED, READY, key_of
 from switchboard.queue.listing import Listing
 
 # Where an earlier entry of a key is looked for.  One that is claimed between the first two looks is found at the third.
-LOOKS = (CLAIMED, READY, CLAIMED)
+LOOK_ORDER = (CLAIMED, READY, CLAIMED)
 
 
-class StrictKeys:
+class EntriesByKey:
     """The entries of one slice, by key."""
 
     def __init__(self, names: Listing) -> None:
@@ -22,7 +22,7 @@ class StrictKeys:
         self._by_key: dict[str, list[str]] | None = {}
         self._claimed: dict[str, set[str]] = {}
 
-    def noted(self, parts: Iterable[list[str]]) -> Iterator[list[str]]:
+    def record_reading(self, parts: Iterable[list[str]]) -> Iterator[list[str]]:
         """Pass on what a new reading finds."""
         self._read = []
         self._claimed = {}
@@ -31,7 +31,7 @@ class StrictKeys:
             yield some
         self._note_claimed()
 
-    def note(self, filebases: Iterable[str]) -> None:
+    def record_second_reading(self, filebases: Iterable[str]) -> None:
         """Add what a second reading finds."""
         self._read = list({*self._read, *filebases})
         self._note_claimed()
@@ -60,17 +60,17 @@ class StrictKeys:
             self._read = []
         return self._by_key.setdefault(key, [])
 
-    def other_before(self, filebase: str) -> str | None:
+    def blocking_entry(self, filebase: str) -> str | None:
         """:return: another entry of the same key that is at work, or comes first; None if there is none."""
         key = key_of(filebase)
         claimed = self._claimed.get(key, set())
         for other in sorted(claimed - {filebase}):
-            if self._names.is_there(other, CLAIMED):
+            if self._names.has_entry(other, CLAIMED):
                 return other
             claimed.discard(other)
         entries = self._entries(key)
         while entries and entries[0] < filebase:
-            if self._names.is_there(entries[0], *LOOKS):
+            if self._names.has_entry(entries[0], *LOOK_ORDER):
                 return entries[0]
             del entries[0]
         return None

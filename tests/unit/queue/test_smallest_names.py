@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.queue.first_names import FirstNames
+from switchboard.queue.smallest_names import SmallestNames
 
 NAMES = st.lists(st.text('abc', max_size=4), max_size=60)
 
@@ -15,7 +15,7 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
     names: list[str], limit: int, backwards: bool
 ) -> None:
     key = (lambda name: name[::-1]) if backwards else None
-    firsts = FirstNames(limit, key)
+    firsts = SmallestNames(limit, key)
     for name in names:
         firsts.extend([name])
         assert len(firsts) < 2 * limit
@@ -35,7 +35,7 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
 
 @given(NAMES)
 def test_without_a_limit_all_are_kept(names: list[str]) -> None:
-    firsts = FirstNames(None)
+    firsts = SmallestNames(None)
     for name in names:
         firsts.extend([name])
     assert firsts.sorted() == sorted(names)
