@@ -89,7 +89,7 @@ class Arrivals:
                 break
         deliveries = deliveries[: len(publications)]
         outcomes: list[PublishOutcome] = []
-        for _, alike in groupby(publications, key=lambda publication: publication.key is None):
+        for _, alike in groupby(publications, key=lambda publication: publication.dedupe_key is None):
             # Those without an id must not pass those with one.
             outcomes += self._spool.publish_many(list(alike))
         hopeless = [

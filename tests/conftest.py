@@ -25,7 +25,7 @@ from switchboard import Spool, Switchboard
 from switchboard.options import QueueOptions
 from switchboard.store import limits
 from switchboard.store.claims import OWN_CLAIMS
-from switchboard.store.publishing import HOLDERS
+from switchboard.store.publishing import DRAFT_OWNERS
 from switchboard.testing import FakeClock
 from tests.helpers.busy import Busy
 from tests.helpers.process_state import changes, process_state
@@ -328,14 +328,14 @@ def _descriptors(request: pytest.FixtureRequest) -> _Descriptors:
 def _claims_end_with_their_test(request: pytest.FixtureRequest, _descriptors: _Descriptors) -> Iterator[None]:
     """A claim lasts as long as its process, and all tests are one process: let go of what a test did not finish."""
     _descriptors.look(request.node.nodeid)
-    before, holders = set(OWN_CLAIMS), set(HOLDERS)
+    before, holders = set(OWN_CLAIMS), set(DRAFT_OWNERS)
     yield
     for key in OWN_CLAIMS.keys() - before:
         try:
             os.close(OWN_CLAIMS.pop(key).fd)
         except OSError:
             pass  # a disk that fails has closed it already
-    HOLDERS.intersection_update(holders)
+    DRAFT_OWNERS.intersection_update(holders)
     # An error that was made for several tests holds all that stood on the stack when it was raised.
     callspec = getattr(request.node, 'callspec', None)
     for value in callspec.params.values() if callspec else ():

@@ -167,7 +167,7 @@ class BrokerWakeup(Wakeup):
 class FinishedMarkers(Protocol):
     """The markers of finished messages, as `Dedupe` has them."""
 
-    def known(self, marker: str) -> str | None: ...
+    def find(self, marker: str) -> str | None: ...
 
 
 class BrokerServices(NamedTuple):
@@ -250,7 +250,7 @@ class BrokerQueue:
         self.consumer = BrokerConsumer(
             producer,
             delivery_counts,
-            (lambda filebase: markers.known(key_digest(digest_of(filebase))) is not None)
+            (lambda filebase: markers.find(key_digest(digest_of(filebase))) is not None)
             if markers is not None
             else lambda _filebase: False,
         )

@@ -135,7 +135,7 @@ class BrokerTransaction:
                 for queue in near:
                     self.local.add(queue, queue.prepare_copy(entry, record or self._moved(queue), now=now))
             except BaseException:
-                self.local.undo(kept)
+                self.local.drop_after(kept)
                 raise
         self.prepared += prepared
 
@@ -248,11 +248,11 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
         try:
             stack.enter_context(markers.locked((marker,)))
             spool.stage.wait_until_published(markers.outputs((marker,)))
-            if markers.known(marker) is not None:
+            if markers.find(marker) is not None:
                 event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()
                 return
-            local.add(queue, markers.mark(marker, filebase))
+            local.add(queue, markers.prepare_marker(marker, filebase))
         except OSError as error:
             local.discard()
             raise_queue_error(error, 'hand-off', queue.name, spool.stage.folder.path)

@@ -15,10 +15,17 @@ from switchboard.config.examine import advise_on_value
 from switchboard.config.inifile import Entry, Problems, Section, parse
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
-from switchboard.routing.bindings import EXCHANGE_PREFIX, Binding, Exchange, ExchangeType, Target, check_ways
+from switchboard.routing.bindings import (
+    EXCHANGE_PREFIX,
+    Binding,
+    Exchange,
+    ExchangeType,
+    Target,
+    check_targets,
+)
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.routing.headers import Condition, HeaderMatch
-from switchboard.routing.topics import MANY, ONE, canonical, words_of
+from switchboard.routing.topics import MANY, ONE, normalize_pattern, split_words
 from switchboard.suggestions import did_you_mean, is_misspelled
 
 TYPES = ('direct', 'fanout', 'topic', 'headers')
@@ -66,7 +73,7 @@ class _FileReader:
     def _check_ways(self, sections: list[Section], exchanges: list[Exchange]) -> None:
         by_name = {exchange.name: exchange for exchange in exchanges}
         try:
-            check_ways(by_name)
+            check_targets(by_name)
         except RouteLoopError as error:
             # Told at the first of them that the file names, at the line that closes the way.
             section = next(one for one in sections if one.subject in error.cycle)
@@ -199,7 +206,7 @@ class _FileReader:
             if isinstance(binding.match, HeaderMatch) and (reason := binding.match.contradiction()):
                 self.problems.warn(entry.error(f'{binding.match} can never match: {reason}', binding.line))
         for binding in exchange.bindings if exchange.type == 'direct' else ():
-            if {ONE, MANY} & set(words_of(str(binding.match))):
+            if {ONE, MANY} & set(split_words(str(binding.match))):
                 reason = f'{binding.match} is compared letter by letter: wildcards are for type = topic'
                 self.problems.warn(entry.error(reason, binding.line))
 
@@ -221,7 +228,7 @@ def _meaning(kind: ExchangeType, binding: Binding) -> object:
     """:return: equal values for bindings that match the same messages."""
     if isinstance(binding.match, HeaderMatch):
         return binding.match.mode, frozenset(binding.match.conditions)
-    return canonical(binding.match) if kind == 'topic' else binding.match
+    return normalize_pattern(binding.match) if kind == 'topic' else binding.match
 
 
 def _match(kind: str, left: str) -> str | HeaderMatch:
@@ -240,7 +247,7 @@ def _match(kind: str, left: str) -> str | HeaderMatch:
         raise ValueError(f'{left[:60]!r}: one arrow a line; put several targets behind it, with commas')
     if len(left.split()) > 1:
         raise ValueError(f'{left[:60]!r} holds a blank; a pattern is words with points between and no blanks')
-    for word in words_of(left) if kind == 'topic' else ():
+    for word in split_words(left) if kind == 'topic' else ():
         if word not in (ONE, MANY) and (ONE in word or MANY in word):
             raise ValueError(
                 f'{left[:60]!r}: * and # stand for whole words; to put a line aside, start it with ;'

@@ -79,7 +79,7 @@ class Declaration(NamedTuple):
         return options._replace(**values)
 
 
-def mismatch(known: Any, asked: Any) -> str:
+def first_difference(known: Any, asked: Any) -> str:
     """:return: the first difference of two declarations, in words; empty if they are the same."""
     for name, mine, theirs in zip(known._fields, known, asked, strict=True):
         if mine != theirs:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from switchboard.clock import Clock
-from switchboard.declared.declarations import Declaration, Declarations, checked_options, mismatch
+from switchboard.declared.declarations import Declaration, Declarations, checked_options, first_difference
 from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
 from switchboard.declared.removal import QueueRemoval
@@ -118,7 +118,7 @@ class DeclaredQueues:
                     self._make(wanted, anew=known is not None)
                     return wanted
         self._check_owner(known, owner)
-        if reason := mismatch(known, wanted):
+        if reason := first_difference(known, wanted):
             raise QueueMismatchError(f'it {reason}', queue=name)
         self.records.note_use(name)
         return known

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
-from switchboard.declared.declarations import Declarations, mismatch
+from switchboard.declared.declarations import Declarations, first_difference
 from switchboard.errors import (
     CorruptEntryError,
     ExchangeInUseError,
@@ -230,7 +230,7 @@ class ExchangeStore:
         known = definitions.exchanges.get(exchange.name)
         if known is None:
             return False
-        if reason := mismatch(known, exchange):
+        if reason := first_difference(known, exchange):
             raise ExchangeMismatchError(f'exchange {known.name!r} {reason}')
         return True
 

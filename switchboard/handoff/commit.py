@@ -52,7 +52,7 @@ class _Commit:
                 without_outputs = self._not_behind(without_outputs)
         for handoff in without_outputs:
             try:
-                handoff.end_input()
+                handoff.finish_input()
             except QueueError as error:
                 self.failed[handoff] = error
 
@@ -139,7 +139,7 @@ class _Commit:
             if handoff.take_back_input():
                 taken_back.append(handoff)
             else:
-                handoff.drop_locks()
+                handoff.unlock()
         try:
             # Before an output goes: a power cut that left the record and no outputs would have lost the input.
             if any(handoff.full for handoff in taken_back):
@@ -164,7 +164,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
             event(log, logging.ERROR, None, 'committed in part', transaction=handoff.name, error=error)
         stuck |= handoff.order_keys()
         left.append(handoff.name)
-        handoff.drop_locks()
+        handoff.unlock()
     order = _order(published)
     items = [item for handoff in published for item in handoff.items]
     try:
@@ -178,9 +178,9 @@ def _publish(committed: Sequence[Handoff]) -> None:
     except OSError as error:
         event(log, logging.ERROR, None, 'records stay', error=error)
     for handoff in published:
-        handoff.drop_locks()
+        handoff.unlock()
     if left:
-        committed[0].stage.roll_on(left)
+        committed[0].stage.retry_publishing(left)
 
 
 def _order(handoffs: Sequence[Handoff]) -> int:

@@ -58,7 +58,7 @@ def _bucket(marker: str) -> str:
     return f'{KEY_LOCK_PREFIX}{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
 
 
-class Keys(Protocol):
+class DedupeSpool(Protocol):
     """The part of a spool that is needed here."""
 
     stage: Stage
@@ -98,7 +98,7 @@ class Dedupe:
         """:return: keys' markers as outputs of a hand-off."""
         return {(self._name, marker) for marker in markers}
 
-    def mark(self, marker: str, filebase: str) -> PreparedEntry:
+    def prepare_marker(self, marker: str, filebase: str) -> PreparedEntry:
         """:return: a key's marker, to be published in one step with the message.
 
         :raises QueueError: it cannot be written.
@@ -118,7 +118,7 @@ class Dedupe:
             raise
         return fd
 
-    def known(self, marker: str) -> str | None:
+    def find(self, marker: str) -> str | None:
         """Look for a key.
 
         Assumes: it is locked, and its marker is not under way (`Stage.wait_until_published`).
@@ -160,7 +160,7 @@ class Dedupe:
                 continue  # there is nothing, or it is not to be read: that says nothing against it
         return False
 
-    def forget(self) -> int:
+    def remove_expired(self) -> int:
         """Remove the markers of keys that are free again.
 
         :return: how many.
@@ -187,9 +187,9 @@ class Dedupe:
         """:return: whether the marker of a key that is free was removed."""
         lock = self._lock(_bucket(marker))
         try:
-            if self.known(marker) is None:
+            if self.find(marker) is None:
                 self._stage.wait_until_published(self.outputs((marker,)))
-                if self.known(marker) is None:
+                if self.find(marker) is None:
                     self._queue.disk.unlink(marker + READY, dir_fd=self._folder.fd)
                     return True
         except FileNotFoundError:
@@ -199,26 +199,26 @@ class Dedupe:
         return False
 
 
-def commit_deduplicated(spool: Keys, handoffs: Sequence[H]) -> dict[H, QueueError]:
+def commit_deduplicated(spool: DedupeSpool, handoffs: Sequence[H]) -> dict[H, QueueError]:
     """Commit many hand-offs with the flushes of one, but for outputs whose keys are known.
 
     The locks of all keys are taken together, in one order, and only now, not when messages are emitted: two runners that emit
     the same keys in different orders would wait for each other for ever.  What one hand-off stores is known to another one
     when it is committed, so of those that bring the same new key one goes first, and the others look again.
 
-    :return: the hand-offs that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
+    :return: the hand-offs that were not committed, and why: as `commit_all`.  Each `DedupedOutput` has its filebase, or that of the one that was
         stored before.
     """
-    keyed = [handoff for handoff in handoffs if handoff.keyed]
-    if not keyed:
+    deduped = [handoff for handoff in handoffs if handoff.deduped]
+    if not deduped:
         return commit_all(handoffs)
-    return _Deduplication(spool, keyed).commit([each for each in handoffs if not each.keyed])
+    return _Deduplication(spool, deduped).commit([each for each in handoffs if not each.deduped])
 
 
 class _Deduplication:
-    def __init__(self, spool: Keys, keyed: Sequence[Handoff]) -> None:
+    def __init__(self, spool: DedupeSpool, deduped: Sequence[Handoff]) -> None:
         self._spool = spool
-        self._waiting = list(keyed)
+        self._waiting = list(deduped)
         self._keys: dict[str, Dedupe] = {}
         self._failed: dict[Any, QueueError] = {}
 
@@ -239,7 +239,7 @@ class _Deduplication:
     def _lock(self, locks: ExitStack) -> None:
         markers: dict[str, set[str]] = {}
         for handoff in self._waiting:
-            for output in handoff.keyed:
+            for output in handoff.deduped:
                 name = output.queue.name
                 if name not in self._keys:
                     self._keys[name] = self._spool.dedupe(output.queue)
@@ -256,7 +256,7 @@ class _Deduplication:
         new: set[tuple[str, str]] = set()
         for handoff in self._waiting:
             try:
-                names = {(output.queue.name, key_digest(output.key)) for output in handoff.keyed}
+                names = {(output.queue.name, key_digest(output.key)) for output in handoff.deduped}
                 if names & new:
                     waiting.append(handoff)
                 else:
@@ -272,9 +272,9 @@ class _Deduplication:
         """Throw away the outputs whose keys are known, and have the others' keys remembered by the same commit."""
         stored: dict[tuple[str, str], str] = {}
         thrown: set[PreparedEntry] = set()
-        for output in handoff.keyed:
+        for output in handoff.deduped:
             keys, marker = self._keys[output.queue.name], key_digest(output.key)
-            known = stored.get((output.queue.name, marker)) or keys.known(marker)
+            known = stored.get((output.queue.name, marker)) or keys.find(marker)
             if known is not None:
                 output.filebase = known
                 if output.item is not None:
@@ -285,12 +285,12 @@ class _Deduplication:
                 output.item = output.make()
                 handoff.add(output.queue, output.item)
             output.filebase = stored[output.queue.name, marker] = output.item.filebase
-            handoff.add(output.queue, keys.mark(marker, output.filebase))
+            handoff.add(output.queue, keys.prepare_marker(marker, output.filebase))
         if thrown:
             handoff.drop(thrown)
 
     def _fail(self, handoff: Handoff, error: OSError | QueueError) -> None:
-        queue = handoff.keyed[0].queue.name
+        queue = handoff.deduped[0].queue.name
         handoff.discard()
         self._failed[handoff] = as_queue_error(
             error, 'look for the key', queue, self._spool.stage.folder.path

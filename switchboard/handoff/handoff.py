@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 from switchboard.errors import EntryTakenError
 from switchboard.events import event
 from switchboard.handoff.moving import move
-from switchboard.handoff.stage import ANY_INPUT, COMMIT, OrderKey, Output, Stage, digits_of_input
+from switchboard.handoff.stage import ANY_INPUT_PREFIX, COMMIT, OrderKey, Output, Stage, transaction_prefix
 from switchboard.message.naming import READY, key_of
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.folder import Folder
 from switchboard.store.limits import Room, make_room
 from switchboard.store.pool import PoolFile
-from switchboard.store.publishing import HOLDERS, PreparedEntry
+from switchboard.store.publishing import DRAFT_OWNERS, PreparedEntry
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import DirectorySync
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger('switchboard.queue')
 
 
-class KeyedOutput:
+class DedupedOutput:
     """An output that is stored only if its key is new to its queue.
 
     :param make: writes it, if that was not done yet: it is called when the key is known to be new.
@@ -79,13 +79,13 @@ class Handoff:
         self._place = None if claim is None else (claim.folder, claim.filebase, claim.suffix)
         # The input, or a new file, from the commit until all outputs are where they belong.
         self._record: Claim | None = None
-        digits = ANY_INPUT
+        digits = ANY_INPUT_PREFIX
         if claim is not None and queue is not None and queue.options.strict_order:
-            digits = digits_of_input(queue.name, claim.filebase)
+            digits = transaction_prefix(queue.name, claim.filebase)
         self.name = stage.name_generator.digest(digits)
         self.items: list[PreparedEntry] = []
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
-        self.keyed: list[KeyedOutput] = []
+        self.deduped: list[DedupedOutput] = []
         self.full = False
         self.directory_sync: DirectorySync = 'auto'
         self.forwarded_to: Switchboard | None = None
@@ -137,7 +137,7 @@ class Handoff:
         self.full |= queue.options.durability == 'full'
         if queue.options.directory_sync == 'always':
             self.directory_sync = 'always'
-        HOLDERS.add(self)
+        DRAFT_OWNERS.add(self)
         self.items.append(item)
         return item.filebase
 
@@ -145,14 +145,14 @@ class Handoff:
         """Throw some of the outputs away."""
         self.items = [item for item in self.items if item not in thrown]
         if not self.items:
-            HOLDERS.discard(self)
+            DRAFT_OWNERS.discard(self)
         for item in thrown:
             item.discard(self.stage.pool)
 
-    def undo(self, kept: int) -> None:
+    def drop_after(self, kept: int) -> None:
         """Throw the last outputs away: `kept` stay."""
         thrown = set(self.items[kept:])
-        self.keyed = [each for each in self.keyed if each.item not in thrown]
+        self.deduped = [each for each in self.deduped if each.item not in thrown]
         self.drop(thrown)
 
     def order_keys(self) -> set[OrderKey]:
@@ -175,9 +175,9 @@ class Handoff:
         if self._forwarded_room is not None:
             self._forwarded_room.end(is_filled=False)
             self._forwarded_room = None
-        HOLDERS.discard(self)
+        DRAFT_OWNERS.discard(self)
         self.items.clear()
-        self.keyed.clear()
+        self.deduped.clear()
         self._staged.clear()
         self.forwarded_to = None
 
@@ -243,7 +243,7 @@ class Handoff:
             return False
         return True
 
-    def end_input(self) -> None:
+    def finish_input(self) -> None:
         """Finish the input when there are no outputs.
 
         :raises QueueError: it could not be.
@@ -274,17 +274,17 @@ class Handoff:
             self._record.finish(self.stage.pool if self._queue is None else self._queue.pool)
             self._record = None
 
-    def drop_locks(self) -> None:
+    def unlock(self) -> None:
         """Drop all locks: outputs not yet where they belong are recovery's work from here."""
-        HOLDERS.discard(self)
+        DRAFT_OWNERS.discard(self)
         for item in self.items:
-            item.leave(self.stage.disk)
+            item.unlock(self.stage.disk)
         self.items.clear()
         if self._record is not None:
             self._record.close()
             self._record = None
 
-    def forget(self) -> None:
+    def forget_in_child(self) -> None:
         """In a child after a fork: it is the parent's.
 
         Its locks are not unlocked, for they are the same as the parent's.  The record is let go of with all claims.
@@ -292,7 +292,7 @@ class Handoff:
         for item in self.items:
             self.stage.disk.close_quietly(item.draft.fd)
         self.items.clear()
-        self.keyed.clear()
+        self.deduped.clear()
         self._staged.clear()
         self._record = None
         self.forwarded_to = None

@@ -23,7 +23,7 @@ from switchboard.store.limits import Room, make_room
 from switchboard.store.publishing import raise_queue_error
 
 
-def claim_any(queue: Switchboard, filebase: str) -> Claim:
+def claim_ready_or_preserved(queue: Switchboard, filebase: str) -> Claim:
     """Lock an entry of a queue, ready or preserved, for an operator's move.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
@@ -149,7 +149,7 @@ def _send(
     return filebase
 
 
-def origin(queue: Switchboard, filebase: str) -> str:
+def require_origin_queue(queue: Switchboard, filebase: str) -> str:
     """The queue that an entry came from, by its history.
 
     :raises QueueError: it does not say.
@@ -183,7 +183,7 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
     :raises MessageTooLargeError: the queue could never hold it.
     :raises QueueError: it could not be moved.
     """
-    claim = claim_any(queue, filebase)
+    claim = claim_ready_or_preserved(queue, filebase)
     with released_on_failure(claim, queue, 'read'):
         entry = claim.read()
         if entry.damage is not None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.handoff.commit import commit_all
-from switchboard.handoff.deduplication import Keys, commit_deduplicated
-from switchboard.handoff.handoff import Handoff, KeyedOutput
+from switchboard.handoff.deduplication import DedupeSpool, commit_deduplicated
+from switchboard.handoff.handoff import DedupedOutput, Handoff
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.limits import make_room
@@ -34,7 +34,7 @@ class Publication(NamedTuple):
     records: Sequence[Record] = ()
 
     @property
-    def key(self) -> str | None:
+    def dedupe_key(self) -> str | None:
         """By which it is remembered, if it is to be stored only once."""
         key = self.metadata.get('dedupe_key')
         return None if key is None else str(key)
@@ -44,13 +44,13 @@ class Publication(NamedTuple):
 PublishOutcome = dict[str, str] | SwitchboardError
 
 
-class Queues(Keys, Protocol):
+class PublishSpool(DedupeSpool, Protocol):
     """The part of a spool that is needed here."""
 
     def __getitem__(self, name: str) -> Switchboard: ...
 
 
-def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[PublishOutcome]:
+def publish_many(spool: PublishSpool, publications: Sequence[Publication]) -> list[PublishOutcome]:
     """Store messages.
 
     :return: the outcome of each, in the same order; where its key was known, the filebase of the first.
@@ -62,7 +62,7 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Pub
     several: dict[Handoff, int] = {}
     for number, publication in enumerate(publications):
         try:
-            if len(publication.queues) == 1 and publication.key is None:
+            if len(publication.queues) == 1 and publication.dedupe_key is None:
                 [name] = publication.queues
                 single.setdefault(name, []).append((number, _prepare(spool[name], publication)))
             elif publication.queues:
@@ -74,13 +74,13 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Pub
         there = _with_room(spool[name], items, outcomes)
         for start in range(0, len(there), BATCH_LIMIT):
             _publish(spool[name], there[start : start + BATCH_LIMIT], outcomes)
-    failed = commit_all([handoff for handoff in several if not handoff.keyed])
-    keyed = [handoff for handoff in several if handoff.keyed]
-    for start in range(0, len(keyed), COMMITTED_AT_ONCE):
-        group = keyed[start : start + COMMITTED_AT_ONCE]
+    failed = commit_all([handoff for handoff in several if not handoff.deduped])
+    deduped = [handoff for handoff in several if handoff.deduped]
+    for start in range(0, len(deduped), COMMITTED_AT_ONCE):
+        group = deduped[start : start + COMMITTED_AT_ONCE]
         failed |= commit_deduplicated(spool, group)
         for handoff in group:
-            outcomes[several[handoff]] = {output.queue.name: output.filebase for output in handoff.keyed}
+            outcomes[several[handoff]] = {output.queue.name: output.filebase for output in handoff.deduped}
     for handoff, failure in failed.items():
         outcomes[several[handoff]] = failure
     _forget_ways(outcomes)
@@ -100,7 +100,7 @@ def _prepare(queue: Switchboard, publication: Publication) -> PreparedEntry:
     return queue.prepare(publication.msg, dict(publication.metadata), records=publication.records)
 
 
-def _emit(spool: Queues, publication: Publication) -> tuple[Handoff, dict[str, str]]:
+def _emit(spool: PublishSpool, publication: Publication) -> tuple[Handoff, dict[str, str]]:
     handoff = Handoff(spool.stage)
     filebases: dict[str, str] = {}
     try:
@@ -109,11 +109,11 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Handoff, dict[str, s
             publication = publication._replace(msg=serializers.serialize(publication.msg))
         for name in publication.queues:
             queue = spool[name]
-            if publication.key is None:
+            if publication.dedupe_key is None:
                 filebases[name] = handoff.add(queue, _prepare(queue, publication))
             else:
-                handoff.keyed.append(
-                    KeyedOutput(queue, publication.key, make=partial(_prepare, queue, publication))
+                handoff.deduped.append(
+                    DedupedOutput(queue, publication.dedupe_key, make=partial(_prepare, queue, publication))
                 )
     except BaseException:
         handoff.discard()

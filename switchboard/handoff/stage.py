@@ -31,10 +31,10 @@ ROLLED_AT_ONCE = 200
 # How often a committed transaction is looked at again before the disk is said to refuse it.
 PUBLISHED_TRIES = 5
 # Order keys whose last outputs are remembered, at least: about 200 bytes each.
-MAX_LAST_OUTPUTS = 10_000
+MAX_LAST_OUTPUT_TIMES = 10_000
 
 # The digits that the name of a transaction begins with, if nobody asks for it by its input.
-ANY_INPUT = '00000000'
+ANY_INPUT_PREFIX = '00000000'
 
 TOO_SLOW = 'another process is publishing it and does not get on: later hand-offs may pass it'
 
@@ -42,7 +42,7 @@ TOO_SLOW = 'another process is publishing it and does not get on: later hand-off
 OrderKey = tuple[str, str]
 
 
-def digits_of_input(queue: str, filebase: str) -> str:
+def transaction_prefix(queue: str, filebase: str) -> str:
     """:return: the digits that the names of transactions begin with whose inputs are of this queue and have the key of this entry."""
     return f'{crc32(f"{queue} {key_of(filebase)}".encode()):08x}'
 
@@ -60,7 +60,7 @@ class Output(NamedTuple):
         return self.queue, key_of(self.filebase) if '+' in self.filebase else self.filebase
 
 
-class LastOutputs:
+class LastOutputTimes:
     """The order keys of the outputs of a process, and the last time of each: an entry that it forwards later goes behind that.
 
     An output is as old as its hand-off and a forwarded entry keeps its time: without this the second would pass the first.  Only the
@@ -74,11 +74,11 @@ class LastOutputs:
 
     def note(self, source: str, target: str, filebase: str) -> None:
         """Remember an output, or an entry that was forwarded behind one."""
-        if len(self._last) >= MAX_LAST_OUTPUTS:
+        if len(self._last) >= MAX_LAST_OUTPUT_TIMES:
             self._before, self._last = self._last, {}
         self._last[source, target, key_of(filebase)] = filebase.partition('+')[0]
 
-    def is_passed_by(self, source: str, target: str, filebase: str) -> bool:
+    def would_overtake(self, source: str, target: str, filebase: str) -> bool:
         """Would this entry, with the time it has, come before an output of this process in `target` for its key?"""
         if not self._last:
             return False
@@ -108,7 +108,7 @@ class Stage:
         self.pool = pool
         self.name_generator = name_generator
         self._order = order
-        self.last_outputs = LastOutputs()
+        self.last_outputs = LastOutputTimes()
         # Transactions that this process has committed, and the disk refused to publish.
         self._stuck: set[str] = set()
 
@@ -157,7 +157,7 @@ class Stage:
                 event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
         return left
 
-    def is_handing_on(self, queue: str, filebase: str) -> bool:
+    def is_handoff_unfinished(self, queue: str, filebase: str) -> bool:
         """Is an entry of this queue, with the key of this one, committed, and not all of its outputs there?
 
         The records of dead processes are rolled forward first.
@@ -166,7 +166,7 @@ class Stage:
 
         :raises OSError: that cannot be found out.
         """
-        digits = digits_of_input(queue, filebase)
+        digits = transaction_prefix(queue, filebase)
         records = [name for name in _records(self._names()) if name.startswith(digits)]
         if not records:
             return False
@@ -349,7 +349,7 @@ class Stage:
         event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
         return True
 
-    def roll_on(self, transactions: Iterable[str]) -> None:
+    def retry_publishing(self, transactions: Iterable[str]) -> None:
         """Try again to publish what this process has committed and the disk refused: until that is done, `is_stuck` says so."""
         self._stuck.update(transactions)
         try:

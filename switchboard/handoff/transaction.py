@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from switchboard.errors import OutputsNeverFitError, QueueError, QueueFullError
 from switchboard.handoff.commit import commit_all
-from switchboard.handoff.handoff import Handoff, KeyedOutput
+from switchboard.handoff.handoff import DedupedOutput, Handoff
 from switchboard.interfaces import ITransaction
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record, first_digest_record, has_many_kept_records
@@ -21,7 +21,7 @@ from switchboard.message.naming import digest_of, with_when
 from switchboard.message.serializers import EncodedBody
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.kernel import open_files_limit
-from switchboard.store.publishing import PreparedEntry, is_out_of_files
+from switchboard.store.publishing import PreparedEntry, is_too_many_open_files
 
 
 @implementer(ITransaction)
@@ -41,7 +41,7 @@ class Transaction(Handoff):
             raise
         filebase = self._add_output(queue, item)
         if key is not None:
-            self.keyed.append(KeyedOutput(queue, str(key), self.items[-1]))
+            self.deduped.append(DedupedOutput(queue, str(key), self.items[-1]))
         if self._claim is not None and not is_delayed:
             self._note(queue, filebase)
         return filebase
@@ -50,7 +50,7 @@ class Transaction(Handoff):
         self.stage.last_outputs.note(self._queue.name if self._queue else '', queue.name, filebase)
 
     def _is_passed_by(self, queue: Switchboard, filebase: str) -> bool:
-        return self.stage.last_outputs.is_passed_by(
+        return self.stage.last_outputs.would_overtake(
             self._queue.name if self._queue else '', queue.name, filebase
         )
 
@@ -63,7 +63,7 @@ class Transaction(Handoff):
         try:
             return [self.emit(queue, once, dict(metadata)) for queue in queues]
         except BaseException:
-            self.undo(kept)
+            self.drop_after(kept)
             raise
 
     def forward(self, *queues: Switchboard, record: Record | None = None, now: bool = False) -> None:
@@ -105,7 +105,7 @@ class Transaction(Handoff):
                 if behind:
                     self._note(queue, item.filebase)
         except BaseException:
-            self.undo(kept)
+            self.drop_after(kept)
             self.forwarded_to = before
             raise
 
@@ -141,7 +141,7 @@ class Transaction(Handoff):
                 together = size() + sum(item.size for item in mine)
                 if together > options.max_bytes:
                     reason = f'outputs of {together} bytes or more, and max_bytes is {options.max_bytes}'
-        elif is_out_of_files(error) and len(self.items) > open_files_limit() // 2:
+        elif is_too_many_open_files(error) and len(self.items) > open_files_limit() // 2:
             reason = f'{len(self.items) + 1} outputs or more, and {open_files_limit()} files may be open'
         if reason:
             raise OutputsNeverFitError(

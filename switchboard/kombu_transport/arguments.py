@@ -13,7 +13,7 @@ from typing import Any
 from amqp.exceptions import PreconditionFailed
 
 from switchboard.message.typed_json import tagged
-from switchboard.routing.headers import HeaderMatch, text_of
+from switchboard.routing.headers import HeaderMatch, comparable_text
 
 DELIVERY_LIMIT = 'x-delivery-limit'
 ALTERNATE = 'alternate-exchange'
@@ -116,7 +116,7 @@ def binding_match(kind: str, routing_key: str, arguments: Mapping[str, Any]) -> 
     for key, value in arguments.items():
         if key == 'x-match' or (key.startswith('x-') and not with_x):
             continue
-        text = None if value is None else text_of(value)
+        text = None if value is None else comparable_text(value)
         if value is not None and text is None:
             raise PreconditionFailed(f'{key}: {value!r} cannot be compared')
         conditions.append((key, text))

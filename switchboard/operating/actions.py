@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
-from switchboard.handoff.moving import claim_any, filling, move, released_on_failure, send_back
+from switchboard.handoff.moving import claim_ready_or_preserved, filling, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, sort_key
 from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.finding import Found
@@ -196,7 +196,7 @@ class Move:
         """See `Action`."""
         _check_elsewhere(target, self.to)
         source, to = session.queue(target.queue), session.spool[self.to]
-        claim = claim_any(source, target.filebase)
+        claim = claim_ready_or_preserved(source, target.filebase)
         with released_on_failure(claim, source):
             room = to.check_room(claim.read()) if self.to != BAD else None
             make_room((room,))
@@ -210,7 +210,7 @@ def remove(queue: Switchboard, filebase: str) -> None:
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: the disk refused; it is where it was.
     """
-    claim = claim_any(queue, filebase)
+    claim = claim_ready_or_preserved(queue, filebase)
     with released_on_failure(claim, queue, 'remove'):
         claim.finish(queue.pool)
 
@@ -239,7 +239,7 @@ class Remove:
             remove(source, target.filebase)
             return None
         trash = session.unconfigured_spool[TRASH]  # which may be refused, and nobody would let go of a claim
-        claim = claim_any(source, target.filebase)
+        claim = claim_ready_or_preserved(source, target.filebase)
         filebase = move(claim, source, trash, event='removed', preserved=True, **session.operator.fields())
         return EntryPlace(TRASH, filebase)
 
@@ -268,7 +268,7 @@ class Restore:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
         _check_elsewhere(target, to)
         source, home = session.unconfigured_spool[TRASH], session.queue(to)
-        claim = claim_any(source, target.filebase)
+        claim = claim_ready_or_preserved(source, target.filebase)
         with released_on_failure(claim, source):
             if to != BAD:
                 home.check_can_hold(claim.read())

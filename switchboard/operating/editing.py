@@ -27,7 +27,7 @@ from switchboard.errors import (
     QueueError,
     UnserializableError,
 )
-from switchboard.handoff.moving import claim_idle, origin, released_on_failure
+from switchboard.handoff.moving import claim_idle, released_on_failure, require_origin_queue
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
@@ -76,7 +76,9 @@ class Editing:
                 raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
             if to:
                 check_is_consumed(to, queue, filebase)
-            self._target = spool[to] if to else spool[origin(opened, filebase)] if queue == BAD else opened
+            self._target = (
+                spool[to] if to else spool[require_origin_queue(opened, filebase)] if queue == BAD else opened
+            )
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):

@@ -120,7 +120,7 @@ def _tidy_queue(spool: Spool, name: str, done: TidyCounts) -> None:
     else:
         done.recovered += len(queue.recover(own=False))
         done.expired += expire(queue)
-    done.forgotten += spool.dedupe(queue).forget()
+    done.forgotten += spool.dedupe(queue).remove_expired()
 
 
 def count_bad(spool: Spool) -> int:

@@ -44,7 +44,7 @@ from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import Mark, OrderLock
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import is_out_of_files, raise_queue_error
+from switchboard.store.publishing import is_too_many_open_files, raise_queue_error
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
 
 log = logging.getLogger('switchboard.queue')
@@ -157,7 +157,7 @@ class Consumer:
             except QueueError as error:
                 event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
                 refused += self._put_off(filebase, error)
-                if refused == MAX_REFUSED or is_out_of_files(error):
+                if refused == MAX_REFUSED or is_too_many_open_files(error):
                     raise
 
     def _put_off(self, filebase: str, error: QueueError) -> bool:
@@ -165,7 +165,7 @@ class Consumer:
 
         :return: whether that may be the disk's fault: it is not known of this entry.
         """
-        if is_out_of_files(error):
+        if is_too_many_open_files(error):
             self._ready.defer_contended(filebase)  # or later ones of its key would pass it
             return False
         # It may be this file's fault alone: the others are to be had all the same.
@@ -183,7 +183,7 @@ class Consumer:
         """
         assert self._order is not None
         try:
-            if self._order.is_handed_on(claim.filebase):
+            if self._order.is_handoff_unfinished(claim.filebase):
                 self.unclaim(claim)
                 self._ready.defer_contended(claim.filebase)
                 return False

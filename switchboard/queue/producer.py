@@ -22,7 +22,7 @@ from switchboard.queue.admission import Admission
 from switchboard.store.folder import Folder
 from switchboard.store.limits import Room
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import BATCH_LIMIT, HOLDERS, PreparedEntry, publish, write
+from switchboard.store.publishing import BATCH_LIMIT, DRAFT_OWNERS, PreparedEntry, publish, write
 from switchboard.trace_context import may_be_open, send
 
 # The innermost open batch of the code that asks, which knows the ones around it.
@@ -205,7 +205,7 @@ class Batch:
             self._producer.discard(item)
             raise QueueError('a batch is used in a `with` block', queue=self._producer.queue)
         whole = self._whole
-        HOLDERS.add(whole)
+        DRAFT_OWNERS.add(whole)
         whole._items.append(item)
         if len(whole._items) >= BATCH_LIMIT:
             whole._flush()
@@ -213,7 +213,7 @@ class Batch:
     def _flush(self) -> None:
         if self._items:
             items, self._items = self._items, []
-            HOLDERS.discard(self)
+            DRAFT_OWNERS.discard(self)
             producer = self._producer
             publish(
                 items,
@@ -236,11 +236,11 @@ class Batch:
 
     def discard(self) -> None:
         """Throw away what still waits."""
-        HOLDERS.discard(self)
+        DRAFT_OWNERS.discard(self)
         while self._items:
             self._producer.discard(self._items.pop())
 
-    def forget(self) -> None:
+    def forget_in_child(self) -> None:
         """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""
         for item in self._items:
             self._producer.folder.disk.close_quietly(item.draft.fd)

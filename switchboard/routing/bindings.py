@@ -63,7 +63,7 @@ class Exchange:
             yield self.alternate
 
 
-def check_ways(exchanges: Mapping[str, Exchange]) -> None:
+def check_targets(exchanges: Mapping[str, Exchange]) -> None:
     """Check that exchanges lead to exchanges that exist, not in a circle, and not through more than a hundred.
 
     :raises UnknownExchangeError: a target or an alternate names no exchange.

@@ -22,9 +22,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from switchboard.errors import NoRouteError, RouteError, UnknownExchangeError
-from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_ways
+from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_targets
 from switchboard.routing.headers import HeaderIndex, HeaderMatch
-from switchboard.routing.topics import TopicTrie, mismatch
+from switchboard.routing.topics import TopicTrie, explain_mismatch
 
 if TYPE_CHECKING:
     from switchboard.routing.topology import Edge, Graph, Node, NodeKind
@@ -67,7 +67,7 @@ class ExchangeTable:
             if exchange.name in by_name or exchange.name == DEFAULT_EXCHANGE:
                 raise RouteError(f'exchange {exchange.name!r} is declared twice')
             by_name[exchange.name] = exchange
-        check_ways(by_name)
+        check_targets(by_name)
         object.__setattr__(self, 'exchanges', MappingProxyType(by_name))
         object.__setattr__(self, '_matchers', {name: _Matcher(one) for name, one in by_name.items()})
 
@@ -292,8 +292,10 @@ class _Explainer:
 
     def _mismatch(self, exchange: Exchange, match: str | HeaderMatch) -> str:
         if isinstance(match, HeaderMatch):
-            return match.mismatch(self._headers)
-        return mismatch(match, self._key) if exchange.type == 'topic' else 'the routing key is another'
+            return match.explain_mismatch(self._headers)
+        return (
+            explain_mismatch(match, self._key) if exchange.type == 'topic' else 'the routing key is another'
+        )
 
 
 def _end(target: Target) -> tuple[NodeKind, str]:

@@ -38,7 +38,7 @@ class HeaderMatch(NamedTuple):
         results = (_holds(condition, headers) for condition in self.conditions)
         return all(results) if self.mode == 'all' else any(results)
 
-    def mismatch(self, headers: Mapping[str, object]) -> str:
+    def explain_mismatch(self, headers: Mapping[str, object]) -> str:
         """:return: which conditions do not hold, in words; only of interest where :meth:`matches` says no."""
         reasons = [
             _difference(condition, headers) for condition in self.conditions if not _holds(condition, headers)
@@ -73,14 +73,14 @@ class HeaderIndex:
         found = set(self._always)
         for key, value in headers.items():
             candidates = self._by_condition.get((key, None), [])
-            text = text_of(value)
+            text = comparable_text(value)
             if text is not None:
                 candidates = candidates + self._by_condition.get((key, text), [])
             found.update(number for number in candidates if self._matches[number].matches(headers))
         return sorted(found)
 
 
-def text_of(value: object) -> str | None:
+def comparable_text(value: object) -> str | None:
     """:return: the text that a condition is compared with; None for a value that is no plain JSON value."""
     if isinstance(value, str):
         return value
@@ -109,14 +109,14 @@ def _text_of_type(value: object) -> str | None:
 
 def _holds(condition: Condition, headers: Mapping[str, object]) -> bool:
     key, wanted = condition
-    return key in headers and (wanted is None or text_of(headers[key]) == wanted)
+    return key in headers and (wanted is None or comparable_text(headers[key]) == wanted)
 
 
 def _difference(condition: Condition, headers: Mapping[str, object]) -> str:
     key, wanted = condition
     if key not in headers:
         return f'{key} is not there'
-    text = text_of(headers[key])
+    text = comparable_text(headers[key])
     return f'{key} is {"no plain value" if text is None else repr(text)}, not {wanted!r}'
 
 

@@ -26,19 +26,19 @@ _NOWHERE = -1
 _LEAF: dict[str, int] = {}
 
 
-def words_of(key: str) -> list[str]:
+def split_words(key: str) -> list[str]:
     """:return: the words of a routing key or pattern; the empty key has none."""
     return key.split('.') if key else []
 
 
-def canonical(pattern: str) -> tuple[str, ...]:
+def normalize_pattern(pattern: str) -> tuple[str, ...]:
     """:return: the words of `pattern`, each run of wildcards written in one way: first the ``*``, then one ``#``.
 
     ``#.*.#`` and ``*.#`` match the same keys; here they become equal, and ``#`` never follows ``#``.
     """
     found: list[str] = []
     is_many = False
-    for word in words_of(pattern):
+    for word in split_words(pattern):
         if word == MANY:
             is_many = True
             continue
@@ -62,7 +62,7 @@ class TopicTrie:
         self._ends: dict[int, list[int]] = {}
         self._place(stays=False)
         for number, pattern in enumerate(patterns):
-            self._add(number, canonical(pattern))
+            self._add(number, normalize_pattern(pattern))
 
     def _place(self, stays: bool) -> int:
         self._words.append(_LEAF)
@@ -96,7 +96,7 @@ class TopicTrie:
         """:return: the numbers of all patterns that `key` matches, in ascending order."""
         words, one = self._words, self._one
         reached = self._with_many([_ROOT])
-        for word in words_of(key):
+        for word in split_words(key):
             onward: list[int] = []
             for at in reached:
                 if self._stays[at]:
@@ -122,9 +122,9 @@ class TopicTrie:
         return sorted(number for at in reached for number in self._ends.get(at, ()))
 
 
-def mismatch(pattern: str, key: str) -> str:
+def explain_mismatch(pattern: str, key: str) -> str:
     """Say why `key` does not match, for people; only of interest where it does not."""
-    wanted, given = canonical(pattern), words_of(key)
+    wanted, given = normalize_pattern(pattern), split_words(key)
     fixed = wanted.index(MANY) if MANY in wanted else len(wanted)
     for number, (word, found) in enumerate(zip(wanted[:fixed], given, strict=False), 1):
         if word not in (ONE, found):

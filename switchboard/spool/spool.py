@@ -27,7 +27,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
-from switchboard.handoff.handoff import Handoff, KeyedOutput
+from switchboard.handoff.handoff import DedupedOutput, Handoff
 from switchboard.handoff.publish_many import Publication, PublishOutcome, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
@@ -323,7 +323,7 @@ class Spool:
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
             steady=self.steady,
-            order=OrderLock(self._order, name, self.disk, self.stage.is_handing_on)
+            order=OrderLock(self._order, name, self.disk, self.stage.is_handoff_unfinished)
             if options.strict_order
             else None,
             shared_count=SharedCount(self._counts, name, self.disk),
@@ -349,8 +349,8 @@ class Spool:
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
         handoff = Handoff(self.stage)
-        output = KeyedOutput(queue, key, make=lambda: queue.prepare(msg, metadata))
-        handoff.keyed.append(output)
+        output = DedupedOutput(queue, key, make=lambda: queue.prepare(msg, metadata))
+        handoff.deduped.append(output)
         for error in commit_deduplicated(self, [handoff]).values():
             raise error
         return output.filebase

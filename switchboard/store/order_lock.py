@@ -50,16 +50,20 @@ class OrderLock:
     """The locks of a queue's keys.
 
     :param folder: the directory of these files; made when the first is.
-    :param is_handed_on: is an entry of the queue with the key of this one committed, and not all of its outputs there?
+    :param is_handoff_unfinished: is an entry of the queue with the key of this one committed, and not all of its outputs there?
     """
 
     def __init__(
-        self, folder: Folder, queue: str, disk: Disk, is_handed_on: Callable[[str, str], bool] | None = None
+        self,
+        folder: Folder,
+        queue: str,
+        disk: Disk,
+        is_handoff_unfinished: Callable[[str, str], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._queue = queue
         self._disk = disk
-        self._is_handed_on = is_handed_on
+        self._is_handoff_unfinished = is_handoff_unfinished
 
     def lock(self, filebase: str) -> int | None:
         """Lock an entry's key.
@@ -77,14 +81,14 @@ class OrderLock:
         self._disk.close_quietly(fd)
         return None
 
-    def is_handed_on(self, filebase: str) -> bool:
+    def is_handoff_unfinished(self, filebase: str) -> bool:
         """Is an entry of this one's key committed, and not all of its outputs there?  The hand-offs of dead processes are ended first.
 
         Assumes: the key is locked by the caller.
 
         :raises OSError: that cannot be found out.
         """
-        return self._is_handed_on is not None and self._is_handed_on(self._queue, filebase)
+        return self._is_handoff_unfinished is not None and self._is_handoff_unfinished(self._queue, filebase)
 
     def _open(self) -> int:
         return self._folder.open_lock_file(self._queue, flags=os.O_RDWR | os.O_APPEND)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from switchboard.store.kernel import Accelerator
     from switchboard.store.limits import Room
 
-    class Holder(Protocol):
-        """The holder of written files that are not published yet."""
+    class DraftOwner(Protocol):
+        """The owner of written files that are not published yet."""
 
-        def forget(self) -> None: ...
+        def forget_in_child(self) -> None: ...
 
 
 # Drafts that wait for one flush: each keeps a descriptor open.
@@ -46,7 +46,7 @@ BATCH_LIMIT = 256
 
 # Who has drafts to publish.  A child after a fork lets go of them: it would keep their locks when its parent dies, and give files
 # away that its parent is about to publish.
-HOLDERS: set[Holder] = set()
+DRAFT_OWNERS: set[DraftOwner] = set()
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # True of a producer's message and of an entry that is there: most steps are taken for both.
@@ -81,7 +81,7 @@ class PreparedEntry:
         if self.room is not None:
             self.room.end(is_filled=False)
 
-    def leave(self, disk: Disk) -> None:
+    def unlock(self, disk: Disk) -> None:
         """Drop its lock: it is an entry now, or recovery makes it one."""
         disk.unlock_and_close(self.draft.fd)
         if self.room is not None:
@@ -114,7 +114,7 @@ def raise_queue_error(error: OSError, step: str, queue: str, path: str) -> NoRet
     raise as_queue_error(error, step, queue, path)
 
 
-def is_out_of_files(error: QueueError) -> bool:
+def is_too_many_open_files(error: QueueError) -> bool:
     """Has this process, or the machine, as many files open as it may?  Then no file is at fault."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
 
@@ -236,7 +236,7 @@ def _publish(
             raise_queue_error(error, step, items[0].queue, folder.path)
         raise
     for item in items:
-        item.leave(disk)
+        item.unlock(disk)
 
 
 def _make_room(items: Sequence[PreparedEntry]) -> None:
@@ -295,9 +295,9 @@ def take_back(item: PreparedEntry) -> bool:
 
 
 def _forget_all() -> None:
-    for holder in HOLDERS:
-        holder.forget()
-    HOLDERS.clear()
+    for owner in DRAFT_OWNERS:
+        owner.forget_in_child()
+    DRAFT_OWNERS.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)

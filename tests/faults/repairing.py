@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from switchboard.errors import SwitchboardError
-from switchboard.handoff.moving import claim_any, move, send_back
+from switchboard.handoff.moving import claim_ready_or_preserved, move, send_back
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.operation import operation
@@ -101,4 +101,4 @@ def enqueue_to_move(world: World) -> None:
 @operation('move', 'a', {'out': ('a',)}, prepare=enqueue_to_move)
 def move_to_another_queue(world: World) -> None:
     queue = world.queue('in')
-    move(claim_any(queue, world.kept['a']), queue, world.kept['out'])
+    move(claim_ready_or_preserved(queue, world.kept['a']), queue, world.kept['out'])

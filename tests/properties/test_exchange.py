@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from switchboard.config.exchangefile import redundant
 from switchboard.errors import NoRouteError
 from switchboard.routing.exchange import Binding, Exchange, ExchangeTable, ExchangeType, HeaderMatch, Target
-from switchboard.routing.headers import text_of
-from switchboard.routing.topics import TopicTrie, canonical, mismatch, words_of
+from switchboard.routing.headers import comparable_text
+from switchboard.routing.topics import TopicTrie, explain_mismatch, normalize_pattern, split_words
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ MATCHES = st.builds(HeaderMatch, st.sampled_from(['all', 'any']), st.lists(CONDI
 
 def matches(pattern: str, key: str) -> bool:
     """The definition: try each way to share out the words."""
-    wanted, given_words = words_of(pattern), words_of(key)
+    wanted, given_words = split_words(pattern), split_words(key)
 
     @functools.cache
     def fits(i: int, j: int) -> bool:
@@ -54,19 +54,19 @@ def test_the_trie_finds_what_each_pattern_alone_would(patterns: list[str], key: 
 
 @given(PATTERNS, KEYS)
 def test_the_canonical_form_of_a_pattern_matches_the_same_keys(pattern: str, key: str) -> None:
-    form = '.'.join(canonical(pattern))
+    form = '.'.join(normalize_pattern(pattern))
     assert matches(form, key) == matches(pattern, key)
-    assert '.'.join(canonical(form)) == form
+    assert '.'.join(normalize_pattern(form)) == form
 
 
 @given(PATTERNS, KEYS)
 def test_a_mismatch_can_always_be_told_in_words(pattern: str, key: str) -> None:
-    assert mismatch(pattern, key)
+    assert explain_mismatch(pattern, key)
 
 
 def holds(condition: tuple[str, str | None], headers: Mapping[str, object]) -> bool:
     key, wanted = condition
-    return key in headers and (wanted is None or text_of(headers[key]) == wanted)
+    return key in headers and (wanted is None or comparable_text(headers[key]) == wanted)
 
 
 @given(st.lists(MATCHES, max_size=8), HEADERS)

@@ -20,7 +20,7 @@ from switchboard.errors import (
     QueueFullError,
     TemporaryFailure,
 )
-from switchboard.handoff.moving import origin, send_back
+from switchboard.handoff.moving import require_origin_queue, send_back
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.store.disk import Disk
@@ -296,6 +296,6 @@ class TestThePreserved:
             failed, kept = spool['bad'].history(filebase)
             assert f'ValueError: {name} is broken' in failed['traceback']
             assert kept['reason'] == f'ValueError: {name} is broken'
-        back = send_back(spool['bad'], filebases[1], spool[origin(spool['bad'], filebases[1])])
+        back = send_back(spool['bad'], filebases[1], spool[require_origin_queue(spool['bad'], filebases[1])])
         assert digest_of(back) == digest_of(filebases[1])
         assert (spool['in'].files, spool['bad'].get_files('.psv')) == ([back], filebases[:1])

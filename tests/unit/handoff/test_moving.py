@@ -17,7 +17,7 @@ from switchboard.errors import (
     ForeignFileError,
     QueueError,
 )
-from switchboard.handoff.moving import claim_any, move, origin, send_back
+from switchboard.handoff.moving import claim_ready_or_preserved, move, require_origin_queue, send_back
 from switchboard.message.naming import digest_of, one_ns_later
 from switchboard.operating.actions import Move, OperatorSession, Retry, Target
 from switchboard.operating.audit import Operator
@@ -48,7 +48,7 @@ class TestClaiming:
             (spool['bad'], preserved, '.psv'),
             (spool['in'], own, '.bak'),
         ):
-            claim = claim_any(queue, filebase)
+            claim = claim_ready_or_preserved(queue, filebase)
             assert (claim.filebase, claim.suffix) == (filebase, suffix)
             if suffix != '.bak':
                 claim.close()
@@ -59,48 +59,48 @@ class TestClaiming:
             held_elsewhere(spool['in'], filebase),
             pytest.raises(EntryTakenError, match='is working on it'),
         ):
-            claim_any(spool['in'], filebase)
+            claim_ready_or_preserved(spool['in'], filebase)
 
     def test_nor_can_what_is_no_file_and_its_queue_is_named(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
         path = Path(spool['in'].queue_directory, f'{filebase}.pck')
         path.unlink()
         path.mkdir()
-        for claim in (claim_any, lambda queue, name: Editing(spool, queue.name, name)):
+        for claim in (claim_ready_or_preserved, lambda queue, name: Editing(spool, queue.name, name)):
             with pytest.raises(ForeignFileError, match=f'^in/{re.escape(filebase)}: '):
                 claim(spool['in'], filebase)
 
     def test_nor_can_what_is_not_there(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
         with pytest.raises(EntryTakenError, match='no such entry'):
-            claim_any(spool['out'], filebase)
+            claim_ready_or_preserved(spool['out'], filebase)
 
 
 class TestMoving:
     def test_it_keeps_its_name_and_says_where_it_was(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x', n=1)
-        assert move(claim_any(spool['in'], filebase), spool['in'], spool['out']) == filebase
+        assert move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['out']) == filebase
         assert (spool['in'].get_files(), spool['out'].files) == ([], [filebase])
         (record,) = spool['out'].history(filebase)
         assert (record['event'], record['queue'], record['to']) == ('moved', 'in', 'out')
         assert spool['out'].dequeue(filebase)[1]['n'] == 1
-        assert origin(spool['out'], filebase) == 'in'
+        assert require_origin_queue(spool['out'], filebase) == 'in'
 
     def test_now_puts_it_behind_what_waits(self, spool: Spool) -> None:
         old, waiting = spool['in'].enqueue('old'), spool['out'].enqueue('waiting')
-        moved = move(claim_any(spool['in'], old), spool['in'], spool['out'], now=True)
+        moved = move(claim_ready_or_preserved(spool['in'], old), spool['in'], spool['out'], now=True)
         assert digest_of(moved) == digest_of(old)
         assert spool['out'].files == [waiting, moved]
 
     def test_into_bad_it_is_preserved(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
-        move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
+        move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['bad'])
         assert spool['bad'].get_files('.psv') == [filebase]
 
     def test_where_there_is_one_of_that_name_it_gets_the_next_time(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
         Path(spool['out'].queue_directory, f'{filebase}.pck').write_text('a copy')
-        moved = move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
+        moved = move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['out'])
         assert moved == one_ns_later(filebase)
         assert spool['out'].dequeue(moved)[0] == 'x'
 
@@ -110,7 +110,7 @@ class TestMoving:
         ready, at_work = spool['in'].enqueue('ready'), spool['in'].enqueue('at work')
         spool['in'].dequeue(at_work)
         for filebase in (ready, at_work):
-            claim = claim_any(spool['in'], filebase)
+            claim = claim_ready_or_preserved(spool['in'], filebase)
             disk.arm(1)
             with pytest.raises(DurabilityError):
                 move(claim, spool['in'], spool['out'])
@@ -148,7 +148,7 @@ class TestSendingBack:
     def test_its_failures_are_forgiven_and_it_is_ready_at_once(self, spool: Spool) -> None:
         filebase = fail(spool)
         other = spool['in'].enqueue('waiting')
-        back = send_back(spool['bad'], filebase, spool[origin(spool['bad'], filebase)])
+        back = send_back(spool['bad'], filebase, spool[require_origin_queue(spool['bad'], filebase)])
         assert spool['in'].files == [other, back]
         record = spool['in'].history(back)[-1]
         assert (record['event'], record['before'], record['to']) == ('retried', 0, 'in')
@@ -179,4 +179,4 @@ class TestSendingBack:
     def test_where_it_came_from_may_not_be_known(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
         with pytest.raises(QueueError, match='name a queue'):
-            origin(spool['in'], filebase)
+            require_origin_queue(spool['in'], filebase)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.handoff.stage import LastOutputs
+from switchboard.handoff.stage import LastOutputTimes
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock, MemorySpool
 from tests.helpers.runs import make_runner
@@ -120,9 +120,11 @@ def test_another_key_keeps_its_time(spool: Any) -> None:
 
 
 def test_of_so_many_keys_the_oldest_are_forgotten_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('switchboard.handoff.stage.MAX_LAST_OUTPUTS', 10)
-    last = LastOutputs()
+    monkeypatch.setattr('switchboard.handoff.stage.MAX_LAST_OUTPUT_TIMES', 10)
+    last = LastOutputTimes()
     for number in range(100):
         last.note('in', 'out', f'1732242000.5+{number:08x}')
-    known = [number for number in range(100) if last.is_passed_by('in', 'out', f'1732242000.4+{number:08x}')]
+    known = [
+        number for number in range(100) if last.would_overtake('in', 'out', f'1732242000.4+{number:08x}')
+    ]
     assert known == list(range(80, 100))

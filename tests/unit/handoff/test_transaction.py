@@ -33,7 +33,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
-from switchboard.store.publishing import HOLDERS, PreparedEntry
+from switchboard.store.publishing import DRAFT_OWNERS, PreparedEntry
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import in_child
 
@@ -249,14 +249,14 @@ class TestOnDisk:
         transaction = begin(spool)
         with pytest.raises(ContentDisallowedError):
             transaction.emit_all([spool['out'], picky], 'x', {'dedupe_key': 'k'})
-        assert (transaction.items, transaction.keyed, transaction in HOLDERS) == ([], [], False)
+        assert (transaction.items, transaction.deduped, transaction in DRAFT_OWNERS) == ([], [], False)
         transaction.emit(spool['out'], 'before', {'dedupe_key': 'k'})
         with pytest.raises(ContentDisallowedError):
             transaction.forward(spool['audit'], picky)
-        assert (len(transaction.keyed), transaction in HOLDERS) == (1, True)
+        assert (len(transaction.deduped), transaction in DRAFT_OWNERS) == (1, True)
         transaction.commit()
         assert (contents(spool, 'out'), contents(spool, 'audit')) == (['before'], [])
-        assert transaction not in HOLDERS
+        assert transaction not in DRAFT_OWNERS
 
     @pytest.mark.parametrize(
         ('order', 'call', 'number'),
@@ -323,7 +323,7 @@ class TestOnDisk:
         assert spool.recover() == 0
         transaction.publish_outputs()
         transaction.remove_record()
-        transaction.drop_locks()
+        transaction.unlock()
         assert contents(spool, 'out') == ['x']
 
     def test_each_transaction_has_a_name_of_its_own(self, spool: Spool) -> None:
@@ -373,7 +373,7 @@ class TestOrder:
         for step in steps:
             assert other.take() is None
             step()
-        transaction.drop_locks()
+        transaction.unlock()
         other.ready()
         assert spool['in'].ready()
         taken = spool['in'].take()

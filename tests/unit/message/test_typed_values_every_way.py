@@ -210,7 +210,7 @@ def test_a_headers_exchange_compares_them_by_their_text(key: str, text: str) -> 
 def test_what_has_no_text_can_only_be_asked_to_be_there(key: str) -> None:
     there, equal = HeaderMatch('all', ((key, None),)), HeaderMatch('all', ((key, str(VALUES[key])),))
     assert HeaderIndex([there, equal]).match(VALUES) == [0]
-    assert 'no plain value' in equal.mismatch(VALUES)
+    assert 'no plain value' in equal.explain_mismatch(VALUES)
 
 
 def test_a_timedelta_has_its_seconds_for_text() -> None:

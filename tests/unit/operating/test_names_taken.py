@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.handoff.moving import claim_any, move
+from switchboard.handoff.moving import claim_ready_or_preserved, move
 from switchboard.operating.holding import hold, release
 from switchboard.queue.recovery import move_to_bad_unread
 from switchboard.testing import FakeClock
@@ -60,7 +60,7 @@ def move_away(spool: Any, filebase: str, how: str) -> str:
         os.path.join(spool['out'].queue_directory, f'{filebase}.pck'),
         how,
     )
-    return f'out/{move(claim_any(spool["in"], filebase), spool["in"], spool["out"])}.pck'
+    return f'out/{move(claim_ready_or_preserved(spool["in"], filebase), spool["in"], spool["out"])}.pck'
 
 
 def forward(spool: Any, filebase: str, how: str) -> str:
@@ -94,7 +94,11 @@ def remove(spool: Any, filebase: str, how: str) -> str:
         how,
     )
     moved = move(
-        claim_any(spool['in'], filebase), spool['in'], spool['trash'], event='removed', preserved=True
+        claim_ready_or_preserved(spool['in'], filebase),
+        spool['in'],
+        spool['trash'],
+        event='removed',
+        preserved=True,
     )
     return f'trash/{moved}.psv'
 
@@ -151,7 +155,7 @@ def test_one_that_is_at_work_stays_at_work(tmp_path: Path) -> None:
     shutil.copyfile(spool.path('in', f'{filebase}.pck'), there)
     opened = spool.disk.open_locked(f'{filebase}.pck', spool['out'].folder.fd)
     assert opened is not None  # its producer's, or of one who is about to take it
-    moved = move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
+    moved = move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['out'])
     assert moved > filebase
     assert spool['out'].get_files() == [filebase, moved]
     spool.disk.unlock_and_close(opened[0])

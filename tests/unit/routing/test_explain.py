@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from switchboard.routing.exchange import Binding, Exchange, ExchangeTable, HeaderMatch, Target
-from switchboard.routing.topics import mismatch
+from switchboard.routing.topics import explain_mismatch
 from switchboard.routing.topology import Edge, Graph, Node
 
 TABLE = ExchangeTable(
@@ -92,7 +92,7 @@ def test_a_direct_and_a_fanout_exchange_are_explained() -> None:
     ],
 )
 def test_a_mismatch_is_told_in_words(pattern: str, key: str, reason: str) -> None:
-    assert mismatch(pattern, key) == reason
+    assert explain_mismatch(pattern, key) == reason
 
 
 def test_a_table_draws_itself_as_text() -> None:

@@ -24,7 +24,7 @@ from switchboard.errors import (
     RunnerError,
     TemporaryFailure,
 )
-from switchboard.handoff.moving import claim_any, move
+from switchboard.handoff.moving import claim_ready_or_preserved, move
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.loop import Loop
@@ -386,7 +386,7 @@ class TestBatches:
         another = loop.take(0)
         assert another.msg == 'another'
         assert loop.take(1) is None  # it is put off
-        move(claim_any(spool['from'], earlier), spool['from'], spool['in'])
+        move(claim_ready_or_preserved(spool['from'], earlier), spool['from'], spool['in'])
         spool['in'].finish(another.claim)
         if is_at_work:
             elsewhere = Spool(tmp_path / 'spool', 'lazy', clock=clock, options=strict)['in']

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.handoff.moving import claim_any, move
+from switchboard.handoff.moving import claim_ready_or_preserved, move
 from switchboard.handoff.stage import COMMIT
 from switchboard.handoff.transaction import Transaction
 from switchboard.operating.holding import hold, release
@@ -92,13 +92,13 @@ def hold_and_release(path: Path, filebase: str) -> Callable[[], object]:
 
 def move_away_and_back(path: Path, filebase: str) -> Callable[[], object]:
     spool = Spool.from_config(path)
-    move(claim_any(spool['in'], filebase), spool['in'], spool['aside'])
-    return lambda: move(claim_any(spool['aside'], filebase), spool['aside'], spool['in'])
+    move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['aside'])
+    return lambda: move(claim_ready_or_preserved(spool['aside'], filebase), spool['aside'], spool['in'])
 
 
 def forward_away_and_back(path: Path, filebase: str) -> Callable[[], object]:
     spool = Spool.from_config(path)
-    move(claim_any(spool['in'], filebase), spool['in'], spool['aside'])
+    move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['aside'])
 
     def back() -> None:
         taken = spool['aside'].take()
@@ -223,7 +223,7 @@ def test_each_way_to_end_a_claim_frees_the_key(path: Path, way: str) -> None:
         'preserve': lambda filebase: queue.finish(filebase, preserve=True),
         'give up': lambda _filebase: queue.recover_backup_files(),
         'commit': lambda filebase: commit(path, filebase),
-        'move': lambda filebase: move(claim_any(queue, filebase), queue, spool['plain']),
+        'move': lambda filebase: move(claim_ready_or_preserved(queue, filebase), queue, spool['plain']),
     }
     ends[way](taken.filebase)
     assert keys_locked(path) == []
@@ -336,4 +336,4 @@ def test_a_key_of_another_queue_holds_nothing_back(path: Path) -> None:
     assert Spool.from_config(path)['further'].take() is not None
     transaction.publish_outputs()
     transaction.remove_record()
-    transaction.drop_locks()
+    transaction.unlock()

@@ -15,7 +15,7 @@ from switchboard import Spool
 from switchboard.handoff.transaction import Transaction
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
-from switchboard.store.publishing import HOLDERS
+from switchboard.store.publishing import DRAFT_OWNERS
 from switchboard.testing import Signal
 from tests.helpers.processes import Child, in_child
 from tests.helpers.runs import make_runner
@@ -96,7 +96,7 @@ def test_a_child_that_throws_away_what_it_inherited_throws_nothing_away(spool: S
     in_child(transaction.discard)
     transaction.commit()
     assert spool['out'].take().msg == 'made'
-    assert transaction not in HOLDERS
+    assert transaction not in DRAFT_OWNERS
 
 
 def test_a_child_that_leaves_a_batch_throws_nothing_away(spool: Spool) -> None:
@@ -104,7 +104,7 @@ def test_a_child_that_leaves_a_batch_throws_nothing_away(spool: Spool) -> None:
         filebase = spool['in'].enqueue('y')
         in_child(batch.discard)
     assert filebase in spool['in'].files
-    assert batch not in HOLDERS
+    assert batch not in DRAFT_OWNERS
 
 
 def returns() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.errors import QueueError
-from switchboard.handoff.moving import claim_any, move, origin, send_back
+from switchboard.handoff.moving import claim_ready_or_preserved, move, require_origin_queue, send_back
 from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
 from switchboard.operating.summary import summarize
@@ -97,7 +97,7 @@ class TestLinks:
         spool = Spool(tmp_path / 'spool', 'lazy')
         filebase = spool['in'].enqueue('x')
         os.truncate(spool.path('in', f'{filebase}.pck'), 100 << 20)
-        claim = claim_any(spool['in'], filebase)
+        claim = claim_ready_or_preserved(spool['in'], filebase)
         claim.make_private(sync=True)
         status = os.fstat(claim.fd)
         assert status.st_size == 100 << 20
@@ -145,10 +145,10 @@ class TestOwners:
         if way == 'preserve':
             spool['in'].finish(filebase, preserve=True)
         else:
-            move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
+            move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['bad'])
         self.forge(fd, filebase)
         os.close(fd)
-        assert origin(spool['bad'], filebase) == 'in'
+        assert require_origin_queue(spool['bad'], filebase) == 'in'
         assert os.stat(spool.path('bad', f'{filebase}.psv')).st_uid == os.geteuid()
         send_back(spool['bad'], filebase, spool['in'])
         assert spool['in'].take().msg == 'x'
@@ -169,10 +169,10 @@ class TestOwners:
         if way == 'preserve':
             spool['in'].finish(filebase, preserve=True)
         else:
-            move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
+            move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['bad'])
         seen = summarize(spool['bad'].folder, 'bad', filebase)
         assert seen is not None
-        assert (seen.home, origin(spool['bad'], filebase)) == ('in', 'in')
+        assert (seen.home, require_origin_queue(spool['bad'], filebase)) == ('in', 'in')
 
     def test_while_nothing_can_be_added_to_it_no_copy_is_made_that_would_be_believed(
         self, open_path: Path
@@ -182,7 +182,7 @@ class TestOwners:
         filebase, fd = self.dropped(spool)
         self.forge(fd, filebase)
         os.close(fd)
-        claim = claim_any(spool['in'], filebase)
+        claim = claim_ready_or_preserved(spool['in'], filebase)
         disk.is_full = True
         move(claim, spool['in'], spool['bad'])
         seen = summarize(spool['bad'].folder, 'bad', filebase)
@@ -194,10 +194,10 @@ class TestOwners:
         filebase = spool['payments'].enqueue('x')
         spool['payments'].finish(filebase, preserve=True)
         path = spool.path('bad', f'{filebase}.psv')
-        assert origin(spool['bad'], filebase) == 'payments'
+        assert require_origin_queue(spool['bad'], filebase) == 'payments'
         os.chown(path, NOBODY, NOBODY)
         with pytest.raises(QueueError, match='name a queue'):
-            origin(spool['bad'], filebase)
+            require_origin_queue(spool['bad'], filebase)
         seen = summarize(spool['bad'].folder, 'bad', filebase)
         assert seen is not None
         assert seen.home is None
@@ -208,7 +208,7 @@ class TestOwners:
         spool['in'].finish(filebase, preserve=True)
         for place in (spool.path('bad'), spool.path('bad', f'{filebase}.psv')):
             os.chown(place, NOBODY, NOBODY)
-        assert origin(spool['bad'], filebase) == 'in'
+        assert require_origin_queue(spool['bad'], filebase) == 'in'
 
     def test_one_that_is_too_large_to_copy_is_preserved_all_the_same(
         self, open_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,4 +220,4 @@ class TestOwners:
         spool['in'].finish(filebase, preserve=True)
         assert spool['bad'].get_files('.psv') == [filebase]
         with pytest.raises(QueueError, match='name a queue'):
-            origin(spool['bad'], filebase)
+            require_origin_queue(spool['bad'], filebase)

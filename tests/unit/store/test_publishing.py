@@ -19,7 +19,7 @@ from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
     PreparedEntry,
     as_queue_error,
-    is_out_of_files,
+    is_too_many_open_files,
     publish,
     raise_queue_error,
     write,
@@ -217,10 +217,10 @@ def test_errors_of_the_system_become_errors_of_the_tree() -> None:
             raise_queue_error(OSError(number, 'why', 'name'), 'step', 'in', '/spool/in/name')
         assert isinstance(caught.value.__cause__, OSError)
         assert "why: '/spool/in/name'" in str(caught.value)
-        assert not is_out_of_files(caught.value)
+        assert not is_too_many_open_files(caught.value)
     with pytest.raises(DurabilityError) as caught_too:
         raise_queue_error(OSError(errno.EMFILE, 'why', '/spool/out'), 'open', 'in', '/spool/in')
-    assert is_out_of_files(caught_too.value)
+    assert is_too_many_open_files(caught_too.value)
     assert str(caught_too.value).endswith("why: '/spool/out'")  # it knows better
     assert as_queue_error(caught_too.value, 'step', 'out', '') is caught_too.value
 
