@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[3] / 'docs/howto/backup-and-restore.md'
 KEPT = 100
-PLAIN = 'cp -a "$links" "$target"\n'
+PLAIN = 'mkdir "$target" && cp -a "$links/." "$target"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,22 @@ def make_script(path: Path, last_line: str = PLAIN) -> Path:
 def back_up(script: Path, spool: Path, target: Path) -> None:
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
     subprocess.run(['sh', script, spool, target], env=environment, check=True)
+
+
+def test_directories_that_are_no_queues_are_left_out_and_a_copy_that_is_there_stays(tmp_path: Path) -> None:
+    script, spool, copy = make_script(tmp_path / 'backup.sh'), tmp_path / 'a spool', tmp_path / 'a copy'
+    own = Spool(spool, 'lazy')
+    filebase = own['in'].enqueue('a message')
+    # A file system's own, and anybody's.
+    for name in ('lost+found', 'no queue', 'trash'):
+        (spool / name).mkdir()
+    back_up(script, spool, copy)
+    assert {each.name for each in copy.iterdir()} == {'.run', 'in', 'bad', 'trash'}
+    own['in'].enqueue('a newer message')
+    with pytest.raises(subprocess.CalledProcessError):
+        back_up(script, spool, copy)
+    assert own['in'].enqueue('goes on')
+    assert Spool(copy, 'lazy')['in'].files == [filebase]
 
 
 def put(spool: Spool, number: int) -> None:
