@@ -116,6 +116,12 @@ class Machine:
         )
 
 
+def typed(page: str) -> str:
+    """:return: the commands of a part of a page."""
+    blocks = [block for block in blocks_of(page) if block.language == 'console']
+    return '\n'.join(command for block in blocks for _, command, _ in commands_of(block))
+
+
 def with_setting(text: str, section: str, line: str) -> str:
     """:return: a configuration with a key set in a section, in the place of the line that a sample has for it."""
     if f'\n{section}\n' not in text:
@@ -205,6 +211,74 @@ def test_a_rotation_loses_nothing_and_goes_on_in_the_new_file(machine: Machine) 
     eventually(lambda: 'reload' in machine.do(f'cat {LOG}'), 'written to the new file')
     assert machine.do(f'stat --format="%U %G %a" {LOG}').split() == ['switchboard', 'adm', '640']
     assert ' ready ' in machine.do(f'cat {LOG}.1')
+
+
+@kept_to_himself
+def test_a_member_of_adm_reads_the_log_before_and_after_a_rotation(machine: Machine) -> None:
+    read = f'setpriv --reuid=nobody --regid=nogroup --groups=adm cat {LOG}'
+    machine.do(f'systemctl stop switchboard; rm {LOG}*; systemctl start switchboard')
+    assert ' ready ' in machine.do(read)
+    machine.do('logrotate --force /etc/logrotate.d/switchboard; systemctl reload switchboard')
+    eventually(lambda: 'reload' in machine.do(read), 'written to the new file')
+
+
+@kept_to_himself
+def test_a_socket_of_another_process_is_there_after_a_restart(machine: Machine) -> None:
+    machine.do(
+        'touch /run/switchboard/desk.sock; systemctl restart switchboard; rm /run/switchboard/desk.sock'
+    )
+
+
+@kept_to_himself
+def test_an_upgrade_by_the_page_leaves_a_service_that_works(machine: Machine) -> None:
+    before = machine.main_pid()
+    page = (ROOT / 'docs' / 'explanation' / 'versions.md').read_text()
+    # There is one version here.
+    machine.do(
+        'cd /srv; cat > upgrade.sh', input=typed(page.partition('## Upgrade')[2].partition('\n## ')[0])
+    )
+    machine.do('cd /srv; export PIP_FORCE_REINSTALL=1; . ./upgrade.sh')
+    machine.wait_until_active(other_than=before)
+    machine.do(
+        'runuser -u www-data -- switchboard-drop out -s /var/spool/switchboard', input='Subject: x\n\n'
+    )
+
+
+@kept_to_himself
+def test_a_program_has_its_set_user_id_where_the_page_allows_it_and_else_not(machine: Machine) -> None:
+    page = (ROOT / 'docs' / 'reference' / 'runners.md').read_text()
+    machine.do('cp /usr/bin/id /srv/id; chmod 4755 /srv/id; chmod 755 /srv')
+    machine.do(f'cp {CONFIG} /srv/good.cfg')
+    machine.do(
+        f'cat >> {CONFIG}',
+        input='[runner.ids]\nclass = command\nqueue = ids\ncommand = sh -c "/srv/id -u >&2; exit 1"\n',
+    )
+    said = []
+    for command in (
+        'systemctl restart switchboard',
+        typed(page.partition('### Programs with more rights')[2]),
+    ):
+        machine.do(command)
+        machine.do('switchboard enqueue ids', input='a message')
+        eventually(lambda: machine.do('switchboard ls bad --count').strip() == '1', 'tried')
+        said += re.findall(r'status 1: (\d+)', machine.do('switchboard ls bad --json'))
+        machine.do('switchboard rm --queue bad --all --no-trash --yes')
+    assert said == [machine.do('id -u switchboard').strip(), '0']
+    machine.do(f'cat /srv/good.cfg > {CONFIG}; rm -r /etc/systemd/system/switchboard.service.d')
+    machine.do('systemctl daemon-reload; systemctl restart switchboard')
+
+
+@kept_to_himself
+def test_another_spool_has_a_service_of_its_own(machine: Machine) -> None:
+    first = machine.main_pid()
+    machine.do(typed(PAGE.partition('## Another spool')[2].partition('\n## ')[0]))
+    machine.do('switchboard -C /etc/shop/switchboard.cfg enqueue out', input='a message')
+    machine.do(
+        'systemctl restart shop; switchboard -C /etc/shop/switchboard.cfg status; ls -d /run/switchboard'
+    )
+    assert ' ready ' in machine.do('journalctl --unit shop')
+    machine.do('systemctl disable --now shop')
+    assert machine.main_pid() == first
 
 
 @kept_to_himself
