@@ -259,7 +259,7 @@ class Lmtp(AsyncRunner):
             try:
                 await asyncio.wait_for(self._all_gone.wait(), self.options.stop_timeout_s * STOP_SHARE)
             except TimeoutError:
-                event(log, logging.WARNING, None, 'stopped early', connections=len(self.connections))
+                event(log, logging.WARNING, None, 'sessions interrupted', connections=len(self.connections))
         for connection in list(self.connections):
             if connection.transport is not None:
                 cast(asyncio.Transport, connection.transport).abort()

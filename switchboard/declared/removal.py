@@ -126,7 +126,7 @@ class QueueRemoval:
                     break
                 late = self._drop_all(folder, self._entries(folder))
                 if not late:
-                    event(log, logging.INFO, None, 'deletion waits', queue=name)
+                    event(log, logging.INFO, None, 'deletion pending', queue=name)
                     break
                 dropped += late
         return dropped
@@ -143,7 +143,7 @@ class QueueRemoval:
         except FileNotFoundError:
             pass
         except OSError as error:
-            event(log, logging.WARNING, None, 'keys not forgotten', queue=name, error=error)
+            event(log, logging.WARNING, None, 'dedupe keys not removed', queue=name, error=error)
         self._declarations.remove(name)
 
     def _remove_file(self, path: str) -> None:

@@ -146,7 +146,7 @@ class _Commit:
                 for folder in {id(each.input_folder): each.input_folder for each in taken_back}.values():
                     folder.sync_renames()
         except OSError as another:
-            event(log, logging.ERROR, None, 'not taken back', error=another)
+            event(log, logging.ERROR, None, 'not rolled back', error=another)
         self._fail(taken_back, error)
 
 
@@ -176,7 +176,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
         for handoff in published:
             handoff.remove_record()
     except OSError as error:
-        event(log, logging.ERROR, None, 'records stay', error=error)
+        event(log, logging.ERROR, None, 'records not removed', error=error)
     for handoff in published:
         handoff.unlock()
     if left:

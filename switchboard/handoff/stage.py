@@ -151,7 +151,7 @@ class Stage:
             try:
                 left |= self._wait_for(transaction, max(0.0, ends_at_s - time.monotonic()))
             except LockTimeoutError:
-                event(log, logging.WARNING, None, 'not waited for', transaction=transaction, error=TOO_SLOW)
+                event(log, logging.WARNING, None, 'hand-off stalled', transaction=transaction, error=TOO_SLOW)
                 break
             except OSError as error:
                 event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
@@ -344,7 +344,7 @@ class Stage:
         try:
             record.finish(self.pool)
         except OSError as error:
-            event(log, logging.ERROR, None, 'records stay', transaction=transaction, error=error)
+            event(log, logging.ERROR, None, 'records not removed', transaction=transaction, error=error)
             return False
         event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
         return True

@@ -171,7 +171,7 @@ class UnackedMessages(QoS):
             return
         self._next_warning_s = now_s + WARN_AGAIN_S
         advice = 'raise its limit of open files (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL'
-        event(log, logging.WARNING, None, 'no more taken', held=count, advice=advice)
+        event(log, logging.WARNING, None, 'file limit reached', held=count, advice=advice)
 
     def is_crowded(self) -> bool:
         """Does this process hold so many messages that it should take none which only wait for their time?"""

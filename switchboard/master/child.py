@@ -213,7 +213,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
             work()
             code = EXIT_OK
         except BaseException:
-            event(log.logger('master'), logging.ERROR, None, 'mistake', exc_info=True)
+            event(log.logger('master'), logging.ERROR, None, 'internal error', exc_info=True)
         finally:
             _end(code)
 

@@ -197,7 +197,7 @@ class Master:
         self._own_children = ending.children()  # a module of `preload` may have made some
         child.set_subreaper()
         if ended := ending.kill_leftovers_of_spool(str(self.config.spool)):
-            event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
+            event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
@@ -280,7 +280,7 @@ class Master:
             lost_s += self._woke_at_s - self._slept_at_s
         self._turned_at_s = now_s
         if lost_s:
-            event(logger, logging.WARNING, None, 'was late', lost_s=lost_s)
+            event(logger, logging.WARNING, None, 'master stalled', lost_s=lost_s)
             for one in (self._slices, self._housekeeping, self._alerts):
                 one.extend_deadlines(lost_s, now_s)
         parts = (
@@ -317,7 +317,7 @@ class Master:
         try:
             do(now_s)
         except Exception:
-            event(logger, logging.ERROR, None, 'mistake', exc_info=True)
+            event(logger, logging.ERROR, None, 'internal error', exc_info=True)
             time.sleep(MISTAKE_PAUSE_S)
 
     def _mend_scoreboard(self, _now_s: float) -> None:

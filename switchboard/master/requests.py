@@ -235,7 +235,7 @@ class Requests:
         except (ConfigError, OSError) as error:
             raise ConfigError(str(error)) from error
         except Exception as error:
-            event(logger, logging.ERROR, None, 'mistake', exc_info=True)
+            event(logger, logging.ERROR, None, 'internal error', exc_info=True)
             raise ConfigError(f'{type(error).__name__}: {error}') from error
         if new.spool != old.spool:
             raise ConfigError(
@@ -270,13 +270,13 @@ class Requests:
         event(logger, logging.INFO, None, 'reloaded', changes=changes)
         planned = self._planned(old, new)
         for each in planned:
-            event(logger, logging.INFO, None, 'will do', act=each.act, runner=each.runner, reason=each.reason)
+            event(logger, logging.INFO, None, 'planned', act=each.act, runner=each.runner, reason=each.reason)
         self._on_reload('')
         self.slices.config = new
         try:
             activate(new)
         except OSError as error:
-            event(logger, logging.ERROR, None, 'not published', error=error)
+            event(logger, logging.ERROR, None, 'configuration not published', error=error)
         steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(ConfigPropagation())

@@ -145,7 +145,7 @@ class Slices:
             try:
                 self.scoreboard.clear(gone.index)
             except OSError as error:  # it is shown, and counted twice, until its place is used again
-                event(logger, logging.WARNING, None, 'not freed', runner=gone.title, error=error)
+                event(logger, logging.WARNING, None, 'scoreboard not cleared', runner=gone.title, error=error)
         # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])
 
@@ -248,7 +248,7 @@ class Slices:
                 each.tick(now_s)
             except Exception:
                 # A mistake of ours in one slice is not to stop the others.
-                event(logger, logging.ERROR, None, 'mistake', runner=each.title, exc_info=True)
+                event(logger, logging.ERROR, None, 'internal error', runner=each.title, exc_info=True)
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""

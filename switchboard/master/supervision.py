@@ -453,7 +453,7 @@ class RunnerSlice:
                 logger,
                 logging.ERROR,
                 None,
-                'waits',
+                'cannot kill',
                 runner=self.title,
                 process=ending.describe_process(left[0]),
             )

@@ -82,7 +82,7 @@ class Loop:
             self._ticket = consume(self.options.queue)
         except (QueueError, OSError) as error:
             # A full disk, or a queue that is its owner's alone: it works all the same.
-            event(log, logging.WARNING, None, 'not counted', runner=self.options.name, error=error)
+            event(log, logging.WARNING, None, 'consumer not added', runner=self.options.name, error=error)
 
     def leave(self) -> None:
         """Undo :meth:`enter`."""
@@ -92,7 +92,7 @@ class Loop:
             if ticket is not None:
                 ticket.leave()
         except (QueueError, OSError) as error:  # the janitor does it later
-            event(log, logging.WARNING, None, 'not signed off', runner=self.options.name, error=error)
+            event(log, logging.WARNING, None, 'consumer not removed', runner=self.options.name, error=error)
         # A queue on a broker: messages looked at and not taken are given back.
         if (close := getattr(self.queue, 'close', None)) is not None:
             close()

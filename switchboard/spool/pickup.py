@@ -275,7 +275,7 @@ class Pickup:
             error = failed.get(handoff)
             self._unsettled.pop(dropped.name, None)
             if error is None:
-                event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._queue.name)
+                event(log, logging.INFO, None, 'picked up', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
                 self._complain(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
@@ -324,7 +324,14 @@ class Pickup:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
                 if self._queue.steady.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
                     self._disk.unlink(name, dir_fd=folder.fd)
-                    event(log, logging.WARNING, None, 'abandoned', name=name, queue=self._queue.name)
+                    event(
+                        log,
+                        logging.WARNING,
+                        None,
+                        'unfinished mail removed',
+                        name=name,
+                        queue=self._queue.name,
+                    )
             except OSError as error:
                 event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
@@ -333,4 +340,4 @@ class Pickup:
         last, when_ns = self._complaint
         if text != last or now_ns - when_ns > COMPLAIN_EVERY_NS:
             self._complaint = (text, now_ns)
-            event(log, level, None, 'not collected', error=text, queue=self._queue.name)
+            event(log, level, None, 'not picked up', error=text, queue=self._queue.name)

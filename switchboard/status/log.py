@@ -182,7 +182,7 @@ class LogFile(logging.Handler):
         except Exception:  # arguments that do not fit the message are the caller's slip
             message = cut(repr(record.msg))
             line = self._own(
-                lambda own: event(own, logging.ERROR, None, 'logged badly', message=message, exc_info=True)
+                lambda own: event(own, logging.ERROR, None, 'logging error', message=message, exc_info=True)
             )
         if self._writer is not None:
             self._writer.write(self._descriptor, line)

@@ -378,7 +378,7 @@ class RabbitDriver(Driver):
         try:
             self._apart('declare', write)
         except BrokerDownError as error:
-            event(log, logging.DEBUG, None, 'not declared lasting', queue=queue, error=error)
+            event(log, logging.DEBUG, None, 'not declared durable', queue=queue, error=error)
 
     def declare_exchange(self, exchange: str, type: str) -> None:
         """See `Driver`."""

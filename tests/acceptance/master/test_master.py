@@ -477,7 +477,7 @@ def test_what_a_killed_master_has_left_is_ended_by_the_next_one_before_anything_
     assert ends(runner)
     assert alive(daemon)
     site.start(ready=False)
-    site.log.wait_for('ended leftovers number=1')
+    site.log.wait_for('orphans killed number=1')
     again = int(site.told.wait_for(r'daemon (\d+)')[1])
     assert ends(daemon)
     assert alive(again)

@@ -117,7 +117,7 @@ def test_a_master_that_was_frozen_with_its_runners_judges_none_of_them(site: Ins
     site.told.wait_for('begin busy .* wait')
     pids = site.pids()
     freeze([master.pid, *pids.values()], 7)
-    site.log.wait_for('was late lost_s=')
+    site.log.wait_for('master stalled lost_s=')
     site.open_gate()
     site.told.wait_for('end busy .* wait')
     assert site.pids() == pids
@@ -135,7 +135,7 @@ def test_a_job_that_is_to_stop_has_its_time_after_a_freeze(site: Installation) -
     master.terminate()
     site.log.wait_for(' stopping ')
     freeze(pids, 9)
-    site.log.wait_for('was late lost_s=')
+    site.log.wait_for('master stalled lost_s=')
     site.open_gate()
     site.told.wait_for('end busy .* wait')
     assert master.wait(PATIENCE_S) == 0
@@ -168,7 +168,7 @@ def test_time_limits_of_jobs_do_not_count_a_freeze(site: Installation) -> None:
     site.put('patient', 'x')
     site.told.wait_for('begin patient')
     freeze([master.pid, *site.pids().values(), int(begun[1])], 7)
-    site.log.wait_for('was late lost_s=')
+    site.log.wait_for('master stalled lost_s=')
     for _ in range(2):
         site.open_gate()
     eventually(lambda: all(record.counters[0] for record in site.records()), 'done')

@@ -114,7 +114,7 @@ def test_what_is_written_past_python_is_an_event_of_its_runner_too(site: Install
     else:
         site.log.said('x')
         lines = [json.loads(line) for line in site.log.seen]
-    assert not [line for line in lines if line['event'] == 'mistake']
+    assert not [line for line in lines if line['event'] == 'internal error']
     raw = [line for line in lines if line['event'] == 'printed']
     assert {(line['process'], line['pid'], line['logger']) for line in raw} == {
         ('in 1/1', pid, 'switchboard.runner')

@@ -39,7 +39,7 @@ def test_a_slice_whose_place_the_disk_does_not_free_is_gone_and_its_place_is_use
         with caplog.at_level(logging.WARNING, 'switchboard.master'), largest_file(PAGE_BYTES):
             slices.remove(gone)
         assert [record.getMessage() for record in caplog.records] == [
-            'not freed runner="in 1/1" error="[Errno 27] File too large"'
+            'scoreboard not cleared runner="in 1/1" error="[Errno 27] File too large"'
         ]
         assert list(slices) == []
         assert slices.add(config.runners['in'], 1, 0).index == gone.index

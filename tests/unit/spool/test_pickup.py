@@ -233,7 +233,7 @@ def test_a_draining_queue_leaves_the_files_where_they_are(
     deliver(queue, 'one', MAIL % b'one')
     with caplog.at_level(logging.INFO):
         assert subjects(queue) == []
-    assert {(one.levelname, one.members['event']) for one in caplog.records} == {('INFO', 'not collected')}
+    assert {(one.levelname, one.members['event']) for one in caplog.records} == {('INFO', 'not picked up')}
     spool.resume('in')
     assert subjects(queue) == ['one']
 

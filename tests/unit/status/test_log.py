@@ -162,7 +162,7 @@ def test_arguments_that_do_not_fit_are_a_line_and_no_reason_to_die(*, as_json: b
     log.logger('master').info('%d', 'three')
     log.logger('master').info('still here')
     content = path.read_text()
-    assert 'logged badly' in content
+    assert 'logging error' in content
     assert 'TypeError' in content
     assert 'still here' in content.splitlines()[-1]
 
