@@ -40,7 +40,7 @@ class Target(NamedTuple):
     filebase: str
     suffix: str
     home: str | None = None
-    retried: int = 0
+    sent_back: int = 0
 
     def __str__(self) -> str:
         return f'{self.queue}/{self.filebase}'
@@ -333,7 +333,7 @@ def target_of(found: Found, *, needs_summary: bool) -> Target | None:
     if entry is None:
         return None if needs_summary else Target(found.queue, found.filebase, found.suffix)
     home = entry.removed_from if found.queue == TRASH else entry.home
-    return Target(found.queue, found.filebase, entry.suffix, home, entry.retried)
+    return Target(found.queue, found.filebase, entry.suffix, home, entry.sent_back)
 
 
 def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit: int = 0) -> list[Target]:

@@ -56,7 +56,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
             'age_s': round(entry.age_s(now_ns), 3),
             'attempts': entry.attempts,
             'recoveries': entry.recoveries,
-            'sent_back': entry.retried,
+            'sent_back': entry.sent_back,
             'origin': entry.removed_from if entry.queue == TRASH else entry.origin,
             'cause': entry.cause or None,
             'error': error or None,

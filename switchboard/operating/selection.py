@@ -179,19 +179,19 @@ FIELDS: dict[str, Field] = {
     'tries': Field(
         'failures and deaths since it was last sent back', 'number', lambda e, _: e.attempts + e.recoveries
     ),
-    'retried': Field('how often it was sent back', 'number', lambda e, _: e.retried),
+    'sent_back': Field('how often it was sent back', 'number', lambda e, _: e.sent_back),
     'priority': Field('0 to 9', 'number', lambda e, _: e.priority),
 }
 # Words that say a comparison by their names.
 _IMPLIED = {'older': '>=', 'younger': '<'}
-# The last three are the names that JSON has for them.
+# Of the last, two are the names that JSON has for them, and one is the name before.
 ALIASES = {
     'newer': 'younger',
     'from': 'origin',
     'attempts': 'tries',
     'filebase': 'id',
     'body_bytes': 'size',
-    'sent_back': 'retried',
+    'retried': 'sent_back',
 }
 _AGES = frozenset(('older', 'younger', 'age'))
 

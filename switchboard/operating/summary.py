@@ -154,7 +154,7 @@ class EntrySummary(NamedTuple):
         return count_since_retry(self.entry.records, 'recovered')
 
     @property
-    def retried(self) -> int:
+    def sent_back(self) -> int:
         """The number of times that an operator has sent it back."""
         return sum(record.get('event') == 'retried' for record in self.entry.records)
 

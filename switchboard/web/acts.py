@@ -112,8 +112,8 @@ class RequestedAct:
             'is_whole': self.is_whole,
             'by_queue': dict(by_queue(self.targets)),
             'gone': self.gone,
-            'sent_back_before': sum(bool(each.retried) for each in self.targets),
-            'comes_back': sum(each.retried >= 3 for each in self.targets),
+            'sent_back_before': sum(bool(each.sent_back) for each in self.targets),
+            'comes_back': sum(each.sent_back >= 3 for each in self.targets),
             'canary': self.canary,
             'command': self.command(desk),
         }

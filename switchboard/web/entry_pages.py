@@ -45,7 +45,7 @@ EXPORT_S = 20.0
 MAX_CANARY = 50
 MAX_SELECTION = 2000
 # The usual words of a selection, each of which may be a field of its own.
-WORDS = 'queue state error match origin kind older younger tries retried size sender'.split()
+WORDS = 'queue state error match origin kind older younger tries sent_back size sender'.split()
 
 
 def criteria_of(form: Form) -> Criteria:
@@ -54,7 +54,7 @@ def criteria_of(form: Form) -> Criteria:
     :raises SelectionError: it cannot be read.
     """
     criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
-    for name in WORDS:
+    for name in (*WORDS, 'retried'):  # the last is a name before
         text = form.text(name, limit=200)
         if not text:
             continue

@@ -51,7 +51,8 @@ COLUMNS = {
     'size': Column('SIZE', right=True, drop=3),
     'kind': Column('KIND', drop=2),
     'tries': Column('TRIES', right=True, drop=1),
-    'retried': Column('RETRIED', right=True, drop=5),
+    'sent_back': Column('SENT BACK', right=True, drop=5),
+    'retried': Column('RETRIED', right=True, drop=5),  # its name before
     'error': Column('LAST ERROR', shrink_to=16),
     'subject': Column('SUBJECT', shrink_to=16),
     'task': Column('TASK', shrink_to=16),
@@ -64,7 +65,7 @@ LIMIT = 50
 def columns_of(queue: str) -> tuple[str, ...]:
     """:return: the columns of a list of `queue`, or of several; preserved entries have an origin, too."""
     where = ('from',) if queue in (BAD, TRASH) else ('state',) if queue else ('queue', 'state')
-    return ('entry', *where, 'age', 'size', 'kind', 'tries', 'retried', 'error')
+    return ('entry', *where, 'age', 'size', 'kind', 'tries', 'sent_back', 'error')
 
 
 def age_text(entry: EntrySummary, now_ns: int) -> str:
@@ -131,8 +132,8 @@ class Line:
                 return entry.kind
             case 'tries':
                 return str(entry.attempts + entry.recoveries) if entry.attempts + entry.recoveries else ''
-            case 'retried':
-                return f'{entry.retried}x' if entry.retried else ''
+            case 'sent_back' | 'retried':
+                return f'{entry.sent_back}x' if entry.sent_back else ''
             case 'error':
                 return (error_text(entry), 'red')
         if name in self._described:
@@ -209,7 +210,7 @@ _LIST_OPTIONS = (
     click.option(
         '--columns',
         metavar='NAMES',
-        help='Which columns, with commas: entry, queue, state, age, size, kind, tries, retried, from, error, subject, task, '
+        help='Which columns, with commas: entry, queue, state, age, size, kind, tries, sent_back, from, error, subject, task, '
         'or a metadata key (or metadata.KEY, where it has the name of one of these).',
     ),
     click.option('--names', 'names_only', is_flag=True, help='Names only, as `retry -` takes them.'),

@@ -237,7 +237,7 @@ def entries_verb(
 
 
 def _sent_back_before(chosen: Sequence[Target]) -> str:
-    before = sum(bool(each.retried) for each in chosen)
+    before = sum(bool(each.sent_back) for each in chosen)
     return f', {before} of which {"was" if before == 1 else "were"} sent back before' if before else ''
 
 

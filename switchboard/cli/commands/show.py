@@ -166,7 +166,7 @@ def _lines(
         yield f'  {key:<9} {one_line(value)}'
     if seen.origin:
         yield f'  came from {one_line(seen.origin)}' + (
-            f', sent back {seen.retried}x' if seen.retried else ''
+            f', sent back {seen.sent_back}x' if seen.sent_back else ''
         )
     if entry.damage is not None:
         yield f'  damage    {click.style(one_line(entry.damage.reason), fg="red")}'

@@ -412,3 +412,15 @@ def test_columns_are_members_of_objects_too(spool: Spool) -> None:
     (entry,) = succeed('-s', spool.directory, 'ls', 'in', '--json', '--columns', 'sender,subject').objects
     assert entry['columns'] == {'sender': 'ann', 'subject': None}
     assert switchboard('-s', spool.directory, 'ls', 'in', '--names', '--columns', 'age').status == Exit.USAGE
+
+
+def test_a_column_is_known_by_its_name_of_before(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    taken = spool['in'].take()
+    spool['in'].annotate(taken.filebase, {'event': 'retried'})
+    spool['in'].release(taken.filebase)
+    now, before = (
+        succeed('-s', spool.directory, 'ls', 'in', '--columns', name).lines
+        for name in ('sent_back', 'retried')
+    )
+    assert (now, before) == (['SENT BACK', '       1x'], ['RETRIED', '     1x'])

@@ -89,7 +89,7 @@ TABLE = {
     'size:<=5 queue:in': 'plain later first',
     'tries:>0': 'timeout value',
     'tries:0 queue:in': 'plain large later first',
-    'retried:>=1': 'again',
+    'sent_back:>=1': 'again',
     'priority:9': 'first',
     '-priority:0': 'first',
     'list:dogs': 'large',
@@ -160,7 +160,7 @@ def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
         ('  queue:bad\terror:"Timeout*" ', 'queue:bad error:Timeout*'),
         ('older:90m', 'older:1h30m'),
         ('size:>1024', 'size:>1K'),
-        ('newer:1d from:in attempts:>3', 'younger:1d origin:in tries:>3'),
+        ('newer:1d from:in attempts:>3 retried:2', 'younger:1d origin:in tries:>3 sent_back:2'),
         ('a:"b c",d', 'a:"b c",d'),
         ('"a b":c', '"a b":c'),
         ('metadata.x:y metadata.kind:z', 'x:y metadata.kind:z'),
@@ -296,7 +296,7 @@ def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: s
 
 def test_the_names_that_json_has_for_fields_are_other_names_of_them() -> None:
     written = Criteria.parse('filebase:17 body_bytes:>1K sent_back:2 attempts:3')
-    assert str(written) == 'id:17 size:>1K retried:2 tries:3'
+    assert str(written) == 'id:17 size:>1K sent_back:2 tries:3'
 
 
 def test_the_page_names_each_field_and_each_other_name() -> None:

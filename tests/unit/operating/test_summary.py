@@ -116,11 +116,11 @@ def test_counts_begin_anew_when_an_entry_is_sent_back(spool: Spool) -> None:
     for event in ('failed', 'deferred', 'recovered'):
         queue.annotate(filebase, {'event': event, 'error': 'OldError', 'message': 'old'})
     seen = look(queue, filebase)
-    assert (seen.attempts, seen.recoveries, seen.retried) == (2, 1, 0)
+    assert (seen.attempts, seen.recoveries, seen.sent_back) == (2, 1, 0)
     queue.annotate(filebase, {'event': 'retried'})
     queue.annotate(filebase, {'event': 'failed', 'error': 'NewError', 'message': 'new'})
     seen = look(queue, filebase)
-    assert (seen.attempts, seen.recoveries, seen.retried, seen.last_error) == (1, 0, 1, ('NewError', 'new'))
+    assert (seen.attempts, seen.recoveries, seen.sent_back, seen.last_error) == (1, 0, 1, ('NewError', 'new'))
 
 
 def test_where_no_error_was_raised_the_cause_says_what_went_wrong(spool: Spool) -> None:
