@@ -287,7 +287,7 @@ def test_a_configuration_with_a_mistake_is_refused_with_its_place(site: Installa
 def test_a_master_without_runners_waits_to_be_told_what_to_do(site: Installation) -> None:
     site.configure({})
     site.start()
-    assert site.ask('status') == {'ok': True, 'errors': [], 'under_way': []}
+    assert site.ask('status') == {'ok': True, 'errors': [], 'under_way': [], 'is_foreground': True}
     assert site.stop() == 0
 
 
