@@ -30,7 +30,7 @@ class Clock:
             suspended_ns = time.clock_gettime_ns(BOOTTIME) - time.monotonic_ns()
         return self.monotonic_ns() + max(0, suspended_ns)
 
-    def boot(self) -> str:
+    def boot_id(self) -> str:
         """:return: a word for the count of :meth:`boottime_ns`: two of another start of the machine cannot be compared."""
         try:
             with open(BOOT_ID) as name:

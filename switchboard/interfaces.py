@@ -55,7 +55,7 @@ class ISwitchboard(Interface):
 
     name = Attribute('The name of the queue.')
     options = Attribute('Its `QueueOptions`.')
-    steady = Attribute('The time by which messages expire and are given up: a `SteadyTime`.')
+    expiry_clock = Attribute('The time by which messages expire and are given up: an `ExpiryClock`.')
     is_remote = Attribute('Is it on a broker?  Then it has no directory.')
 
     def enqueue(msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:

@@ -62,7 +62,7 @@ def make_queue(
     """
     assert options.url is not None
     delivery_counts = DeliveryCounts(
-        Folder(spool.path(f'{HELD_PREFIX}{name}'), spool.disk), spool.disk, spool.clock, spool.steady
+        Folder(spool.path(f'{HELD_PREFIX}{name}'), spool.disk), spool.disk, spool.clock, spool.expiry_clock
     )
     try:
         return BrokerQueue(
@@ -74,7 +74,7 @@ def make_queue(
             clock=spool.clock,
             bad=spool[BAD] if name != BAD else None,
             delivery_counts=delivery_counts,
-            steady=spool.steady,
+            expiry_clock=spool.expiry_clock,
             services=BrokerServices(
                 is_draining=partial(spool.flags.is_set, 'draining', name),
                 is_paused=partial(spool.flags.is_set, 'paused', name),

@@ -21,7 +21,7 @@ import threading
 from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.forks import after_fork
@@ -41,13 +41,13 @@ class DeliveryCounts:
     """The messages of one queue that processes of this machine hold.
 
     :param folder: where the files are; made when first needed.  None: deaths are counted in this object alone.
-    :param steady: the time by which counts are forgotten.
+    :param expiry_clock: the time by which counts are forgotten.
     """
 
     def __init__(
-        self, folder: Folder | None, disk: Disk, clock: Clock, steady: SteadyTime | None = None
+        self, folder: Folder | None, disk: Disk, clock: Clock, expiry_clock: ExpiryClock | None = None
     ) -> None:
-        self._steady = steady or SteadyTime(clock)
+        self._expiry_clock = expiry_clock or ExpiryClock(clock)
         self._folder = folder
         self._disk = disk
         self._clock = clock
@@ -197,7 +197,7 @@ class DeliveryCounts:
     def _forget_old(self, name: str) -> None:
         assert self._folder is not None
         _, _, when = (self._folder.read(name, 40) or b'').partition(b' ')
-        if not when.strip().isdigit() or self._steady.time_ns() // NS - int(when) > FORGET_S:
+        if not when.strip().isdigit() or self._expiry_clock.time_ns() // NS - int(when) > FORGET_S:
             self._disk.unlink(name, dir_fd=self._folder.fd)
 
     def close(self) -> None:

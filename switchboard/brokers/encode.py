@@ -36,7 +36,7 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAME_GENERATOR, parse
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 
 PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
@@ -47,7 +47,7 @@ MAX_SHORT_BYTES = 255
 
 _DEFAULT = Serializers()
 # The broker throws away expired messages, and does not look twice.
-_STEADY = SteadyTime(SYSTEM_NAME_GENERATOR.clock)
+_EXPIRY_CLOCK = ExpiryClock(SYSTEM_NAME_GENERATOR.clock)
 
 
 def encode(
@@ -66,7 +66,7 @@ def encode(
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):
-        left_ms = int((expires_s - _STEADY.time_ns() / NS) * 1000)
+        left_ms = int((expires_s - _EXPIRY_CLOCK.time_ns() / NS) * 1000)
         outgoing.properties['expiration'] = str(max(0, left_ms))
     return outgoing
 

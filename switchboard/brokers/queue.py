@@ -61,8 +61,8 @@ from switchboard.message.naming import (
 )
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.recovery import timestamp
-from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
@@ -201,7 +201,7 @@ class BrokerQueue:
     :param bad: where entries go that cannot be processed: a queue in a directory, or another one on a broker; by default the
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
-    :param steady: the time by which messages expire.
+    :param expiry_clock: the time by which messages expire.
     :param services: the services of a spool for the queue.
     :ivar all_queues: the broker's queues for all slices.
     :ivar broker_queues: the broker's queues for this slice.
@@ -223,7 +223,7 @@ class BrokerQueue:
         bad: Switchboard | BrokerQueue | None = None,
         delivery_counts: DeliveryCounts | None = None,
         services: BrokerServices = _ALONE,
-        steady: SteadyTime | None = None,
+        expiry_clock: ExpiryClock | None = None,
     ) -> None:
         self.producer = producer = BrokerProducer(
             name,
@@ -237,7 +237,7 @@ class BrokerQueue:
         self.name, self.slice, self.options, self.clock = name, producer.slice, producer.options, clock
         self.url, self.connection, self.serializers = producer.url, producer.connection, producer.serializers
         self.all_queues, self.broker_queues = producer.all_queues, producer.broker_queues
-        self.steady = steady or SteadyTime(clock)
+        self.expiry_clock = expiry_clock or ExpiryClock(clock)
         # What the broker counts need not be counted here.
         if delivery_counts is None:
             delivery_counts = DeliveryCounts(None, Disk(), clock)
@@ -338,7 +338,7 @@ class BrokerQueue:
                 )
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
-                if not is_expired(msgdata, self.steady):
+                if not is_expired(msgdata, self.expiry_clock):
                     self.release(claim.filebase)
                     self.defer(claim.filebase, LOOK_AGAIN_S)
                     raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)

@@ -30,7 +30,7 @@ from switchboard.events import event
 from switchboard.message.naming import CLOCK_SLACK_NS, NS, NameGenerator
 from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
@@ -107,7 +107,7 @@ class Declarations:
     """The records of a spool's declared queues.
 
     :param run: the directory ``.run``.
-    :param steady: the time by which queues expire.
+    :param expiry_clock: the time by which queues expire.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Declarations:
         disk: Disk,
         clock: Clock,
         name_generator: NameGenerator,
-        steady: SteadyTime | None = None,
+        expiry_clock: ExpiryClock | None = None,
     ) -> None:
         self.disk = disk
         self.clock = clock
-        self._steady = steady or SteadyTime(clock)
+        self._expiry_clock = expiry_clock or ExpiryClock(clock)
         self._name_generator = name_generator
         self._path = os.path.join(run, DECLARED)
         # One object from the start: threads that each made it at first use would close it under each other.
@@ -251,12 +251,12 @@ class Declarations:
             status = self.disk.stat(name, dir_fd=self.folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             return 0.0
-        now_ns, steady_ns = self.clock.time_ns(), self._steady.time_ns()
+        now_ns, expiry_ns = self.clock.time_ns(), self._expiry_clock.time_ns()
         if status.st_mtime_ns > now_ns + CLOCK_SLACK_NS:
             self._note_use(name, now_ns)
             return 0.0
-        unused_ns = max(0, steady_ns - status.st_mtime_ns)
-        if steady_ns < now_ns and status.st_mtime_ns <= steady_ns:
+        unused_ns = max(0, expiry_ns - status.st_mtime_ns)
+        if expiry_ns < now_ns and status.st_mtime_ns <= expiry_ns:
             # The clock was set forward since: the use is as long ago as before.
             self._note_use(name, now_ns - unused_ns)
         return unused_ns / NS

@@ -20,7 +20,7 @@ from switchboard.declared.removal import QueueRemoval
 from switchboard.errors import ConfigError, QueueLockedError, QueueMismatchError, UnknownQueueError
 from switchboard.message.naming import NameGenerator, check_queue_name
 from switchboard.options import QueueOptions, check_values
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
 from switchboard.store.forks import after_fork
@@ -46,13 +46,13 @@ class DeclaredQueues:
         clock: Clock,
         name_generator: NameGenerator,
         pool: FilePool,
-        steady: SteadyTime,
+        expiry_clock: ExpiryClock,
         *,
         config: Callable[[], Config | None],
         base: Callable[[], ExchangeTable],
     ) -> None:
         run = f'{root}/{RUN}'
-        self.records = Declarations(run, disk, clock, name_generator, steady)
+        self.records = Declarations(run, disk, clock, name_generator, expiry_clock)
         self.presence = Presence(run, disk, name_generator)
         self.exchanges = ExchangeStore(self.records, base)
         self.removal = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)

@@ -40,7 +40,7 @@ from switchboard.message.naming import (
     is_filebase,
     key_digest,
 )
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
@@ -69,11 +69,11 @@ class DedupeSpool(Protocol):
 class Dedupe:
     """The keys that one queue has seen.
 
-    :param steady: the time by which they are forgotten.
+    :param expiry_clock: the time by which they are forgotten.
     """
 
-    def __init__(self, stage: Stage, queue: Switchboard, steady: SteadyTime) -> None:
-        self._steady = steady
+    def __init__(self, stage: Stage, queue: Switchboard, expiry_clock: ExpiryClock) -> None:
+        self._expiry_clock = expiry_clock
         self._stage = stage
         self._queue = queue
         self._name = f'{DEDUPE_PREFIX}{queue.name}'
@@ -138,7 +138,7 @@ class Dedupe:
         # One from the future was made while the clock was ahead: it says nothing of when.
         is_young = any(
             -CLOCK_SLACK_NS <= clock.time_ns() - int(accepted_ns) < self._queue.options.dedupe_window_s * NS
-            for clock in (self._queue.clock, self._steady)
+            for clock in (self._queue.clock, self._expiry_clock)
         )
         return filebase if is_young and not self._is_lost(filebase) else None
 

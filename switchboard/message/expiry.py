@@ -16,7 +16,7 @@ EXPIRES, QUEUE_EXPIRES = 'expires', 'queue_expires'
 
 
 class TimeOfDay(Protocol):
-    """A `Clock`, or a `SteadyTime`, by which messages are thrown away."""
+    """A `Clock`, or an `ExpiryClock`, by which messages are thrown away."""
 
     def time_ns(self) -> int: ...
 

@@ -75,7 +75,7 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
             if not (queue and _is_deleted(spool, queue)):
                 failed(queue, error)
 
-    spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
+    spool.expiry_clock.time_ns()  # so that a clock that was turned is noticed by somebody
     with chore():
         done.handoffs = spool.recover()
     with chore():
@@ -203,7 +203,7 @@ def _is_over(queue: Switchboard, filebase: str) -> bool | None:
         metadata = load_metadata(entry.metadata)
     except CorruptEntryError:
         return None
-    return is_expired(entry.apply_history(metadata), queue.steady)
+    return is_expired(entry.apply_history(metadata), queue.expiry_clock)
 
 
 def _empty_trash(spool: Spool) -> int:
@@ -222,7 +222,7 @@ def remove_old_preserved(bad: Switchboard, ttl_s: float | None) -> int:
     if ttl_s is None:
         return 0
     now_ns = bad.clock.time_ns()
-    before_ns = bad.steady.time_ns() - int(ttl_s * NS)
+    before_ns = bad.expiry_clock.time_ns() - int(ttl_s * NS)
     before, now = format_when(before_ns), format_when(now_ns) + '~'
     # No entry was preserved before it was there; of a delayed or held entry, the name does not say since when it was.
     candidates = (name for name, _ in walk_entries(bad.folder, (PRESERVED,)) if name < before or name > now)

@@ -3,7 +3,7 @@
 In reading order: switchboard (the facade, and what a spool does for a queue), producer (encode, admit, write, publish),
 admission (may a message come in?), consumer (choose, claim, read, settle), ready_queue (which entry is next, and when; smallest_names
 and entries_by_key are parts of it),
-listing (what a directory holds), recovery (steps on a claim, and what dead owners left), steady_time (what may be deleted by
+listing (what a directory holds), recovery (steps on a claim, and what dead owners left), expiry_clock (what may be deleted by
 the time of day), wakeup (what an idle runner sleeps on), watch (sleeping on directories and descriptors), throttle.
 
 It imports store and below.  Any room above may import it.

@@ -29,6 +29,7 @@ from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import CLAIMED, LONGEST_DELAY_S, NS, PRESERVED, READY, is_filebase, with_when
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue, requested_wait
 from switchboard.queue.recovery import (
@@ -39,7 +40,6 @@ from switchboard.queue.recovery import (
     note_change,
     recover,
 )
-from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import Mark, OrderLock
@@ -85,7 +85,7 @@ class Consumer:
     """Takes messages out of one slice of a queue.
 
     :param bad: the directory of the bad queue.
-    :param steady: the time by which messages expire.
+    :param expiry_clock: the time by which messages expire.
     :param order: the locks of its keys, if it is one of strict order.
     :param dead_letter: sends a claimed entry, for a cause and a reason, to where the queue's dead letters go, and ends the claim; False
         says that it is to go to the bad queue instead.
@@ -97,7 +97,7 @@ class Consumer:
         bad: Folder,
         options: QueueOptions,
         clock: Clock,
-        steady: SteadyTime,
+        expiry_clock: ExpiryClock,
         pool: FilePool,
         serializers: Serializers,
         listing: Listing,
@@ -110,7 +110,7 @@ class Consumer:
         self.bad = bad
         self._options = options
         self._clock = clock
-        self._steady = steady
+        self._expiry_clock = expiry_clock
         self._pool = pool
         self._serializers = serializers
         self._listing = listing
@@ -257,7 +257,7 @@ class Consumer:
                 self._check_size(claim, self._max_body_bytes)
             msg, msgdata = claim.read().load(self._serializers)
             if is_expired(msgdata, self._clock):
-                if not is_expired(msgdata, self._steady):
+                if not is_expired(msgdata, self._expiry_clock):
                     self.unclaim(claim)
                     raise ClockDoubtedError(CLOCK_DOUBTED, queue=self.queue, filebase=filebase)
                 raise EntryExpiredError('its time to live is over')

@@ -35,10 +35,10 @@ from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, check_values
 from switchboard.queue.admission import Admission
 from switchboard.queue.consumer import Consumer
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.listing import Listing, Pickup
 from switchboard.queue.producer import Batch, Producer
 from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
-from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
@@ -59,7 +59,7 @@ class Services(NamedTuple):
     :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
     :param order: the locks of its keys, if it is one of strict order.
     :param shared_count: the count of the queue's contents that all producers share.
-    :param steady: the time by which messages expire.
+    :param expiry_clock: the time by which messages expire.
     :param once: for a queue, what stores a message with a ``dedupe_key``.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param pickup: for a queue, what imports the files that other programs drop.
@@ -70,7 +70,7 @@ class Services(NamedTuple):
     is_paused: Callable[..., bool] = lambda **_keys: False
     order: OrderLock | None = None
     shared_count: QueueCount | None = None
-    steady: SteadyTime | None = None
+    expiry_clock: ExpiryClock | None = None
     once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
     pickup: Callable[[Switchboard], Pickup] | None = None
@@ -143,7 +143,7 @@ class Switchboard:
         self.serializers = serializers = Serializers(
             options.accept, options.pickle_classes, options.serializer, options.message_class
         )
-        self.steady = services.steady or SteadyTime(clock)
+        self.expiry_clock = services.expiry_clock or ExpiryClock(clock)
         self._is_paused = services.is_paused
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         self.pickup = services.pickup(self) if services.pickup is not None else None
@@ -168,7 +168,7 @@ class Switchboard:
             bad if isinstance(bad, Folder) else Folder(bad, disk),
             options,
             clock,
-            self.steady,
+            self.expiry_clock,
             pool,
             serializers,
             self._listing,

@@ -355,7 +355,7 @@ class Settler:
         return verdict._replace(record={**verdict.record, **changed})
 
     def _verdict(self, filebase: str, error: BaseException) -> Verdict:
-        now_s = self.queue.steady.time_ns() / NS
+        now_s = self.queue.expiry_clock.time_ns() / NS
         return judge(error, self.history(filebase), self.queue.options, now_s)
 
     def keep(self, work: Work) -> Verdict:

@@ -322,7 +322,10 @@ class Pickup:
         for name in names:
             try:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
-                if self._queue.steady.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
+                if (
+                    self._queue.expiry_clock.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)
+                    > ABANDONED_NS
+                ):
                     self._disk.unlink(name, dir_fd=folder.fd)
                     event(
                         log,

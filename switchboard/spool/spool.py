@@ -44,7 +44,7 @@ from switchboard.message.naming import (
     make_slice,
 )
 from switchboard.options import QueueOptions, check_values
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.queue.wakeup import other_slices_arrivals
 from switchboard.routing.exchange import ExchangeTable
@@ -162,8 +162,8 @@ class Spool:
             self.directory, self._folder(STAGE), disk, self.spares, self._name_generator, self._order
         )
         self.run = run = self._folder(RUN)
-        self.steady = SteadyTime(clock, run)
-        self.steady.time_ns()  # so that a clock that is turned later is known to have been turned
+        self.expiry_clock = ExpiryClock(clock, run)
+        self.expiry_clock.time_ns()  # so that a clock that is turned later is known to have been turned
         self._in_force: ActiveConfig | None = None
         if config is not None:
             # Here, because a spool without a configuration needs none.
@@ -180,7 +180,7 @@ class Spool:
             clock,
             self._name_generator,
             self.spares,
-            self.steady,
+            self.expiry_clock,
             config=lambda: self.config,
             base=lambda: _DEFAULT_EXCHANGE_ONLY if (config := self.config) is None else config.exchanges,
         )
@@ -322,7 +322,7 @@ class Spool:
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
-            steady=self.steady,
+            expiry_clock=self.expiry_clock,
             order=OrderLock(self._order, name, self.disk, self.stage.is_handoff_unfinished)
             if options.strict_order
             else None,
@@ -357,7 +357,7 @@ class Spool:
 
     def dedupe(self, queue: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""
-        return Dedupe(self.stage, queue, self.steady)
+        return Dedupe(self.stage, queue, self.expiry_clock)
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: nobody declared such a queue."""

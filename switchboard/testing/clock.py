@@ -23,7 +23,7 @@ class FakeClock(Clock):
         self._lock = threading.Lock()
         self._time_ns = time.time_ns() if start_s is None else int(start_s * NS)
         self._monotonic_ns = NS
-        self._boot = os.urandom(8).hex()
+        self._boot_id = os.urandom(8).hex()
 
     def time_ns(self) -> int:
         """See `Clock`."""
@@ -37,16 +37,16 @@ class FakeClock(Clock):
         """See `Clock`."""
         return self._monotonic_ns
 
-    def boot(self) -> str:
+    def boot_id(self) -> str:
         """See `Clock`."""
-        return self._boot
+        return self._boot_id
 
-    def restart(self, off_s: float = 0.0) -> None:
+    def reboot(self, off_s: float = 0.0) -> None:
         """Start the machine again, after it was off for a time."""
         with self._lock:
             self._time_ns += round(off_s * NS)
             self._monotonic_ns = NS
-            self._boot = os.urandom(8).hex()
+            self._boot_id = os.urandom(8).hex()
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -19,7 +19,7 @@ import pytest
 from switchboard import Spool
 from switchboard.master.control import signal_master
 from switchboard.operating.janitor import TRASH_S, tidy
-from switchboard.queue.steady_time import SETTLES_S
+from switchboard.queue.expiry_clock import SETTLES_S
 from switchboard.testing import FakeClock
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard

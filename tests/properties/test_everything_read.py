@@ -68,7 +68,7 @@ from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import summarize
 from switchboard.operating.text import flag_lines
 from switchboard.options import QueueOptions
-from switchboard.queue.steady_time import SteadyTime
+from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.routing.bindings import Target
 from switchboard.spool.spool import Spool
 from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
@@ -306,10 +306,10 @@ def note_of_the_spares(content: bytes) -> object:
         return FilePool.unused(run, SYSTEM_CLOCK.boottime_ns())
 
 
-@reader(f'{SYSTEM_CLOCK.boot()} 1 1 0 0'.encode(), b'9', b' 1', b' -')
+@reader(f'{SYSTEM_CLOCK.boot_id()} 1 1 0 0'.encode(), b'9', b' 1', b' -')
 def note_of_the_clocks(content: bytes) -> object:
     with run_directory(content, CLOCK) as run:
-        return SteadyTime(SYSTEM_CLOCK, run).time_ns()
+        return ExpiryClock(SYSTEM_CLOCK, run).time_ns()
 
 
 @reader(_sealed(b''.join(b'%20d' % number for number in (1, 2, 3, 4, 5))), b'9', b' ', b'-')

@@ -378,7 +378,7 @@ class TestTrash:
     def test_the_janitor_empties_it_after_its_time(self, tmp_path: Path) -> None:
         from switchboard.message.naming import NS
         from switchboard.operating.janitor import tidy
-        from switchboard.queue.steady_time import SETTLES_S
+        from switchboard.queue.expiry_clock import SETTLES_S
         from switchboard.testing import FakeClock
 
         for section, kept_s in (('', 7 * 86400), ('[queue.trash]\nttl = 1h\n', 3600)):

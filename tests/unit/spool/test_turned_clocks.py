@@ -17,7 +17,7 @@ from switchboard.brokers.delivery_counts import FORGET_S, DeliveryCounts
 from switchboard.errors import TemporaryFailure
 from switchboard.operating.janitor import remove_old_preserved, tidy
 from switchboard.options import QueueOptions
-from switchboard.queue.steady_time import SETTLES_S, SteadyTime
+from switchboard.queue.expiry_clock import SETTLES_S, ExpiryClock
 from switchboard.runner.verdict import judge
 from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
@@ -111,7 +111,9 @@ def is_queue_deleted(place: Place) -> bool:
 
 def counts(place: Place) -> DeliveryCounts:
     spool = place.spool()
-    return DeliveryCounts(Folder(place.path / '.held@in', spool.disk), spool.disk, place.clock, spool.steady)
+    return DeliveryCounts(
+        Folder(place.path / '.held@in', spool.disk), spool.disk, place.clock, spool.expiry_clock
+    )
 
 
 def is_count_forgotten(place: Place) -> bool:
@@ -136,7 +138,8 @@ def is_given_up(place: Place) -> bool:
     history = [{'event': 'deferred', 'time': FIRST_FAILURE[place.path]}]
     options = QueueOptions(max_retry_time_s=DAY_S)
     return (
-        judge(TemporaryFailure('x'), history, options, spool['in'].steady.time_ns() / 1e9).outcome == 'failed'
+        judge(TemporaryFailure('x'), history, options, spool['in'].expiry_clock.time_ns() / 1e9).outcome
+        == 'failed'
     )
 
 
@@ -281,7 +284,7 @@ def test_a_use_in_the_future_is_noted_anew(place: Place) -> None:
 
 def test_what_expired_while_the_machine_was_off_waits_until_the_clock_has_settled(place: Place) -> None:
     put_expiring(place)
-    place.clock.restart(off_s=2 * DAY_S)
+    place.clock.reboot(off_s=2 * DAY_S)
     place.clock.advance(20)
     assert not is_expired_when_tidied(place)
     assert place.spool()['in'].take() is None
@@ -293,7 +296,7 @@ def test_what_expired_while_the_machine_was_off_waits_until_the_clock_has_settle
 def test_a_machine_that_boots_in_1970_deletes_nothing_of_before(place: Place, deleter: Deleter) -> None:
     deleter.put(place)
     now_s = place.clock.time_ns() / 1e9
-    place.clock.restart(off_s=5 - now_s)
+    place.clock.reboot(off_s=5 - now_s)
     assert not deleter.is_gone(place)
     place.clock.advance(30)
     place.clock.set_forward(now_s + 60 - place.clock.time_ns() / 1e9)
@@ -303,7 +306,7 @@ def test_a_machine_that_boots_in_1970_deletes_nothing_of_before(place: Place, de
 def test_what_was_put_in_in_1970_waits_when_the_clock_is_set_right(place: Place, deleter: Deleter) -> None:
     place.spool()
     now_s = place.clock.time_ns() / 1e9
-    place.clock.restart(off_s=5 - now_s)
+    place.clock.reboot(off_s=5 - now_s)
     deleter.put(place)
     place.clock.advance(30)
     place.clock.set_forward(now_s)
@@ -316,14 +319,14 @@ def test_what_was_put_in_in_1970_waits_when_the_clock_is_set_right(place: Place,
 def test_a_note_that_cannot_be_read_or_written_leaves_each_process_with_what_it_saw(place: Place) -> None:
     spool = place.spool()
     (place.path / '.run' / CLOCK).write_text('no note at all')
-    assert spool.steady.time_ns() == place.clock.time_ns()
+    assert spool.expiry_clock.time_ns() == place.clock.time_ns()
     note = place.path / '.run' / CLOCK
     note.unlink()
     note.mkdir()
     place.clock.set_forward(DAY_S)
-    assert spool.steady.time_ns() == place.clock.time_ns() - DAY_NS
+    assert spool.expiry_clock.time_ns() == place.clock.time_ns() - DAY_NS
     place.clock.advance(SETTLES_S + 1)
-    assert spool.steady.time_ns() == place.clock.time_ns()
+    assert spool.expiry_clock.time_ns() == place.clock.time_ns()
 
 
 @pytest.mark.parametrize('place_of', range(4))
@@ -334,40 +337,40 @@ def test_a_note_with_numbers_that_no_clock_says_is_none(place: Place, number: st
     words = ['1', str(place.clock.time_ns()), '0', '0']
     words[place_of] = number
     (place.path / '.run').mkdir(parents=True, exist_ok=True)
-    (place.path / '.run' / CLOCK).write_text(f'{place.clock.boot()} {" ".join(words)}')
+    (place.path / '.run' / CLOCK).write_text(f'{place.clock.boot_id()} {" ".join(words)}')
     spool = place.spool()
-    assert spool.steady.time_ns() == place.clock.time_ns()
+    assert spool.expiry_clock.time_ns() == place.clock.time_ns()
     spool['in'].enqueue('x', ttl=60)
     assert spool['in'].take() is not None
 
 
 def test_an_object_of_its_own_remembers_by_itself() -> None:
     clock = FakeClock()
-    steady = SteadyTime(clock)
+    expiry_clock = ExpiryClock(clock)
     clock.set_forward(DAY_S)
-    assert steady.time_ns() == clock.time_ns() - DAY_NS
+    assert expiry_clock.time_ns() == clock.time_ns() - DAY_NS
     clock.set_back(2 * DAY_S)
-    assert steady.time_ns() == clock.time_ns()
+    assert expiry_clock.time_ns() == clock.time_ns()
 
 
 def test_a_slewed_clock_is_no_leap() -> None:
     clock = FakeClock()
-    steady = SteadyTime(clock)
+    expiry_clock = ExpiryClock(clock)
     for _ in range(100):
         clock.advance(60)
         clock.set_forward(0.03)  # five hundred parts in a million, as much as kernels slew
-        assert steady.time_ns() == clock.time_ns()
+        assert expiry_clock.time_ns() == clock.time_ns()
 
 
 # The next one.
 
-# Modules that ask the wall clock, and what for.  What deletes or expires asks `SteadyTime`, here or in what it is handed.
+# Modules that ask the wall clock, and what for.  What deletes or expires asks `ExpiryClock`, here or in what it is handed.
 ASK_THE_WALL_CLOCK = {
     'brokers/consumer.py': 'delays',
-    'brokers/delivery_counts.py': 'labels; forgets by the steady time',
-    'brokers/encode.py': 'labels; expires by the steady time',
+    'brokers/delivery_counts.py': 'labels; forgets by the expiry clock',
+    'brokers/encode.py': 'labels; expires by the expiry clock',
     'brokers/producer.py': 'names and delays',
-    'brokers/queue.py': 'names; expires by the steady time',
+    'brokers/queue.py': 'names; expires by the expiry clock',
     'cli/commands/ls.py': 'shows',
     'cli/commands/lifecycle.py': 'shows',
     'cli/commands/queues.py': 'shows',
@@ -376,7 +379,7 @@ ASK_THE_WALL_CLOCK = {
     'cli/commands/top.py': 'shows',
     'cli/commands/tail.py': 'shows',
     'clock.py': 'is the clock',
-    'declared/declarations.py': 'labels; expires by the steady time',
+    'declared/declarations.py': 'labels; expires by the expiry clock',
     'declared/presence.py': 'labels',
     'filestore.py': 'names',
     'handoff/deduplication.py': 'labels; forgets when both times say so',
@@ -396,23 +399,23 @@ ASK_THE_WALL_CLOCK = {
     'operating/editing.py': 'names',
     'operating/grouping.py': 'says when it has looked',
     'operating/holding.py': 'names',
-    'operating/janitor.py': 'tells names from the future; removes by the steady time',
+    'operating/janitor.py': 'tells names from the future; removes by the expiry clock',
     'operating/queue_info.py': 'shows',
     'operating/spool_view.py': 'selects',
-    'queue/consumer.py': 'delays; expires by the steady time',
+    'queue/consumer.py': 'delays; expires by the expiry clock',
     'queue/ready_queue.py': 'delays',
     'queue/recovery.py': 'names and labels',
-    'runner/settling.py': 'counts how long; gives up by the steady time',
+    'runner/settling.py': 'counts how long; gives up by the expiry clock',
     'runner/tracing.py': 'labels',
     'runner/verdict.py': 'what it is handed',
     'runners/bridge_arrivals.py': 'labels',
     'runners/retry.py': 'delays',
-    'spool/spool.py': 'has the steady time look',
-    'spool/pickup.py': 'names; sweeps by the steady time',
+    'spool/spool.py': 'has the expiry clock look',
+    'spool/pickup.py': 'names; sweeps by the expiry clock',
     'status/alerts.py': 'labels',
     'status/scoreboard.py': 'labels',
     'store/flags.py': 'labels',
-    'queue/steady_time.py': 'is the steady time',
+    'queue/expiry_clock.py': 'is the expiry clock',
     'testing/clock.py': 'is the clock',
     'web/identity.py': 'how long a form is good for',
     'web/entry_pages.py': 'shows',

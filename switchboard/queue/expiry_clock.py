@@ -55,7 +55,7 @@ class _Seen(NamedTuple):
     wall_ns: int
 
 
-class SteadyTime:
+class ExpiryClock:
     """The earlier of the wall clock's time and what it ought to be.  Threads may share it.
 
     :param run: the spool's directory ``.run``; None: only this object remembers.
@@ -65,7 +65,7 @@ class SteadyTime:
         self._clock = clock
         self._run = run
         self._lock = threading.Lock()
-        self._boot = ''
+        self._boot_id = ''
         # When the clock was last believed, and since when it has been ahead.
         self._believed: _Seen | None = None
         self._ahead: _Seen | None = None
@@ -105,11 +105,11 @@ class SteadyTime:
     def _load(self, seen: _Seen) -> None:
         if self._run is None:
             return
-        self._boot = self._boot or self._clock.boot()
+        self._boot_id = self._boot_id or self._clock.boot_id()
         words: list[bytes] = []
         try:
             words = (self._run.read(CLOCK, _MAX_NOTE_BYTES) or b'').split()
-            boot, numbers = words[0].decode(), [int(word) for word in words[1:5]]
+            boot_id, numbers = words[0].decode(), [int(word) for word in words[1:5]]
             if max(map(abs, numbers)) > _MAX_NS:
                 raise ValueError('no reading of a clock')
             believed, ahead = _Seen(*numbers[:2]), _Seen(*numbers[2:4])
@@ -117,7 +117,7 @@ class SteadyTime:
             if self._believed is None:
                 self._believe(seen)
             return
-        if boot == self._boot:
+        if boot_id == self._boot_id:
             self._believed, self._ahead = believed, ahead if ahead.wall_ns else None
         else:
             self._believed, self._ahead = _Seen(0, believed.wall_ns), None
@@ -126,8 +126,8 @@ class SteadyTime:
         if self._run is None or self._believed is None:
             return
         ahead = self._ahead or _Seen(0, 0)
-        self._boot = self._boot or self._clock.boot()
-        note = ' '.join((self._boot, *map(str, (*self._believed, *ahead)))).encode()
+        self._boot_id = self._boot_id or self._clock.boot_id()
+        note = ' '.join((self._boot_id, *map(str, (*self._believed, *ahead)))).encode()
         try:
             self._run.replace(CLOCK, note, sync=False)
         except OSError as error:
