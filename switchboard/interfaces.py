@@ -149,7 +149,7 @@ class ISwitchboard(Interface):
     def history(filebase: str) -> list[Mapping[str, Any]]:
         """:return: the records of an entry's life so far, oldest first."""
 
-    def changes(filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    def metadata_changes(filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """Compare metadata with those of an entry that this process holds.
 
         :param strict: False leaves out values that cannot be stored.
@@ -157,7 +157,7 @@ class ISwitchboard(Interface):
         :raises UnserializableError: a new value cannot be stored; the text names the key.
         """
 
-    def is_changed(filebase: str, msg: Any) -> bool:
+    def is_message_changed(filebase: str, msg: Any) -> bool:
         """Is the message itself different from what an entry that this process holds stores?
 
         :raises UnserializableError: it is, and cannot be stored any more.

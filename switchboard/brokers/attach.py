@@ -78,7 +78,7 @@ def make_queue(
             services=BrokerServices(
                 is_draining=partial(spool.flags.is_set, 'draining', name),
                 is_paused=partial(spool.flags.is_set, 'paused', name),
-                finished_markers=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
+                finished_markers=spool.dedupe_keys,  # type: ignore[arg-type]  # the queue has all that is asked for
                 dead_letter=(
                     lambda queue: DeadLetters(
                         spool, name, options.dead_letter, partial(store_dead_letter, queue)

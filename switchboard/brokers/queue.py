@@ -468,13 +468,15 @@ class BrokerQueue:
         """See `ISwitchboard`, of what this process holds."""
         return list(self.claim_of(filebase).entry.records)
 
-    def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    def metadata_changes(
+        self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True
+    ) -> dict[str, Any]:
         """See `ISwitchboard`."""
         return metadata_changes(
             self.claim_of(filebase).entry.msgdata(self.serializers), msgdata, strict=strict
         )
 
-    def is_changed(self, filebase: str, msg: Any) -> bool:
+    def is_message_changed(self, filebase: str, msg: Any) -> bool:
         """See `ISwitchboard`."""
         return is_body_changed(self.claim_of(filebase).entry, msg, self.serializers)
 

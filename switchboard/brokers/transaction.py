@@ -154,12 +154,12 @@ class BrokerTransaction:
         if not self.is_remote:
             return self.local.keep(msg, msgdata)
         queue: BrokerQueue = self.queue
-        if queue.is_changed(self.filebase, msg):
+        if queue.is_message_changed(self.filebase, msg):
             claim = queue.claim_of(self.filebase)
             prepared = queue.producer.prepare_replacement(msg, dict(msgdata), claim.entry)
             queue.replace(claim, [prepared])
             return prepared.filebase
-        changed = queue.changes(self.filebase, msgdata)
+        changed = queue.metadata_changes(self.filebase, msgdata)
         return queue.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
 
     def commit(self) -> None:
@@ -243,7 +243,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
     queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None
-    markers, marker = spool.dedupe(queue), key_digest(digest_of(filebase))
+    markers, marker = spool.dedupe_keys(queue), key_digest(digest_of(filebase))
     with ExitStack() as stack:
         try:
             stack.enter_context(markers.locked((marker,)))

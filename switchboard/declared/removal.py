@@ -74,7 +74,7 @@ class QueueRemoval:
         """:return: the directory of a queue."""
         return Folder(f'{self._root}/{name}', self._disk)
 
-    def consumers(self, name: str) -> int:
+    def consumer_count(self, name: str) -> int:
         """:return: how many living consumers a queue has."""
         attendance = self._presence.look(f'{CONSUMERS}/{name}')
         return attendance.present if attendance else 0
@@ -97,7 +97,7 @@ class QueueRemoval:
                     raise UnknownQueueError('no such queue', queue=name)
                 if only_if_due and (declaration is None or not self.due(declaration)):
                     return 0
-                if if_unused and (consumers := self.consumers(name)):
+                if if_unused and (consumers := self.consumer_count(name)):
                     noun = 'consumer' if consumers == 1 else 'consumers'
                     raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
                 if if_empty:
@@ -284,10 +284,10 @@ class QueueRemoval:
         )
         return True
 
-    def reap(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
+    def delete_unused_queues(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
         """Delete all queues that are due, and finish what dead processes began.
 
-        :param on_failure: see `Spool.reap`.
+        :param on_failure: see `Spool.delete_unused_queues`.
         :return: the queues that went.
         """
         names = self._declarations.names()

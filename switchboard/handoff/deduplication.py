@@ -63,7 +63,7 @@ class DedupeSpool(Protocol):
 
     stage: Stage
 
-    def dedupe(self, queue: Switchboard) -> Dedupe: ...
+    def dedupe_keys(self, queue: Switchboard) -> Dedupe: ...
 
 
 class Dedupe:
@@ -242,7 +242,7 @@ class _Deduplication:
             for output in handoff.deduped:
                 name = output.queue.name
                 if name not in self._keys:
-                    self._keys[name] = self._spool.dedupe(output.queue)
+                    self._keys[name] = self._spool.dedupe_keys(output.queue)
                 markers.setdefault(name, set()).add(key_digest(output.key))
         outputs: set[tuple[str, str]] = set()
         for name in sorted(markers):

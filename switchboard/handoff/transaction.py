@@ -152,10 +152,10 @@ class Transaction(Handoff):
         """See `ITransaction`."""
         self.discard()
         queue, filebase = self.queue, self.claim.filebase
-        if not queue.is_changed(filebase, msg):
+        if not queue.is_message_changed(filebase, msg):
             entry = self.claim.read()
             if not has_many_kept_records(entry.records) or entry.kind == MAILMAN:
-                changed = queue.changes(filebase, msgdata)
+                changed = queue.metadata_changes(filebase, msgdata)
                 return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
             # Each taking reads all of its history: it is stored anew, with the same bytes, and the records of its keepings as one.
             msg = EncodedBody(entry.kind, entry.body)

@@ -232,7 +232,7 @@ class Entities:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
                 owner = self.broker.own(name) if exclusive else None
                 self._declare(name, {**keys, 'owner': owner, 'auto_delete': auto_delete})
-            return queue_declare_ok_t(queue, self._size(queue), self.broker.spool.consumers(name))
+            return queue_declare_ok_t(queue, self._size(queue), self.broker.spool.consumer_count(name))
 
     def _declare(self, name: str, keys: Mapping[str, Any]) -> None:
         try:

@@ -163,7 +163,7 @@ class SpoolConnection:
         """
         queue = self._queues.get((name, role))
         # Taking an entry that was listed before needs no look whether the queue is still there: the next listing finds out.
-        is_listed = role == 'consume' and queue is not None and not queue.is_used_up
+        is_listed = role == 'consume' and queue is not None and not queue.needs_listing
         if queue is None or (not is_listed and queue.folder.is_deleted()):
             self._queues.pop((name, role), None)
             self._close_some()
@@ -208,10 +208,10 @@ class SpoolConnection:
             return 0
         return sum(name.endswith(READY) for name in names)
 
-    def is_used_up(self, name: str) -> bool:
+    def needs_listing(self, name: str) -> bool:
         """Must the queue's directory be read to find the next message?"""
         queue = self._queues.get((name, 'consume'))
-        return queue is None or queue.is_used_up
+        return queue is None or queue.needs_listing
 
     def _made(self, name: str, role: Role) -> Switchboard:
         declared = self.spool.declared
@@ -261,7 +261,7 @@ class SpoolConnection:
 
     def _expire_first(self, name: str) -> int:
         try:
-            if self._is_empty(name) or self.spool.consumers(name):  # who consumes finds them himself
+            if self._is_empty(name) or self.spool.consumer_count(name):  # who consumes finds them himself
                 return 0
             return expire_leading(self.queue(name, 'publish lazily'))
         except (QueueError, OSError) as error:  # gone meanwhile, or another user's

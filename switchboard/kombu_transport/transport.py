@@ -83,7 +83,7 @@ class Transport(virtual.Transport):
             if amqp_errors.doubts_disk:
                 broker.try_disk()
                 amqp_errors.doubts_disk = False
-            broker.spool.reap()
+            broker.spool.delete_unused_queues()
             self.watch = DirectoryWatch()
             opened.callback(self._close_watch)
             self._pid = os.getpid()
@@ -176,7 +176,7 @@ class Transport(virtual.Transport):
             is_over = consumer.left <= 0
             if is_over and self.watch is not None:
                 self.watch.unwatch_all()  # a busy consumer needs no notice that there is something to do
-            if message is None or is_over or self.broker.is_used_up(consumer.name):
+            if message is None or is_over or self.broker.needs_listing(consumer.name):
                 consumer.turn, consumer.left = next(self._turns), BURST
             if message is not None:
                 consumer.callback(message)
@@ -245,7 +245,7 @@ class Transport(virtual.Transport):
                 except QueueError:
                     continue  # deleted: the next delivery says so
             self.broker.spool.recover()
-            self.broker.spool.reap()
+            self.broker.spool.delete_unused_queues()
             if (more_s := self.broker.expire()) is not None:
                 self._next_look_s = min(self._next_look_s, time.monotonic() + more_s)
 

@@ -113,7 +113,7 @@ def prepare_before_fork(config: Config) -> Prepared:
         _Nothing(spool, options._replace(settings={}))
         if options.queue and is_shared:
             for part in range(options.instances):
-                spool.prepare_queue(options.queue, part, options.instances)
+                spool.preload_queue(options.queue, part, options.instances)
         with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
             path = _full_path(options.class_path)
             if path.startswith(SHIPPED):
@@ -167,7 +167,7 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: C
     ):
         slot = Slot(scoreboard, 0)
         spool = Spool(place, durability='lazy')
-        spool.prepare_queue(options.queue, 0, 1)
+        spool.preload_queue(options.queue, 0, 1)
         prepared = Prepared(config, spool, {options.name: _Nothing}, [])
         with _packed() as ran:
             _settle_elsewhere(settle, ran)

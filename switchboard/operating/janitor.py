@@ -49,7 +49,7 @@ class TidyCounts:
     handoffs: int = 0
     recovered: int = 0
     expired: int = 0
-    reaped: int = 0
+    deleted_queues: int = 0
     forgotten: int = 0
     removed: int = 0
 
@@ -79,9 +79,9 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
     with chore():
         done.handoffs = spool.recover()
     with chore():
-        done.reaped = len(spool.reap(failed))
+        done.deleted_queues = len(spool.delete_unused_queues(failed))
     with chore():
-        spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
+        spool.spares.shrink(spool.run_folder, spool.clock.monotonic_ns())
     with chore():
         spool.renew_directories()
     for name in spool.queue_names():
@@ -120,7 +120,7 @@ def _tidy_queue(spool: Spool, name: str, done: TidyCounts) -> None:
     else:
         done.recovered += len(queue.recover(own=False))
         done.expired += expire(queue)
-    done.forgotten += spool.dedupe(queue).remove_expired()
+    done.forgotten += spool.dedupe_keys(queue).remove_expired()
 
 
 def count_bad(spool: Spool) -> int:
@@ -164,7 +164,7 @@ def expire(queue: Switchboard) -> int:
         if len(first) < LOOKED_AT:
             return expired
         if found < LOOKED_AT or queue.clock.monotonic_ns() > until_ns:
-            return expired + sum(_expire(queue, filebase) for filebase in queue.some_files(SAMPLED))
+            return expired + sum(_expire(queue, filebase) for filebase in queue.sample_files(SAMPLED))
 
 
 def expire_leading(queue: Switchboard) -> int:

@@ -353,11 +353,13 @@ class Consumer:
         write = note_change if 'set' in fields or 'drop' in fields else note
         write(claim, event, clock=self._clock, sync=self._sync, **fields)
 
-    def changes(self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    def metadata_changes(
+        self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True
+    ) -> dict[str, Any]:
         """See `ISwitchboard`."""
         return metadata_changes(claim.read().msgdata(self._serializers), msgdata, strict=strict)
 
-    def is_changed(self, claim: Claim, msg: Any) -> bool:
+    def is_message_changed(self, claim: Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""
         return is_body_changed(claim.read(), msg, self._serializers)
 

@@ -33,7 +33,7 @@ class Producer:
     """Puts messages into one queue.
 
     :param reopen_if_replaced: has the folder lead to the directory that stands in its place by now.
-    :param once: stores a message with a ``dedupe_key``, whose marker appears in one step with it.
+    :param enqueue_once: stores a message with a ``dedupe_key``, whose marker appears in one step with it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Producer:
         serializers: Serializers,
         admission: Admission,
         reopen_if_replaced: Callable[[], None],
-        once: Callable[[Any, dict[str, Any], str], str] | None = None,
+        enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None,
     ) -> None:
         self.folder = folder
         self.queue = folder.place
@@ -55,7 +55,7 @@ class Producer:
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, name_generator)
         self._reopen_if_replaced = reopen_if_replaced
-        self._once = once
+        self._enqueue_once = enqueue_once
 
     def enqueue(self, msg: Any, metadata: dict[str, Any], batch: Batch | None = None) -> str:
         """Store one message: now, or with a batch.
@@ -65,11 +65,11 @@ class Producer:
         """
         key = metadata.get('dedupe_key')
         if key is not None:
-            if self._once is None:
+            if self._enqueue_once is None:
                 raise QueueError(
                     'dedupe_key: only the queues of a Spool know what they have seen', queue=self.queue
                 )
-            return self._once(msg, metadata, str(key))
+            return self._enqueue_once(msg, metadata, str(key))
         item = self.prepare(msg, metadata)
         self.publish(item, batch)
         return item.filebase

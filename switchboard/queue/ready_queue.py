@@ -69,9 +69,9 @@ LOOKED_AT = 1000
 READ_EVERY_NS = (NS // 50, NS)
 READ_SELDOM, READ_SHARE = 100, 20
 
-# A reading that takes longer is dear: some twenty thousand names.
-DEAR_NS = NS // 50
-# How many times as long as it took a dear reading is good for, if it is kept up to date.
+# A reading that takes longer is slow: some twenty thousand names.
+SLOW_LISTING_NS = NS // 50
+# How many times as long as it took a slow reading is good for, if it is kept up to date.
 SHARE = 100
 # File systems date in steps of up to two seconds.
 STAMP_STEP_NS = 3 * NS
@@ -94,7 +94,7 @@ class ReadyQueue:
     """The entries of one slice that are due, in order.  Threads may share it.
 
     :param strict: see the module.
-    :param dear_ns: see :data:`DEAR_NS`.
+    :param slow_listing_ns: see :data:`SLOW_LISTING_NS`.
     :param kept: how many names are kept of those that are due, and of those that are to wait; up to twice as many.
     """
 
@@ -104,13 +104,13 @@ class ReadyQueue:
         *,
         priority_step_s: float = PRIORITY_STEP_NS / NS,
         strict: bool = False,
-        dear_ns: int = DEAR_NS,
+        slow_listing_ns: int = SLOW_LISTING_NS,
         kept: int = MAX_KEPT_NAMES,
     ) -> None:
         self._lock = RLock()
         self._names = names
         self._clock = names.clock
-        self._dear_ns = dear_ns
+        self._slow_listing_ns = slow_listing_ns
         self._kept = kept
         self.sort_key: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS))
         self._keys = EntriesByKey(names) if strict else None
@@ -128,11 +128,11 @@ class ReadyQueue:
         # How long entries waited that another process had, and by key the first of them.
         self._waits: dict[str, Backoff] = {}
         self._first_of_key: dict[str, str] = {}
-        # What the last reading found; brought up to date after a dear one.
+        # What the last reading found; brought up to date after a slow one.
         self._due = self._first_due(kept)
         self._future = SmallestNames(kept)
-        self._is_dear = False
-        self._may_be_few = not strict and dear_ns >= DEAR_NS
+        self._is_slow = False
+        self._may_be_few = not strict and slow_listing_ns >= SLOW_LISTING_NS
         self._read_at_ns = self._took_ns = 0
         self._mark: int | None = None
         self._stamp_ns: int | None = None
@@ -170,7 +170,7 @@ class ReadyQueue:
             return None
 
     @property
-    def is_used_up(self) -> bool:
+    def needs_listing(self) -> bool:
         """Would the next name have to be looked for in the directory?"""
         return not self._line
 
@@ -302,12 +302,12 @@ class ReadyQueue:
 
     def _look(self) -> list[str]:
         """:return: the first of the entries that are due and not deferred, in order: a new list."""
-        if self._names.is_replaced(anew=self._is_dear):
-            self._is_dear = False
+        if self._names.is_replaced(anew=self._is_slow):
+            self._is_slow = False
             if self._events is not None:
                 self._events.rewatch()
         now_ns = self._now_ns()
-        if self._is_dear and self._is_up_to_date(now_ns):
+        if self._is_slow and self._is_up_to_date(now_ns):
             found = self._known(now_ns)
             if (found or self._due.known_up_to is None) and (
                 len(self._future) or self._future.known_up_to is None
@@ -322,7 +322,7 @@ class ReadyQueue:
     def _read(self, now_ns: int) -> list[str]:
         began_ns = self._clock.monotonic_ns()
         self._mark = self._events.start_recording() if self._events is not None else None
-        self._stamp_ns = self._settled_stamp() if self._is_dear else None
+        self._stamp_ns = self._settled_stamp() if self._is_slow else None
         now = format_when(now_ns) + '~'
         parts = self._names.filebase_chunks(READY)
         self.readings += 1
@@ -340,10 +340,10 @@ class ReadyQueue:
             self._keys.record_second_reading(chain.from_iterable(self._names.filebase_chunks(READY)))
         self._sort_out_misdated(now_ns)
         self._took_ns = self._clock.monotonic_ns() - began_ns
-        self._is_dear = self._took_ns >= self._dear_ns or self._names.is_sparse
+        self._is_slow = self._took_ns >= self._slow_listing_ns or self._names.is_sparse
         if self._events is not None:
-            self._events.record_names(self._is_dear)
-        if self._is_dear:
+            self._events.record_names(self._is_slow)
+        if self._is_slow:
             self._read_at_ns = self._clock.monotonic_ns()
             if self._is_up_to_date(now_ns):  # with what came and went meanwhile
                 return self._known(now_ns)
@@ -364,7 +364,7 @@ class ReadyQueue:
         return some
 
     def _has_few(self) -> None:
-        self._is_dear = False
+        self._is_slow = False
         if self._events is not None:
             self._events.record_names(False)
         self._next_when_ns = self._next_misdated_ns = None
@@ -469,7 +469,7 @@ class ReadyQueue:
                 (due_ns for due_ns in self._misdated.values() if due_ns > now_ns), default=None
             )
 
-    # What a dear reading found, brought up to date.
+    # What a slow reading found, brought up to date.
 
     def _known(self, now_ns: int) -> list[str]:
         for filebase in self._future.pop_before(format_when(now_ns) + '~'):

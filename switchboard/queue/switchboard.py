@@ -38,7 +38,7 @@ from switchboard.queue.consumer import Consumer
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.listing import Listing, Pickup
 from switchboard.queue.producer import Batch, Producer
-from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
+from switchboard.queue.ready_queue import SLOW_LISTING_NS, ReadyQueue
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
@@ -60,7 +60,7 @@ class Services(NamedTuple):
     :param order: the locks of its keys, if it is one of strict order.
     :param shared_count: the count of the queue's contents that all producers share.
     :param expiry_clock: the time by which messages expire.
-    :param once: for a queue, what stores a message with a ``dedupe_key``.
+    :param enqueue_once: for a queue, what stores a message with a ``dedupe_key``.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param pickup: for a queue, what imports the files that other programs drop.
     :param renew: puts a fresh directory in the place of a queue's that is empty and large.
@@ -71,7 +71,7 @@ class Services(NamedTuple):
     order: OrderLock | None = None
     shared_count: QueueCount | None = None
     expiry_clock: ExpiryClock | None = None
-    once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
+    enqueue_once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
     pickup: Callable[[Switchboard], Pickup] | None = None
     renew: Callable[[Folder], bool] = renew
@@ -95,7 +95,7 @@ class Switchboard:
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
     :param message_class: the class that mails come back as, a subclass of ``Message`` or its path; see `QueueOptions`.
     :param services: the services of a spool for the queue.
-    :param dear_ns: see `ReadyQueue`.
+    :param slow_listing_ns: see `ReadyQueue`.
     :raises OSError: the directory cannot be made or opened.
     """
 
@@ -117,7 +117,7 @@ class Switchboard:
         bad: str | os.PathLike[str] | Folder | None = None,
         message_class: str | type | None = None,
         services: Services = _ALONE,
-        dear_ns: int = DEAR_NS,
+        slow_listing_ns: int = SLOW_LISTING_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)
         self.name = check_queue_name(name)
@@ -161,7 +161,7 @@ class Switchboard:
             self._listing,
             priority_step_s=options.priority_step_s,
             strict=options.strict_order,
-            dear_ns=dear_ns,
+            slow_listing_ns=slow_listing_ns,
         )
         self.consumer = Consumer(
             folder,
@@ -194,7 +194,7 @@ class Switchboard:
             serializers,
             admission,
             self._listing.reopen_if_replaced,
-            services.once(self) if services.once is not None else None,
+            services.enqueue_once(self) if services.enqueue_once is not None else None,
         )
         if recover:
             self.recover()
@@ -268,9 +268,9 @@ class Switchboard:
         return not self.is_paused(anew=True) and self._throttle.allows() and self.consumer.ready()
 
     @property
-    def is_used_up(self) -> bool:
+    def needs_listing(self) -> bool:
         """Would the next :meth:`take` have to read the directory?"""
-        return self._ready.is_used_up
+        return self._ready.needs_listing
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
@@ -345,15 +345,15 @@ class Switchboard:
         except OSError as error:
             raise_queue_error(error, 'write', self.name, self.claim_of(entry).path)
 
-    def changes(
+    def metadata_changes(
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True
     ) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return self.consumer.changes(self.claim_of(entry), msgdata, strict=strict)
+        return self.consumer.metadata_changes(self.claim_of(entry), msgdata, strict=strict)
 
-    def is_changed(self, entry: str | Claim, msg: Any) -> bool:
+    def is_message_changed(self, entry: str | Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return self.consumer.is_changed(self.claim_of(entry), msg)
+        return self.consumer.is_message_changed(self.claim_of(entry), msg)
 
     def history(self, entry: str | Claim) -> list[Record]:
         """See `ISwitchboard`."""
@@ -375,7 +375,7 @@ class Switchboard:
         """:return: the first of :attr:`files`, without holding all of them in memory."""
         return self._ready.files(number)
 
-    def some_files(self, number: int) -> list[str]:
+    def sample_files(self, number: int) -> list[str]:
         """:return: some of :attr:`files`, picked by chance."""
         return self._ready.sample(number)
 

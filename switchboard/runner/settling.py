@@ -349,7 +349,7 @@ class Settler:
                 raise
             event(log, logging.ERROR, taken.filebase, 'on_error failed', runner=self._name, exc_info=True)
         try:
-            changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
+            changed = self.queue.metadata_changes(taken.filebase, taken.msgdata, strict=False)
         except QueueError:
             changed = {}  # it is not ours any more
         return verdict._replace(record={**verdict.record, **changed})
@@ -365,8 +365,8 @@ class Settler:
             filebase = work.transaction.keep(taken.msg, taken.msgdata)
         except (DurabilityError, QueueFullError) as error:
             # What `dispose` has noted in the metadata it has done.
-            changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
-            if not changed or self.queue.is_changed(taken.filebase, taken.msg):
+            changed = self.queue.metadata_changes(taken.filebase, taken.msgdata, strict=False)
+            if not changed or self.queue.is_message_changed(taken.filebase, taken.msg):
                 raise
             return Verdict('kept', str(error), record={'event': 'kept', **changed})
         digest = digest_of(filebase)

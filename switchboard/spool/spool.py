@@ -161,7 +161,7 @@ class Spool:
         self.stage = Stage(
             self.directory, self._folder(STAGE), disk, self.spares, self._name_generator, self._order
         )
-        self.run = run = self._folder(RUN)
+        self.run_folder = run = self._folder(RUN)
         self.expiry_clock = ExpiryClock(clock, run)
         self.expiry_clock.time_ns()  # so that a clock that is turned later is known to have been turned
         self._in_force: ActiveConfig | None = None
@@ -279,7 +279,7 @@ class Spool:
 
     board = queue  # the old name
 
-    def prepare_queue(self, name: str, slice: int | None, numslices: int) -> None:
+    def preload_queue(self, name: str, slice: int | None, numslices: int) -> None:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
         queue.is_paused()  # opens the directory where that is looked up
@@ -328,7 +328,7 @@ class Spool:
             else None,
             shared_count=SharedCount(self._counts, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
-            once=lambda queue: partial(self._enqueue_once, proxy(queue)),
+            enqueue_once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=self._dead_letter(options, declaration),
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
             # What the configuration names is never deleted.
@@ -355,7 +355,7 @@ class Spool:
             raise error
         return output.filebase
 
-    def dedupe(self, queue: Switchboard) -> Dedupe:
+    def dedupe_keys(self, queue: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""
         return Dedupe(self.stage, queue, self.expiry_clock)
 
@@ -535,15 +535,15 @@ class Spool:
         """
         return self.declared.consume(name, owner)
 
-    def consumers(self, name: str) -> int:
+    def consumer_count(self, name: str) -> int:
         """:return: how many living consumers said so of a queue."""
-        return self.declared.removal.consumers(name)
+        return self.declared.removal.consumer_count(name)
 
-    def reap(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
+    def delete_unused_queues(self, on_failure: Callable[[str, Exception], object] | None = None) -> list[str]:
         """Delete declared queues whose owner or last consumer is gone, or whose time is over.
 
         :param on_failure: called for each queue that should go and cannot, with its name and the error; by default the first error is raised, when
             all others were looked at.
         :return: which.
         """
-        return self.declared.removal.reap(on_failure)
+        return self.declared.removal.delete_unused_queues(on_failure)

@@ -226,7 +226,7 @@ def _publish(
             # Pages that a failed sync left behind are not to be trusted with the next message.
             reusable = step in ('room', 'rename')
             if number < published:
-                reusable &= take_back(item)
+                reusable &= unpublish(item)
             item.discard(pool, reusable=reusable)
         if isinstance(error, FileNotFoundError) and published < len(items):
             _look_for_folder(items[published], error)
@@ -279,7 +279,7 @@ def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 
-def take_back(item: PreparedEntry) -> bool:
+def unpublish(item: PreparedEntry) -> bool:
     """Rename an entry that was published and is still locked back to a draft.
 
     :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its

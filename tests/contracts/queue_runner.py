@@ -83,15 +83,15 @@ class TestWhatIsChanged:
         return SimpleNamespace(queue=queue, filebase=filebase, msg=msg, msgdata=msgdata)
 
     def test_nothing(self, held: Any) -> None:
-        assert held.queue.changes(held.filebase, held.msgdata) == {}
-        assert not held.queue.is_changed(held.filebase, held.msg)
+        assert held.queue.metadata_changes(held.filebase, held.msgdata) == {}
+        assert not held.queue.is_message_changed(held.filebase, held.msg)
 
     def test_metadata_and_also_what_is_inside_of_a_value(self, held: Any) -> None:
         held.msgdata['tries'] += 1
         held.msgdata['to'].append('b')
         held.msgdata['_volatile'] = object()
         del held.msgdata['old']
-        assert held.queue.changes(held.filebase, held.msgdata) == {
+        assert held.queue.metadata_changes(held.filebase, held.msgdata) == {
             'set': {'tries': 2, 'to': ['a', 'b']},
             'drop': ['old'],
         }
@@ -99,17 +99,17 @@ class TestWhatIsChanged:
     def test_what_cannot_be_stored_is_named_or_left_out(self, held: Any) -> None:
         held.msgdata |= {'seen': {1j}, 'tries': 5}
         with pytest.raises(UnserializableError, match='seen'):
-            held.queue.changes(held.filebase, held.msgdata)
-        assert held.queue.changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}
+            held.queue.metadata_changes(held.filebase, held.msgdata)
+        assert held.queue.metadata_changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}
 
     def test_looking_into_a_mail_does_not_change_it(self, held: Any) -> None:
         assert held.msg.get_payload() == 'hello\n'
         assert [part.get_content_type() for part in held.msg.walk()] == ['text/plain']
-        assert not held.queue.is_changed(held.filebase, held.msg)
+        assert not held.queue.is_message_changed(held.filebase, held.msg)
 
     def test_a_header_more_does(self, held: Any) -> None:
         held.msg['X-Seen'] = 'yes'
-        assert held.queue.is_changed(held.filebase, held.msg)
+        assert held.queue.is_message_changed(held.filebase, held.msg)
 
 
 class TestWakeUp:

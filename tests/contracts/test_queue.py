@@ -39,7 +39,7 @@ class ReadSeldom(Alone):
     """A directory that is treated as one that takes long to read."""
 
     def queue(self, *args: Any, **keys: Any) -> Any:
-        queue = super().queue(*args, **keys, dear_ns=0)
+        queue = super().queue(*args, **keys, slow_listing_ns=0)
         queue.sleeper = queue.wakeup()
         return queue
 

@@ -219,7 +219,7 @@ def test_a_tag_that_is_in_use_is_not_taken_twice(connection, queue, spool_path):
         channel.basic_consume('work', no_ack=True, callback=print, consumer_tag='mine')
     assert refused.value.code == 530
     channel.basic_cancel('mine')
-    assert Spool(spool_path).consumers('work') == 0
+    assert Spool(spool_path).consumer_count('work') == 0
 
 
 def test_damaged_exchanges_say_how_to_mend_them_and_stop_nothing_else(connect, spool_path):

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from switchboard import Switchboard
 from switchboard.message.naming import NS, Slice
 from switchboard.options import QueueOptions
-from switchboard.queue.ready_queue import DEAR_NS
+from switchboard.queue.ready_queue import SLOW_LISTING_NS
 from switchboard.testing import FakeClock
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ class Delivery(RuleBasedStateMachine):
                 options=options,
                 clock=self.clock,
                 # A directory that is treated as one that takes long to read.
-                dear_ns=0 if self.read_seldom else DEAR_NS,
+                slow_listing_ns=0 if self.read_seldom else SLOW_LISTING_NS,
             )
             for index in range(self.slices)
         ]

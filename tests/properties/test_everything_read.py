@@ -464,7 +464,7 @@ def marker_of_a_key(content: bytes) -> object:
         queue.enqueue('x', dedupe_key='k')
         [marker] = directory.glob('.dedupe@in/*.pck')
         marker.write_bytes(content)
-        return spool.dedupe(queue).find(marker.stem)
+        return spool.dedupe_keys(queue).find(marker.stem)
 
 
 def variants(content: bytes) -> list[dict[str, object]]:

@@ -62,7 +62,7 @@ def _show(context: click.Context) -> None:
                 count += 1
             except FileNotFoundError:
                 pass  # it was taken while it was counted
-    unused, since_ns = pool.unused(spool.run, spool.clock.monotonic_ns()) or (None, 0)
+    unused, since_ns = pool.unused(spool.run_folder, spool.clock.monotonic_ns()) or (None, 0)
     if is_json():
         limits = {'limit_bytes': MAX_SPARE_BYTES, 'always_kept': ALWAYS_KEPT}
         write_json(

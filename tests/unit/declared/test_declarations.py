@@ -112,9 +112,9 @@ def test_an_exclusive_queue_is_its_owners_alone(spool, other):
 
 def test_an_exclusive_queue_goes_with_its_owner(spool, other):
     spool.declare('reply', owner=spool.declared.owner)
-    assert other.reap() == []
+    assert other.delete_unused_queues() == []
     spool.declared.owner.leave()
-    assert other.reap() == ['reply']
+    assert other.delete_unused_queues() == ['reply']
     assert 'reply' not in other.queue_names()
     assert left(spool, '.run/owners') == []
 
@@ -127,9 +127,9 @@ def test_an_exclusive_queue_goes_when_its_owner_is_killed(spool, tmp_path):
         return child
 
     pid = in_child(own)
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     kill(pid)
-    assert spool.reap() == ['reply']
+    assert spool.delete_unused_queues() == ['reply']
 
 
 def test_a_new_owner_gets_a_new_queue_at_once(spool, other):
@@ -155,7 +155,7 @@ def test_a_forked_child_is_another_owner(spool):
             os._exit(0)
     os.waitpid(pid, 0)
     assert os.read(reader, 1) == b'y'
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
 
 
 # Consumers.
@@ -165,18 +165,18 @@ def test_consumers_are_counted_as_long_as_they_live(spool, other, tmp_path):
     spool.declare('in')
     ticket = spool.consume('in')
     pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
-    assert other.consumers('in') == 2
+    assert other.consumer_count('in') == 2
     kill(pid)
-    assert other.consumers('in') == 1
+    assert other.consumer_count('in') == 1
     ticket.leave()
-    assert other.consumers('in') == 0
+    assert other.consumer_count('in') == 0
     with pytest.raises(UnknownQueueError):
         other.consume('nowhere')
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_it_had_one(spool, other):
     spool.declare('in', auto_delete=True)
-    assert other.reap() == []
+    assert other.delete_unused_queues() == []
     one, two = spool.consume('in'), other.consume('in')
     one.leave()
     assert 'in' in spool.queue_names()
@@ -188,7 +188,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_it_had_
 def test_an_auto_delete_queue_that_is_declared_again_waits_for_a_consumer_again(spool):
     for _ in range(2):
         spool.declare('in', auto_delete=True)
-        assert spool.reap() == []
+        assert spool.delete_unused_queues() == []
         spool.consume('in').leave()
         assert 'in' not in spool.queue_names()
 
@@ -196,9 +196,9 @@ def test_an_auto_delete_queue_that_is_declared_again_waits_for_a_consumer_again(
 def test_an_auto_delete_queue_goes_when_its_last_consumer_is_killed(spool, tmp_path):
     spool.declare('in', auto_delete=True)
     pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     kill(pid)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
 
 
 # Time.
@@ -207,9 +207,9 @@ def test_an_auto_delete_queue_goes_when_its_last_consumer_is_killed(spool, tmp_p
 def test_an_expiring_queue_goes_when_nobody_used_it_for_its_time(spool, clock):
     spool.declare('in', expires_s=60.0)
     clock.advance(59)
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     clock.advance(2)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
 
 
 @pytest.mark.parametrize('use', ['declare', 'consume', 'leave'])
@@ -223,19 +223,19 @@ def test_use_puts_the_end_off(spool, clock, use):
         ticket.leave()
     else:
         ticket = spool.consume('in')
-        spool.reap()
+        spool.delete_unused_queues()
         ticket.leave()
     clock.advance(50)
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     clock.advance(11)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
 
 
 def test_a_consumer_keeps_an_expiring_queue(spool, clock):
     spool.declare('in', expires_s=60.0)
     ticket = spool.consume('in')
     clock.advance(1000)
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     assert ticket.is_active
 
 

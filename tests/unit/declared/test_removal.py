@@ -25,13 +25,13 @@ def test_one_that_cannot_go_keeps_no_other(spool, clock):
     record.mkdir()
     clock.advance(1000)
     failed = {}
-    spool.reap(failed.__setitem__)
+    spool.delete_unused_queues(failed.__setitem__)
     clock.advance(1000)
-    spool.reap(failed.__setitem__)
+    spool.delete_unused_queues(failed.__setitem__)
     assert list(failed) == ['a']
     assert {'a', 'b', 'c'} & set(os.listdir(spool.directory)) == {'a'}
     with pytest.raises((QueueError, OSError)):
-        spool.reap()
+        spool.delete_unused_queues()
 
 
 # Deleting.
@@ -112,7 +112,7 @@ def test_what_is_being_worked_on_may_be_finished(spool, other):
     with pytest.raises(UnknownQueueError):
         spool.consume('in')
     queue.finish(filebase)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
     assert left(spool, 'in') == left(spool, 'bad') == []
 
 
@@ -123,7 +123,7 @@ def test_what_is_given_back_to_a_deleted_queue_goes_to_bad_and_says_why(spool, o
     queue.dequeue(filebase)
     assert spool.delete('in') == 0
     queue.release(filebase)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
     assert left(spool, 'bad') == [f'{filebase}.psv']
     assert spool['bad'].history(filebase)[-1]['reason'] == 'its queue was deleted'
 
@@ -139,9 +139,9 @@ def test_what_a_dead_process_held_goes_to_bad_too(spool, tmp_path):
 
     pid = in_child(work)
     spool.delete('in')
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     kill(pid)
-    assert spool.reap() == ['in']
+    assert spool.delete_unused_queues() == ['in']
     assert left(spool, 'bad') == [f'{filebase}.psv']
 
 
@@ -152,7 +152,7 @@ def test_a_queue_can_be_declared_anew_while_the_old_one_waits_for_its_last_worke
     queue.dequeue(filebase)
     spool.delete('in')
     spool.declare('in', options={'ttl_s': 3.0})
-    assert spool.reap() == []
+    assert spool.delete_unused_queues() == []
     spool['in'].enqueue('new')
     queue.finish(filebase)
     assert spool['in'].take().msg == 'new'
@@ -198,7 +198,7 @@ def test_what_was_said_of_a_deleted_queue_is_not_said_of_the_next_one_of_its_nam
     assert not spool.flags.is_set('paused', 'in', anew=True)
     assert not spool.flags.is_set('draining', 'in', anew=True)
     assert queue.enqueue('y', dedupe_key='key') in queue.files
-    spool.reap()
+    spool.delete_unused_queues()
     assert not [name for name in os.listdir(spool.directory) if name.startswith('.gone@')]
 
 
@@ -206,5 +206,5 @@ def test_places_of_dead_consumers_are_cleared_away_for_queues_of_the_configurati
     spool['in'].enqueue('x')
     kill(in_child(lambda: spool.consume('in')))
     assert len(os.listdir(spool.path('.run', 'consumers', 'in'))) == 1
-    spool.reap()
+    spool.delete_unused_queues()
     assert os.listdir(spool.path('.run', 'consumers', 'in')) == []

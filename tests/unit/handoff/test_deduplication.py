@@ -158,7 +158,7 @@ def test_the_janitor_forgets_no_key_that_another_process_stores_anew(tmp_path, c
         spool['in'].enqueue('first', dedupe_key='key')
         clock.advance(90_000)
         enqueue_and_die(home, number, 'second', clock=clock)
-        spool.dedupe(spool['in']).remove_expired()
+        spool.dedupe_keys(spool['in']).remove_expired()
         spool['in'].enqueue('third', dedupe_key='key')
         assert len(spool['in'].files) == 2, f'died at rename {number}'
 
@@ -174,7 +174,7 @@ def test_a_marker_that_cannot_be_removed_keeps_no_other(spool, clock):
     first.unlink()
     first.mkdir()
     clock.advance(90_000)
-    assert spool.dedupe(spool['in']).remove_expired() == 4
+    assert spool.dedupe_keys(spool['in']).remove_expired() == 4
     assert markers(spool) == [first]
 
 
@@ -192,7 +192,7 @@ def test_a_bucket_that_another_process_keeps_is_waited_for_once(tmp_path, clock)
     for number in range(300):
         spool['in'].enqueue(number, dedupe_key=number)
     clock.advance(90_000)
-    assert same.dedupe(same['in']).remove_expired() == 0
+    assert same.dedupe_keys(same['in']).remove_expired() == 0
     assert disk.waits <= BUCKETS < len(markers(spool))
 
 

@@ -200,7 +200,7 @@ class TestMailmansFiles:
         queue.release(filebase, record={'event': 'kept', 'set': {'tries': 2}})
         assert queue.dequeue(filebase)[1]['tries'] == 2
         assert [record['event'] for record in queue.history(filebase)] == ['kept']
-        assert queue.changes(filebase, {'tries': 3}) == {'set': {'tries': 3}}
+        assert queue.metadata_changes(filebase, {'tries': 3}) == {'set': {'tries': 3}}
 
     def test_none_is_written(self) -> None:
         with pytest.raises(UnserializableError, match='read, not written'):

@@ -122,5 +122,5 @@ def test_a_queue_that_goes_when_its_last_message_is_done_is_no_failure_meanwhile
     tidy(Spool(tmp_path), failed.__setitem__)
     assert failed == {}
     queue.finish(taken.filebase)
-    assert tidy(Spool(tmp_path), failed.__setitem__).reaped == 1
+    assert tidy(Spool(tmp_path), failed.__setitem__).deleted_queues == 1
     assert failed == {}

@@ -219,8 +219,8 @@ class TestLargeTexts:
         taken = queue.take()
         assert taken is not None
         assert taken.msg == text
-        assert not queue.is_changed(filebase, taken.msg)
-        assert queue.is_changed(filebase, text + 'y')
+        assert not queue.is_message_changed(filebase, taken.msg)
+        assert queue.is_message_changed(filebase, text + 'y')
         queue.finish(filebase)
 
     def test_bytes_that_are_no_text_are_told_of_as_in_a_small_one(

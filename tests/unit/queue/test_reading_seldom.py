@@ -24,7 +24,7 @@ MS = NS // 1000
 
 
 class TickingClock(FakeClock):
-    """A reading takes a millisecond by it, so that every directory is dear."""
+    """A reading takes a millisecond by it, so that every listing is slow."""
 
     ticks_ns = 0
 
@@ -51,7 +51,7 @@ class Scene:
         self.disk = CountingDisk()
         self.count = 0
         self.listing = Listing(Folder(path, self.disk), self.disk, self.clock, 'in', slice_ or Slice())
-        self.queue = ReadyQueue(self.listing, dear_ns=MS, kept=kept)
+        self.queue = ReadyQueue(self.listing, slow_listing_ns=MS, kept=kept)
         self.plain = ReadyQueue(Listing(Folder(path, Disk()), Disk(), self.clock, 'in', slice_ or Slice()))
         self.wakeup = Wakeup(os.fspath(path))
 
@@ -59,7 +59,7 @@ class Scene:
         """What is given out, and in how many seconds there is more."""
         self.queue.scan()
         found = []
-        while not self.queue.is_used_up:
+        while not self.queue.needs_listing:
             found.append(self.queue.next())
         return found, self.queue.wait_s()
 

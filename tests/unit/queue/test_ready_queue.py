@@ -387,7 +387,7 @@ class TestReplacedDirectory:
     def test_a_directory_that_is_read_seldom_is_followed_as_well(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        queue = Switchboard('in', tmp_path / 'in', clock=clock, dear_ns=0)
+        queue = Switchboard('in', tmp_path / 'in', clock=clock, slow_listing_ns=0)
         wakeup = queue.wakeup()
         for _ in range(2):
             assert not queue.ready()

@@ -81,7 +81,7 @@ def test_the_queue_of_answers_goes_away_with_a_process_that_is_killed(spool):
     os.close(reading)
     os.close(writing)
     assert queue in spool.queue_names()
-    assert tidy(spool).reaped == 1
+    assert tidy(spool).deleted_queues == 1
     assert queue not in spool.queue_names()
 
 

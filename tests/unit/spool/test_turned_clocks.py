@@ -94,18 +94,18 @@ def is_removed_from_trash(place: Place) -> bool:
 def is_key_forgotten(place: Place) -> bool:
     spool = place.spool()
     queue = spool.queue('in', dedupe_window_s=DAY_S)
-    spool.dedupe(queue).remove_expired()
+    spool.dedupe_keys(queue).remove_expired()
     return not list((place.path / '.dedupe@in').glob('*.pck'))
 
 
 def is_key_unknown(place: Place) -> bool:
     spool = place.spool()
     [marker] = (place.path / '.dedupe@in').glob('*.pck')
-    return spool.dedupe(spool.queue('in', dedupe_window_s=DAY_S)).find(marker.stem) is None
+    return spool.dedupe_keys(spool.queue('in', dedupe_window_s=DAY_S)).find(marker.stem) is None
 
 
 def is_queue_deleted(place: Place) -> bool:
-    place.spool().reap()
+    place.spool().delete_unused_queues()
     return not (place.path / 'soon').exists()
 
 
