@@ -115,7 +115,7 @@ def store_dead_letter(
 ) -> None:
     """Store a dead letter of a queue on a broker where it goes; it is acknowledged then: a crash in between has it stored once more."""
     entry = claim.entry
-    make_room([target.check_room(entry) for target in targets])
+    make_room([target.reserve_for(entry) for target in targets])
     metadata = entry.apply_history(load_metadata(entry.metadata))
     metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
     outgoing = dataclasses.replace(entry, metadata=dump_metadata(metadata))

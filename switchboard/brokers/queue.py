@@ -294,7 +294,7 @@ class BrokerQueue:
         """See `BrokerProducer`."""
         return self.producer.take_over(entry, record, now=now)
 
-    def check_room(self, entry: Entry) -> None:
+    def reserve_for(self, entry: Entry) -> None:
         """See `BrokerProducer`."""
         self.producer.check_room(entry)
 

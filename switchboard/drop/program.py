@@ -287,7 +287,7 @@ class Drop:
         count = SharedCount(Folder(f'{self.spool}/{RUN}/{COUNTS}', self.disk), self.queue, self.disk)
         limits = Limits(self.queue, self.folder, self.door, self.disk, SYSTEM_CLOCK, count)
         try:
-            limits.check(1, len(self.head) + len(self.body))
+            limits.reserve(1, len(self.head) + len(self.body))
         except QueueFullError:
             if self.door.overflow == 'reject' or not limits.counted:
                 raise

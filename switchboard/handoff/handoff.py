@@ -31,7 +31,7 @@ from switchboard.message.naming import READY, key_of
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.folder import Folder
-from switchboard.store.limits import Room, make_room
+from switchboard.store.limits import Reservation, make_room
 from switchboard.store.pool import PoolFile
 from switchboard.store.publishing import DRAFT_OWNERS, PreparedEntry
 
@@ -91,7 +91,7 @@ class Handoff:
         self.forwarded_to: Switchboard | None = None
         # The time that the input gets there, if not its own, and the room that is to be made there.
         self._forwarded_when_ns: int | None = None
-        self._forwarded_room: Room | None = None
+        self._forwarded_reservation: Reservation | None = None
         self._staged: list[str] = []
         # Outputs that come to another place than the last, and their queues.
         self._reordered: list[tuple[Switchboard, str]] = []
@@ -172,9 +172,9 @@ class Handoff:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
             item.discard(self.stage.pool, reusable=reusable)
-        if self._forwarded_room is not None:
-            self._forwarded_room.end(is_filled=False)
-            self._forwarded_room = None
+        if self._forwarded_reservation is not None:
+            self._forwarded_reservation.end(is_used=False)
+            self._forwarded_reservation = None
         DRAFT_OWNERS.discard(self)
         self.items.clear()
         self.deduped.clear()
@@ -186,7 +186,7 @@ class Handoff:
 
         :raises QueueError: it could not be made.
         """
-        make_room(item.room for item in self.items)
+        make_room(item.reservation for item in self.items)
 
     # The steps of the commit; `switchboard.handoff.commit` puts the flushes of many between them.
 
@@ -252,10 +252,10 @@ class Handoff:
             return
         claim = self.claim
         if self.forwarded_to is not None:
-            make_room((self._forwarded_room,))
+            make_room((self._forwarded_reservation,))
             move(claim, self.queue, self.forwarded_to, when_ns=self._forwarded_when_ns)
-            if self._forwarded_room is not None:
-                self._forwarded_room.end(is_filled=True)
+            if self._forwarded_reservation is not None:
+                self._forwarded_reservation.end(is_used=True)
         else:
             self.queue.finish(claim.filebase)
 

@@ -19,7 +19,7 @@ from switchboard.queue.recovery import note, note_safely
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
-from switchboard.store.limits import Room, make_room
+from switchboard.store.limits import Reservation, make_room
 from switchboard.store.publishing import raise_queue_error
 
 
@@ -106,18 +106,18 @@ def _claim_in(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cla
 
 
 @contextmanager
-def filling(room: Room | None) -> Iterator[None]:
-    """An entry comes into a room that was made for it; if it does not, the room is free again.
+def using_reservation(reservation: Reservation | None) -> Iterator[None]:
+    """An entry comes into the room that was reserved for it; if it does not, the room is free again.
 
     Not only when the object goes: an error that somebody keeps keeps it, too.
     """
-    is_filled = False
+    is_used = False
     try:
         yield
-        is_filled = True
+        is_used = True
     finally:
-        if room is not None:
-            room.end(is_filled=is_filled)
+        if reservation is not None:
+            reservation.end(is_used=is_used)
 
 
 @contextmanager
@@ -190,8 +190,8 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
             raise CorruptEntryError(
                 f'{entry.damage.reason}; it would come back at once', queue=queue.name, filebase=filebase
             )
-        room = target.check_room(entry)
+        reservation = target.reserve_for(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
-        make_room((room,))
-    with filling(room):
+        make_room((reservation,))
+    with using_reservation(reservation):
         return move(claim, queue, target, event='retried', now=True, before=times, **fields)

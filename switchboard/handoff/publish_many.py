@@ -128,7 +128,7 @@ def _with_room(
     there = []
     for number, item in items:
         try:
-            make_room((item.room,))
+            make_room((item.reservation,))
             there.append((number, item))
         except QueueError as error:
             queue.discard(item)

@@ -80,7 +80,7 @@ class Transaction(Handoff):
         """
         entry = self.claim.read()
         if len(queues) == 1 and not self.items and self.forwarded_to is None:
-            self._forwarded_room = queues[0].check_room(entry)
+            self._forwarded_reservation = queues[0].reserve_for(entry)
             self.forwarded_to, self._forwarded_when_ns = queues[0], None
             if self._is_passed_by(queues[0], entry.filebase):
                 self._forwarded_when_ns = self.stage.name_generator.next_when_ns()
@@ -90,9 +90,9 @@ class Transaction(Handoff):
         if before is not None:
             queues = (before, *queues)
             self.forwarded_to = None
-            if self._forwarded_room is not None:
+            if self._forwarded_reservation is not None:
                 # The copy asks for its own; should that fail, it is asked for again.
-                self._forwarded_room.end(is_filled=False)
+                self._forwarded_reservation.end(is_used=False)
         try:
             for queue in queues:
                 behind = now or self._is_passed_by(queue, entry.filebase)
@@ -114,7 +114,7 @@ class Transaction(Handoff):
 
         :raises OutputsNeverFitError: it never can; the output is thrown away.
         """
-        if item.room is not None and not item.room.is_made:
+        if item.reservation is not None and not item.reservation.is_granted:
             try:
                 self._check_can_fit(queue, lambda: item.size)
             except BaseException:

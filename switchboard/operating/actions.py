@@ -21,7 +21,13 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
-from switchboard.handoff.moving import claim_ready_or_preserved, filling, move, released_on_failure, send_back
+from switchboard.handoff.moving import (
+    claim_ready_or_preserved,
+    move,
+    released_on_failure,
+    send_back,
+    using_reservation,
+)
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, sort_key
 from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.finding import Found
@@ -198,9 +204,9 @@ class Move:
         source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_ready_or_preserved(source, target.filebase)
         with released_on_failure(claim, source):
-            room = to.check_room(claim.read()) if self.to != BAD else None
-            make_room((room,))
-        with filling(room):
+            reservation = to.reserve_for(claim.read()) if self.to != BAD else None
+            make_room((reservation,))
+        with using_reservation(reservation):
             return EntryPlace(self.to, move(claim, source, to, **session.operator.fields()))
 
 

@@ -144,15 +144,15 @@ class Editing:
         ]
         # Beside a name in the future, a file's date in the future tells of a turned clock, and not of a delay.
         is_delayed = self._claim.modified_ns <= self._queue.clock.time_ns() + CLOCK_SLACK_NS
-        room = None
+        reservation = None
         if target is not source:
-            room = target.check_room(entry)
+            reservation = target.reserve_for(entry)
             records.append(self._move(after))
             place = with_when(self.filebase, target.clock.time_ns())
             entry, is_delayed = dataclasses.replace(entry, filebase=place), False
         raw = EncodedBody(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
-        item.room = room
+        item.reservation = reservation
         transaction = Transaction(self._spool.stage, source, self._claim)
         transaction.add(target, item, has_place=True)
         transaction.commit()

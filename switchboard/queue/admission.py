@@ -14,7 +14,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue_defaults import has_limits
-from switchboard.store.limits import Limits, Room
+from switchboard.store.limits import Limits, Reservation
 
 # How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
 ROOM_TRIES = 3
@@ -52,11 +52,11 @@ class Admission:
         if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self._queue)
 
-    def ask_for_room(self, size: int) -> Room | None:
+    def reserve(self, size: int) -> Reservation | None:
         """Ask for room for one message, and count it in.
 
         :param size: in bytes.
-        :return: the room; if it is not there yet, it is to be made before the message is published (`make_room`).  None: the queue has no limits.
+        :return: the reservation; if its room is not there yet, it is to be made before the message is published (`make_room`).  None: the queue has no limits.
         :raises MessageTooLargeError: it could never fit.
         :raises QueueFullError: there is no room, and the queue makes none.
         """
@@ -65,51 +65,53 @@ class Admission:
         limits = self._limits
         limits.check_size(size)
         refuses = self._options.overflow == 'reject'
-        shortage = limits.ask(1, size, counts_anew=refuses)
+        shortage = limits.try_reserve(1, size, recounts=refuses)
         if shortage is not None and refuses:
             raise QueueFullError(shortage.reason, queue=self._queue)
         if not limits.counted:
             return None
-        room = Room(self, size)
+        reservation = Reservation(self, size)
         if shortage is None:
-            self._has_made(room)
-        return room
+            self._grant(reservation)
+        return reservation
 
-    def _has_made(self, room: Room) -> None:
-        room.is_made = True
-        self._limits.pending.add(room)
+    def _grant(self, reservation: Reservation) -> None:
+        reservation.is_granted = True
+        self._limits.pending.add(reservation)
 
-    def check_can_make(self, rooms: Sequence[Room]) -> None:
+    def check_can_make_room_for(self, reservations: Sequence[Reservation]) -> None:
         """Find out whether the oldest entries could make so much room; none is touched.
 
         :raises QueueFullError: they could not.
         """
-        shortage = self._limits.ask(len(rooms), sum(room.size for room in rooms), counts_in=False)
+        shortage = self._limits.try_reserve(
+            len(reservations), sum(each.size for each in reservations), dry_run=True
+        )
         if shortage is None:
             return
         if self._options.overflow == 'reject' or not self._can_evict(shortage.messages, shortage.size):
             raise QueueFullError(shortage.reason, queue=self._queue)
 
-    def make(self, rooms: Sequence[Room]) -> None:
+    def make_room_for(self, reservations: Sequence[Reservation]) -> None:
         """Have the oldest entries make room for messages that come in together.
 
         :raises QueueFullError: they could not make so much; none went, but for what others have changed in this moment.
         """
-        limits, messages, size = self._limits, len(rooms), sum(room.size for room in rooms)
+        limits, messages, size = self._limits, len(reservations), sum(each.size for each in reservations)
         tries = 0
-        while (shortage := limits.ask(messages, size)) is not None:
+        while (shortage := limits.try_reserve(messages, size)) is not None:
             if self._options.overflow == 'reject':
                 raise QueueFullError(shortage.reason, queue=self._queue)
             if (freed := self._evict(shortage.messages, shortage.size)) is not None:
-                limits.gone(*freed, shortage)
+                limits.note_evicted(*freed, shortage)
                 continue
             # Full of what others work on, or are about to put in: count anew what they hold.
             tries += 1
             if tries == ROOM_TRIES:
                 raise QueueFullError(shortage.reason, queue=self._queue)
             limits.forget_count()
-        for room in rooms:
-            self._has_made(room)
+        for reservation in reservations:
+            self._grant(reservation)
 
     def check_can_hold(self, entry: Entry) -> None:
         """:raises MessageTooLargeError: the queue could never hold another queue's entry, however empty it is."""
@@ -120,10 +122,10 @@ class Admission:
             )
         self._limits.check_size(_size_of(entry))
 
-    def check(self, entry: Entry) -> Room | None:
+    def reserve_for(self, entry: Entry) -> Reservation | None:
         """Ask whether another queue's entry may come in.
 
-        :return: as :meth:`ask_for_room`.
+        :return: as :meth:`reserve`.
         :raises QueuePausedError: the queue is being drained.
         :raises ContentDisallowedError: its kind is not accepted.
         :raises MessageTooLargeError: it could never fit.
@@ -133,9 +135,9 @@ class Admission:
         if self._serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self._queue)
         self.check_can_hold(entry)
-        return self.ask_for_room(_size_of(entry))
+        return self.reserve(_size_of(entry))
 
-    def take_back(self) -> None:
+    def cancel_reservation(self) -> None:
         """Note that a message did not come though there was room for it."""
         self._limits.forget_count()
 

@@ -20,7 +20,7 @@ from switchboard.message.serializers import EncodedBody, Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission
 from switchboard.store.folder import Folder
-from switchboard.store.limits import Room
+from switchboard.store.limits import Reservation
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import BATCH_LIMIT, DRAFT_OWNERS, PreparedEntry, publish, write
 from switchboard.trace_context import may_be_open, send
@@ -109,7 +109,7 @@ class Producer:
         if records:
             packed = self._packer.with_history(packed, records)
         admission = self.admission
-        return self._write(packed, admission.ask_for_room(packed.size) if admission.has_limits else None)
+        return self._write(packed, admission.reserve(packed.size) if admission.has_limits else None)
 
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
@@ -118,20 +118,20 @@ class Producer:
         :param now: ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
-        room = self.admission.check(entry)
-        return self._write(self._packer.pack_copy(entry, record, now=now), room)
+        reservation = self.admission.reserve_for(entry)
+        return self._write(self._packer.pack_copy(entry, record, now=now), reservation)
 
-    def _write(self, packed: EncodedEntry, room: Room | None) -> PreparedEntry:
+    def _write(self, packed: EncodedEntry, reservation: Reservation | None) -> PreparedEntry:
         self._reopen_if_replaced()
         try:
             draft = write(
                 self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns
             )
         except BaseException:
-            if room is not None:
-                room.end(is_filled=False)
+            if reservation is not None:
+                reservation.end(is_used=False)
             raise
-        return PreparedEntry(draft, self.folder, self.queue, packed.filebase, room)
+        return PreparedEntry(draft, self.folder, self.queue, packed.filebase, reservation)
 
     def publish(self, item: PreparedEntry, batch: Batch | None = None) -> None:
         """Make a prepared message an entry: now, or with a batch; by default the one that the caller has open.

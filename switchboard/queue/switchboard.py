@@ -45,7 +45,7 @@ from switchboard.store.claims import Claim, claim_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, WAKE
-from switchboard.store.limits import Limits, QueueCount, Room
+from switchboard.store.limits import Limits, QueueCount, Reservation
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool, delete_unfinished
 from switchboard.store.publishing import PreparedEntry, raise_queue_error
@@ -232,9 +232,9 @@ class Switchboard:
         """See `Producer`."""
         self.producer.discard(item)
 
-    def check_room(self, entry: Entry) -> Room | None:
-        """Ask whether another queue's entry may come in.  See `Admission.check`."""
-        return self.producer.admission.check(entry)
+    def reserve_for(self, entry: Entry) -> Reservation | None:
+        """Ask whether another queue's entry may come in.  See `Admission.reserve_for`."""
+        return self.producer.admission.reserve_for(entry)
 
     def check_can_hold(self, entry: Entry) -> None:
         """See `Admission`."""

@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
-from switchboard.handoff.moving import filling, move
+from switchboard.handoff.moving import move, using_reservation
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
@@ -132,9 +132,9 @@ def hand_over(
 ) -> None:
     """Store a dead letter of a directory in the queues to which it goes, and end its claim, in one step."""
     if len(targets) == 1 and not targets[0].is_remote:
-        room = targets[0].check_room(claim.read())
-        make_room((room,))
-        with filling(room):
+        reservation = targets[0].reserve_for(claim.read())
+        make_room((reservation,))
+        with using_reservation(reservation):
             move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
         return
     record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}

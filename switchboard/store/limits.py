@@ -12,7 +12,7 @@ machine is made anew by counting.  So a limit is exceeded by no more than
 A queue without a spool has a number for each process: there, N producers can exceed a limit by what the others let in between
 two counts: a second, or twenty times as long as counting takes.
 
-Where a full queue makes room by letting its oldest entries go, that is owed at first (`Room`): it is made when everything that comes in
+Where a full queue makes room by letting its oldest entries go, that is owed at first (`Reservation`): it is made when everything that comes in
 together is written, and known to fit.  A refusal has pushed nothing out.
 
 Rejected: a counter that consumers change too (each crash would make it wrong for ever, and each message would pay for a lock
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from switchboard.options import QueueOptions
     from switchboard.queue_defaults import QueueDefaults
 
-    class RoomMaker(Protocol):
-        """A queue with limits, which makes room by letting its oldest entries go."""
+    class LimitedQueue(Protocol):
+        """A queue with limits, which makes room by evicting its oldest entries."""
 
-        def check_can_make(self, rooms: Sequence[Room]) -> None: ...
+        def check_can_make_room_for(self, reservations: Sequence[Reservation]) -> None: ...
 
-        def make(self, rooms: Sequence[Room]) -> None: ...
+        def make_room_for(self, reservations: Sequence[Reservation]) -> None: ...
 
-        def take_back(self) -> None: ...
+        def cancel_reservation(self) -> None: ...
 
 
 # How often a queue is counted, and at most which share of the time that takes.
@@ -63,68 +63,68 @@ _LENGTH = 6 * _WIDTH
 LOOKS = 3
 
 
-class Room:
-    """Room for one message that was let in and is no entry yet: counted, or still to be made by the oldest entries of a full queue.
+class Reservation:
+    """Room reserved for one message that was let in and is no entry yet: counted, or still to be made by the oldest entries of a full queue.
 
     :param size: in bytes.
     """
 
-    __slots__ = ('__weakref__', 'is_made', 'maker', 'size')
+    __slots__ = ('__weakref__', 'is_granted', 'queue', 'size')
 
-    def __init__(self, maker: RoomMaker, size: int) -> None:
-        self.maker = maker
+    def __init__(self, queue: LimitedQueue, size: int) -> None:
+        self.queue = queue
         self.size = size
-        self.is_made = False
+        self.is_granted = False
 
-    def end(self, *, is_filled: bool) -> None:
+    def end(self, *, is_used: bool) -> None:
         """Note that the message is an entry by now, or never will be."""
-        if self.is_made:
-            self.is_made = False
-            if not is_filled:
-                self.maker.take_back()
+        if self.is_granted:
+            self.is_granted = False
+            if not is_used:
+                self.queue.cancel_reservation()
 
 
-def make_room(rooms: Iterable[Room | None]) -> None:
+def make_room(reservations: Iterable[Reservation | None]) -> None:
     """Have the room made that messages need which come in together.
 
-    :param rooms: of each; None: of a queue without limits.
+    :param reservations: of each; None: of a queue without limits.
     :raises QueueFullError: one of the queues cannot make so much; then nothing was pushed out of any.
     """
-    owed: dict[RoomMaker, list[Room]] = {}
-    for room in rooms:
-        if room is not None and not room.is_made:
-            owed.setdefault(room.maker, []).append(room)
+    owed: dict[LimitedQueue, list[Reservation]] = {}
+    for reservation in reservations:
+        if reservation is not None and not reservation.is_granted:
+            owed.setdefault(reservation.queue, []).append(reservation)
     if len(owed) > 1:
-        for maker, group in owed.items():
-            maker.check_can_make(group)
-    for maker, group in owed.items():
-        maker.make(group)
+        for queue, group in owed.items():
+            queue.check_can_make_room_for(group)
+    for queue, group in owed.items():
+        queue.make_room_for(group)
 
 
-class Pending:
-    """Room that was given to messages which are no entries yet, for as long as somebody has it."""
+class PendingReservations:
+    """Granted reservations, of messages which are no entries yet, for as long as somebody has them."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
-        self._rooms: list[ref[Room]] = []
+        self._reservations: list[ref[Reservation]] = []
         self._sweep_at = SWEEP_FROM
 
-    def add(self, room: Room) -> None:
-        """Count a message until its room has ended, or the object is gone."""
+    def add(self, reservation: Reservation) -> None:
+        """Count a message until its reservation has ended, or the object is gone."""
         with self._lock:
-            self._rooms.append(ref(room))
-            if len(self._rooms) >= self._sweep_at:
+            self._reservations.append(ref(reservation))
+            if len(self._reservations) >= self._sweep_at:
                 self._sweep()
 
     def _sweep(self) -> None:
-        self._rooms = [known for known in self._rooms if (room := known()) is not None and room.is_made]
-        self._sweep_at = max(SWEEP_FROM, 2 * len(self._rooms))
+        self._reservations = [known for known in self._reservations if (each := known()) and each.is_granted]
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._reservations))
 
     def total(self) -> tuple[int, int]:
         """:return: how many messages, and their bytes."""
         with self._lock:
             self._sweep()
-            sizes = [room.size for known in self._rooms if (room := known()) is not None]
+            sizes = [each.size for known in self._reservations if (each := known())]
         return len(sizes), sum(sizes)
 
 
@@ -231,7 +231,7 @@ def evicted(folder: Folder, queue: str) -> int:
     return 0
 
 
-class Shortage:
+class SpaceShortage:
     """The lack of room in a full queue: how many messages and bytes would have to go, and the reason in words.
 
     :param counted_at_ns: which count says so.
@@ -271,12 +271,12 @@ class Limits:
         self.counted = options.max_messages is not None or options.max_bytes is not None
         self.shared_count = shared_count or QueueCount()
         # Accepted messages that are not yet to be seen: a batch, or the outputs of a hand-off.
-        self.pending = Pending()
+        self.pending = PendingReservations()
         self._free_space = free_space
         # Threads share the object, and a record is read, changed and written by one of them at a time.
         self._lock = allocate_lock()
 
-    def check(self, messages: int, size: int) -> None:
+    def reserve(self, messages: int, size: int) -> None:
         """Ask for room, and count the messages in.
 
         :param size: in bytes.
@@ -286,7 +286,7 @@ class Limits:
         :raises LockTimeoutError: another process keeps the count locked.
         """
         self.check_size(size)
-        shortage = self.ask(messages, size)
+        shortage = self.try_reserve(messages, size)
         if shortage is not None:
             raise QueueFullError(shortage.reason, queue=self.queue)
 
@@ -298,13 +298,13 @@ class Limits:
                 f'{size} bytes, and max_bytes of {self.queue} is {most}', queue=self.queue
             )
 
-    def ask(
-        self, messages: int, size: int, *, counts_in: bool = True, counts_anew: bool = True
-    ) -> Shortage | None:
-        """Ask for room.
+    def try_reserve(
+        self, messages: int, size: int, *, dry_run: bool = False, recounts: bool = True
+    ) -> SpaceShortage | None:
+        """Ask for room, and count the messages in if it is there.
 
-        :param counts_in: count the messages in, if the room is there.
-        :param counts_anew: before saying that there is none, if that is cheap.
+        :param dry_run: do not count the messages in, if the room is there.
+        :param recounts: before saying that there is none, if that is cheap.
         :return: None if it is there; else the shortage, which entries that go could end.
         :raises QueueFullError: there is none on the disk.
         :raises DurabilityError: the disk does not say.
@@ -312,7 +312,7 @@ class Limits:
         """
         try:
             self._check_disk(size)
-            return self._ask_counts(messages, size, counts_in, counts_anew) if self.counted else None
+            return self._reserve_counted(messages, size, dry_run, recounts) if self.counted else None
         except LockTimeoutError as error:
             error.queue = self.queue
             raise
@@ -334,8 +334,8 @@ class Limits:
         status = self.disk.statvfs(self.folder.path)
         return status.f_bavail * status.f_frsize
 
-    def gone(self, messages: int, size: int, shortage: Shortage) -> None:
-        """Say that entries have gone, to end a shortage.
+    def note_evicted(self, messages: int, size: int, shortage: SpaceShortage) -> None:
+        """Note that entries were evicted, to end a shortage.
 
         :param size: in bytes.
         """
@@ -362,18 +362,20 @@ class Limits:
         except (OSError, LockTimeoutError):
             pass  # it is counted again in a second
 
-    def _ask_counts(self, messages: int, size: int, counts_in: bool, counts_anew: bool) -> Shortage | None:
+    def _reserve_counted(
+        self, messages: int, size: int, dry_run: bool, recounts: bool
+    ) -> SpaceShortage | None:
         try:
             with self._lock, self.shared_count as shared_count:
-                return self._let_in(shared_count, messages, size, counts_in, counts_anew)
+                return self._let_in(shared_count, messages, size, dry_run, recounts)
         except PermissionError:  # the record is another user's, and not for us: we count for ourselves
             with self._lock:
                 self.shared_count = QueueCount()
-                return self._let_in(self.shared_count, messages, size, counts_in, counts_anew)
+                return self._let_in(self.shared_count, messages, size, dry_run, recounts)
 
     def _let_in(
-        self, shared_count: QueueCount, messages: int, size: int, counts_in: bool, counts_anew: bool
-    ) -> Shortage | None:
+        self, shared_count: QueueCount, messages: int, size: int, dry_run: bool, recounts: bool
+    ) -> SpaceShortage | None:
         age_ns = self.clock.monotonic_ns() - shared_count.counted_at_ns
         is_old = shared_count.counted_at_ns < 0 or not 0 <= age_ns <= max(
             COUNT_EVERY_NS, shared_count.took_ns * COUNT_SHARE
@@ -382,15 +384,15 @@ class Limits:
             self._count(shared_count)
         shortage = self._shortage(shared_count, messages, size)
         is_cheap = shared_count.took_ns < CHEAP_COUNT_NS or age_ns > shared_count.took_ns * COUNT_SHARE
-        if shortage is not None and counts_anew and is_cheap and not is_old:
+        if shortage is not None and recounts and is_cheap and not is_old:
             self._count(shared_count)
             shortage = self._shortage(shared_count, messages, size)
-        if shortage is None and counts_in:
+        if shortage is None and not dry_run:
             shared_count.messages += messages
             shared_count.size_bytes += size
         return shortage
 
-    def _shortage(self, shared_count: QueueCount, messages: int, size: int) -> Shortage | None:
+    def _shortage(self, shared_count: QueueCount, messages: int, size: int) -> SpaceShortage | None:
         options, waiting, waiting_bytes = self.options, shared_count.messages, shared_count.size_bytes
         too_many = too_large = 0
         if options.max_messages is not None:
@@ -403,7 +405,7 @@ class Limits:
             reason = f'{waiting_bytes} bytes wait, and max_bytes is {options.max_bytes}'
         else:
             return None
-        return Shortage(reason, too_many, too_large, shared_count.counted_at_ns)
+        return SpaceShortage(reason, too_many, too_large, shared_count.counted_at_ns)
 
     def _count(self, shared_count: QueueCount) -> None:
         # Noted when all is counted: half a count must not be believed when the other half could not be read.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from switchboard.message.envelope import Parts
     from switchboard.queue_defaults import DirectorySync
     from switchboard.store.kernel import Accelerator
-    from switchboard.store.limits import Room
+    from switchboard.store.limits import Reservation
 
     class DraftOwner(Protocol):
         """The owner of written files that are not published yet."""
@@ -56,19 +56,24 @@ _UNHARMED = 'nothing was stored or lost'
 class PreparedEntry:
     """A written draft, and the queue and name it is meant for.
 
-    :param room: in its queue, which may have to make it before it is published; None: that has no limits.
+    :param reservation: of room in its queue, which may have to make it before it is published; None: that has no limits.
     """
 
-    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue', 'room')
+    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue', 'reservation')
 
     def __init__(
-        self, draft: PoolFile, folder: Folder, queue: str, filebase: str, room: Room | None = None
+        self,
+        draft: PoolFile,
+        folder: Folder,
+        queue: str,
+        filebase: str,
+        reservation: Reservation | None = None,
     ) -> None:
         self.draft = draft
         self.folder = folder
         self.queue = queue
         self.filebase = filebase
-        self.room = room
+        self.reservation = reservation
 
     @property
     def size(self) -> int:
@@ -78,14 +83,14 @@ class PreparedEntry:
     def discard(self, pool: FilePool, *, reusable: bool = True) -> None:
         """Throw it away."""
         pool.discard(self.draft, reusable=reusable)
-        if self.room is not None:
-            self.room.end(is_filled=False)
+        if self.reservation is not None:
+            self.reservation.end(is_used=False)
 
     def unlock(self, disk: Disk) -> None:
         """Drop its lock: it is an entry now, or recovery makes it one."""
         disk.unlock_and_close(self.draft.fd)
-        if self.room is not None:
-            self.room.end(is_filled=True)
+        if self.reservation is not None:
+            self.reservation.end(is_used=True)
 
 
 def as_queue_error(error: OSError | QueueError, step: str, queue: str, path: str) -> QueueError:
@@ -241,10 +246,10 @@ def _publish(
 
 def _make_room(items: Sequence[PreparedEntry]) -> None:
     for item in items:
-        if item.room is not None:
+        if item.reservation is not None:
             from switchboard.store.limits import make_room  # here: few queues have limits
 
-            make_room([each.room for each in items if each.room is not None])
+            make_room([each.reservation for each in items if each.reservation is not None])
             return
 
 
@@ -254,7 +259,7 @@ def _move(item: PreparedEntry, steps: Accelerator) -> bool:
     :return: False if nothing was done.
     """
     draft = item.draft
-    return item.room is None and steps.move(
+    return item.reservation is None and steps.move(
         draft.folder.fd, draft.name, item.folder.fd, item.filebase + READY, draft.fd
     )
 

@@ -88,7 +88,7 @@ class TestPublishing:
         taken = stranger.dequeue(stranger.enqueue(b'x' * 5000))
         assert taken is not None
         with pytest.raises(MessageTooLargeError, match='max_bytes'):
-            queue.check_room(stranger.claim_of(stranger.get_files('.bak')[0]).read())
+            queue.reserve_for(stranger.claim_of(stranger.get_files('.bak')[0]).read())
         assert sorted(drain(queue)) == list('0123')
         queue.enqueue(b'x' * 4000)
         assert drain(queue) == [b'x' * 4000]
@@ -98,7 +98,7 @@ class TestPublishing:
         stranger = place.spool['other']
         stranger.dequeue(stranger.enqueue(b'x' * 1001))
         with pytest.raises(MessageTooLargeError, match='takes 1000'):
-            queue.check_room(stranger.claim_of(stranger.get_files('.bak')[0]).read())
+            queue.reserve_for(stranger.claim_of(stranger.get_files('.bak')[0]).read())
 
     def test_a_body_larger_than_its_queue_takes_is_not_worked_on_whoever_has_sent_it(
         self, place: OnBroker
