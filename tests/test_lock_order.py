@@ -166,7 +166,7 @@ def watched(directory: Path, prepare: Callable[[World], Any], act: Callable[[Wor
         world = World(directory, disk, clock)
         prepare(world)
         act(world)
-    disk.bury()
+    disk.end_process()
     remove(directory)
     return disk.steps
 

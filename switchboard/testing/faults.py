@@ -5,7 +5,7 @@
     for number in itertools.count(1):
         disk = FaultyDisk(fail_at=number, error=errno.ENOSPC)
         ...                         # one operation with this disk, then look at the files
-        if not disk.struck:
+        if not disk.failed_call:
             break                   # the operation made fewer calls than that: all of them have failed once
 
 What a failing call does: a call that is refused has no effect, but for three.  ``close`` gives the descriptor back, as
@@ -58,8 +58,8 @@ class FaultyDisk(Disk):
     :param short: if the call is a write or a read, it does half of its work and says so; a write is followed by one
         that fails with `error`, if that is not 0.  Any other call is left alone.
     :param kill: the process dies at the call instead: ``real`` sends SIGKILL to the calling process, ``simulated`` raises
-        `Killed` there and lets no later call do anything, so that a test need not fork.  See :meth:`bury`.
-    :param lasting: from the call on, each one of the same family fails: the disk stays full, or read-only.
+        `Killed` there and lets no later call do anything, so that a test need not fork.  See :meth:`end_process`.
+    :param persistent: from the call on, each one of the same family fails: the disk stays full, or read-only.
     :param calls: the names of the calls that count.
     :param disk: the disk below.
     :param sync: really wait for the disk.  A test that does not cut the power has nothing to wait for.
@@ -73,7 +73,7 @@ class FaultyDisk(Disk):
         *,
         short: bool = False,
         kill: Kill = '',
-        lasting: bool = False,
+        persistent: bool = False,
         calls: Container[str] = CALLS,
         disk: Disk | None = None,
         sync: bool = False,
@@ -83,27 +83,27 @@ class FaultyDisk(Disk):
         self.error = error
         self.short = short
         self.kill = kill
-        self.lasting = lasting
+        self.persistent = persistent
         self.calls = calls
         self.disk = disk or Disk()
         self.sync = sync
         self.order = order
-        # How many calls there were, which of them was struck, and the names of all.
+        # How many calls there were, which of them failed, and the names of all.
         self.count = 0
-        self.struck = ''
+        self.failed_call = ''
         self.trace: list[str] = []
         # Calls on descriptors that were not open.
-        self.misuse: list[str] = []
-        self.dead = False
+        self.bad_descriptor_calls: list[str] = []
+        self.is_dead = False
         self._open: dict[int, str] = {}
         self._write_fails = False
 
     def arm(self, fail_at: int) -> None:
         """Count from here, and fail the call number `fail_at`."""
-        self.count, self.fail_at, self.struck = 0, fail_at, ''
+        self.count, self.fail_at, self.failed_call = 0, fail_at, ''
         self.trace.clear()
 
-    def files(self) -> dict[int, str]:
+    def open_files(self) -> dict[int, str]:
         """:return: the names of the files that are open, by descriptor; directories are not among them."""
         return dict(self._open)
 
@@ -115,12 +115,12 @@ class FaultyDisk(Disk):
         """See `Disk`: this process stands at its hard limit, so that what fails has failed."""
         return False
 
-    def bury(self) -> None:
+    def end_process(self) -> None:
         """Do what the kernel does when a process has died: close its files, and so drop its locks."""
-        # Nothing is struck any more.  Directories are closed by their objects, of which some stand in circles.
-        self.calls, self.dead = (), False
+        # Nothing fails any more.  Directories are closed by their objects, of which some stand in circles.
+        self.calls, self.is_dead = (), False
         close_folders(self)
-        self.dead = True
+        self.is_dead = True
         for key, claim in list(OWN_CLAIMS.items()):
             if claim.folder.disk is self:
                 del OWN_CLAIMS[key]
@@ -129,7 +129,7 @@ class FaultyDisk(Disk):
             self.disk.close(fd)
 
     def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], keys: Any) -> Any:
-        if self.dead:
+        if self.is_dead:
             if name in ('close', 'flock'):
                 return None  # what a destructor may call
             raise Killed
@@ -138,8 +138,8 @@ class FaultyDisk(Disk):
         if name in self.calls:
             self.count += 1
             self.trace.append(name)
-            if self.count >= self.fail_at > 0 and self._strikes(name):
-                return self._strike(name, function, arguments, keys)
+            if self.count >= self.fail_at > 0 and self._fails(name):
+                return self._fail(name, function, arguments, keys)
         return self._carry_out(name, function, arguments, keys)
 
     def _check(self, name: str, fd: int) -> None:
@@ -148,25 +148,25 @@ class FaultyDisk(Disk):
                 return
         except OSError:
             pass  # not open at all
-        self.misuse.append(f'{name}({fd})')
+        self.bad_descriptor_calls.append(f'{name}({fd})')
 
-    def _strikes(self, name: str) -> bool:
+    def _fails(self, name: str) -> bool:
         if name == 'pwrite' and self._write_fails:
             return True
         if self.count == self.fail_at:
             return not self.short or name in ('pwrite', 'pread')
-        if self.lasting and self.struck and self.count > self.fail_at:
-            return name in CHANGING if self.struck in CHANGING else name == self.struck
+        if self.persistent and self.failed_call and self.count > self.fail_at:
+            return name in CHANGING if self.failed_call in CHANGING else name == self.failed_call
         return False
 
-    def _strike(
+    def _fail(
         self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], keys: dict[str, Any]
     ) -> Any:
-        self.struck = self.struck or name
+        self.failed_call = self.failed_call or name
         if self.kill == 'real':
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kill == 'simulated':
-            self.dead = True
+            self.is_dead = True
             raise Killed
         if self.short and not self._write_fails:
             return self._do_half(name, function, arguments)

@@ -5,8 +5,8 @@
     disk = PowerLossDisk(seed=7)
     spool = Spool(directory, disk=disk)
     ...                                             # work; disk.note('stored 1') after each promise that was given
-    for moment in disk.moments():                   # after each call that changed something
-        moment.restore(directory, elsewhere)        # what the disk could hold if the power went then
+    for point in disk.crash_points():                # after each call that changed something
+        point.restore(directory, elsewhere)         # what the disk could hold if the power went then
 
 The work is done on a real directory, so that the code under test meets a real file system; what may survive is decided
 afterwards, from the record of all changes, by the model in :mod:`switchboard.testing.power_model`.  One run can so be cut
@@ -31,7 +31,7 @@ Event = tuple[str, tuple[Any, ...]]
 NOTE = 'note'
 
 
-class Moment:
+class CrashPoint:
     """A point in a recorded run, between two changes.
 
     Assumes: it is used before the next one is asked for.
@@ -40,7 +40,7 @@ class Moment:
     def __init__(self, number: int, last: str, model: DiskModel, seed: int, notes: list[Any]) -> None:
         self.number = number
         # What happened last: the name of a method of `DiskModel`.
-        self.last = last
+        self.last_change = last
         self.model = model
         self.seed = seed
         # The notes until now.
@@ -54,12 +54,12 @@ class Moment:
         :param variant: another number, another outcome.
         """
         below: dict[str, list[tuple[str, bytes | str]]] = {}
-        for (directory, name), content in self.left(variant).items():
+        for (directory, name), content in self.surviving_files(variant).items():
             below.setdefault(directory, []).append((name, content))
         os.makedirs(target, exist_ok=True)
         _write(os.path.abspath(source), os.fspath(target), below)
 
-    def left(self, variant: int = 0) -> dict[Slot, bytes | str]:
+    def surviving_files(self, variant: int = 0) -> dict[Slot, bytes | str]:
         """:return: the content of each file and the path of each directory that `restore` writes, by directory and name."""
         return self.model.after_cut(random.Random(f'{self.seed} {self.number} {variant}'))
 
@@ -98,7 +98,7 @@ class PowerLossDisk(Disk):
 
     # What tests use.
 
-    def adopt(self, directory: str | os.PathLike[str]) -> None:
+    def assume_durable(self, directory: str | os.PathLike[str]) -> None:
         """Take the present content of a directory as durable.  Without this, files that the run does not touch are unknown."""
         for place, folders, files in os.walk(os.path.abspath(directory)):
             for name in folders + files:
@@ -108,21 +108,21 @@ class PowerLossDisk(Disk):
         """Remember that something was promised, or began, at this point of the run."""
         self.events.append((NOTE, (what,)))
 
-    def settle(self) -> None:
+    def sync_all(self) -> None:
         """Everything so far is on the disk, as after a long time."""
-        self.events.append(('settle', ()))
+        self.events.append(('sync_all', ()))
 
-    def moments(self) -> Iterator[Moment]:
+    def crash_points(self) -> Iterator[CrashPoint]:
         """Walk over the run: the point before the first change, and the one after each."""
         model = DiskModel(self.order)
         notes: list[Any] = []
-        yield Moment(0, '', model, self.seed, notes)
+        yield CrashPoint(0, '', model, self.seed, notes)
         for number, (what, arguments) in enumerate(self.events, 1):
             if what == NOTE:
                 notes.append(arguments[0])
             else:
                 getattr(model, what)(*arguments)
-            yield Moment(number, what, model, self.seed, notes)
+            yield CrashPoint(number, what, model, self.seed, notes)
 
     # What the code under test uses.
 
@@ -226,7 +226,7 @@ class PowerLossDisk(Disk):
 
     def syncfs(self, fd: int) -> bool:
         """See `Disk`."""
-        self.settle()
+        self.sync_all()
         return True
 
     def rename(  # type: ignore[override]  # `Disk` has the functions of `os` themselves

@@ -121,7 +121,7 @@ class DiskModel:
     def __init__(self, order: int = APART) -> None:
         self.order = order
         self.files: dict[int, File] = {}
-        self.settled: Names = {}
+        self.durable: Names = {}
         self.pending: list[Change] = []
 
     # The calls on a disk; a recorded run is a list of these calls.
@@ -129,11 +129,11 @@ class DiskModel:
     def exists(self, number: int, slot: Slot, content: bytes) -> None:
         """A file was there before the run began."""
         self.files[number] = File(content)
-        self.settled[slot] = number
+        self.durable[slot] = number
 
     def exists_directory(self, path: str, slot: Slot) -> None:
         """A directory was there before the run began."""
-        self.settled[slot] = path
+        self.durable[slot] = path
 
     def create(self, number: int, slot: Slot) -> None:
         """A new file, empty."""
@@ -173,30 +173,30 @@ class DiskModel:
                 wanted |= things
                 durable.append(change)
         for change in reversed(durable):
-            change.apply(self.settled)
+            change.apply(self.durable)
         chosen = {id(change) for change in durable}
         self.pending = [change for change in self.pending if id(change) not in chosen]
 
-    def settle(self) -> None:
+    def sync_all(self) -> None:
         """Everything so far is on the disk, as after a long time."""
         for file in self.files.values():
             file.sync()
         for change in self.pending:
-            change.apply(self.settled)
+            change.apply(self.durable)
         self.pending.clear()
 
     # The state after a cut.
 
     def now(self) -> Names:
         """:return: the names that a running program sees."""
-        names = dict(self.settled)
+        names = dict(self.durable)
         for change in self.pending:
             change.apply(names)
         return names
 
     def names_after_cut(self, rng: random.Random) -> Names:
         """:return: the names that a power cut might leave."""
-        names = dict(self.settled)
+        names = dict(self.durable)
         if self.order == IN_ORDER or rng.random() < 0.5:  # a journal: what happened first is there first
             for change in self.pending[: rng.randint(0, len(self.pending))]:
                 change.apply(names)

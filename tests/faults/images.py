@@ -118,7 +118,7 @@ def _act(operation: Operation, directory: Path, disk: FaultyDisk, number: int, c
     try:
         operation.act(world)
     finally:
-        disk.bury()
+        disk.end_process()
 
 
 def deaths(operation: Operation, scratch: Path) -> Iterator[tuple[State, int, str]]:
@@ -142,11 +142,11 @@ def deaths(operation: Operation, scratch: Path) -> Iterator[tuple[State, int, st
 def _deaths_one_by_one(operation: Operation, directory: Path) -> Iterator[tuple[State, int, str]]:
     last = ''
     for number in count(1):
-        last, struck = died(operation, directory, number).struck, last
+        last, failed_call = died(operation, directory, number).failed_call, last
         found = observe(directory / 'spool')
         remove(directory)
         if not last:
             assert found == operation.after
             assert number > 1, 'an operation that calls nothing proves nothing'
             return
-        yield found, number, struck
+        yield found, number, failed_call

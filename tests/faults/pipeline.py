@@ -84,8 +84,8 @@ class Line:
         disk = FaultyDisk(self.random.randint(1, 60), kill='simulated', disk=self.disk)
         with contextlib.suppress(Killed):
             work(self.open(disk))
-        self.kills += bool(disk.struck)
-        disk.bury()
+        self.kills += bool(disk.failed_call)
+        disk.end_process()
 
     def recover(self) -> None:
         spool = self.open(self.disk)

@@ -24,8 +24,8 @@ def die_at(world: World, call: str, number: int, act: Callable[[World], Any], fi
     disk.arm(number)
     with contextlib.suppress(Killed):
         act(doomed)
-    assert disk.struck
-    disk.bury()
+    assert disk.failed_call
+    disk.end_process()
 
 
 def die_with_claim(world: World, times: int = 1) -> None:

@@ -60,8 +60,8 @@ STORM_MESSAGES, STORM_KILLS = 100_000, 600
 FAULTS = {name: {'error': number} for name, number in ERRORS.items()} | {
     'short': {'error': 0, 'short': True},
     'short, ENOSPC': {'error': errno.ENOSPC, 'short': True},
-    'ENOSPC for good': {'error': errno.ENOSPC, 'lasting': True},
-    'EROFS for good': {'error': errno.EROFS, 'lasting': True},
+    'ENOSPC for good': {'error': errno.ENOSPC, 'persistent': True},
+    'EROFS for good': {'error': errno.EROFS, 'persistent': True},
 }
 
 Row = list[str]
@@ -103,10 +103,10 @@ def fault_cell(operation: Operation, directory: Path, name: str) -> str:
     refused = absorbed = 0
     for case in cases(operation, directory, **FAULTS[name]):
         if case.error is None:
-            absorbed += bool(case.disk.struck)
+            absorbed += bool(case.disk.failed_call)
         else:
             refused += 1
-        leaks, misuse = case.world.leaks(), case.disk.misuse
+        leaks, misuse = case.world.leaks(), case.disk.bad_descriptor_calls
         allowed = expected(case)
         if 'for good' in name:  # taking back may fail as well, so the first copy may still arrive
             allowed = operation.after_death()

@@ -22,10 +22,10 @@ from switchboard.testing.power import PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS, Outcome, Seen, cuts
 from tests.faults.world import World, remove, the_same_again
-from tests.helpers.turns import CALLS, struck
+from tests.helpers.turns import CALLS, failing_calls
 
 DIED = 'died'
-# What may be left at each moment, and which calls are struck: one of the four on each day.
+# What may be left at each moment, and which calls fail: one of the four on each day.
 VARIANTS = {'0 to 2': range(3), '3 to 5': range(3, 6)}
 QUARTERS = {f'{calls}, {each}': (variants, calls) for calls in CALLS for each, variants in VARIANTS.items()}
 
@@ -36,7 +36,7 @@ def after_failed_syncs(
     """Each sync of an operation fails once; the power goes at any time from its beginning to its end."""
     directory, start_s = scratch / 'run', time.time()
     seen: Seen = {}
-    for number in struck(calls):
+    for number in failing_calls(calls):
         power = PowerLossDisk(seed=number, order=order)
         disk = FaultyDisk(error=errno.EIO, calls=('fsync', 'fdatasync'), disk=power)
         with the_same_again(start_s) as clock:
@@ -48,12 +48,12 @@ def after_failed_syncs(
                 operation.act(world)
             except operation.errors:
                 returned = False
-        disk.bury()
-        if not disk.struck:
+        disk.end_process()
+        if not disk.failed_call:
             return
         power.note(OPERATION_DONE)
         for outcome in cuts(operation, directory, power, variants, returned=returned, seen=seen):
-            yield outcome._replace(struck=number)
+            yield outcome._replace(failed_call=number)
         remove(directory)
 
 
@@ -74,7 +74,7 @@ def after_recoveries(
         world = prepared(operation, directory, counting, power, clock)
         counting.arm(0)
         operation.act(world)
-    counting.bury()
+    counting.end_process()
     remove(directory)
     first, step = CALLS.get(calls, (1, 1))
     assert counting.numbers
@@ -86,13 +86,13 @@ def after_recoveries(
             disk.arm(number)
             with contextlib.suppress(Killed):
                 operation.act(world)
-            disk.bury()
-            if not disk.struck:
+            disk.end_process()
+            if not disk.failed_call:
                 return
             power.note(DIED)
             recover(world.path, power, clock)
         for outcome in cuts(operation, directory, power, variants, since=DIED, returned=False, seen=seen):
-            yield outcome._replace(struck=number)
+            yield outcome._replace(failed_call=number)
         remove(directory)
 
 
@@ -125,8 +125,8 @@ def prepared(
     directory.mkdir()
     world = World(directory, disk, clock)
     operation.prepare(world)
-    power.adopt(directory)
-    power.settle()
+    power.assume_durable(directory)
+    power.sync_all()
     return world
 
 

@@ -20,7 +20,7 @@ from switchboard.testing.faults import FaultyDisk
 from tests.faults.images import Recovery, deaths
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.world import State, World, remove, the_same_again
-from tests.helpers.turns import CALLS, ORDERS, struck
+from tests.helpers.turns import CALLS, ORDERS, failing_calls
 
 # An operation that makes more calls than this goes round in circles.
 MAX_CALLS = 2000
@@ -105,13 +105,13 @@ class Case:
 
     def restart(self) -> State:
         """:return: what is there after the process is gone and another one has recovered."""
-        self.disk.bury()
+        self.disk.end_process()
         found = self._recovery(self.world.path)
         remove(self.directory)
         return found
 
     def __str__(self) -> str:
-        return f'{self.operation}, call {self.disk.fail_at} ({self.disk.struck}): {self.error!r}'
+        return f'{self.operation}, call {self.disk.fail_at} ({self.disk.failed_call}): {self.error!r}'
 
 
 def messages(of: State) -> Counter[str]:
@@ -133,7 +133,7 @@ def cases(
     """
     start_s, recovery = time.time(), Recovery()
     order = Folder(directory, Disk()).order  # as of all of them, and not asked for by each
-    for number in struck(calls):
+    for number in failing_calls(calls):
         each = {'order': order, **fault, **fault_at(number)}
         case = Case(operation, directory, number, each, start_s, recovery)
         if case.disk.count < number:
@@ -184,7 +184,7 @@ def test_a_call_that_fails_loses_nothing_and_names_a_path(
     fault_at = one_after_another(operation) if error == IN_TURNS else lambda number: {'error': errno.EIO}
     for case in cases(operation, scratch, fault_at, calls):
         assert case.world.leaks() == [], case
-        assert case.disk.misuse == [], case
+        assert case.disk.bad_descriptor_calls == [], case
         assert case.says_where(), case
         found = case.restart()
         assert found in expected(case), case
@@ -200,7 +200,7 @@ def test_a_flush_that_says_that_nothing_is_there_fails_as_any_other(
     fault = {'error': errno.ENOENT, 'order': order, 'calls': FLUSHES}
     for case in cases(operation, scratch, lambda number: fault):
         assert case.world.leaks() == [], case
-        assert case.disk.misuse == [], case
+        assert case.disk.bad_descriptor_calls == [], case
         assert case.says_where(), case
         assert case.restart() in expected(case), case
 
@@ -219,7 +219,7 @@ def test_after_a_failure_the_same_process_can_do_it_again(
         first = str(case)
         case.act_again()
         assert case.error is None, first
-        assert case.disk.misuse == [], first
+        assert case.disk.bad_descriptor_calls == [], first
         assert case.restart() == operation.after, first
 
 
@@ -232,9 +232,9 @@ def test_a_short_write_or_read_leaves_no_half_message(
 ) -> None:
     fault = {'error': ERRORS.get(error, 0), 'short': True, 'calls': READS_AND_WRITES}
     for case in cases(operation, scratch, lambda number: fault):
-        assert case.disk.struck in READS_AND_WRITES, case
+        assert case.disk.failed_call in READS_AND_WRITES, case
         assert case.world.leaks() == [], case
-        assert case.disk.misuse == [], case
+        assert case.disk.bad_descriptor_calls == [], case
         if error == GOES_ON:
             assert case.error is None, case
         assert case.restart() in expected(case), case
@@ -248,9 +248,9 @@ def test_a_disk_that_stays_broken_loses_nothing(
 ) -> None:
     """Taking back may fail as well here, so what was reported as not stored may arrive: but never in part."""
     error, calls = quarter
-    for case in cases(operation, scratch, calls=calls, error=ERRORS[error], lasting=True):
+    for case in cases(operation, scratch, calls=calls, error=ERRORS[error], persistent=True):
         assert case.world.leaks() == [], case
-        assert case.disk.misuse == [], case
+        assert case.disk.bad_descriptor_calls == [], case
         assert case.restart() in operation.after_death(), case
 
 

@@ -54,19 +54,19 @@ def test_a_death_on_the_way_to_the_dead_letters_revives_nothing(
         disk.arm(number)
         with contextlib.suppress(Killed):
             assert doomed[queue].take() is None
-        disk.bury()
+        disk.end_process()
         spool = Spool.from_config(home / 'switchboard.cfg', clock=clock)
         spool.recover()
         spool[queue].recover_backup_files()
-        assert spool[queue].take() is None, disk.struck
+        assert spool[queue].take() is None, disk.failed_call
         assert spool[queue].get_files() == []
         for target in targets:
             taken = spool[target].take()
-            assert taken is not None, disk.struck
+            assert taken is not None, disk.failed_call
             assert taken.msg == 'too old'
             assert 'expires' not in taken.msgdata
         assert spool['bad'].get_files('.psv') == []
-        if not disk.struck:
+        if not disk.failed_call:
             break
         died += 1
     assert died > 5

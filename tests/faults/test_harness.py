@@ -32,7 +32,7 @@ def test_the_nth_call_fails_and_no_other(scratch: Path) -> None:
     with pytest.raises(OSError, match='quota'):
         disk.pwrite(fd, b'x', 0)
     assert disk.pwrite(fd, b'x', 0) == 1
-    assert disk.struck == 'pwrite'
+    assert disk.failed_call == 'pwrite'
     disk.close(fd)
 
 
@@ -41,7 +41,7 @@ def test_a_close_that_fails_has_closed(scratch: Path) -> None:
     fd = disk.open(scratch / 'a', os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match='error'):
         disk.close(fd)
-    assert disk.files() == {}
+    assert disk.open_files() == {}
     with pytest.raises(OSError, match='Bad file descriptor'):
         os.fstat(fd)
 
@@ -52,7 +52,7 @@ def test_closing_twice_is_noticed(scratch: Path) -> None:
     disk.close(fd)
     with pytest.raises(OSError, match='Bad file descriptor'):
         disk.close(fd)
-    assert disk.misuse == [f'close({fd})']
+    assert disk.bad_descriptor_calls == [f'close({fd})']
 
 
 def test_a_short_write_writes_half(scratch: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(scratch: Path) -> 
         disk.unlink('a', dir_fd=folder.fd)
     living = Folder(scratch, Disk())
     assert living.disk.open_locked('a', living.fd) is None
-    disk.bury()
+    disk.end_process()
     opened = living.disk.open_locked('a', living.fd)
     assert opened is not None
     os.close(opened[0])
@@ -88,10 +88,10 @@ def test_the_dead_have_no_directory_open(scratch: Path) -> None:
     disk.arm(1)
     with pytest.raises(Killed):
         folder.sync()
-    disk.bury()
+    disk.end_process()
     with pytest.raises(OSError, match='Bad file descriptor'):
         os.fstat(fd)
-    assert disk.struck == 'fsync'
+    assert disk.failed_call == 'fsync'
 
 
 @pytest.mark.parametrize('name', ['batch of three', 'hand-off, 1 output', 'enqueue in a new spool'])
@@ -104,7 +104,7 @@ def test_one_run_shows_what_a_death_at_each_call_leaves(name: str, scratch: Path
     for number in itertools.count(1):
         with the_same_again(start_s) as clock:
             disk = died(operation, scratch / 'died', number, clock)
-        if not disk.struck:
+        if not disk.failed_call:
             break
         assert image(scratch / 'died' / 'spool') == [left for left, first, _ in shown if first <= number][-1]
         remove(scratch / 'died')
@@ -121,7 +121,7 @@ class Bench:
         (self.root / 'two').mkdir()
         self.directory = directory
         self.disk = PowerLossDisk()
-        self.disk.adopt(self.root)
+        self.disk.assume_durable(self.root)
         self.one = Folder(self.root / 'one', self.disk)
         self.two = Folder(self.root / 'two', self.disk)
 
@@ -135,7 +135,7 @@ class Bench:
 
     def outcomes(self) -> set[tuple[tuple[str, bytes], ...]]:
         """All that a power cut at the end was seen to leave."""
-        *_, last = self.disk.moments()
+        *_, last = self.disk.crash_points()
         found = set()
         for variant in range(VARIANTS):
             target = self.directory / f'after{variant}'
@@ -204,7 +204,7 @@ def test_where_a_name_comes_with_the_file_a_flush_of_its_new_directory_may_leave
     bench.disk.order = WITH_FILE
     fd = bench.write('a', b'content')
     bench.disk.fsync(fd)
-    bench.disk.settle()
+    bench.disk.sync_all()
     bench.move('a')
     bench.two.sync()
     assert {tuple(name for name, _ in found) for found in bench.outcomes()} == {

@@ -17,7 +17,7 @@ from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import remove
-from tests.helpers.turns import CALLS, struck
+from tests.helpers.turns import CALLS, failing_calls
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def found(home: Path) -> tuple[list[bytes], list[str], list[str]]:
 
 def worlds(tmp_path: Path, calls: str, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
     """Strike the first, third, ... call of taking everything in, or the second, fourth, ..., until a run meets no fault."""
-    for number in struck(calls):
+    for number in failing_calls(calls):
         assert number < MAX_CALLS
         home = tmp_path / str(number)
         home.mkdir()
@@ -80,10 +80,10 @@ def worlds(tmp_path: Path, calls: str, **fault: Any) -> Iterator[tuple[Path, Fau
                 pickup.collect(names)
         except Killed:
             pass
-        disk.bury()
+        disk.end_process()
         yield home, disk
         remove(home)
-        if not disk.struck:
+        if not disk.failed_call:
             return
 
 
@@ -104,8 +104,8 @@ def test_a_process_that_dies_at_any_call_neither_loses_nor_doubles_a_dropped_mai
     for home, disk in worlds(scratch, calls, kill='simulated'):
         deaths += 1
         bodies, bad, staged = found(home)
-        assert bodies == EVERYTHING, f'died at call {disk.fail_at} ({disk.struck})'
-        assert len(bad) == 1, f'died at call {disk.fail_at} ({disk.struck})'
+        assert bodies == EVERYTHING, f'died at call {disk.fail_at} ({disk.failed_call})'
+        assert len(bad) == 1, f'died at call {disk.fail_at} ({disk.failed_call})'
         assert staged == []
     assert deaths > 25
 
@@ -116,18 +116,18 @@ def test_a_process_that_dies_at_any_call_neither_loses_nor_doubles_a_dropped_mai
 def test_any_call_may_fail_once(calls: str, error: int, scratch: Path) -> None:
     for home, disk in worlds(scratch, calls, error=error):
         bodies, bad, staged = found(home)
-        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.struck})'
-        assert len(bad) == 1, f'call {disk.fail_at} ({disk.struck})'
+        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.failed_call})'
+        assert len(bad) == 1, f'call {disk.fail_at} ({disk.failed_call})'
         assert staged == []
 
 
 @half_of_the_calls
 def test_a_disk_that_stays_full_leaves_the_files_where_they_are(calls: str, scratch: Path) -> None:
-    for home, disk in worlds(scratch, calls, error=errno.ENOSPC, lasting=True):
+    for home, disk in worlds(scratch, calls, error=errno.ENOSPC, persistent=True):
         names = [path.name for path in (home / 'spool' / 'in').iterdir()]
         entries = [name for name in names if name.endswith((READY, CLAIMED))]
         bodies, bad, _ = found(home)
-        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.struck}): {entries}'
+        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.failed_call}): {entries}'
         assert len(bad) == 1
 
 
@@ -136,23 +136,23 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(scratch: Path) -> 
     home.mkdir()
     drop(home, files=1)
     disk = PowerLossDisk(seed=11)
-    disk.adopt(home)
-    disk.settle()
+    disk.assume_durable(home)
+    disk.sync_all()
     settled = len(disk.events)
     spool = open_spool(home, disk)
     pickup = spool['in'].pickup
     assert pickup is not None
     pickup.collect(['0.eml', 'large.eml'])
     cuts = 0
-    for moment in disk.moments():
-        if moment.number < settled:
+    for point in disk.crash_points():
+        if point.number < settled:
             continue
         for variant in range(3):
             cuts += 1
-            after = scratch / f'after-{moment.number}-{variant}'
-            moment.restore(home, after)
+            after = scratch / f'after-{point.number}-{variant}'
+            point.restore(home, after)
             bodies, _, staged = found(after)
-            assert bodies == [MAIL % 0, MAIL % 1], f'cut after change {moment.number} ({moment.last})'
+            assert bodies == [MAIL % 0, MAIL % 1], f'cut after change {point.number} ({point.last_change})'
             assert staged == []
             remove(after)
     assert cuts > 30

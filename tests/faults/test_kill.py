@@ -18,7 +18,7 @@ from tests.faults.images import recorded
 from tests.faults.operations import Operation
 from tests.faults.world import observe, remove
 from tests.helpers.aside import Aside
-from tests.helpers.turns import FOURTHS, struck
+from tests.helpers.turns import FOURTHS, failing_calls
 
 
 @pytest.fixture(scope='session')
@@ -30,7 +30,7 @@ def dying() -> Iterator[Aside]:
 def deadly(operation: Operation, fourth: str, scratch: Path) -> Iterable[int]:
     """:return: a fourth of the calls to die at."""
     if operation in RUNS:
-        return struck(fourth)
+        return failing_calls(fourth)
     numbers = [number for _, number, _ in recorded(operation, scratch / 'recorded').left or ()]
     assert numbers
     first, step = FOURTHS[fourth]

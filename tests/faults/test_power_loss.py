@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
-from switchboard.testing.power import Moment, PowerLossDisk
+from switchboard.testing.power import CrashPoint, PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
 from tests.faults.world import DAMAGED, State, World, observe_after_cut, remove
@@ -40,8 +40,8 @@ def record(operation: Operation, directory: Path, disk: PowerLossDisk) -> None:
     """Do an operation on a disk that remembers; what was prepared for it is on the disk."""
     world = World(directory, disk)
     operation.prepare(world)
-    disk.adopt(directory)
-    disk.settle()
+    disk.assume_durable(directory)
+    disk.sync_all()
     disk.note(OPERATION_BEGUN)
     operation.act(world)
     disk.note(OPERATION_DONE)
@@ -52,15 +52,15 @@ Seen = dict[frozenset[object], tuple[State, int]]
 
 
 def cut(
-    moment: Moment, source: Path, scratch: Path, variant: int, seen: Seen, *, believing: bool = False
+    point: CrashPoint, source: Path, scratch: Path, variant: int, seen: Seen, *, believing: bool = False
 ) -> tuple[State, int]:
     """Take the power away, and come up again.
 
     :param seen: of this run: many cuts leave the same files, and what is made of those does not depend on the moment.
     """
-    left = frozenset(moment.left(variant).items())
+    left = frozenset(point.surviving_files(variant).items())
     if left not in seen:
-        moment.restore(source, scratch, variant)
+        point.restore(source, scratch, variant)
         seen[left] = observe_after_cut(scratch / 'spool', believing=believing)
         remove(scratch)
     return seen[left]
@@ -73,12 +73,12 @@ def _sound(texts: tuple[str, ...]) -> tuple[str, ...]:
 class Outcome(NamedTuple):
     """What one cut has left, and what it might have."""
 
-    moment: int
+    point: int
     variant: int
     found: State
     allowed: list[State]
     # Which call failed or died before that.
-    struck: int = 0
+    failed_call: int = 0
 
 
 def cuts(
@@ -94,23 +94,23 @@ def cuts(
     """Take the power away at each moment of a recorded operation, several times.
 
     :param variants: the numbers of what may be left at each moment.
-    :param since: what was noted before the first of these moments.
+    :param since: what was noted before the first of these crash points.
     :param returned: the operation said that all was well.
     :param seen: of runs that go alike, see `the_same_again`.
     """
     seen = {} if seen is None else seen
-    for moment in disk.moments():
-        if since not in moment.notes:
+    for point in disk.crash_points():
+        if since not in point.notes:
             continue
-        allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
+        allowed = operation.after_cut(promised=returned and OPERATION_DONE in point.notes)
         for variant in variants:
-            found, _ = cut(moment, directory, directory.parent / 'after', variant, seen)
+            found, _ = cut(point, directory, directory.parent / 'after', variant, seen)
             if disk.order != APART and not any(
                 DAMAGED in texts for state in allowed for texts in state.values()
             ):
                 # With one flush the name of what was not promised may be there without its content: it is found out, and counts as nothing.
                 found = {queue: sound for queue, texts in found.items() if (sound := _sound(texts))}
-            yield Outcome(moment.number, variant, found, allowed)
+            yield Outcome(point.number, variant, found, allowed)
 
 
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
@@ -152,7 +152,7 @@ def cut_pipelines(
     directory_sync: DirectorySync = 'auto',
     sought: str | None = None,
 ) -> Tally:
-    """Record runs of the pipeline and cut each at a share of its moments.
+    """Record runs of the pipeline and cut each at a share of its crash points.
 
     :param sought: a pattern: with the first error that has it, all has been found.
     """
@@ -167,15 +167,15 @@ def cut_pipelines(
         tally.kills += line.kills
         rng = random.Random(seed)
         seen: Seen = {}
-        for moment in disk.moments():
+        for point in disk.crash_points():
             if rng.random() < share:
                 found, damaged = cut(
-                    moment, source, directory / 'after', rng.randrange(1000), seen, believing=believing
+                    point, source, directory / 'after', rng.randrange(1000), seen, believing=believing
                 )
                 tally.cuts += 1
                 tally.remains += damaged
-                errors = wrong(moment.notes, messages(found))
-                tally.errors += [f'seed {seed}, moment {moment.number}: {error}' for error in errors]
+                errors = wrong(point.notes, messages(found))
+                tally.errors += [f'seed {seed}, crash point {point.number}: {error}' for error in errors]
                 if sought is not None and any(re.search(sought, error) for error in errors):
                     return tally
         remove(source)

@@ -137,7 +137,7 @@ class World:
         for pool in (known_pool() for known_pool in _POOLS):
             if pool is not None and pool.disk is self.disk:
                 known |= {draft.fd for draft in pool.kept_open}
-        return sorted(name for fd, name in self.disk.files().items() if fd not in known)
+        return sorted(name for fd, name in self.disk.open_files().items() if fd not in known)
 
 
 @contextmanager

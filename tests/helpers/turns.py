@@ -25,7 +25,7 @@ import pytest
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 
 ORDERS = (APART, WITH_FILE, IN_ORDER)
-# Which calls of an operation are struck: the first of them, and how many further on the next is.
+# Which calls of an operation fail: the first of them, and how many further on the next is.
 CALLS = {'odd calls': (1, 2), 'even calls': (2, 2)}
 FOURTHS = {f'calls {first}, {first + 4} and so on': (first, 4) for first in range(1, 5)}
 # The day, as a number: set it to repeat the choice of another day.
@@ -34,7 +34,7 @@ DAY = 'SWITCHBOARD_FAULTS_DAY'
 DAYS_IN_ONE_PLACE = 4
 
 
-def struck(calls: str = '') -> Iterator[int]:
+def failing_calls(calls: str = '') -> Iterator[int]:
     """:return: the numbers of calls, one of `CALLS` or `FOURTHS`; by default all, from 1."""
     return itertools.count(*(CALLS | FOURTHS)[calls]) if calls else itertools.count(1)
 

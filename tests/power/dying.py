@@ -49,9 +49,9 @@ def hand_on(directory: str, mode: str, die_in: int) -> list[str]:
     disk.arm(die_in)
     with contextlib.suppress(Killed):
         transaction.commit()
-    assert bool(disk.struck) == bool(die_in)
+    assert bool(disk.failed_call) == bool(die_in)
     calls = [name for name in disk.trace if name in COUNTED]
-    disk.bury()
+    disk.end_process()
     return calls
 
 

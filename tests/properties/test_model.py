@@ -109,7 +109,7 @@ class SpoolMachine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.processes))
 
     def _bury(self, process: Process) -> None:
-        process.disk.bury()
+        process.disk.end_process()
         self.processes.remove(process)
         for message in self.messages.values():
             if message.owner is process:
@@ -310,7 +310,7 @@ class SpoolMachine(RuleBasedStateMachine):
                     queue.finish(taken.filebase)
         bad = {text for text, (queue, _, _) in self._read().items() if queue == 'bad'}
         assert found <= bad
-        process.disk.bury()
+        process.disk.end_process()
         shutil.rmtree(self.path)
 
 

@@ -93,7 +93,7 @@ def test_each_recipient_gets_the_reply_of_its_own_queue(
 @pytest.mark.parametrize(('error', 'code'), [(errno.ENOSPC, 452), (errno.EIO, 451)])
 def test_a_disk_in_trouble_is_never_the_senders_fault(tmp_path: Path, error: int, code: int) -> None:
     config = configure(tmp_path)
-    disk = FaultyDisk(calls=('pwrite',), lasting=True, error=error)
+    disk = FaultyDisk(calls=('pwrite',), persistent=True, error=error)
     with listening(config, disk), Client(tmp_path / 'lmtp') as client:
         disk.arm(1)
         assert client.deliver(MAIL, 'lists@a', 'both@a') == {'lists@a': code, 'both@a': code}

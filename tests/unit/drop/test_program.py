@@ -389,10 +389,10 @@ def test_whatever_call_fails_the_message_is_not_stored_or_the_answer_is_success(
             answer = drop(home, b'x' * size, disk=disk)
         except (SwitchboardError, OSError):
             answer = ''
-        assert spool['in'].get_files() == ([answer] if answer else []), f'call {number}: {disk.struck}'
+        assert spool['in'].get_files() == ([answer] if answer else []), f'call {number}: {disk.failed_call}'
         if answer:
             assert spool['in'].peek(answer).damage is None
-        if not disk.struck:
+        if not disk.failed_call:
             break
     assert number > 15
 
@@ -417,8 +417,8 @@ def test_whatever_call_fails_a_relative_spool_is_named_as_an_absolute_one_is(
             door.store(lambda: None)
         except (SwitchboardError, OSError) as error:
             said = str(error).replace(str(home), 'HOME')
-            return re.sub(r'\d+[.\d]*\+\w+|[0-9a-f]{16,}', 'NAME', said), disk.struck
-        return '', disk.struck
+            return re.sub(r'\d+[.\d]*\+\w+|[0-9a-f]{16,}', 'NAME', said), disk.failed_call
+        return '', disk.failed_call
 
     for number in itertools.count(1):
         relative, absolute = tmp_path / f'{number}', tmp_path / f'{number} absolute'

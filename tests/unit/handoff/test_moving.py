@@ -116,7 +116,7 @@ class TestMoving:
                 move(claim, spool['in'], spool['out'])
         assert spool['in'].dequeue(ready)[0] == 'ready'
         spool['in'].finish(at_work)
-        assert disk.misuse == []
+        assert disk.bad_descriptor_calls == []
 
 
 @pytest.mark.parametrize('act', ['mv', 'retry'])

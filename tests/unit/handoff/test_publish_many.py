@@ -93,7 +93,7 @@ def test_whichever_call_fails_all_that_are_not_stored_are_told_so(tmp_path: Path
             outcomes = spool.publish_many([keyed('one', '1'), keyed('two', '2', 'in', 'b')])
         except OSError:
             outcomes = []  # the spool could not be opened
-        failed = bool(disk.struck)
+        failed = bool(disk.failed_call)
         after = Spool(directory)
         after.stage.recover()
         stored = messages(after) + messages(after, 'b')

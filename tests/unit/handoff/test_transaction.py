@@ -278,7 +278,7 @@ class TestOnDisk:
             transaction.emit(spool[name], name, {})
         disk.arm(number)
         failed = commit_all([transaction])
-        assert disk.struck == call
+        assert disk.failed_call == call
         disk.arm(0)
         spool.recover()
         if failed:

@@ -136,7 +136,7 @@ class TestWhatCannotBeRecovered:
         die_with(queue, filebase)
         disk.arm(1)
         first = queue.recover()
-        assert disk.struck == call
+        assert disk.failed_call == call
         assert (first or queue.recover()) == [filebase]
         assert queue.dequeue(filebase)[0] == 'x'
 
@@ -147,7 +147,7 @@ class TestWhatCannotBeRecovered:
         die_with(queue, filebase)
         disk.arm(1)
         assert queue.recover() == [filebase]
-        assert disk.struck
+        assert disk.failed_call
         assert events(queue, filebase) == []
 
 

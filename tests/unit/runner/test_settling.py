@@ -57,24 +57,24 @@ class Sender:
 
 def heal(disk: FaultyDisk) -> None:
     disk.fail_at = 0
-    disk.struck = ''
+    disk.failed_call = ''
 
 
 @pytest.mark.parametrize('durability', ['lazy', 'full'])
-@pytest.mark.parametrize('lasting', [False, True])
+@pytest.mark.parametrize('persistent', [False, True])
 @pytest.mark.parametrize('keeps', [False, True])
 @pytest.mark.parametrize('recipients', [['a'], ['a', 'b'], ['a', 'c']])
 def test_whatever_the_disk_refuses_nobody_gets_a_mail_again(
-    tmp_path: Path, recipients: list[str], keeps: bool, lasting: bool, durability: Any
+    tmp_path: Path, recipients: list[str], keeps: bool, persistent: bool, durability: Any
 ) -> None:
     for number in itertools.count(1):
-        disk = FaultyDisk(error=errno.ENOSPC, lasting=lasting)
+        disk = FaultyDisk(error=errno.ENOSPC, persistent=persistent)
         spool = Spool(tmp_path / f'spool{number}', durability, disk=disk)
         filebase = spool['in'].enqueue('mail', {'recipients': recipients})
         sender = Sender(disk, number, keeps=keeps)
         runner = make_runner(spool, sender)
         runner.run(once=True)
-        was_struck = disk.struck
+        was_struck = disk.failed_call
         heal(disk)
         for _ in range(3):
             spool['in'].ready()
@@ -100,7 +100,7 @@ def make_again(runner: Any) -> None:
 
 
 def test_what_is_held_is_nobody_elses(tmp_path: Path) -> None:
-    disk = FaultyDisk(error=errno.ENOSPC, lasting=True, calls={'pwrite'})
+    disk = FaultyDisk(error=errno.ENOSPC, persistent=True, calls={'pwrite'})
     spool = Spool(tmp_path / 'spool', 'lazy', disk=disk)
     filebase = spool['in'].enqueue('mail', {'recipients': ['a', 'b']})
     make_runner(spool, Sender(disk, 1)).run(once=True)

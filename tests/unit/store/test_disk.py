@@ -308,7 +308,10 @@ class TestFolder:
                 ACTS[name](folder)
             except OSError as error:
                 refused = error
-            assert refused is None or str(refused.filename).startswith(str(place)), (disk.struck, refused)
-            if not disk.struck:
+            assert refused is None or str(refused.filename).startswith(str(place)), (
+                disk.failed_call,
+                refused,
+            )
+            if not disk.failed_call:
                 assert number > 1 or name in CALLS_NOTHING
                 break

@@ -421,7 +421,7 @@ class TestPool:
         spool['in'].dequeue(filebase)
         disk.arm(1)
         spool['in'].finish(filebase)
-        assert disk.struck == 'rename'
+        assert disk.failed_call == 'rename'
         assert os.listdir(spool.path('in')) == []
 
 

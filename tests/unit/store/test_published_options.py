@@ -134,16 +134,16 @@ def test_a_failure_at_any_call_leaves_the_last_good_copy(tmp_path: Path) -> None
             publish_queue_options(new, disk)
         except OSError:
             pass  # the call that failed may be any
-        if not disk.struck:
+        if not disk.failed_call:
             break
-        if disk.struck not in (
+        if disk.failed_call not in (
             'close',
             'flock',
             'fsync',
             'mkdir',
         ):  # by then the name leads to the new one, or all went well
-            assert copy.read_bytes() == good, disk.struck
-        assert not list(copy.parent.glob('.new-*')), disk.struck
+            assert copy.read_bytes() == good, disk.failed_call
+        assert not list(copy.parent.glob('.new-*')), disk.failed_call
         copy.write_bytes(good)
     assert number > 8
     assert find(tmp_path, 'new') is not None

@@ -93,7 +93,7 @@ def test_a_disk_that_refuses_is_told_of_and_leaves_nothing_open(tmp_path: Path, 
     else:
         with pytest.raises(OSError, match='Input/output'):
             folder.read_at_once(4096)
-    assert disk.struck
+    assert disk.failed_call
     assert opened() == []
 
 
