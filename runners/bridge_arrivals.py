@@ -12,8 +12,8 @@ from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
     EntryTakenError,
+    QueueDrainingError,
     QueueFullError,
-    QueuePausedError,
     SwitchboardError,
 )
 from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Publication, PublishOutcome, Serializers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from switchboard.brokers.message import Delivery
 
 # Errors about the place and not about the message: it is tried again, and nothing is put aside for them.
-TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
+TROUBLE = (QueueFullError, DurabilityError, QueueDrainingError)
 # Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
 # Of decoded bodies, so much is gathered before it is stored: a fetched body may be a hundred times as long when it is decompressed.

@@ -23,8 +23,8 @@ except ImportError as error:
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
+    QueueDrainingError,
     QueueFullError,
-    QueuePausedError,
     SwitchboardError,
     UnknownQueueError,
 )
@@ -143,7 +143,7 @@ def reply(outcome: PublishOutcome) -> str:
         return '552 5.3.4 larger than the queue takes'
     if isinstance(outcome, QueueFullError):
         return '452 4.3.1 no room, try again later'
-    if isinstance(outcome, QueuePausedError):
+    if isinstance(outcome, QueueDrainingError):
         return '451 4.3.2 nothing is let in for now'
     return OURS
 

@@ -96,7 +96,7 @@ class MessageTooLargeError(QueueError):
     """The message is larger than the queue takes; nothing was stored, and sending it again is of no use."""
 
 
-class QueuePausedError(QueueError):
+class QueueDrainingError(QueueError):
     """The queue takes nothing in for now; nothing was stored."""
 
 

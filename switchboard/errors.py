@@ -12,9 +12,9 @@ from switchboard.door_errors import CorruptEntryError as CorruptEntryError
 from switchboard.door_errors import DurabilityError as DurabilityError
 from switchboard.door_errors import LockTimeoutError as LockTimeoutError
 from switchboard.door_errors import MessageTooLargeError as MessageTooLargeError
+from switchboard.door_errors import QueueDrainingError as QueueDrainingError
 from switchboard.door_errors import QueueError as QueueError
 from switchboard.door_errors import QueueFullError as QueueFullError
-from switchboard.door_errors import QueuePausedError as QueuePausedError
 from switchboard.door_errors import SwitchboardError as SwitchboardError
 from switchboard.door_errors import UnknownQueueError as UnknownQueueError
 
@@ -213,7 +213,7 @@ class NotRunningError(MasterError):
     """No master holds this spool."""
 
 
-class NoAnswerError(MasterError):
+class NotRespondingError(MasterError):
     """The master lives and answers no request: it is stopped, or hangs; ``pid`` is its process, when it is known."""
 
     def __init__(self, pid: int | None) -> None:

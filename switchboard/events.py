@@ -16,10 +16,10 @@ import re
 from contextvars import ContextVar
 from typing import Any
 
-from switchboard.errors import MessageTooLargeError, QueueFullError, QueuePausedError
+from switchboard.errors import MessageTooLargeError, QueueDrainingError, QueueFullError
 
 # The entry that the running code works on: a thread has its own, and so has each task of an event loop.
-AT_WORK: ContextVar[str | None] = ContextVar('at_work', default=None)
+FILEBASE_AT_WORK: ContextVar[str | None] = ContextVar('filebase_at_work', default=None)
 
 # What may stand in a line without quotes.
 PLAIN = re.compile(r'[^\s"=\\]+')
@@ -38,8 +38,12 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
         return
     exc_info: Any = fields.pop('exc_info', None)
     speaker = fields.pop('speaker', None)
-    text = ' '.join(filter(None, (filebase, word, pairs(**fields))))
-    members = {'filebase': filebase, 'event': word, **{key: member(value) for key, value in fields.items()}}
+    text = ' '.join(filter(None, (filebase, word, format_pairs(**fields))))
+    members = {
+        'filebase': filebase,
+        'event': word,
+        **{key: json_value(value) for key, value in fields.items()},
+    }
     extra: dict[str, object] = {
         'members': {key: value for key, value in members.items() if value is not None}
     }
@@ -50,7 +54,7 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
 
 def refusal_log_level(error: object) -> int:
     """:return: the level of a line about a message that was not let in: an operator has closed its queue, or a limit of the queue says so; all else is a fault."""
-    if isinstance(error, QueuePausedError):
+    if isinstance(error, QueueDrainingError):
         return logging.INFO
     is_limit = isinstance(error, MessageTooLargeError) or (
         isinstance(error, QueueFullError) and not error.is_disk_full
@@ -58,7 +62,7 @@ def refusal_log_level(error: object) -> int:
     return logging.WARNING if is_limit else logging.ERROR
 
 
-def pairs(**fields: object) -> str:
+def format_pairs(**fields: object) -> str:
     """:return: the fields as ``key=value``, quoted where a value has spaces; those that are `None` are left out."""
     return ' '.join(f'{key}={_quote(value)}' for key, value in fields.items() if value is not None)
 
@@ -69,7 +73,7 @@ def _quote(value: object) -> str:
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def member(value: object) -> object:
+def json_value(value: object) -> object:
     """:return: the value as JSON holds it: truth and numbers as they are, all else as text."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value

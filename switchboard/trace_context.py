@@ -29,7 +29,7 @@ MAX_STATE_CHARACTERS = 512
 _PARENT = r'00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})'
 
 
-def carry(metadata: dict[str, Any]) -> None:
+def inject_context(metadata: dict[str, Any]) -> None:
     """Put the context of the open span, if there is one, into the metadata of a message that has none."""
     trace = sys.modules.get('opentelemetry.trace')
     if trace is None or PARENT in metadata:
@@ -45,12 +45,12 @@ def _put(metadata: dict[str, Any], context: Any) -> None:
             metadata[STATE] = state
 
 
-def may_be_open() -> bool:
+def may_have_span() -> bool:
     """Can there be a span at all?"""
     return 'opentelemetry.trace' in sys.modules
 
 
-def send(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> Item:
+def prepare_in_span(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> Item:
     """Prepare a message, within a span of its own if one is open that is recorded.
 
     A message that has a context keeps it, and the span is linked to it: somebody else has made the message.
@@ -59,9 +59,9 @@ def send(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> I
     if trace is None:
         return prepare()
     if not trace.get_current_span().is_recording():
-        carry(metadata)
+        inject_context(metadata)
         return prepare()
-    created = context_of(metadata)
+    created = extract_context(metadata)
     span = trace.get_tracer('switchboard').start_span(
         f'send {queue}',
         kind=trace.SpanKind.PRODUCER if created is None else trace.SpanKind.CLIENT,
@@ -87,9 +87,9 @@ def send(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> I
     return item
 
 
-def context_of(record: Mapping[str, Any]) -> Any:
+def extract_context(record: Mapping[str, Any]) -> Any:
     """:return: the context in a message's metadata or a record, as OpenTelemetry's own object; None if there is none.  Where that is loaded only."""
-    found = read(record)
+    found = parse_context(record)
     if found is None:
         return None
     trace = sys.modules['opentelemetry.trace']
@@ -100,7 +100,7 @@ def context_of(record: Mapping[str, Any]) -> Any:
     )
 
 
-def read(metadata: Mapping[str, Any]) -> tuple[int, int, int, str] | None:
+def parse_context(metadata: Mapping[str, Any]) -> tuple[int, int, int, str] | None:
     """Read what anybody may have written.
 
     :return: trace, span, flags, and the state; None if there is no context, or what stands there is none.

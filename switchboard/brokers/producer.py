@@ -24,8 +24,8 @@ from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
     OutputsNeverFitError,
+    QueueDrainingError,
     QueueError,
-    QueuePausedError,
     SwitchboardError,
     UnknownQueueError,
 )
@@ -48,7 +48,7 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.trace_context import send
+from switchboard.trace_context import prepare_in_span
 
 
 def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
@@ -202,8 +202,8 @@ class BrokerProducer:
                 'dedupe_key: only a queue in a directory knows what it has seen', queue=self.name
             )
         if self._is_draining():
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
-        return send(metadata, self.name, lambda: self._prepare(msg, metadata, digest_tail))
+            raise QueueDrainingError('it is being drained: nothing is let in', queue=self.name)
+        return prepare_in_span(metadata, self.name, lambda: self._prepare(msg, metadata, digest_tail))
 
     def _prepare(self, msg: Any, metadata: dict[str, Any], digest_tail: str | None) -> PreparedMessage:
         is_delayed = 'delay' in metadata or 'not_before' in metadata
@@ -262,7 +262,7 @@ class BrokerProducer:
         :raises MessageTooLargeError: it could never fit.
         """
         if self._is_draining():
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+            raise QueueDrainingError('it is being drained: nothing is let in', queue=self.name)
         if self.serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self.name)
         limit = self.options.max_body_bytes

@@ -86,7 +86,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
         Exit.TEMPORARY,
         'try again when there is room; `switchboard queues` shows how much waits',
     ),
-    (errors.QueuePausedError, Exit.TEMPORARY, 'try again later'),
+    (errors.QueueDrainingError, Exit.TEMPORARY, 'try again later'),
     (errors.QueueInUseError, Exit.TEMPORARY, '`switchboard show QUEUE` shows its entries and consumers'),
     (errors.QueueMismatchError, Exit.DATA, '`switchboard show QUEUE` says how it is declared'),
     (errors.QueueLockedError, Exit.NO_PERMISSION, 'it goes when its owner does'),
@@ -99,7 +99,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (errors.AlreadyRunningError, Exit.TEMPORARY, '`switchboard status` shows it, `switchboard stop` ends it'),
     (errors.NotRunningError, Exit.UNAVAILABLE, '`switchboard start` starts one'),
     (
-        errors.NoAnswerError,
+        errors.NotRespondingError,
         Exit.TEMPORARY,
         'look at its state (`ps`): T is stopped, and `kill -CONT` lets it go on; `kill -KILL` ends it and its runners',
     ),

@@ -21,8 +21,8 @@ from switchboard.clock import SYSTEM_CLOCK
 from switchboard.door_errors import (
     ContentDisallowedError,
     MessageTooLargeError,
+    QueueDrainingError,
     QueueFullError,
-    QueuePausedError,
     SwitchboardError,
     UnknownQueueError,
 )
@@ -184,7 +184,7 @@ class Drop:
         if 'mail' not in self.door.accept:
             raise ContentDisallowedError('mail', queue=self.queue)
         if self._exists(f'{RUN}/{DRAINING}/{self.queue}'):
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
+            raise QueueDrainingError('it is being drained: nothing is let in', queue=self.queue)
 
     def _is_declared(self) -> bool:
         return self._exists(f'{RUN}/{DECLARED}/{self.queue}')

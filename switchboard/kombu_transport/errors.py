@@ -47,7 +47,7 @@ _TABLE: tuple[tuple[type[Exception], type[AMQPError]], ...] = (
     (errors.QueueInUseError, PreconditionFailed),
     (errors.MessageTooLargeError, ContentTooLarge),
     (errors.QueueFullError, QueueFull),
-    (errors.QueuePausedError, QueueFull),
+    (errors.QueueDrainingError, QueueFull),
     (errors.ContentDisallowedError, PreconditionFailed),
     (errors.UnserializableError, PreconditionFailed),
     (errors.DurabilityError, DiskFault),

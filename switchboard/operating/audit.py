@@ -22,7 +22,7 @@ from switchboard.regular_file import open_regular_file
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
-from switchboard.trace_context import carry
+from switchboard.trace_context import inject_context
 
 log = logging.getLogger('switchboard.operator')
 
@@ -46,7 +46,7 @@ class Operator(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """:return: the members of a record; without a reason if there is none."""
         fields = {'by': self.by[:100], 'via': self.via}
-        carry(fields)  # the next attempt is linked to the span in which somebody has sent it back
+        inject_context(fields)  # the next attempt is linked to the span in which somebody has sent it back
         return fields | {'reason': self.reason[:MAX_REASON]} if self.reason else fields
 
 

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueFullError, QueuePausedError
+from switchboard.errors import (
+    ContentDisallowedError,
+    MessageTooLargeError,
+    QueueDrainingError,
+    QueueFullError,
+)
 from switchboard.message.entry import Entry
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -48,9 +53,9 @@ class Admission:
         self._can_evict = can_evict
 
     def check_open(self) -> None:
-        """:raises QueuePausedError: the queue is being drained."""
+        """:raises QueueDrainingError: the queue is being drained."""
         if self._is_draining():
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self._queue)
+            raise QueueDrainingError('it is being drained: nothing is let in', queue=self._queue)
 
     def reserve(self, size: int) -> Reservation | None:
         """Ask for room for one message, and count it in.
@@ -126,7 +131,7 @@ class Admission:
         """Ask whether another queue's entry may come in.
 
         :return: as :meth:`reserve`.
-        :raises QueuePausedError: the queue is being drained.
+        :raises QueueDrainingError: the queue is being drained.
         :raises ContentDisallowedError: its kind is not accepted.
         :raises MessageTooLargeError: it could never fit.
         :raises QueueFullError: there is no room, and the queue makes none.

@@ -23,7 +23,7 @@ from switchboard.store.folder import Folder
 from switchboard.store.limits import Reservation
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import BATCH_LIMIT, DRAFT_OWNERS, PreparedEntry, publish, write
-from switchboard.trace_context import may_be_open, send
+from switchboard.trace_context import may_have_span, prepare_in_span
 
 # The innermost open batch of the code that asks, which knows the ones around it.
 _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
@@ -97,9 +97,11 @@ class Producer:
             packed = self._packer.pack_replacement(msg, metadata, replaces, records, is_delayed=is_delayed)
             return self._write(packed, None)
         # Messages of kombu have headers of their own for it.
-        if not may_be_open() or records or type(msg) is EncodedBody:
+        if not may_have_span() or records or type(msg) is EncodedBody:
             return self._prepare(msg, metadata, records, digest_tail)
-        return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail))
+        return prepare_in_span(
+            metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail)
+        )
 
     def _prepare(
         self, msg: Any, metadata: dict[str, Any], records: Sequence[Record], digest_tail: str | None

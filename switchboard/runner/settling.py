@@ -20,12 +20,12 @@ from switchboard.errors import (
     DisposeResultError,
     DurabilityError,
     EntryTakenError,
+    QueueDrainingError,
     QueueError,
     QueueFullError,
     QueueMismatchError,
-    QueuePausedError,
 )
-from switchboard.events import AT_WORK, event, refusal_log_level
+from switchboard.events import FILEBASE_AT_WORK, event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import Record
 from switchboard.message.naming import NS, digest_of, parse
@@ -33,7 +33,7 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
 from switchboard.status.scoreboard import Counted, NullSlot
 from switchboard.store.forks import after_fork
-from switchboard.trace_context import carry
+from switchboard.trace_context import inject_context
 
 log = logging.getLogger('switchboard.runner')
 
@@ -134,7 +134,7 @@ def _is_of_target(error: BaseException | None) -> bool:
         return not error.is_disk_full
     if isinstance(error, DestinationDown):
         return not error.affects_every_message
-    return isinstance(error, QueuePausedError | QueueMismatchError)
+    return isinstance(error, QueueDrainingError | QueueMismatchError)
 
 
 def exit_status(code: object) -> int:
@@ -174,7 +174,7 @@ class Work:
         self._span: Any = None
 
     def __enter__(self) -> Work:
-        self._token = AT_WORK.set(self.taken.filebase)
+        self._token = FILEBASE_AT_WORK.set(self.taken.filebase)
         if self._settler.tracing is not None:
             self._span = self._settler.begin_span(self.taken)
         self._began_ns = self._settler.now_ns()
@@ -188,7 +188,7 @@ class Work:
             return error is None or self.failed(error)
         finally:
             self.is_over = True
-            AT_WORK.reset(self._token)
+            FILEBASE_AT_WORK.reset(self._token)
             del self._token  # it knows the task's context, and that this one
             if self._span is not None:
                 outcome = 'done' if self.verdict is None else self.verdict.outcome
@@ -340,7 +340,7 @@ class Settler:
         verdict = self._verdict(taken.filebase, error)
         if self.tracing is not None and verdict.record:
             span: dict[str, Any] = {}
-            carry(span)  # the next attempt is linked to this one
+            inject_context(span)  # the next attempt is linked to this one
             verdict = verdict._replace(record={**verdict.record, **span})
         try:
             self._on_error(taken.msg, taken.msgdata, error)

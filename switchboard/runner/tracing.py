@@ -56,7 +56,7 @@ class Tracing:
         taken = take()
         if taken is None:
             return None
-        created = trace_context.context_of(taken.msgdata)
+        created = trace_context.extract_context(taken.msgdata)
         links = [] if created is None else [Link(created, {'switchboard.link': 'creation'})]
         span = self._tracer.start_span(
             f'receive {self._options.queue}',
@@ -87,7 +87,7 @@ class Tracing:
     def begin(self, filebase: str, metadata: dict[str, Any], history: Sequence[Any]) -> tuple[Span, object]:
         """Open the span of one message."""
         queue = self._options.queue
-        created = trace_context.context_of(metadata)
+        created = trace_context.extract_context(metadata)
         attempted = _last(history, lambda record: record.get('event') in _ATTEMPTS)
         operated = _last(history, lambda record: 'via' in record)
         attempt = 1 + sum(one.get('event') in _ATTEMPTS for one in history)
@@ -140,7 +140,7 @@ class Tracing:
 def _last(history: Sequence[Any], fits: Callable[[Any], bool]) -> SpanContext | None:
     """:return: the context of the last record that fits and has one."""
     for record in reversed(history):
-        if fits(record) and (found := trace_context.context_of(record)) is not None:
+        if fits(record) and (found := trace_context.extract_context(record)) is not None:
             return cast(SpanContext, found)
     return None
 

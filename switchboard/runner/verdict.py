@@ -26,9 +26,9 @@ from switchboard.errors import (
     DurabilityError,
     MessageTooLargeError,
     PermanentFailure,
+    QueueDrainingError,
     QueueFullError,
     QueueMismatchError,
-    QueuePausedError,
     TemporaryFailure,
 )
 from switchboard.message.journal import Record, count_since_retry
@@ -72,7 +72,7 @@ def judge(
     message = _message(error)
     text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
     if isinstance(
-        error, QueueFullError | DurabilityError | QueueMismatchError | QueuePausedError | DestinationDown
+        error, QueueFullError | DurabilityError | QueueMismatchError | QueueDrainingError | DestinationDown
     ):
         return Verdict('requeued', text, error=error)
     failures = count_since_retry(history, 'failed') + 1

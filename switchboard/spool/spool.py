@@ -427,7 +427,7 @@ class Spool:
         self.flags.set('paused', self[name].name, reason, by)
 
     def drain(self, name: str, reason: str = '', by: str = '') -> None:
-        """Let nothing into a queue until :meth:`resume`: producers get `QueuePausedError`, mail servers try again later."""
+        """Let nothing into a queue until :meth:`resume`: producers get `QueueDrainingError`, mail servers try again later."""
         self.flags.set('draining', self[name].name, reason, by)
 
     def resume(self, name: str) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.events import AT_WORK, event, member, pairs
+from switchboard.events import FILEBASE_AT_WORK, event, format_pairs, json_value
 from switchboard.regular_file import open_or_make
 from switchboard.status.alive import FILE_MODE
 from switchboard.status.log_writer import LogWriter, without_waiting
@@ -69,7 +69,7 @@ class LineFormatter(logging.Formatter):
         head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{pid}]'
         text = record.getMessage()
         if not hasattr(record, 'members'):
-            text = ' '.join(filter(None, (AT_WORK.get(), cut(text), pairs(**_extra(record)))))
+            text = ' '.join(filter(None, (FILEBASE_AT_WORK.get(), cut(text), format_pairs(**_extra(record)))))
         return '\n    '.join([f'{head} {escape(text)}', *map(escape, self.traceback_lines(record))])
 
     def traceback_lines(self, record: logging.LogRecord) -> list[str]:
@@ -113,11 +113,11 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 def _members(record: logging.LogRecord) -> dict[str, object]:
     """:return: the fields of a line that was not written by `event`: a runner's own, or a library's."""
     members: dict[str, object] = {
-        'filebase': AT_WORK.get(),
+        'filebase': FILEBASE_AT_WORK.get(),
         'event': 'logged',
         'message': cut(record.getMessage()),
     }
-    members |= {key: member(value) for key, value in _extra(record).items()}
+    members |= {key: json_value(value) for key, value in _extra(record).items()}
     return {key: value for key, value in members.items() if value is not None}
 
 
@@ -349,5 +349,5 @@ def reopen() -> list[str]:
         try:
             log_file.reopen()
         except OSError as error:
-            errors.append(f'cannot reopen the log {pairs(path=log_file.path, error=error.strerror)}')
+            errors.append(f'cannot reopen the log {format_pairs(path=log_file.path, error=error.strerror)}')
     return errors

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
-from switchboard.events import AT_WORK, event
+from switchboard.events import FILEBASE_AT_WORK, event
 from switchboard.status import log
 
 LEVELS: Mapping[str, int] = MappingProxyType({'stdout': logging.INFO, 'stderr': logging.WARNING})
@@ -145,13 +145,13 @@ class Printed(io.RawIOBase):
             os.write(self.fileno(), content)
             return len(content)
         rest, entry = getattr(self._own, 'rest', (b'', None))
-        if rest and entry != AT_WORK.get():
+        if rest and entry != FILEBASE_AT_WORK.get():
             self._say(rest, entry)
             rest = b''
         lines, rest = split(rest + content)
         for line in lines:
-            self._say(line, AT_WORK.get())
-        self._own.rest = (rest, AT_WORK.get())
+            self._say(line, FILEBASE_AT_WORK.get())
+        self._own.rest = (rest, FILEBASE_AT_WORK.get())
         return len(content)
 
     def _say(self, line: bytes, entry: str | None) -> None:

@@ -79,7 +79,7 @@ from switchboard.store.layout import ACTS, CLOCK, PUBLISHED_OPTIONS, RUN, SPARES
 from switchboard.store.limits import SharedCount, _sealed, evicted
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, find_published_options
-from switchboard.trace_context import read as read_trace
+from switchboard.trace_context import parse_context
 from switchboard.web.forms import Form
 from switchboard.web.identity import Identity, UnknownUserError
 from switchboard.web.server import systemd_socket
@@ -357,7 +357,7 @@ def environment_of_a_service_manager(content: bytes) -> object:
 @reader(b'00-' + b'1' * 32 + b'-' + b'2' * 16 + b'-01', b'0', b'-', b'a=b,')
 def context_of_a_trace(content: bytes) -> object:
     text = text_of(content)
-    return read_trace({'traceparent': text, 'tracestate': text})
+    return parse_context({'traceparent': text, 'tracestate': text})
 
 
 @reader(b'{"msg": {"a": 1}, "metadata": {"priority": 3}}\n', b'\n', *JSON_UNITS)

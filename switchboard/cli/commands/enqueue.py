@@ -23,9 +23,9 @@ from switchboard.cli.output import print_note, report
 from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
+    QueueDrainingError,
     QueueError,
     QueueFullError,
-    QueuePausedError,
     SwitchboardError,
     UnserializableError,
 )
@@ -125,7 +125,7 @@ class Sender:
                         raise message
                     msg, metadata = message
                     filebases.append(self._put(msg, {**metadata, **self.keys}))
-                except (QueueFullError, QueuePausedError, DurabilityError) as error:
+                except (QueueFullError, QueueDrainingError, DurabilityError) as error:
                     # The next one would meet the same; those accepted before it are stored.
                     self._fail(name, error)
                     self.stopped = True

@@ -19,7 +19,7 @@ from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, report, write_line
-from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
+from switchboard.errors import MasterError, NotRespondingError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number, quoted
 from switchboard.status.alive import LOG, PID, master_alive, own_directory, read_pid
@@ -369,7 +369,7 @@ class AnswerWatch:
     def look(self) -> None:
         """Ask, if it is time to.
 
-        :raises NoAnswerError: it has left too many questions unanswered.
+        :raises NotRespondingError: it has left too many questions unanswered.
         """
         if time.monotonic() < self._next_s:
             return
@@ -381,7 +381,7 @@ class AnswerWatch:
         except MasterError:
             self._unanswered = 0  # it begins, or ends
         if self._unanswered >= MOST_UNANSWERED:
-            raise NoAnswerError(pid_of_master(self._directory))
+            raise NotRespondingError(pid_of_master(self._directory))
         self._next_s = time.monotonic() + ASK_AGAIN_S
 
 
@@ -405,7 +405,7 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
     """Wait until no master holds the spool and its process has ended, and show for whom it waits.
 
     :return: False if the time ran out.
-    :raises NoAnswerError: there is no limit, and the master does not answer any more.
+    :raises NotRespondingError: there is no limit, and the master does not answer any more.
     """
     started_s = time.monotonic()
     watch = AnswerWatch(directory)
@@ -434,7 +434,7 @@ def stop_master(directory: Path, timeout_s: float | None) -> bool:
     """Stop the master and wait until it has stopped.
 
     :return: False if the time ran out.
-    :raises NoAnswerError: there is no limit, and the master does not answer.
+    :raises NotRespondingError: there is no limit, and the master does not answer.
     """
     pid = pid_of_master(directory)
     ask_to_stop(directory)
@@ -487,7 +487,7 @@ def ask_and_show(
     :param no_wait: a refusal comes at once; without one, the reply is that it was ``asked``.
     :raises NotRunningError: there is no master.
     :raises TimeoutError: it was not done in time; the master goes on with it all the same.
-    :raises NoAnswerError: there is no limit, and the master does not answer any more.
+    :raises NotRespondingError: there is no limit, and the master does not answer any more.
     """
     if no_wait:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import QueuePausedError
+from switchboard.errors import QueueDrainingError
 from switchboard.testing import Signal
 from tests.faults.world import observe
 from tests.helpers.processes import Child
@@ -78,7 +78,7 @@ def put(spool: Spool, number: int) -> None:
     def is_put() -> bool:
         try:
             spool['in'].enqueue(f'{number}:{"x" * (number % 7000)}', dedupe_key=str(number))
-        except QueuePausedError:
+        except QueueDrainingError:
             return False
         return True
 

@@ -29,8 +29,8 @@ from switchboard.errors import (
     ConfigError,
     ContentDisallowedError,
     MessageTooLargeError,
+    QueueDrainingError,
     QueueFullError,
-    QueuePausedError,
     SwitchboardError,
     UnknownQueueError,
 )
@@ -322,7 +322,7 @@ def test_a_queue_that_is_drained_lets_nothing_in_and_one_that_is_paused_does(
     spool: Spool, tmp_path: Path
 ) -> None:
     spool.drain('in')
-    with pytest.raises(QueuePausedError):
+    with pytest.raises(QueueDrainingError):
         drop(tmp_path, RAW)
     spool.resume('in')
     spool.pause('in')

@@ -14,8 +14,8 @@ from switchboard import Spool
 from switchboard.errors import (
     DurabilityError,
     PermanentFailure,
+    QueueDrainingError,
     QueueFullError,
-    QueuePausedError,
     TemporaryFailure,
 )
 from switchboard.message.naming import digest_of
@@ -113,7 +113,7 @@ def test_what_is_held_is_nobody_elses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('error', 'level'),
     [
-        (QueuePausedError('it is being drained'), 'INFO'),
+        (QueueDrainingError('it is being drained'), 'INFO'),
         (QueueFullError('full'), 'WARNING'),
         (QueueFullError('full', is_disk_full=True), 'ERROR'),
         (DurabilityError('io', step='rename'), 'ERROR'),

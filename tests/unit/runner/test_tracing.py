@@ -75,7 +75,7 @@ def test_what_is_put_in_while_a_span_is_open_carries_it(tmp_path: Path, provider
     spool = Spool(tmp_path)
     with provider.get_tracer('t').start_as_current_span('outer') as outer:
         spool['in'].enqueue('x')
-    found = trace_context.read(context_of(spool, 'in'))
+    found = trace_context.parse_context(context_of(spool, 'in'))
     assert found is not None
     assert found[:2] == (outer.get_span_context().trace_id, outer.get_span_context().span_id)
 
@@ -106,12 +106,12 @@ def test_without_a_span_nothing_is_carried_and_what_a_producer_says_stays(
     ],
 )
 def test_what_is_no_context_is_none(text: Any) -> None:
-    assert trace_context.read({'traceparent': text}) is None
+    assert trace_context.parse_context({'traceparent': text}) is None
 
 
 def test_a_state_that_is_too_long_is_left_out() -> None:
-    assert trace_context.read({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 510}) is not None
-    found = trace_context.read({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 511})
+    assert trace_context.parse_context({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 510}) is not None
+    found = trace_context.parse_context({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 511})
     assert found is not None
     assert found[3] == ''
 
@@ -206,7 +206,7 @@ def test_the_context_survives_hand_off_and_the_bad_queue_and_is_found_by_what_is
     work(spool, provider, dispose)
     for queue in ('forwarded', 'emitted'):
         assert context_of(spool, queue)[trace_context.PARENT] == PARENT
-    found = trace_context.read(context_of(spool, 'fresh'))
+    found = trace_context.parse_context(context_of(spool, 'fresh'))
     assert found is not None
     assert found[1] == spans(exporter)[1].get_span_context().span_id
     bad = spool['bad']

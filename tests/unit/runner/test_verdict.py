@@ -14,9 +14,9 @@ from switchboard.errors import (
     EntryTakenError,
     MessageTooLargeError,
     PermanentFailure,
+    QueueDrainingError,
     QueueFullError,
     QueueMismatchError,
-    QueuePausedError,
     TemporaryFailure,
     UnserializableError,
 )
@@ -168,7 +168,7 @@ class TestTemporaryFailure:
     [
         QueueFullError('full'),
         DurabilityError('io', step='rename'),
-        QueuePausedError('drained'),
+        QueueDrainingError('drained'),
         QueueMismatchError('other arguments'),
     ],
 )

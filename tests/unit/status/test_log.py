@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from switchboard.events import AT_WORK, event
+from switchboard.events import FILEBASE_AT_WORK, event
 from switchboard.status import log
 from switchboard.status.printed import Streams
 
@@ -184,12 +184,12 @@ def printed(path: Path) -> list[tuple[str, str | None]]:
 
 def test_a_line_that_was_begun_for_one_entry_is_not_ended_for_another(path: Path) -> None:
     def speak() -> None:
-        AT_WORK.set('one')
+        FILEBASE_AT_WORK.set('one')
         print('begun', end='')
-        AT_WORK.set('two')
+        FILEBASE_AT_WORK.set('two')
         print('whole')
         print('begun anew', end='')
-        AT_WORK.set(None)
+        FILEBASE_AT_WORK.set(None)
         sys.stdout.close()
 
     with printing(path):

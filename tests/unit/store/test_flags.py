@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import QueuePausedError
+from switchboard.errors import QueueDrainingError
 from switchboard.store.flags import LOOK_EVERY_NS
 
 A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
@@ -38,7 +38,7 @@ def test_nothing_comes_into_a_queue_that_is_drained_and_what_is_there_is_worked_
     queue.enqueue('old')
     spool.drain('in')
     clock.advance(A_LOOK_S)
-    with pytest.raises(QueuePausedError):
+    with pytest.raises(QueueDrainingError):
         queue.enqueue('new')
     assert queue.take().msg == 'old'
 
@@ -49,7 +49,7 @@ def test_a_message_is_not_moved_into_a_queue_that_is_drained(spool, clock):
     clock.advance(A_LOOK_S)
     spool['in'].dequeue(filebase)
     transaction = spool.transaction(spool['in'], filebase)
-    with pytest.raises(QueuePausedError):
+    with pytest.raises(QueueDrainingError):
         transaction.forward(spool['out'])
 
 
