@@ -116,7 +116,7 @@ class ISwitchboard(Interface):
     def wait_s() -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
 
-    def wakeup() -> Any:
+    def make_wakeup() -> Any:
         """:return: a new `Wakeup`, to sleep on until there is something to take."""
 
     def finish(filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected') -> None:

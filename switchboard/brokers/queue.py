@@ -386,7 +386,7 @@ class BrokerQueue:
         waits = [wait for wait in (self.consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.is_paused() else None
 
-    def wakeup(self) -> BrokerWakeup:
+    def make_wakeup(self) -> BrokerWakeup:
         """See `ISwitchboard`."""
         return BrokerWakeup(self.producer, self.may_take)
 

@@ -83,10 +83,10 @@ def format_size(number: int) -> str:
     return next(fitting, str(number))
 
 
-def rate(text: str) -> float:
+def rate_per_s(text: str) -> float:
     """Read ``10/s``, ``600/m`` or ``1000/h``: messages in a second.
 
-    >>> rate('30/m')
+    >>> rate_per_s('30/m')
     0.5
 
     :raises ValueError: it is not of that form, or nothing at all.

@@ -227,7 +227,7 @@ class Consumer:
             self._preserve_unread(filebase, f'unreadable: {error.strerror}')
             raise CorruptEntryError('unreadable', queue=self.queue, filebase=filebase) from error
         except ForeignFileError:
-            self._listing.report(filebase + READY, 'not a regular file')
+            self._listing.report_foreign_file(filebase + READY, 'not a regular file')
             raise
         except QueueError as error:
             error.queue = self.queue

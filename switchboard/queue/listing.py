@@ -197,7 +197,7 @@ class Listing:
         if len(filebases) < number:
             for name in self._finder.others(joined):
                 if name.endswith(suffix):
-                    self.report(name, 'foreign name')
+                    self.report_foreign_file(name, 'foreign name')
                 elif not is_known_name(name):
                     self._notice(name)
             if self._notes_claimed:
@@ -214,9 +214,9 @@ class Listing:
         if self.pickup is not None and self.pickup.suffix and name.endswith(self.pickup.suffix):
             self.foreign_mail.append(name)
         elif self.pickup is None or name not in self.pickup.directories:
-            self.report(name, 'foreign file')
+            self.report_foreign_file(name, 'foreign file')
 
-    def report(self, name: str, what: str) -> None:
+    def report_foreign_file(self, name: str, what: str) -> None:
         """Log a name that is no entry's: once; later readings pass it over."""
         if name not in self.reported:
             self.reported.add(name)

@@ -295,7 +295,7 @@ class Switchboard:
         except FileNotFoundError:
             pass  # another one was faster
 
-    def wakeup(self) -> Wakeup:
+    def make_wakeup(self) -> Wakeup:
         """:return: the object that a runner of this queue sleeps on."""
         maildir_new = self.pickup.maildir_new if self.pickup is not None else None
         wakeup = Wakeup(self.queue_directory, maildir_new, self.slice)
@@ -383,9 +383,9 @@ class Switchboard:
         """See `ISwitchboard`."""
         return self._ready.entries(extension)
 
-    def report(self, name: str, what: str) -> None:
+    def report_foreign_file(self, name: str, what: str) -> None:
         """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
-        self._listing.report(name, what)
+        self._listing.report_foreign_file(name, what)
 
     def recover_backup_files(self, *, own: bool = True) -> None:
         """See `ISwitchboard`."""

@@ -49,7 +49,7 @@ class Loop:
         self.clock = clock
         self.settler = settler
         self.trouble = settler.trouble
-        self.wakeup: Wakeup = queue.wakeup() if queue is not None else Wakeup()
+        self.wakeup: Wakeup = queue.make_wakeup() if queue is not None else Wakeup()
         self.lifetime = Lifetime(options, clock)
         self.is_stopping = False
         # The message at work may be what kills, and is worked on without others.

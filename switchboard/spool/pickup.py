@@ -160,7 +160,7 @@ class Pickup:
             if stat_module.S_ISREG(status.st_mode):
                 found.append((status.st_mtime_ns, name, folder))
             else:
-                self._queue.report(name, 'not a regular file')
+                self._queue.report_foreign_file(name, 'not a regular file')
         seen = {name for _, name, _ in found}
         self._unsettled = {name: state for name, state in self._unsettled.items() if name in seen}
         self._refused &= seen
@@ -204,7 +204,7 @@ class Pickup:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._queue.report(name, f'cannot be read: {error.strerror}')
+            self._queue.report_foreign_file(name, f'cannot be read: {error.strerror}')
             return None
         if opened is None:
             return None

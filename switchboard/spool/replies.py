@@ -39,7 +39,7 @@ class Replies:
         self._owner = spool.declared.enter()
         self.queue = f'reply.{uuid.uuid4().hex}'
         self._queue = spool.declare(self.queue, owner=self._owner, options={'durability': 'lazy'})
-        self._wakeup = self._queue.wakeup()
+        self._wakeup = self._queue.make_wakeup()
         self._answers: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def ask(self, msg: Any, metadata: Mapping[str, Any] | None = None, **keys: Any) -> str:

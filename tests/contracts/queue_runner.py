@@ -114,7 +114,7 @@ class TestWhatIsChanged:
 
 class TestWakeUp:
     def test_a_sleeper_is_woken_by_a_message_from_another_thread(self, backend: Backend) -> None:
-        wakeup, asleep, woken = backend.queue().wakeup(), Signal(), []
+        wakeup, asleep, woken = backend.queue().make_wakeup(), Signal(), []
 
         def sleep() -> None:
             wakeup.arm()

@@ -40,7 +40,7 @@ class ReadSeldom(Alone):
 
     def queue(self, *args: Any, **keys: Any) -> Any:
         queue = super().queue(*args, **keys, slow_listing_ns=0)
-        queue.sleeper = queue.wakeup()
+        queue.sleeper = queue.make_wakeup()
         return queue
 
 

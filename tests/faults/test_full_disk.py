@@ -128,7 +128,7 @@ def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(d
         assert spool['out'].get_files() == []
         assert spool['in'].history(filebases[0]) == []
         ballast.unlink()
-        wakeup = spool['out'].wakeup()
+        wakeup = spool['out'].make_wakeup()
         wakeup.arm()
         while len(spool['out'].get_files()) < 2:
             assert wakeup.wait(60)

@@ -51,7 +51,7 @@ def take_next(queue: Any, what: Callable[[], str] = str) -> Any:
     :raises AssertionError: none has come in time.
     """
     give_up_s = time.monotonic() + PATIENCE_S
-    wakeup = queue.wakeup()
+    wakeup = queue.make_wakeup()
     try:
         while (taken := queue.take()) is None:
             if (left_s := give_up_s - time.monotonic()) <= 0:

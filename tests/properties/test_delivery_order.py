@@ -71,7 +71,7 @@ class Delivery(RuleBasedStateMachine):
             )
             for index in range(self.slices)
         ]
-        self.wakeups = [queue.wakeup() for queue in self.queues if self.read_seldom]
+        self.wakeups = [queue.make_wakeup() for queue in self.queues if self.read_seldom]
         self.messages: dict[str, Message] = {}
 
     def teardown(self) -> None:

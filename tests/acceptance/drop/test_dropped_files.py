@@ -55,7 +55,7 @@ def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None
 
     numbers = iter(range(MAILS))
     runners = [start(config) for _ in range(3)]
-    wakeup = queue.wakeup()
+    wakeup = queue.make_wakeup()
     try:
         for _ in range(KILLS):
             for number in islice(numbers, MAILS // KILLS):

@@ -80,7 +80,7 @@ class TestALostConnection:
 
     def test_who_was_about_to_sleep_is_woken_if_it_was_made_anew_meanwhile(self, rabbitmq: OnBroker) -> None:
         queue = queue_of(rabbitmq)
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         queue.connection.abort()
         assert not queue.ready()  # by a new connection, to which nothing is pushed

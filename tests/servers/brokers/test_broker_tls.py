@@ -85,7 +85,7 @@ class TestWhoIsBelieved:
         assert [one.msg for one in taken] == messages
         for one in taken:
             queue.finish(one.filebase)
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         assert not queue.ready()
         place = OnBroker(secure.server.url, queue.bad.queue_directory)

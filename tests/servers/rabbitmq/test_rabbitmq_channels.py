@@ -175,7 +175,7 @@ class TestASleeper:
     def test_a_message_that_another_thread_has_read_wakes_at_once(self, rabbitmq: OnBroker) -> None:
         queue, other = queue_of(rabbitmq), queue_of(rabbitmq)
         connection: Any = queue.connection
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         other.enqueue('a')
 
@@ -196,7 +196,7 @@ class TestASleeper:
     def test_a_connection_that_another_thread_has_given_up_wakes_as_well(self, rabbitmq: OnBroker) -> None:
         queue = queue_of(rabbitmq)
         connection: Any = queue.connection
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         connection.abort()
         began_s = time.monotonic()

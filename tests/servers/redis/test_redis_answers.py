@@ -125,7 +125,7 @@ class Sleeper(threading.Thread):
     def __init__(self, queue: Any) -> None:
         super().__init__()
         self.queue = queue
-        self.wakeup = queue.wakeup()
+        self.wakeup = queue.make_wakeup()
         self.falls_asleep = threading.Event()
         self.is_woken = False
         self.slept_s = 0.0
@@ -179,7 +179,7 @@ class TestASleeper:
         assert unacked(queue.connection) == 2
 
     def test_is_not_woken_by_nothing(self, queue: Any) -> None:
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         assert not wakeup.wait(0.3)
         wakeup.disarm()

@@ -213,7 +213,7 @@ def test_the_rights_in_the_reference_are_enough(limited: Limited) -> None:
         queue = BrokerQueue(
             limited.queue, f'redis://few:secret@127.0.0.1:{limited.driver._url.address.rpartition(":")[2]}'
         )
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         assert wakeup.is_watching
         filebase = queue.enqueue('one')

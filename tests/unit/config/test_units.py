@@ -11,7 +11,7 @@ from switchboard.config.units import (
     file_mode,
     integer,
     optional,
-    rate,
+    rate_per_s,
     retry_policy,
     size_bytes,
     word_list,
@@ -88,12 +88,12 @@ def test_a_size_beyond_any_file_is_refused() -> None:
 
 
 def test_a_rate_is_read_in_messages_a_second() -> None:
-    assert [rate(text) for text in ('10/s', '600 / m', '1.5/s', '36/h')] == [10, 10, 1.5, 0.01]
+    assert [rate_per_s(text) for text in ('10/s', '600 / m', '1.5/s', '36/h')] == [10, 10, 1.5, 0.01]
     for text in ('', '10', '10/x', '/s', '-1/s', '10/5s'):
         with pytest.raises(ValueError, match='is not a rate'):
-            rate(text)
+            rate_per_s(text)
     with pytest.raises(ValueError, match='would stop the queue'):
-        rate('0/s')
+        rate_per_s('0/s')
 
 
 @pytest.mark.parametrize('text', ['yes', 'true', 'on', 'Yes', 'TRUE'])

@@ -151,7 +151,7 @@ class TestByWhatTheKernelTells:
     ) -> None:
         scene.watched()
         filebase = scene.add()
-        scene.listing.report(f'{filebase}.pck', 'not a regular file')
+        scene.listing.report_foreign_file(f'{filebase}.pck', 'not a regular file')
         assert scene.due()[0] == []
 
     def test_when_too_much_was_told_the_directory_is_read(
@@ -251,7 +251,7 @@ def test_a_directory_that_was_large_once_and_cannot_be_renewed_is_read_seldom(tm
     queue = spool['in']
     queue.enqueue('later', delay=3600)
     disk.grow(queue.folder)
-    wakeup = queue.wakeup()
+    wakeup = queue.make_wakeup()
     for _ in range(2):  # from the second reading on the kernel tells
         assert queue.take() is None
     disk.listed = 0

@@ -388,7 +388,7 @@ class TestReplacedDirectory:
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
         queue = Switchboard('in', tmp_path / 'in', clock=clock, slow_listing_ns=0)
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         for _ in range(2):
             assert not queue.ready()
         other = self.replace(tmp_path, clock)
@@ -401,7 +401,7 @@ class TestReplacedDirectory:
 
     def test_a_sleeper_is_woken(self, tmp_path: Path, clock: FakeClock) -> None:
         queue = Switchboard('in', tmp_path / 'in', clock=clock)
-        wakeup = queue.wakeup()
+        wakeup = queue.make_wakeup()
         wakeup.arm()
         assert not queue.ready()
         self.replace(tmp_path, clock)

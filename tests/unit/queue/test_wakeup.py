@@ -201,7 +201,7 @@ class TestEntriesThatAreBeingFlushed:
 
     def test_who_came_too_early_tries_again_at_once(self, tmp_path: Path) -> None:
         queue = Switchboard('in', tmp_path / 'in', clock=FakeClock())
-        sleeper = queue.wakeup()
+        sleeper = queue.make_wakeup()
         filebase = queue.enqueue('a')
         path = tmp_path / 'in' / f'{filebase}.pck'
         producer, latecomer = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
@@ -305,7 +305,7 @@ class TestSlices:
 def test_a_runner_of_another_slice_does_not_look_at_the_directory(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool', 'lazy')
     slices = [spool.queue('in', index, 4) for index in range(4)]
-    wakeups = [queue.wakeup() for queue in slices]
+    wakeups = [queue.make_wakeup() for queue in slices]
     for queue, wakeup in zip(slices, wakeups, strict=True):
         wakeup.arm()
         assert not queue.ready()

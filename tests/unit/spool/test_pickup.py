@@ -278,7 +278,7 @@ def test_a_delivery_wakes_a_runner_that_sleeps(tmp_path: Path, how: str) -> None
     directory = tmp_path / 's' / 'in'
     source = directory / 'tmp' / 'one'
     source.write_bytes(MAIL % b'x')
-    wakeup = queue.wakeup()
+    wakeup = queue.make_wakeup()
     wakeup.arm()
     assert wakeup.is_watching
     assert not wakeup.wait(0)
