@@ -268,10 +268,12 @@ def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
             f'directories without the set-group-id bit ({some(closed)}): a file that another user makes there has the group of that user; '
             + mended_by(f'find {quoted(root)} -type d -exec chmod g+s {{}} +')
         )
+    # Of a spool that is open to its group each member may make a directory, as the first one who needs the trash does.
+    is_shared = owner.st_mode & stat.S_IRWXG == stat.S_IRWXG
     foreign = [
         place.name
         for place in places
-        if (place.stat().st_uid, place.stat().st_gid) != (owner.st_uid, owner.st_gid)
+        if place.stat().st_gid != owner.st_gid or (place.stat().st_uid != owner.st_uid and not is_shared)
     ]
     if foreign:
         yield (

@@ -121,6 +121,12 @@ def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path
     if os.geteuid() == 0:
         os.chown(spool / 'in', 65534, 65534)
         assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
+        # Made by another member of the group, as the trash is by the first one who needs it.
+        os.chown(spool / 'in', 65534, spool.stat().st_gid)
+        (spool / 'in').chmod(0o2770)
+        assert 'no mistakes' in succeed('-C', config, 'check').out
+        spool.chmod(0o2700)
+        assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
