@@ -36,7 +36,7 @@ from switchboard.errors import DurabilityError
 from switchboard.interfaces import IFileStore
 from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import DIRECTORIES
+from switchboard.store.layout import MAILDIR_DIRECTORIES
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability
@@ -80,7 +80,7 @@ class FileStore:
         says, so that readers of this program's files may read them too.
     """
 
-    sub_dirs: Sequence[str] = DIRECTORIES
+    sub_dirs: Sequence[str] = MAILDIR_DIRECTORIES
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 from tests.system_calls import ROOT, DiskOf, mark, trace
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ FLUSHES = frozenset(('fsync', 'fdatasync', 'syncfs'))
 
 # The columns: what is known of the file system, and what is asked for.
 WAYS: tuple[tuple[int, DirectorySync], ...] = (
-    (APART, 'always'),
-    (WITH_FILE, 'always'),
-    (WITH_FILE, 'auto'),
-    (IN_ORDER, 'auto'),
+    (CONTENT_ONLY, 'always'),
+    (WITH_NAME, 'always'),
+    (WITH_NAME, 'auto'),
+    (WITH_ALL_NAMES, 'auto'),
 )
 
 # What is done, and the least flushes that any program needs for the same promise, on a file system that keeps names in order.

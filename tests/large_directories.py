@@ -7,7 +7,7 @@ from typing import Any
 
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import IN_ORDER
+from switchboard.store.kernel import WITH_ALL_NAMES
 from switchboard.store.renewal import RENEWED_FROM_BYTES, renew
 
 
@@ -41,9 +41,9 @@ class GrowingDisk(Disk):
         status = os.fstat(fd)
         return Grown(status) if (status.st_dev, status.st_ino) in self._grown else status
 
-    def rename_order(self, fd: int) -> int:
+    def fsync_scope(self, fd: int) -> int:
         """See `Disk`."""
-        return IN_ORDER
+        return WITH_ALL_NAMES
 
     def __del__(self) -> None:
         for fd in self._grown.values():

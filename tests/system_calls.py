@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.store.disk import Disk
-from switchboard.store.kernel import IN_ORDER
+from switchboard.store.kernel import WITH_ALL_NAMES
 from tests.helpers.accelerator import steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +80,7 @@ class DiskOf(Disk):
     def __init__(self, order: int) -> None:
         self.order = order
 
-    def rename_order(self, fd: int) -> int:
+    def fsync_scope(self, fd: int) -> int:
         return self.order
 
 
@@ -149,7 +149,7 @@ def operate(directory: str, order: int, durability: str, accelerated: bool = Fal
 
 def traced(durability: str, accelerated: bool = False) -> dict[str, list[str]]:
     """:return: the calls of each operation, in their order; of `full`, on a file system that needs one flush."""
-    found = trace('tests.system_calls', IN_ORDER, durability, accelerated)
+    found = trace('tests.system_calls', WITH_ALL_NAMES, durability, accelerated)
     return {name: found[name] for name in OPERATIONS}
 
 

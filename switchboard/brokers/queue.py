@@ -590,7 +590,7 @@ def store_copy(
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])
         # It may be there: put there before a crash, and given out again by the broker.
-        target.folder.receive(draft.folder, draft.name, entry.filebase + suffix)
+        target.folder.rename_from(draft.folder, draft.name, entry.filebase + suffix)
         if target.options.durability == 'full':
             target.folder.sync()
     except OSError as error:

@@ -222,7 +222,7 @@ class Installation:
                 # All of its users may work in it, whichever verb comes first.
                 root = Folder(self.directory, Disk())
                 root.make()
-                root.share()
+                root.share_with_group()
             config = self.config if self.named_spool is None else None
             if reason := why_not_alone(self.directory, config.queue_names() if config is not None else ()):
                 print_note(reason)

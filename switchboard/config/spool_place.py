@@ -21,10 +21,10 @@ from switchboard.store.layout import (
     BAD,
     DECLARED,
     DEDUPE_PREFIX,
-    DIRECTORIES,
     DRAFT_PREFIX,
     GONE_PREFIX,
     HELD_PREFIX,
+    MAILDIR_DIRECTORIES,
     RUN,
     SPARE,
     STAGE,
@@ -155,7 +155,7 @@ def _looks_as_a_queue(directory: os.DirEntry[str]) -> bool:
     except OSError:  # another user's
         return False
     return any(map(is_entry, names)) or (
-        set(names) <= {*DIRECTORIES} and stat.S_IMODE(mode) & 0o777 == DIRECTORY_MODE
+        set(names) <= {*MAILDIR_DIRECTORIES} and stat.S_IMODE(mode) & 0o777 == DIRECTORY_MODE
     )
 
 

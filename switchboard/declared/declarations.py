@@ -151,7 +151,7 @@ class Declarations:
         :param waits: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
-        with self.folder.naming(DECLARED_LOCK):
+        with self.folder.path_in_errors(DECLARED_LOCK):
             fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
             if waits:
@@ -207,7 +207,7 @@ class Declarations:
 
         :return: its descriptor, which holds the lock on it.
         """
-        return self.folder.put(name, content, sync=sync, modified_ns=self.clock.time_ns())
+        return self.folder.replace_locked(name, content, sync=sync, modified_ns=self.clock.time_ns())
 
     def new_name(self) -> str:
         """:return: a name that nothing else has."""
@@ -216,7 +216,7 @@ class Declarations:
     def remove(self, name: str) -> None:
         """Take a record away.  Assumes that the lock is held."""
         try:
-            with self.folder.naming(name):
+            with self.folder.path_in_errors(name):
                 self.disk.unlink(name, dir_fd=self.folder.fd)
         except FileNotFoundError:
             pass

@@ -38,10 +38,10 @@ from switchboard.message.mail_envelope import (
 from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAME_GENERATOR, make_filebase, order_key_of
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder, Naming
+from switchboard.store.folder import Folder, PathInErrors
 from switchboard.store.layout import BAD, COUNTS, DECLARED, DRAINING, RUN, SPARE
 from switchboard.store.pool import FilePool
-from switchboard.store.published_options import PublishedOptions, find_published_options
+from switchboard.store.published_options import PublishedOptions, read_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -142,7 +142,7 @@ class Drop:
     def __init__(self, request: Request, spool: str, disk: Disk) -> None:
         self.request = request
         # An error names the whole path of a file, and in a mail server's log nobody knows where a relative one begins.
-        with Naming(spool):
+        with PathInErrors(spool):
             self.spool = spool = os.path.abspath(spool)
         self.queue = request.queue
         self.disk = disk
@@ -164,7 +164,7 @@ class Drop:
         if self.queue == BAD:
             raise UnknownQueueError('nothing can be dropped into the bad queue', queue=BAD)
         try:
-            door = find_published_options(self.spool, self.queue, self.disk)
+            door = read_published_options(self.spool, self.queue, self.disk)
         except UnknownQueueError:
             if not self._is_declared():
                 raise

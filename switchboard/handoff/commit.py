@@ -14,9 +14,9 @@ from switchboard.errors import DurabilityError, QueueError
 from switchboard.events import event
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import OrderKey
-from switchboard.store.folder import Folder, name_path
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
-from switchboard.store.publishing import as_queue_error, is_one_flush, name_order
+from switchboard.store.folder import Folder, add_path_to_error
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
+from switchboard.store.publishing import as_queue_error, is_one_flush, relied_fsync_scope
 
 log = logging.getLogger('switchboard.queue')
 
@@ -102,12 +102,12 @@ class _Commit:
             if written and not all(is_one_flush(each.directory_sync, each.stage.folder) for each in handoffs):
                 handoffs[0].stage.disk.sync_files(written)
         except OSError as error:
-            name_path(error, handoffs[0].stage.pool.folder.path)
+            add_path_to_error(error, handoffs[0].stage.pool.folder.path)
             self._fail(handoffs, error)
             return []
         staged = self._each(handoffs, Handoff.stage_outputs)
         try:
-            if order == APART:
+            if order == CONTENT_ONLY:
                 _flush(staged, [handoff.stage.folder for handoff in staged])
             else:
                 _flush_files(staged, [item.draft.fd for each in staged if each.full for item in each.items])
@@ -122,11 +122,11 @@ class _Commit:
         order = _order(committed)
         try:
             records = [handoff.record_fd for handoff in committed]
-            if order == APART:
+            if order == CONTENT_ONLY:
                 _flush(committed, [handoff.stage.folder for handoff in committed])
             else:
                 # In order: the last one brings those before it along.
-                _flush_files(committed, records[-1:] if order == IN_ORDER else records)
+                _flush_files(committed, records[-1:] if order == WITH_ALL_NAMES else records)
         except OSError as error:
             self._take_back(committed, error)
             return []
@@ -168,9 +168,9 @@ def _publish(committed: Sequence[Handoff]) -> None:
     order = _order(published)
     items = [item for handoff in published for item in handoff.items]
     try:
-        if order == APART:
+        if order == CONTENT_ONLY:
             _flush(published, [item.folder for item in items])
-        elif order == WITH_FILE:
+        elif order == WITH_NAME:
             _flush_files(published, [item.draft.fd for item in items])
         # In order: a record that is gone tells that the outputs' names are there, and until then it tells of them itself.
         for handoff in published:
@@ -185,7 +185,10 @@ def _publish(committed: Sequence[Handoff]) -> None:
 
 def _order(handoffs: Sequence[Handoff]) -> int:
     """:return: the effect of a flush of a file on names that is relied on: the least of all."""
-    return min((name_order(each.directory_sync, each.stage.folder) for each in handoffs), default=APART)
+    return min(
+        (relied_fsync_scope(each.directory_sync, each.stage.folder) for each in handoffs),
+        default=CONTENT_ONLY,
+    )
 
 
 def _flush(handoffs: Sequence[Handoff], folders: Iterable[Folder]) -> None:
@@ -196,6 +199,6 @@ def _flush(handoffs: Sequence[Handoff], folders: Iterable[Folder]) -> None:
 
 
 def _flush_files(handoffs: Sequence[Handoff], fds: Sequence[int]) -> None:
-    """Have files on the disk, by an order of `WITH_FILE` or better: their content and their names."""
+    """Have files on the disk, by an order of `WITH_NAME` or better: their content and their names."""
     if fds and any(handoff.full for handoff in handoffs):
         handoffs[0].stage.disk.sync_files(fds, names=True)

@@ -109,7 +109,7 @@ class Dedupe:
 
     def _lock(self, bucket: str) -> int:
         disk = self._queue.disk
-        with self._folder.naming(bucket):
+        with self._folder.path_in_errors(bucket):
             fd = disk.open_lock_file(bucket, self._folder.fd)
         try:
             disk.lock_when_free(fd, f'a key of {self._queue.name}')

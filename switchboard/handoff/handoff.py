@@ -167,7 +167,7 @@ class Handoff:
         for item, staged in zip(self.items, self._staged, strict=False):
             draft = item.draft
             try:
-                draft.folder.receive(self.stage.folder, staged, draft.name)
+                draft.folder.rename_from(self.stage.folder, staged, draft.name)
             except OSError:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
@@ -196,7 +196,7 @@ class Handoff:
         for number, item in enumerate(self.items):
             name = f'{self.name}:{number}:{item.queue}:{item.filebase}'
             draft = item.draft
-            stage.folder.receive(draft.folder, draft.name, name)
+            stage.folder.rename_from(draft.folder, draft.name, name)
             self._staged.append(name)
 
     def rename_input(self) -> None:
@@ -205,9 +205,11 @@ class Handoff:
         :raises EntryTakenError: this process does not hold the input any more, or somebody has taken its file away.
         """
         stage = self.stage
-        record = self.claim if self._place is not None else Claim.of_new(stage.pool.acquire(), stage.disk)
+        record = (
+            self.claim if self._place is not None else Claim.of_new_file(stage.pool.acquire(), stage.disk)
+        )
         try:
-            record.replace(stage.folder, self.name, f':{COMMIT}')
+            record.rename_unchecked(stage.folder, self.name, f':{COMMIT}')
         except BaseException as error:
             if self._place is None:
                 stage.pool.discard(PoolFile(record.fd, record.folder, record.name, record.size))
@@ -263,7 +265,7 @@ class Handoff:
         """Step 4, first half."""
         stage = self.stage
         for item, staged in zip(self.items, self._staged, strict=True):
-            item.folder.receive(stage.folder, staged, item.filebase + READY)
+            item.folder.rename_from(stage.folder, staged, item.filebase + READY)
         for queue, filebase in self._reordered:
             queue.consumer.note_reordered(filebase)
 

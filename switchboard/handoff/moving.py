@@ -82,7 +82,7 @@ def move(
     filebase = claim.filebase if when_ns is None else with_when(claim.filebase, when_ns)
     with released_on_failure(claim, source):
         if when_ns is not None and not now:
-            claim.date(when_ns)  # which may be ahead of the clock: it is no wish for a delay
+            claim.set_mtime(when_ns)  # which may be ahead of the clock: it is no wish for a delay
         suffix = PRESERVED if preserved or target.name == BAD else READY
         entry = claim.read()
         if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:

@@ -304,7 +304,7 @@ class Stage:
         fd, status = opened
         size, uid, modified_ns = status.st_size, status.st_uid, status.st_mtime_ns
         claim = Claim(fd, self.folder, name, '', size, uid, False, modified_ns, links=status.st_nlink)
-        claim.enter()
+        claim.register()
         return claim
 
     def _outputs(self, transactions: Container[str]) -> dict[str, list[Output]]:
@@ -327,7 +327,7 @@ class Stage:
             target = Folder(f'{self.spool_path}/{output.queue}', self.disk)
             target.make()
             targets[output.queue] = target
-        target.receive(self.folder, output.name, output.filebase + READY)
+        target.rename_from(self.folder, output.name, output.filebase + READY)
         if '+' in output.filebase:
             self._say_that_it_came(output)
 
@@ -336,7 +336,7 @@ class Stage:
         order = OrderLock(self._order, output.queue, self.disk)
         try:
             if order.is_used:
-                order.change(output.filebase)
+                order.note_reordered(output.filebase)
         except OSError as error:
             event(log, logging.WARNING, None, 'not noted', queue=output.queue, error=error)
 

@@ -78,7 +78,7 @@ def note_act(
     disk = Disk()
     try:
         run = Folder(directory / RUN, disk)
-        with run.naming(ACTS):
+        with run.path_in_errors(ACTS):
             descriptor = disk.open_lock_file(ACTS, run.fd, flags=os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, line.encode('ascii'))

@@ -189,7 +189,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
     claim = claim_idle(queue, filebase, (READY, PRESERVED))
     if claim.suffix == READY:
         with released_on_failure(claim, queue, 'claim'):
-            claim.replace(queue.folder, filebase, CLAIMED)
+            claim.rename_unchecked(queue.folder, filebase, CLAIMED)
     return claim
 
 

@@ -83,7 +83,7 @@ def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[
     found: dict[tuple[str, str], Found] = {}
     for queue, folder in places:
         # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
-        for _ in range(1 if not directory_exists(folder) or folder.reads_all else 2):
+        for _ in range(1 if not directory_exists(folder) or folder.reads_every_name else 2):
             for filebase, suffix in walk_entries(folder, SUFFIXES):
                 if _begins(filebase, beginning):
                     found[queue, filebase] = Found(queue, folder, filebase, suffix)

@@ -28,7 +28,7 @@ from switchboard.message.naming import (
     when_ns_of,
 )
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD, DIRECTORIES, MAILDIR_NEW
+from switchboard.store.layout import BAD, MAILDIR_DIRECTORIES, MAILDIR_NEW
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256
@@ -142,7 +142,7 @@ def count(
 
 
 def _add_no_entry(counts: QueueCounts, folder: Folder, entry: os.DirEntry[str]) -> None:
-    if entry.name in DIRECTORIES and entry.is_dir(follow_symlinks=False):
+    if entry.name in MAILDIR_DIRECTORIES and entry.is_dir(follow_symlinks=False):
         counts.dropped += _count_mails(folder) if entry.name == MAILDIR_NEW else 0
     elif not entry.name.startswith('.'):
         is_dropped = entry.name.endswith(PLAIN_SUFFIX) and counts.queue != BAD

@@ -42,7 +42,7 @@ from switchboard.queue.recovery import (
 )
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
-from switchboard.store.order_lock import Mark, OrderLock
+from switchboard.store.order_lock import OrderLock, Position
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_too_many_open_files, raise_queue_error
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
@@ -118,7 +118,7 @@ class Consumer:
         self._dead_letter = dead_letter
         self._order = order
         # Where the list of keys ended of which an entry has come to an earlier place, before the directory was read.
-        self._mark: Mark | None = None
+        self._position: Position | None = None
         self._sync = options.durability == 'full'
         self._max_body_bytes = options.max_body_bytes
         # Waits of strict order that a turned clock would make longer, by entry and the time that its history names: when each ends, on the boot clock.
@@ -135,12 +135,12 @@ class Consumer:
         """See `ISwitchboard`."""
         refused, since = 0, self._ready.readings
         while True:
-            mark = self._mark
+            position = self._position
             if (filebase := self._ready.next(since)) is None:
                 return None
             try:
                 claim = self._claim(filebase, self._order)
-                if self._order is not None and not self._is_first(claim, mark):
+                if self._order is not None and not self._is_first(claim, position):
                     continue
                 msg, msgdata = self.load(claim)
                 if self._options.strict_order and self._waits(claim):
@@ -176,10 +176,10 @@ class Consumer:
         self._refused.add(filebase)
         return is_new
 
-    def _is_first(self, claim: Claim, mark: Mark | None) -> bool:
+    def _is_first(self, claim: Claim, position: Position | None) -> bool:
         """Give an entry back if another one of its key is being handed on, or comes before it and was not seen when the directory was read.
 
-        :param mark: of then.
+        :param position: of then.
         """
         assert self._order is not None
         try:
@@ -187,16 +187,16 @@ class Consumer:
                 self.unclaim(claim)
                 self._ready.defer_contended(claim.filebase)
                 return False
-            if not self._order.is_changed(claim.order_fd, claim.filebase, mark):
+            if not self._order.is_reordered_since(claim.order_fd, claim.filebase, position):
                 return True
-            mark = self._order.mark(claim.order_fd)
+            position = self._order.position(claim.order_fd)
             is_first = self._ready.is_first(claim.filebase)
         except BaseException as error:
             self.unclaim(claim)
             if isinstance(error, OSError):
                 raise_queue_error(error, 'read', self.queue, self.folder.path)
             raise
-        self._mark = mark  # and not before: another thread goes by the names that were read before
+        self._position = position  # and not before: another thread goes by the names that were read before
         if not is_first:
             self.unclaim(claim)
         return is_first
@@ -205,7 +205,7 @@ class Consumer:
         """Say that an entry has come to another place than the last."""
         if self._order is not None:
             try:
-                self._order.change(filebase)
+                self._order.note_reordered(filebase)
             except OSError as error:
                 event(log, logging.WARNING, None, 'not noted', queue=self.queue, error=error)
 
@@ -400,7 +400,7 @@ class Consumer:
         :raises OSError: it could not be renamed; it stays claimed.
         """
         if dated_ns is not None:
-            claim.date(dated_ns)
+            claim.set_mtime(dated_ns)
         filebase = claim.rename(self.folder, filebase, READY)
         self.note_reordered(filebase)  # with the lock of its key
         claim.close()

@@ -35,8 +35,8 @@ from switchboard.store.renewal import is_sparse
 log = logging.getLogger('switchboard.queue')
 
 # So few names are read with one system call everywhere, during which the kernel lets nobody change the directory: of two files that came one after
-# the other, the second is not seen without the first.  Whether a file that was renamed can be missed is another question, see `Folder.reads_all`.
-# (The smallest buffer of a C library holds some twenty names of entries.  Where more is known they are more, some 340: see `Folder.is_read_in_one`.)
+# the other, the second is not seen without the first.  Whether a file that was renamed can be missed is another question, see `Folder.reads_every_name`.
+# (The smallest buffer of a C library holds some twenty names of entries.  Where more is known they are more, some 340: see `Folder.is_read_in_one_call`.)
 NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.
@@ -136,7 +136,7 @@ class Listing:
         self.claimed.clear()
         self.is_whole = False
         try:
-            read = self.folder.read_at_once()
+            read = self.folder.names_and_size()
         except OSError as error:
             raise_queue_error(error, 'list', self.queue, self.folder.path)
         if read is None:
@@ -144,7 +144,7 @@ class Listing:
         names, self.size_bytes = read
         self.seen = len(names)
         joined = join_names(names)
-        self.is_whole = self.seen <= NAMES_IN_ONE_CALL or self.folder.is_read_in_one(self.seen, joined)
+        self.is_whole = self.seen <= NAMES_IN_ONE_CALL or self.folder.is_read_in_one_call(self.seen, joined)
         some = self._sift(joined, self.seen, suffix)
         self._has_read(len(some))
         return (some,)
@@ -230,7 +230,7 @@ class Listing:
         self.reopen_if_replaced()
         try:
             if anew:
-                self.folder.follow()
+                self.folder.follow_renewal()
             key, self._key = self._key, self.folder.key
         except OSError:
             return False  # the reading raises the error
@@ -243,7 +243,7 @@ class Listing:
             return
         self._look_at_ns = now_ns + LOOK_EVERY_NS
         try:
-            if not self.folder.is_replaced() or self.folder.follow():
+            if not self.folder.is_replaced() or self.folder.follow_renewal():
                 return
             # Claims end where they began: what this process holds in the old directory is finished first.
             if any(key == self.folder.key for key, _ in [*OWN_CLAIMS]):

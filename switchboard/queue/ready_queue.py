@@ -335,7 +335,7 @@ class ReadyQueue:
         for some in parts if self._keys is None else self._keys.record_reading(parts):
             _part(some, now, due, future)
         is_whole = self._names.is_whole
-        if self._keys is not None and not (is_whole and self._names.folder.reads_all):
+        if self._keys is not None and not (is_whole and self._names.folder.reads_every_name):
             # An entry that was renamed meanwhile can have been missed under both of its names.
             self._keys.record_second_reading(chain.from_iterable(self._names.filebase_chunks(READY)))
         self._sort_out_misdated(now_ns)

@@ -54,7 +54,7 @@ def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
         if claim.writable:
             claim.append(record, sync=sync)
         else:
-            claim.make_private(sync=sync, record=record)
+            claim.replace_with_copy(sync=sync, record=record)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
@@ -104,7 +104,7 @@ def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
     if claim.is_foreign or claim.links > 1:
         marked = {**record, FOREIGN: claim.uid} if claim.is_foreign else record
         try:
-            claim.make_private(sync=sync, record=marked)
+            claim.replace_with_copy(sync=sync, record=marked)
             return
         except OSError as error:
             event(log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error)
@@ -120,7 +120,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
     bad.make()
     while True:
         try:
-            bad.receive_exclusive(folder, name, filebase + PRESERVED)
+            bad.rename_from_exclusive(folder, name, filebase + PRESERVED)
             break
         except FileExistsError:
             filebase = one_ns_later(filebase)  # a copy that somebody has made by hand has that name

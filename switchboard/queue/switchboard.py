@@ -287,7 +287,7 @@ class Switchboard:
             # It may be there: another process that died here has left it.
             self.disk.close(self.disk.open_lock_file(WAKE, self.folder.fd))
         except FileNotFoundError:
-            if not self.folder.follow():
+            if not self.folder.follow_renewal():
                 raise
             return  # it was renewed: sleepers have heard of that
         try:

@@ -40,7 +40,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import DIRECTORIES, MAILDIR_NEW
+from switchboard.store.layout import MAILDIR_DIRECTORIES, MAILDIR_NEW
 from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')
@@ -102,7 +102,7 @@ class Pickup:
         self._store = FileStore(queue.queue_directory, shared=True, disk=queue.disk)
         if queue.options.maildir:
             self._store.prepare()
-            self.directories = frozenset(DIRECTORIES)
+            self.directories = frozenset(MAILDIR_DIRECTORIES)
             self.maildir_new = os.path.join(queue.queue_directory, MAILDIR_NEW)
         self._waiting: deque[tuple[Folder, str]] = deque()
         # Files that may still be written: what they looked like, and since when.
@@ -210,7 +210,7 @@ class Pickup:
             return None
         fd, status = opened
         claim = Claim(fd, folder, name, '', status.st_size, status.st_uid, False, status.st_mtime_ns)
-        claim.enter()
+        claim.register()
         dropped = Dropped(claim, name, status)
         if self._is_finished(dropped):
             return dropped
@@ -289,7 +289,7 @@ class Pickup:
         """
         queue, claim, status = self._queue, dropped.claim, dropped.status
         filebase = str(Name(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.digest_tail))
-        claim.replace(queue.folder, filebase, CLAIMED)
+        claim.rename_unchecked(queue.folder, filebase, CLAIMED)
         self._unsettled.pop(dropped.name, None)
         # Not read: it may be of any size.
         claim.entry = Entry(filebase, UNKNOWN, b'{}', b'', end=status.st_size)

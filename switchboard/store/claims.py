@@ -26,7 +26,7 @@ from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of, one_ns_later
 from switchboard.store.disk import Disk, draft_name
-from switchboard.store.folder import Folder, name_path
+from switchboard.store.folder import Folder, add_path_to_error
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -104,7 +104,7 @@ class Claim:
         return self.suffix == CLAIMED
 
     @classmethod
-    def of_new(cls, file: PoolFile, disk: Disk) -> Claim:
+    def of_new_file(cls, file: PoolFile, disk: Disk) -> Claim:
         """:return: a claim on a file that this process has made, and that is no entry."""
         return cls(
             file.fd, file.folder, file.name, '', file.size, disk.geteuid(), writable=True, modified_ns=0
@@ -124,14 +124,14 @@ class Claim:
         if not history.is_whole:
             raise OSError(errno.EFBIG, 'its history is too long', self.name)
         if disk.fstat(self.fd).st_nlink > 1:
-            self.make_private(sync=sync)  # a backup by hard links must not change
+            self.replace_with_copy(sync=sync)  # a backup by hard links must not change
         packed = pack_record(record, digest_of(self.filebase))
         if self.size > history.end:
             disk.ftruncate(self.fd, history.end)  # the rest of a torn append must not follow this one
         # Before it is written: what fails half-way is cut off by the next append.
         self.size = history.end + len(packed)
         disk.write_all(self.fd, packed, history.end)
-        self.date(self.modified_ns)
+        self.set_mtime(self.modified_ns)
         if sync:
             disk.fdatasync(self.fd)
         self._has_appended(record, len(packed))
@@ -141,7 +141,7 @@ class Claim:
         """Is the file another user's, who may still have it open?"""
         return self.uid != self.folder.disk.geteuid()
 
-    def make_private(self, *, sync: bool, record: Record | None = None) -> None:
+    def replace_with_copy(self, *, sync: bool, record: Record | None = None) -> None:
         """Have a file under this name that has no other one, and that no other process has open: a copy takes its place.
 
         A crash leaves the one or the other, and perhaps an unfinished copy, which recovery removes.
@@ -185,7 +185,7 @@ class Claim:
         if self.entry is not None:
             self.entry.end = self.size
 
-    def date(self, modified_ns: int) -> None:
+    def set_mtime(self, modified_ns: int) -> None:
         """Set the file's modification time, if that is allowed: of another user's file it is not."""
         try:
             self.folder.disk.utime(self.fd, ns=(modified_ns, modified_ns))
@@ -205,7 +205,7 @@ class Claim:
         while True:
             name = filebase + suffix
             try:
-                folder.receive_exclusive(self.folder, self.name, name)
+                folder.rename_from_exclusive(self.folder, self.name, name)
             except FileExistsError:
                 if folder.disk.leads_to(name, folder.fd, folder.disk.fstat(self.fd)):
                     # A rename between two names of one file does nothing.
@@ -238,17 +238,17 @@ class Claim:
         event(log, logging.WARNING, filebase, 'copy removed', queue=folder.place)
         return True
 
-    def replace(self, folder: Folder, filebase: str, suffix: str) -> None:
+    def rename_unchecked(self, folder: Folder, filebase: str, suffix: str) -> None:
         """Give the file a name that nobody else can have meant, without asking whether it is free."""
-        folder.receive(self.folder, self.name, filebase + suffix)
+        folder.rename_from(self.folder, self.name, filebase + suffix)
         self._follow(folder, filebase, suffix)
 
     def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
         self._strike_out()
         self.folder, self.filebase, self.suffix = folder, filebase, suffix
-        self.enter()
+        self.register()
 
-    def enter(self) -> None:
+    def register(self) -> None:
         """Enter the table of this process's claims."""
         self._key = key = self.folder.key, self.filebase + self.suffix
         OWN_CLAIMS[key] = self
@@ -321,7 +321,7 @@ def open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim 
     """
     claim = _open_claim(folder, filebase, suffix, disk)
     if claim is not None:
-        claim.enter()
+        claim.register()
     return claim
 
 
@@ -338,10 +338,10 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
     except OSError as error:
         if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name, disk)):
             raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
-        name_path(error, folder.path_of(name))
+        add_path_to_error(error, folder.path_of(name))
         raise
     if opened is None:
-        return _open_claim(folder, filebase, suffix, disk) if folder.follow() else None
+        return _open_claim(folder, filebase, suffix, disk) if folder.follow_renewal() else None
     fd, status = opened
     if status.st_nlink > 1:
         try:
@@ -404,8 +404,8 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
-    steps = disk.accelerator if order is None else None
-    if steps is not None and (claim := _claim_at_once(steps, folder, filebase)) is not None:
+    accelerator = disk.accelerator if order is None else None
+    if accelerator is not None and (claim := _claim_at_once(accelerator, folder, filebase)) is not None:
         return claim
     claim = _open_claim(folder, filebase, READY, disk)
     if claim is None:
@@ -421,25 +421,25 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
         claim.close()
         if isinstance(error, FileNotFoundError):
             raise EntryTakenError('gone', filebase=filebase) from error
-        name_path(error, claim.path)
+        add_path_to_error(error, claim.path)
         if isinstance(error, PermissionError):  # the directory's fault: the entry itself could be opened
             raise DurabilityError(str(error), step='claim', filebase=filebase) from error
         raise
     claim.suffix = CLAIMED
-    claim.enter()
+    claim.register()
     return claim
 
 
-def _claim_at_once(steps: Accelerator, folder: Folder, filebase: str) -> Claim | None:
+def _claim_at_once(accelerator: Accelerator, folder: Folder, filebase: str) -> Claim | None:
     """Claim a ready entry in one call.
 
     :return: None if nothing was done.
     :raises EntryTakenError: as `claim_ready`.
     """
     name = filebase + CLAIMED
-    taken = steps.claim(folder.fd, filebase + READY, name)
+    taken = accelerator.claim(folder.fd, filebase + READY, name)
     if not taken:
-        if taken is None and not folder.follow():
+        if taken is None and not folder.follow_renewal():
             raise EntryTakenError('taken by another process, or gone', filebase=filebase)
         return None
     fd, size, uid, modified_ns, content = taken
@@ -457,7 +457,7 @@ def claim_of(folder: Folder, filebase: str) -> Claim | None:
     if claim is not None:
         return claim
     try:
-        is_renewed = folder.follow()
+        is_renewed = folder.follow_renewal()
     except OSError:  # the next call on the directory tells of a disk that refuses
         return None
     return OWN_CLAIMS.get((folder.key, name)) if is_renewed else None

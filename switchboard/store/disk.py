@@ -18,12 +18,12 @@ from switchboard.clock import Backoff
 from switchboard.door_errors import LockTimeoutError
 from switchboard.store.kernel import (
     accelerator,
-    allow_more_files,
     copy_attributes,
     directory_read_bytes,
+    fsync_scope,
     is_being_written,
     open_files_limit,
-    rename_order,
+    raise_open_files_limit,
     renameat2,
     syncfs,
 )
@@ -88,7 +88,7 @@ class Disk:
     renameat2 = staticmethod(renameat2)
     copy_attributes = staticmethod(copy_attributes)
     is_being_written = staticmethod(is_being_written)
-    rename_order = staticmethod(rename_order)
+    fsync_scope = staticmethod(fsync_scope)
     directory_read_bytes = staticmethod(directory_read_bytes)
 
     # Several of these calls in one, where that is installed and nobody wants to see each of them: see `of_system`.
@@ -99,42 +99,42 @@ class Disk:
 
     @classmethod
     def of_system(cls) -> Self:
-        """:return: a disk for work, and not for a look or a test: with the accelerator, if there is one, and with `makes_room`."""
-        open_files_limit()  # loads what `makes_room` needs, while a file can be opened
+        """:return: a disk for work, and not for a look or a test: with the accelerator, if there is one, and with `can_open_more`."""
+        open_files_limit()  # loads what `can_open_more` needs, while a file can be opened
         disk = cls()
         disk.accelerator = accelerator()
         return disk
 
-    def makes_room(self, error: OSError) -> bool:
+    def can_open_more(self, error: OSError) -> bool:
         """After a call that failed: is it worth another try, because this process may now open more files?
 
         A batch keeps a descriptor for each entry until it is finished.  The limit is raised when it is met, and not before: it
         belongs to the program, which may have reasons (``select`` takes no descriptor above 1,023).
         """
-        return error.errno == errno.EMFILE and allow_more_files()
+        return error.errno == errno.EMFILE and raise_open_files_limit()
 
     def open_file(self, name: str, flags: int, dir_fd: int) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
         try:
             return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
         except OSError as error:
-            if not self.makes_room(error):
+            if not self.can_open_more(error):
                 raise
-        return self.with_room(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
+        return self.open_with_raised_limit(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
 
-    def with_room(self, open_it: Callable[[], T]) -> T:
+    def open_with_raised_limit(self, open_: Callable[[], T]) -> T:
         """Open something, as often as that may help."""
         while True:
             try:
-                return open_it()
+                return open_()
             except OSError as error:
-                if not self.makes_room(error):
+                if not self.can_open_more(error):
                     raise
 
     def sync_files(self, fds: Sequence[int], *, names: bool = False) -> None:
         """Return when the content of files that were just written is on the disk: with one flush, if they are many.
 
-        :param names: and the names that they were given; only where the file system has a flush of a file do that, see `Folder.order`.
+        :param names: and the names that they were given; only where the file system has a flush of a file do that, see `Folder.fsync_scope`.
         :raises OSError: something could not be written: none of them is to be believed.
         """
         if len(fds) < SYNCFS_FROM or not self.syncfs(fds[0]):
@@ -351,7 +351,7 @@ class Disk:
                     if status.st_size:
                         self.ftruncate(fd, 0)
                     if status.st_uid == 0:
-                        self.give_to_owner(fd, dir_fd, status)
+                        self.chown_like_directory(fd, dir_fd, status)
                     if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
                         self.fchmod(fd, FILE_MODE)
                     return fd
@@ -363,7 +363,7 @@ class Disk:
         self.close_quietly(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
 
-    def give_to_owner(self, fd: int, dir_fd: int, made: os.stat_result) -> None:
+    def chown_like_directory(self, fd: int, dir_fd: int, made: os.stat_result) -> None:
         """Give what root has just made, as its status says, to the owner and the group of the directory that holds it.
 
         An operator's command, or a mail server's, may run as root in the spool of a service user, who has to be able to read and to remove what it makes.

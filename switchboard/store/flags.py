@@ -84,7 +84,7 @@ class Flags:
         content = json.dumps(said).encode()
         folder = self._folder(flag)
         try:
-            with folder.naming(queue):
+            with folder.path_in_errors(queue):
                 fd = self._disk.create_locked(queue, folder.fd)
         except FileExistsError:
             return
@@ -106,7 +106,7 @@ class Flags:
         self._known.pop((flag, queue), None)
         folder = self._folder(flag)
         try:
-            with folder.naming(queue):
+            with folder.path_in_errors(queue):
                 self._disk.unlink(queue, dir_fd=folder.fd)
         except FileNotFoundError:
             return False

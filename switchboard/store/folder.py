@@ -10,7 +10,7 @@ from _weakref import ref  # which is there already; `weakref` would be loaded fo
 from itertools import islice
 
 from switchboard.store.disk import OPEN_FLAGS, Disk, draft_name
-from switchboard.store.kernel import IN_ORDER, WITH_FILE
+from switchboard.store.kernel import WITH_ALL_NAMES, WITH_NAME
 from switchboard.store.layout import DEDUPE_PREFIX, DRAFT_PREFIX, HELD_PREFIX, RUN, SPARE, STAGE
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -37,7 +37,7 @@ NAME_BYTES = 64
 RECORD_BYTES = 27
 
 
-def name_path(error: BaseException | None, path: str) -> None:
+def add_path_to_error(error: BaseException | None, path: str) -> None:
     """Have an error of the system name the whole path of a file: below a descriptor it knows the name alone, or nothing.
 
     A second name, of a rename below a descriptor, is left out.
@@ -47,7 +47,7 @@ def name_path(error: BaseException | None, path: str) -> None:
         del error.filename2
 
 
-class Naming:
+class PathInErrors:
     """A block in which an error of the system names the whole path of a file.
 
     Where each message passes, a clause ``except`` does the same, which costs nothing unless there is an error.
@@ -60,7 +60,7 @@ class Naming:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        name_path(error, self._path)
+        add_path_to_error(error, self._path)
 
 
 class Folder:
@@ -70,7 +70,7 @@ class Folder:
     because a position in it is shared by all who inherited a descriptor.
 
     A directory that has grown large and is empty may be renewed (see `renewal`): another one takes its place, and nothing can be put into
-    the old one.  A process that has the old one open misses a name there, and goes on in the new one: see :meth:`follow`.
+    the old one.  A process that has the old one open misses a name there, and goes on in the new one: see :meth:`follow_renewal`.
     """
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
@@ -79,18 +79,18 @@ class Folder:
         self.disk = disk
         self._fd = -1
         self._replaced: list[int] = []
-        self._order: int | None = None
+        self._fsync_scope: int | None = None
         self._read_bytes: int | None = None
 
     @property
-    def order(self) -> int:
-        """The effect of an ``fsync`` of a file in it besides the content: `APART`, `WITH_FILE` or `IN_ORDER`."""
-        if self._order is None:
-            self._order = self.disk.rename_order(self.fd)
-        return self._order
+    def fsync_scope(self) -> int:
+        """The effect of an ``fsync`` of a file in it besides the content: `CONTENT_ONLY`, `WITH_NAME` or `WITH_ALL_NAMES`."""
+        if self._fsync_scope is None:
+            self._fsync_scope = self.disk.fsync_scope(self.fd)
+        return self._fsync_scope
 
     @property
-    def reads_all(self) -> bool:
+    def reads_every_name(self) -> bool:
         """Does one system call find all names that were there, also of a file that gets another name in this moment?
 
         Btrfs remembers at the opening of a directory which name is the last, and shows none that came later: a file that is renamed between the
@@ -99,9 +99,9 @@ class Folder:
         renaming, so order does not depend on it alone (see `order_lock`).  Where names reach the disk in order (ext4, XFS), none is missed;
         of other file systems nobody knows.
         """
-        return self.order == IN_ORDER
+        return self.fsync_scope == WITH_ALL_NAMES
 
-    def is_read_in_one(self, names: int, joined: str) -> bool:
+    def is_read_in_one_call(self, names: int, joined: str) -> bool:
         """Are so many names read with one call, during which nobody changes the directory?
 
         :param joined: the names, in one text, with a character between two.
@@ -120,7 +120,7 @@ class Folder:
         :param sync: False for what means nothing after a power cut.
         :raises OSError: it cannot be made.
         """
-        with self.naming(''):
+        with self.path_in_errors(''):
             self._make(sync=sync, left=MAX_MAKINGS)
 
     def _make(self, *, sync: bool, left: int) -> None:
@@ -145,13 +145,13 @@ class Folder:
         made = self.status()
         if made.st_uid == 0:
             above = self._above()  # kept for as long as its descriptor is of use
-            self.disk.give_to_owner(self.fd, above.fd, made)
+            self.disk.chown_like_directory(self.fd, above.fd, made)
         # The set-group-id bit, inherited from the directory above, stays.
         self.disk.fchmod(self.fd, made.st_mode & 0o6000 | DIRECTORY_MODE)
 
     def _go_on(self) -> None:
         """Use the directory at the path, if the one that this object has open was removed, or renamed away."""
-        if self._fd >= 0 and self.is_replaced() and not self.follow():
+        if self._fd >= 0 and self.is_replaced() and not self.follow_renewal():
             self.reopen()
 
     def open(self) -> None:
@@ -163,7 +163,7 @@ class Folder:
 
     def open_lock_file(self, name: str, *, flags: int = os.O_RDWR) -> int:
         """Open a file as `Disk.open_lock_file` does; the directory is made with it."""
-        with self.naming(name):
+        with self.path_in_errors(name):
             try:
                 return self.disk.open_lock_file(name, self.fd, flags=flags)
             except FileNotFoundError:
@@ -174,13 +174,13 @@ class Folder:
         """:return: the path of a file in it; of no name, its own."""
         return os.path.join(self.path, name) if name else self.path
 
-    def naming(self, name: str) -> Naming:
+    def path_in_errors(self, name: str) -> PathInErrors:
         """Have what the system refuses meanwhile of a file in it name the whole path; without a name, its own."""
-        return Naming(self.path_of(name))
+        return PathInErrors(self.path_of(name))
 
-    def share(self) -> None:
+    def share_with_group(self) -> None:
         """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
-        with self.naming(''):
+        with self.path_in_errors(''):
             self.disk.fchmod(self.fd, stat_module.S_IMODE(self.status().st_mode) | stat_module.S_ISGID)
 
     def trusts(self, uid: int) -> bool:
@@ -203,7 +203,7 @@ class Folder:
         try:
             return self.disk.fstat(self.fd)
         except OSError as error:
-            name_path(error, self.path)
+            add_path_to_error(error, self.path)
             raise
 
     def is_deleted(self) -> bool:
@@ -211,11 +211,11 @@ class Folder:
         if self._fd < 0:
             return False
         status = self.status()
-        return bool(status.st_mode & DELETED_BIT) or (status.st_nlink == 0 and not self.follow())
+        return bool(status.st_mode & DELETED_BIT) or (status.st_nlink == 0 and not self.follow_renewal())
 
     def mark_deleted(self, deleted: bool = True) -> None:
         """Mark the directory, so that processes that have it open close it."""
-        with self.naming(''):
+        with self.path_in_errors(''):
             mode = stat_module.S_IMODE(self.status().st_mode)
             self.disk.fchmod(self.fd, mode & ~DELETED_BIT | DELETED_BIT * deleted)
 
@@ -229,7 +229,7 @@ class Folder:
     def __getattr__(self, name: str) -> Any:
         if name not in ('fd', 'key'):
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
-        with self.naming(''):
+        with self.path_in_errors(''):
             fd, key = self._open_with_key()
         # Another thread may have opened it meanwhile, and go by its descriptor.
         if self.__dict__.setdefault('fd', fd) != fd:
@@ -259,12 +259,14 @@ class Folder:
     def _open(self) -> int:
         path = self.path
         try:
-            return self.disk.with_room(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
+            return self.disk.open_with_raised_limit(
+                lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW)
+            )
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP) or self._is_internal():
                 raise
             path = self._behind_links(error)
-        return self.disk.with_room(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
+        return self.disk.open_with_raised_limit(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
 
     def _behind_links(self, error: OSError) -> str:
         """Follow links that an administrator has put in the place of the directory.
@@ -314,8 +316,8 @@ class Folder:
 
         :raises FileNotFoundError: it was removed.
         """
-        with self.naming(''):
-            return self.disk.with_room(self._scan)
+        with self.path_in_errors(''):
+            return self.disk.open_with_raised_limit(self._scan)
 
     def _scan(self) -> Scan:
         while True:
@@ -329,10 +331,10 @@ class Folder:
                 self.disk.close_quietly(fd)
                 raise
             self.disk.close_quietly(fd)
-            if not self.follow():  # a reading would find nothing, and no error
+            if not self.follow_renewal():  # a reading would find nothing, and no error
                 raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
 
-    def follow(self) -> bool:
+    def follow_renewal(self) -> bool:
         """Go on in the directory that has taken the place of this one, if this one was renewed.
 
         The descriptor keeps its number, for another thread may be using it: in a directory that is gone there is nothing that it could be
@@ -343,7 +345,7 @@ class Folder:
         status = self.status()
         if status.st_nlink or status.st_mode & DELETED_BIT:
             return False
-        with self.naming(''):
+        with self.path_in_errors(''):
             return self._follow()
 
     def _follow(self) -> bool:
@@ -353,7 +355,7 @@ class Folder:
         except FileNotFoundError:
             return False
         try:
-            if self.order != IN_ORDER:
+            if self.fsync_scope != WITH_ALL_NAMES:
                 self._above().sync()  # its own name is on the disk before anything in it is promised to be
             status = disk.fstat(fd)
             disk.dup2(fd, self.fd, False)
@@ -362,40 +364,42 @@ class Folder:
             disk.close_quietly(fd)
         return True
 
-    def receive(self, source: Folder, name: str, target: str) -> None:
+    def rename_from(self, source: Folder, name: str, target: str) -> None:
         """Rename a file of another directory into this one, or into the one that has taken its place.
 
         :raises OSError: it could not be; nothing has changed.
         """
-        steps = self.disk.accelerator
-        if steps is not None and steps.move(source.fd, name, self.fd, target, -1):
+        accelerator = self.disk.accelerator
+        if accelerator is not None and accelerator.move(source.fd, name, self.fd, target, -1):
             return
-        self._receive(self.disk.rename, source, name, target)
+        self._rename_from(self.disk.rename, source, name, target)
 
-    def receive_exclusive(self, source: Folder, name: str, target: str) -> None:
-        """As :meth:`receive`, and without replacing.
+    def rename_from_exclusive(self, source: Folder, name: str, target: str) -> None:
+        """As :meth:`rename_from`, and without replacing.
 
         :raises FileExistsError: see `Disk.rename_exclusive`.
         """
-        self._receive(self.disk.rename_exclusive, source, name, target)
+        self._rename_from(self.disk.rename_exclusive, source, name, target)
 
-    def _receive(self, rename: Callable[..., None], source: Folder, name: str, target: str) -> None:
+    def _rename_from(self, rename: Callable[..., None], source: Folder, name: str, target: str) -> None:
         while True:
             try:
                 rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
                 return
             except OSError as error:
-                if not isinstance(error, FileNotFoundError) or not self.follow():
-                    name_path(error, source.path_of(name))
+                if not isinstance(error, FileNotFoundError) or not self.follow_renewal():
+                    add_path_to_error(error, source.path_of(name))
                     error.filename2 = self.path_of(target)
                     raise
 
     def has(self, name: str) -> bool:
         """Is there anything of this name in it, or in the one that has taken its place?"""
         try:
-            return self.disk.exists(name, self.fd) or (self.follow() and self.disk.exists(name, self.fd))
+            return self.disk.exists(name, self.fd) or (
+                self.follow_renewal() and self.disk.exists(name, self.fd)
+            )
         except OSError as error:
-            name_path(error, self.path_of(name))
+            add_path_to_error(error, self.path_of(name))
             raise
 
     def is_replaced(self) -> bool:
@@ -417,12 +421,12 @@ class Folder:
 
         The descriptor from before stays open: another thread may be using it, and its number must not come to mean something else.
         """
-        with self.naming(''):
+        with self.path_in_errors(''):
             fd, key = self._open_with_key()
         self._replaced.append(self._fd)
         self.fd, self.key, self._fd = fd, key, fd
 
-    def read_at_once(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
+    def names_and_size(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
         disk = self.disk
         try:
@@ -430,7 +434,7 @@ class Folder:
                 return disk.accelerator.names(self.fd, most) or None
             return self._read_at_once(most)
         except OSError as error:
-            name_path(error, self.path)
+            add_path_to_error(error, self.path)
             raise
 
     def _read_at_once(self, most: int) -> tuple[list[str], int] | None:
@@ -443,7 +447,7 @@ class Folder:
             with disk.scandir(fd) as entries:  # type: ignore[arg-type]  # a descriptor will do
                 names = [entry.name for entry in islice(entries, most)]
         except OSError as error:
-            if not disk.makes_room(error):
+            if not disk.can_open_more(error):
                 raise
             return None
         finally:
@@ -452,7 +456,7 @@ class Folder:
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""
-        if limit is None and (read := self.read_at_once()) is not None:
+        if limit is None and (read := self.names_and_size()) is not None:
             return read[0]
         with self.scan() as entries:
             return [entry.name for entry in islice(entries, limit)]
@@ -470,7 +474,7 @@ class Folder:
 
         :raises OSError: it cannot be read.
         """
-        with self.naming(name):
+        with self.path_in_errors(name):
             try:
                 fd = self.disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self.fd)
             except FileNotFoundError:
@@ -487,14 +491,14 @@ class Folder:
         :param modified_ns: its modification time.
         :raises OSError: it could not be written; the old one stays.
         """
-        self.disk.unlock_and_close(self.put(name, content, sync=sync, modified_ns=modified_ns))
+        self.disk.unlock_and_close(self.replace_locked(name, content, sync=sync, modified_ns=modified_ns))
 
-    def put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> int:
+    def replace_locked(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> int:
         """As `replace`.
 
         :return: the file's descriptor, which holds the lock on it.
         """
-        with self.naming(name):
+        with self.path_in_errors(name):
             return self._put(name, content, sync=sync, modified_ns=modified_ns)
 
     def _put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None) -> int:
@@ -532,7 +536,7 @@ class Folder:
         """Remove what processes left that died while they wrote."""
         for name in self.names():
             if name.startswith(DRAFT_PREFIX):
-                with self.naming(name):
+                with self.path_in_errors(name):
                     opened = self.disk.open_locked(name, self.fd)
                 if opened is not None:
                     self.disk.remove_new(name, self.fd)
@@ -543,13 +547,13 @@ class Folder:
 
         On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`sync_renames`.
         """
-        with self.naming(''):
+        with self.path_in_errors(''):
             self.disk.fsync(self.fd)
 
     def sync_renames(self) -> None:
         """As :meth:`sync`, and no file that came from another directory has its name there any more, whichever process renamed it."""
-        with self.naming(''):
-            if self.order != WITH_FILE or not self.disk.syncfs(self.fd):
+        with self.path_in_errors(''):
+            if self.fsync_scope != WITH_NAME or not self.disk.syncfs(self.fd):
                 self.sync()
 
     def __del__(self) -> None:

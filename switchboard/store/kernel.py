@@ -39,11 +39,11 @@ _OFD_SETLK = getattr(fcntl, 'F_OFD_SETLK', None) if sys.platform == 'linux' else
 
 # What an `fsync` of a file makes durable besides its content, by file system; the higher, the more.
 #
-# APART: nothing.  The directory has a flush of its own.
-# WITH_FILE: the renames of that file.
-# IN_ORDER: and every rename before them, of whatever file: names reach the disk in the order in which they were changed.
-APART, WITH_FILE, IN_ORDER = 0, 1, 2
-_ORDERS = {'ext4': IN_ORDER, 'xfs': IN_ORDER, 'btrfs': WITH_FILE}
+# CONTENT_ONLY: nothing.  The directory has a flush of its own.
+# WITH_NAME: the renames of that file.
+# WITH_ALL_NAMES: and every rename before them, of whatever file: names reach the disk in the order in which they were changed.
+CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES = 0, 1, 2
+_FSYNC_SCOPES = {'ext4': WITH_ALL_NAMES, 'xfs': WITH_ALL_NAMES, 'btrfs': WITH_NAME}
 
 
 def accelerator() -> Accelerator | None:
@@ -143,18 +143,18 @@ def _find_syncfs() -> Callable[[int], int] | None:
     return sync
 
 
-def rename_order(fd: int) -> int:
-    """:return: the effect of an ``fsync`` of a file on this file system; `APART` where nobody knows.
+def fsync_scope(fd: int) -> int:
+    """:return: the effect of an ``fsync`` of a file on this file system; `CONTENT_ONLY` where nobody knows.
 
     The kernel's list of mounts is asked, and not ``statfs``, which gives one number for ext2, ext3 and ext4.
     """
     try:
         name, device = _mounted(fd)
-        order = _ORDERS.get(name, APART)
+        order = _FSYNC_SCOPES.get(name, CONTENT_ONLY)
         # Without a journal ext4 writes the directory with the file, and promises no order.
-        return WITH_FILE if name == 'ext4' and not _has_journal(device) else order
+        return WITH_NAME if name == 'ext4' and not _has_journal(device) else order
     except (OSError, ValueError, IndexError, StopIteration):
-        return APART
+        return CONTENT_ONLY
 
 
 # File systems of which one call reads as much of a directory as fits, and nobody changes the directory meanwhile.  Others may answer with less.
@@ -242,7 +242,7 @@ def open_files_limit() -> int:
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
-def allow_more_files() -> bool:
+def raise_open_files_limit() -> bool:
     """Raise this process's soft limit of open files.
 
     :return: False if it stands at the hard limit already, or has been met before `open_files_limit` was called: who may open no more

@@ -40,7 +40,7 @@ HELD_PREFIX, HELD = '.held@', '.held'
 # In any directory: a file that is being written, to be renamed over another one; in the spool, a directory that is to be renamed over an empty one.
 DRAFT_PREFIX = '.new-'
 # In a queue: the directories of its maildir, and of each `FileStore`.
-DIRECTORIES = ('tmp', 'new', 'cur')
+MAILDIR_DIRECTORIES = ('tmp', 'new', 'cur')
 # That one of them into which others move a mail when it is whole.
 MAILDIR_NEW = 'new'
 # In a queue: made and removed at once, to wake watchers.

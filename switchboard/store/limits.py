@@ -29,7 +29,7 @@ from switchboard.clock import Clock
 from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder, name_path
+from switchboard.store.folder import Folder, add_path_to_error
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class SharedCount(QueueCount):
             self._read(fd)
         except BaseException as error:
             self._disk.close_quietly(fd)
-            name_path(error, self._folder.path_of(self._queue))
+            add_path_to_error(error, self._folder.path_of(self._queue))
             raise
         self._fd = fd
         return self

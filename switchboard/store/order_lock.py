@@ -1,7 +1,7 @@
 """One entry of a key at a time: the lock that a queue of strict order takes with each claim, and a list of what came to an earlier place.
 
 Which entry of a key comes first, a process finds out by reading the directory; and what it has read may be old, or have missed a name that
-was given to a file meanwhile (see `Folder.reads_all`).  An operator holds the first entry, another process takes the second, the operator
+was given to a file meanwhile (see `Folder.reads_every_name`).  An operator holds the first entry, another process takes the second, the operator
 releases the first: by an old reading it may be given out, and two of one key are at
 work.  So the taker of an entry also locks its key, and does not take it if that is refused.  The kernel drops the lock with its holder.
 
@@ -39,7 +39,7 @@ _NAME_BYTES, _KEY_BYTES = 16, 4
 _MAX_BYTES = 64 * 1024
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """A place in the list of keys: what comes behind it is new."""
 
     name: bytes
@@ -93,23 +93,23 @@ class OrderLock:
     def _open(self) -> int:
         return self._folder.open_lock_file(self._queue, flags=os.O_RDWR | os.O_APPEND)
 
-    def mark(self, fd: int) -> Mark:
+    def position(self, fd: int) -> Position:
         """:return: the end of the list; ask before the directory is read."""
         name = self._disk.read_all(fd, _NAME_BYTES)
         length = self._disk.fstat(fd).st_size
         if len(name) < _NAME_BYTES:
             self._begin(fd, length)
-            return self.mark(fd)
-        return Mark(name, length)
+            return self.position(fd)
+        return Position(name, length)
 
     def _begin(self, fd: int, length: int) -> None:
         self._disk.write_all(fd, os.urandom(_NAME_BYTES), length)
 
-    def is_changed(self, fd: int, filebase: str, mark: Mark | None) -> bool:
+    def is_reordered_since(self, fd: int, filebase: str, position: Position | None) -> bool:
         """Has an entry of this one's key come to another place than the last since?"""
-        if mark is None or self._disk.read_all(fd, _NAME_BYTES) != mark.name:
+        if position is None or self._disk.read_all(fd, _NAME_BYTES) != position.name:
             return True
-        return _bytes_of(filebase) in self._disk.read_all(fd, 2 * _MAX_BYTES, mark.length)
+        return _bytes_of(filebase) in self._disk.read_all(fd, 2 * _MAX_BYTES, position.length)
 
     @property
     def is_used(self) -> bool:
@@ -119,7 +119,7 @@ class OrderLock:
         except FileNotFoundError:
             return False
 
-    def change(self, filebase: str) -> None:
+    def note_reordered(self, filebase: str) -> None:
         """Say that an entry has come to another place than the last.
 
         :raises OSError: it could not be said: processes that have read the directory before may give out a later one first.

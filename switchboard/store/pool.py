@@ -26,7 +26,7 @@ from itertools import islice
 
 from switchboard.message.naming import NS, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
 from switchboard.store.disk import FILE_MODE, Disk
-from switchboard.store.folder import Folder, name_path
+from switchboard.store.folder import Folder, add_path_to_error
 from switchboard.store.layout import SPARES
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -161,20 +161,20 @@ class FilePool:
         self._lent += 1
         return file
 
-    def rewrite(self, steps: Accelerator, content: bytes) -> PoolFile | None:
+    def rewrite(self, accelerator: Accelerator, content: bytes) -> PoolFile | None:
         """Write a whole message into a spare, in one call.
 
         :return: the file, locked; None if :meth:`acquire` and the disk's own calls are to do it.
         """
         while (file := _pop(self.kept_open)) is not None:
-            if steps.rewrite(file.fd, file.size, content):
+            if accelerator.rewrite(file.fd, file.size, content):
                 file.size = len(content)
                 self._lend()
                 return file
             self.kept_open.append(file)
             return None
         if (name := _pop(self._seen)) is not None:
-            fd = steps.take_spare(self.folder.fd, name, content)
+            fd = accelerator.take_spare(self.folder.fd, name, content)
             if type(fd) is int:
                 self._had += 1
                 self._lend()
@@ -280,10 +280,12 @@ class FilePool:
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
-            if (steps := self.disk.accelerator) is not None and self._leave(steps, fd, folder, name, size):
+            if (accelerator := self.disk.accelerator) is not None and self._leave(
+                accelerator, fd, folder, name, size
+            ):
                 return
             try:
-                self.folder.receive(folder, name, name)
+                self.folder.rename_from(folder, name, name)
                 self._keep(PoolFile(fd, self.folder, name, size))
                 return
             except FileNotFoundError:
@@ -294,7 +296,7 @@ class FilePool:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def _leave(self, steps: Accelerator, fd: int, folder: Folder, name: str, size: int) -> bool:
+    def _leave(self, accelerator: Accelerator, fd: int, folder: Folder, name: str, size: int) -> bool:
         """Rename a small file into the pool, and let go of it if it is not to be kept open, in one call.
 
         :return: False if nothing was done.
@@ -302,7 +304,7 @@ class FilePool:
         if self.scrub or size > KEPT_BYTES:
             return False
         stays = self._lent > 0 and len(self.kept_open) < KEPT_OPEN
-        if not steps.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):
+        if not accelerator.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):
             return False
         is_wanted = self._take_back()
         if stays:
@@ -456,10 +458,10 @@ class FilePool:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                if not self.folder.follow():
+                if not self.folder.follow_renewal():
                     raise
             except OSError as error:
-                name_path(error, self.folder.path_of(name))
+                add_path_to_error(error, self.folder.path_of(name))
                 raise
 
 

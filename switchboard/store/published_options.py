@@ -61,7 +61,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 
 def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk | None = None) -> bool:
-    """Write the copy that `find_published_options` reads, of the options of these queues.
+    """Write the copy that `read_published_options` reads, of the options of these queues.
 
     :return: False if it says the same already.
     :raises OSError: it could not be written; the last copy stays.
@@ -77,7 +77,7 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
     return True
 
 
-def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptions | None:
+def read_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptions | None:
     """Look a queue up.
 
     :return: None if the spool has no doors' copy: nobody ever put a configuration into force.

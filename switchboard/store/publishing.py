@@ -6,7 +6,7 @@
 4. ``full``, two flushes: wait until the directory is on the disk; one flush: wait until file and name are, by an ``fsync`` of the file;
 5. drop the lock.
 
-One flush does where the file system writes a file's new name with the file (see `Folder.order`), and two do everywhere.
+One flush does where the file system writes a file's new name with the file (see `Folder.fsync_scope`), and two do everywhere.
 
 The lock is held to the end.  So if step 4 fails, the entry can be taken back before anybody has claimed it, and
 "not stored" is true.  A sync that failed is never tried again: the kernel may have thrown the pages away.
@@ -21,8 +21,8 @@ from switchboard.door_errors import DurabilityError, QueueError, QueueFullError,
 from switchboard.message.envelope import BYTES_TYPES
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder, name_path
-from switchboard.store.kernel import APART, IN_ORDER
+from switchboard.store.folder import Folder, add_path_to_error
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES
 from switchboard.store.pool import FilePool, PoolFile
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -98,7 +98,7 @@ def as_queue_error(error: OSError | QueueError, step: str, queue: str, path: str
     if isinstance(error, QueueError):
         error.queue = error.queue or queue
         return error
-    name_path(error, path)
+    add_path_to_error(error, path)
     refused: QueueError
     if error.errno in _NO_ROOM:
         reason = f'{step}: {error.strerror}: {error.filename!r}; {_UNHARMED}'
@@ -112,7 +112,7 @@ def as_queue_error(error: OSError | QueueError, step: str, queue: str, path: str
 def raise_queue_error(error: OSError, step: str, queue: str, path: str) -> NoReturn:
     """Raise the `SwitchboardError` that says what happened.
 
-    :param path: of the file or the directory, for an error that does not name it itself (see `name_path`).
+    :param path: of the file or the directory, for an error that does not name it itself (see `add_path_to_error`).
     :raises QueueFullError: the disk is full, or the user's quota of it.
     :raises DurabilityError: anything else.
     """
@@ -155,9 +155,9 @@ def write(
 def _write(
     pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
 ) -> PoolFile:
-    steps = disk.accelerator
-    if steps is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
-        draft = pool.rewrite(steps, parts[0])
+    accelerator = disk.accelerator
+    if accelerator is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
+        draft = pool.rewrite(accelerator, parts[0])
         if draft is not None:
             return draft
     draft = pool.acquire()
@@ -197,8 +197,8 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
-    steps = disk.accelerator
-    if steps is None or sync or len(items) > 1 or not _move(items[0], steps):
+    accelerator = disk.accelerator
+    if accelerator is None or sync or len(items) > 1 or not _move(items[0], accelerator):
         _publish(items, pool, disk, sync=sync, directory_sync=directory_sync)
 
 
@@ -208,7 +208,7 @@ def _publish(
     published = 0
     step = 'room'
     once = sync and is_one_flush(directory_sync, items[0].folder)
-    order = name_order(directory_sync, items[0].folder) if sync else APART
+    order = relied_fsync_scope(directory_sync, items[0].folder) if sync else CONTENT_ONLY
     try:
         _make_room(items)
         step = 'fdatasync'
@@ -217,9 +217,9 @@ def _publish(
         step = 'rename'
         for item in items:
             draft = item.draft
-            item.folder.receive(draft.folder, draft.name, item.filebase + READY)
+            item.folder.rename_from(draft.folder, draft.name, item.filebase + READY)
             published += 1
-        if order != APART:
+        if order != CONTENT_ONLY:
             step = 'fsync'
             disk.sync_files([item.draft.fd for item in items], names=True)
         elif sync:
@@ -253,29 +253,33 @@ def _make_room(items: Sequence[PreparedEntry]) -> None:
             return
 
 
-def _move(item: PreparedEntry, steps: Accelerator) -> bool:
+def _move(item: PreparedEntry, accelerator: Accelerator) -> bool:
     """Publish one draft, and drop the lock, in one call.
 
     :return: False if nothing was done.
     """
     draft = item.draft
-    return item.reservation is None and steps.move(
+    return item.reservation is None and accelerator.move(
         draft.folder.fd, draft.name, item.folder.fd, item.filebase + READY, draft.fd
     )
 
 
 def is_one_flush(directory_sync: str, folder: Folder) -> bool:
     """Is a file that was renamed into this directory on the disk, name and all, when it was flushed itself?"""
-    return directory_sync != 'always' and folder.order != APART
+    return directory_sync != 'always' and folder.fsync_scope != CONTENT_ONLY
 
 
-def name_order(directory_sync: str, folder: Folder) -> int:
-    """:return: the effect of a flush of a file on names, as far as that is relied on; `APART`: directories are flushed.
+def relied_fsync_scope(directory_sync: str, folder: Folder) -> int:
+    """:return: the effect of a flush of a file on names, as far as that is relied on; `CONTENT_ONLY`: directories are flushed.
 
     With two flushes, too, names have their flush by file where there is one for that file's names alone: there (Btrfs) a flush of the directory
     brings the new name, and may leave the old one in the directory that it came from, or bring it back.
     """
-    return APART if directory_sync == 'always' and folder.order == IN_ORDER else folder.order
+    return (
+        CONTENT_ONLY
+        if directory_sync == 'always' and folder.fsync_scope == WITH_ALL_NAMES
+        else folder.fsync_scope
+    )
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
@@ -292,7 +296,7 @@ def unpublish(item: PreparedEntry) -> bool:
     """
     draft = item.draft
     try:
-        draft.folder.receive(item.folder, item.filebase + READY, draft.name)
+        draft.folder.rename_from(item.folder, item.filebase + READY, draft.name)
     except OSError:
         item.draft = PoolFile(draft.fd, item.folder, item.filebase + READY, draft.size)
         return False

@@ -183,7 +183,7 @@ def peek(folder: Folder, filebase: str, suffix: str, kept_bytes: int | None = No
     try:
         fd = disk.open(filebase + suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
     except FileNotFoundError:
-        return peek(folder, filebase, suffix, kept_bytes) if folder.follow() else None
+        return peek(folder, filebase, suffix, kept_bytes) if folder.follow_renewal() else None
     try:
         status = disk.fstat(fd)
         entry = read_file(filebase, fd, status.st_size, disk, kept_bytes=kept_bytes)

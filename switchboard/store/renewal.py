@@ -12,7 +12,7 @@ operation.  A watcher of the old one gets the event that its attributes have cha
 
 A crash between 1 and 2 leaves an empty directory whose name means nothing; the janitor takes it away.
 
-Only where the file system keeps names in order, or at least those of a file with the file (see `Folder.order`): elsewhere nobody knows
+Only where the file system keeps names in order, or at least those of a file with the file (see `Folder.fsync_scope`): elsewhere nobody knows
 whether the names that have left the old directory have left it on the disk.  Where they are not kept in order, the old directory is
 flushed first, and the one above before anybody goes on in the new one.
 
@@ -27,7 +27,7 @@ import stat as stat_module
 
 from switchboard.store.disk import draft_name
 from switchboard.store.folder import DELETED_BIT, DIRECTORY_FLAGS, Folder
-from switchboard.store.kernel import APART, IN_ORDER
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES
 from switchboard.store.layout import DRAFT_PREFIX
 
 # As large as some 1,700 entries make a directory: reading it takes a tenth of what a message takes.
@@ -50,7 +50,11 @@ def renew(folder: Folder) -> bool:
     """
     try:
         status = folder.status()
-        if status.st_size < RENEWED_FROM_BYTES or status.st_mode & DELETED_BIT or folder.order == APART:
+        if (
+            status.st_size < RENEWED_FROM_BYTES
+            or status.st_mode & DELETED_BIT
+            or folder.fsync_scope == CONTENT_ONLY
+        ):
             return False
         return not folder.names(1) and _renew(folder)
     except OSError:
@@ -69,7 +73,7 @@ def _renew(folder: Folder) -> bool:
         finally:
             disk.close_quietly(fd)
         if is_like:
-            if folder.order != IN_ORDER:
+            if folder.fsync_scope != WITH_ALL_NAMES:
                 folder.sync_renames()
             disk.rename(draft, folder.path)
             is_done = True
@@ -77,7 +81,7 @@ def _renew(folder: Folder) -> bool:
         if not is_done:
             remove_draft(draft, folder)
     if is_done:
-        folder.follow()
+        folder.follow_renewal()
     return is_done
 
 

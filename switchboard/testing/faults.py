@@ -63,7 +63,7 @@ class FaultyDisk(Disk):
     :param calls: the names of the calls that count.
     :param disk: the disk below.
     :param sync: really wait for the disk.  A test that does not cut the power has nothing to wait for.
-    :param order: the effect of a flush of a file, see `Folder.order`; by default that of the disk below.
+    :param order: the effect of a flush of a file, see `Folder.fsync_scope`; by default that of the disk below.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class FaultyDisk(Disk):
         """:return: the names of the files that are open, by descriptor; directories are not among them."""
         return dict(self._open)
 
-    def rename_order(self, fd: int) -> int:
+    def fsync_scope(self, fd: int) -> int:
         """See `Disk`."""
-        return self.disk.rename_order(fd) if self.order is None else self.order
+        return self.disk.fsync_scope(fd) if self.order is None else self.order
 
-    def makes_room(self, error: OSError) -> bool:
+    def can_open_more(self, error: OSError) -> bool:
         """See `Disk`: this process stands at its hard limit, so that what fails has failed."""
         return False
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any
 
 from switchboard.store.disk import Disk
-from switchboard.store.kernel import APART
+from switchboard.store.kernel import CONTENT_ONLY
 from switchboard.testing.power_model import DiskModel, Slot
 
 Event = tuple[str, tuple[Any, ...]]
@@ -81,11 +81,11 @@ class PowerLossDisk(Disk):
     """Works on the real disk, without waiting for it, and records every change.
 
     :param seed: decides what each cut leaves.
-    :param order: the effect of a flush of a file besides its content, see `Folder.order`: ``APART`` is the model without mercy,
-        ``WITH_FILE`` and ``IN_ORDER`` are what Btrfs, and what ext4 and XFS, keep.
+    :param order: the effect of a flush of a file besides its content, see `Folder.fsync_scope`: ``CONTENT_ONLY`` is the model without mercy,
+        ``WITH_NAME`` and ``WITH_ALL_NAMES`` are what Btrfs, and what ext4 and XFS, keep.
     """
 
-    def __init__(self, seed: int = 0, order: int = APART) -> None:
+    def __init__(self, seed: int = 0, order: int = CONTENT_ONLY) -> None:
         self.seed = seed
         self.order = order
         self.events: list[Event] = []
@@ -211,7 +211,7 @@ class PowerLossDisk(Disk):
         os.ftruncate(fd, size)
         self._record('write', self._opened[fd], size, None)
 
-    def rename_order(self, fd: int) -> int:
+    def fsync_scope(self, fd: int) -> int:
         """See `Disk`."""
         return self.order
 

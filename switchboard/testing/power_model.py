@@ -3,17 +3,17 @@
 No file system would be as unkind as this model in all ways at once.  It assumes what POSIX and the journaling file systems
 (ext4, XFS, Btrfs, F2FS) give, and nothing more:
 
-* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.  With the order ``WITH_FILE``, ``fsync``
-  makes the changes of its name durable too, as Btrfs does; with ``IN_ORDER``, all changes of names that were made before them, as the
+* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.  With the order ``WITH_NAME``, ``fsync``
+  makes the changes of its name durable too, as Btrfs does; with ``WITH_ALL_NAMES``, all changes of names that were made before them, as the
   one journal of ext4 and XFS does.
 * A *sync of a directory* makes durable every change of a name in it so far: not the files' data, and not the
   directory's own name in the one above.
 * A *rename is atomic*, across directories too: after the cut it has happened or it has not; there are never two names or
-  none.  So it is durable as soon as one of the two directories was synced.  With ``WITH_FILE`` it is not: a sync of the directory that
+  none.  So it is durable as soon as one of the two directories was synced.  With ``WITH_NAME`` it is not: a sync of the directory that
   a file came into makes that name durable and leaves the one that it had elsewhere, as Btrfs does; a sync of the file ends that.
 * Changes of names that concern *the same file or the same name* keep their order.  All others may be reordered: any
   of those that were not synced may be there, and any may be missing.  Half of the cuts keep the order of all changes, as a
-  journal does: a hole that shows there is one that people meet.  With ``IN_ORDER`` all cuts do.
+  journal does: a hole that shows there is one that people meet.  With ``WITH_ALL_NAMES`` all cuts do.
 * *Data* that was not synced may be on the disk or not, block by block, in any order; the *size* is a thing of its own. Where
   the size is there and the data is not, there is what the file held before, or zeros, or somebody's old blocks.
 * Times, owners and modes are not modelled, nor is a disk that says "synced" and lies.
@@ -25,7 +25,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 
 # A name in a directory: the directory, and the name.
 Slot = tuple[str, str]
@@ -118,7 +118,7 @@ class DiskModel:
     :param order: see the module.
     """
 
-    def __init__(self, order: int = APART) -> None:
+    def __init__(self, order: int = CONTENT_ONLY) -> None:
         self.order = order
         self.files: dict[int, File] = {}
         self.durable: Names = {}
@@ -155,12 +155,12 @@ class DiskModel:
     def sync_file(self, number: int) -> None:
         """See the module."""
         self.sync_data(number)
-        if self.order != APART:
+        if self.order != CONTENT_ONLY:
             self._sync_names(lambda change: change.node == number)
 
     def sync_directory(self, directory: str) -> None:
         """Make the changes of names in a directory durable, and those that they build upon.  See the module."""
-        if self.order == WITH_FILE:
+        if self.order == WITH_NAME:
             self.pending = [part for change in self.pending for part in change.parts(directory)]
         self._sync_names(lambda change: change.touches(directory))
 
@@ -169,7 +169,11 @@ class DiskModel:
         durable: list[Change] = []
         for change in reversed(self.pending):
             things = change.things()
-            if is_meant(change) or not wanted.isdisjoint(things) or (durable and self.order == IN_ORDER):
+            if (
+                is_meant(change)
+                or not wanted.isdisjoint(things)
+                or (durable and self.order == WITH_ALL_NAMES)
+            ):
                 wanted |= things
                 durable.append(change)
         for change in reversed(durable):
@@ -197,7 +201,9 @@ class DiskModel:
     def names_after_cut(self, rng: random.Random) -> Names:
         """:return: the names that a power cut might leave."""
         names = dict(self.durable)
-        if self.order == IN_ORDER or rng.random() < 0.5:  # a journal: what happened first is there first
+        if (
+            self.order == WITH_ALL_NAMES or rng.random() < 0.5
+        ):  # a journal: what happened first is there first
             for change in self.pending[: rng.randint(0, len(self.pending))]:
                 change.apply(names)
             return names

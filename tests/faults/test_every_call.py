@@ -132,7 +132,7 @@ def cases(
     :param calls: which of them; by default all.
     """
     start_s, recovery = time.time(), Recovery()
-    order = Folder(directory, Disk()).order  # as of all of them, and not asked for by each
+    order = Folder(directory, Disk()).fsync_scope  # as of all of them, and not asked for by each
     for number in failing_calls(calls):
         each = {'order': order, **fault, **fault_at(number)}
         case = Case(operation, directory, number, each, start_s, recovery)

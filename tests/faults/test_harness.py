@@ -15,7 +15,7 @@ import pytest
 
 from switchboard.store.disk import CREATE_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import WITH_FILE
+from switchboard.store.kernel import WITH_NAME
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.images import died, image, recorded
@@ -201,7 +201,7 @@ def test_a_rename_is_there_when_one_of_its_directories_was_synced(bench: Bench, 
 def test_where_a_name_comes_with_the_file_a_flush_of_its_new_directory_may_leave_the_old_one(
     bench: Bench,
 ) -> None:
-    bench.disk.order = WITH_FILE
+    bench.disk.order = WITH_NAME
     fd = bench.write('a', b'content')
     bench.disk.fsync(fd)
     bench.disk.sync_all()

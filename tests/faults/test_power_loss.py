@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 from switchboard.testing.power import CrashPoint, PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 # What an `fsync` of a file is good for: nothing but its content, its name too (Btrfs), all names before it (ext4, XFS).
 ORDERS = pytest.mark.parametrize(
-    'order', [APART, WITH_FILE, IN_ORDER], ids=['apart', 'with the file', 'in order']
+    'order', [CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES], ids=['apart', 'with the file', 'in order']
 )
 # What may be left at each moment is decided so many times.
 VARIANTS = 10
@@ -105,7 +105,7 @@ def cuts(
         allowed = operation.after_cut(promised=returned and OPERATION_DONE in point.notes)
         for variant in variants:
             found, _ = cut(point, directory, directory.parent / 'after', variant, seen)
-            if disk.order != APART and not any(
+            if disk.order != CONTENT_ONLY and not any(
                 DAMAGED in texts for state in allowed for texts in state.values()
             ):
                 # With one flush the name of what was not promised may be there without its content: it is found out, and counts as nothing.
@@ -148,7 +148,7 @@ def cut_pipelines(
     share: float = 0.2,
     believing: bool = False,
     durability: Durability = 'full',
-    order: int = APART,
+    order: int = CONTENT_ONLY,
     directory_sync: DirectorySync = 'auto',
     sought: str | None = None,
 ) -> Tally:
@@ -258,38 +258,38 @@ class WithDataSync(PowerLossDisk):
 class Believer(PowerLossDisk):
     """Is no such disk as the program takes it for: a file's ``fsync`` does nothing for its name."""
 
-    def rename_order(self, fd: int) -> int:
-        return IN_ORDER
+    def fsync_scope(self, fd: int) -> int:
+        return WITH_ALL_NAMES
 
     def __init__(self, seed: int, order: int) -> None:
-        super().__init__(seed, APART)
+        super().__init__(seed, CONTENT_ONLY)
 
 
 class WithFileAlone(PowerLossDisk):
     """Keeps a file's name with the file, where the program relies on the order of all names."""
 
-    def rename_order(self, fd: int) -> int:
-        return IN_ORDER
+    def fsync_scope(self, fd: int) -> int:
+        return WITH_ALL_NAMES
 
     def __init__(self, seed: int, order: int) -> None:
-        super().__init__(seed, WITH_FILE)
+        super().__init__(seed, WITH_NAME)
 
 
 class DirectoriesAlone(PowerLossDisk):
     """Has the program flush directories, where such a flush leaves the names that a file had elsewhere."""
 
-    def rename_order(self, fd: int) -> int:
-        return APART
+    def fsync_scope(self, fd: int) -> int:
+        return CONTENT_ONLY
 
     def __init__(self, seed: int, order: int) -> None:
-        super().__init__(seed, WITH_FILE)
+        super().__init__(seed, WITH_NAME)
 
 
 @ORDERS
 @pytest.mark.in_turns
 def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
     """Not even where a flush of a file does less than the program is told: with one flush that is found out, see below."""
-    kind = Believer if order == APART else PowerLossDisk
+    kind = Believer if order == CONTENT_ONLY else PowerLossDisk
     tally = cut_pipelines(scratch, kind, range(40, 48), order=order, directory_sync='always')
     assert tally.errors == []
     assert tally.cuts > 300
@@ -297,7 +297,7 @@ def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int
 
 @pytest.mark.parametrize('kind', [WithoutFileSync, WithDataSync, Believer, WithFileAlone, DirectoriesAlone])
 def test_one_flush_where_it_does_not_do_is_found_out(kind: type[PowerLossDisk], scratch: Path) -> None:
-    assert cut_pipelines(scratch, kind, range(6), share=0.2, order=IN_ORDER, sought='').errors
+    assert cut_pipelines(scratch, kind, range(6), share=0.2, order=WITH_ALL_NAMES, sought='').errors
 
 
 def test_lazy_promises_less_and_what_it_loses_is_found(scratch: Path) -> None:

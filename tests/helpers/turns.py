@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 
-ORDERS = (APART, WITH_FILE, IN_ORDER)
+ORDERS = (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
 # Which calls of an operation fail: the first of them, and how many further on the next is.
 CALLS = {'odd calls': (1, 2), 'even calls': (2, 2)}
 FOURTHS = {f'calls {first}, {first + 4} and so on': (first, 4) for first in range(1, 5)}

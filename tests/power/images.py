@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from switchboard.store.kernel import IN_ORDER, WITH_FILE
+from switchboard.store.kernel import WITH_ALL_NAMES, WITH_NAME
 from tests.helpers.waiting import eventually
 
 FICLONE = 0x40049409
@@ -35,7 +35,7 @@ class FileSystem:
     make: tuple[str, ...]
     options: str = ''
     copy_options: str = ''
-    order: int = IN_ORDER
+    order: int = WITH_ALL_NAMES
     keeps_size: bool = False
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ FILE_SYSTEMS = (
         'ext4, data=writeback', ('mkfs.ext4', '-q'), 'data=writeback', 'data=writeback', keeps_size=True
     ),
     FileSystem('xfs', ('mkfs.xfs', '-q'), copy_options='nouuid'),
-    FileSystem('btrfs', ('mkfs.btrfs', '-q'), order=WITH_FILE),
+    FileSystem('btrfs', ('mkfs.btrfs', '-q'), order=WITH_NAME),
 )
 
 

@@ -86,8 +86,8 @@ def test_one_reading_misses_nothing_where_that_is_relied_on(place: Path) -> None
     folder = Folder(place, Disk.of_system())
     with Child(rename_for_ever(place)) as child:
         missed = 0
-        for _ in range(READINGS if folder.reads_all else 0):
-            read = folder.read_at_once(1000)
+        for _ in range(READINGS if folder.reads_every_name else 0):
+            read = folder.names_and_size(1000)
             assert read is not None
             missed += not {f'{number}.' for number in range(FILES)} <= {name[:2] for name in read[0]}
         child.kill()

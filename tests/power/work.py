@@ -50,7 +50,7 @@ class Work:
         }
         self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
         self.numbers = itertools.count(first)
-        self.note('order', self.queues['in'].folder.order)
+        self.note('order', self.queues['in'].folder.fsync_scope)
 
     def note(self, what: str, *words: Any) -> None:
         self.log.write(' '.join([what, *map(str, words), '.\n']))
@@ -193,7 +193,7 @@ def grow(folder: Folder) -> None:
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder.fd)
-    folder.follow()
+    folder.follow_renewal()
 
 
 def enqueue_with_key(spool: Spool, text: str) -> None:

@@ -78,7 +78,7 @@ from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, CLOCK, PUBLISHED_OPTIONS, RUN, SPARES
 from switchboard.store.limits import SharedCount, _sealed, evicted
 from switchboard.store.pool import FilePool
-from switchboard.store.published_options import MAGIC, find_published_options
+from switchboard.store.published_options import MAGIC, read_published_options
 from switchboard.trace_context import parse_context
 from switchboard.web.forms import Form
 from switchboard.web.identity import Identity, UnknownUserError
@@ -238,7 +238,7 @@ def declaration(content: bytes) -> object:
 @reader(f'{MAGIC}\nq max_body_bytes=1\nend 1\n'.encode(), b'q a=b\n', b'%41;', b'q ', b' ')
 def published_options(content: bytes) -> object:
     with file_at(content, RUN, PUBLISHED_OPTIONS) as spool:
-        return find_published_options(str(spool), 'q', Disk())
+        return read_published_options(str(spool), 'q', Disk())
 
 
 @reader(b'{"since":1.5,"reason":"r"}', *JSON_UNITS)

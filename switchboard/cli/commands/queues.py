@@ -375,7 +375,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
                 f'{escape_terminal(name)} is paused: nothing is taken out of it before `switchboard resume`'
             )
     with Progress() as progress:
-        # A message can be missed that is taken or given back while its directory is read (see `Folder.reads_all`): empty is what two looks find so.
+        # A message can be missed that is taken or given back while its directory is read (see `Folder.reads_every_name`): empty is what two looks find so.
         while left := _filled(installation, names) or _filled(installation, names):
             now_s = time.monotonic()
             text = f'draining, {duration(now_s - started_s)}; {", ".join(map(_left, left))}'

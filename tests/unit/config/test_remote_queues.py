@@ -81,10 +81,10 @@ def test_a_program_cannot_declare_one(tmp_path: Path) -> None:
 def test_mail_servers_have_no_door_to_it(tmp_path: Path) -> None:
     from switchboard.spool.current import publish_queue_options
     from switchboard.store.disk import Disk
-    from switchboard.store.published_options import find_published_options
+    from switchboard.store.published_options import read_published_options
 
     config = load(tmp_path, AWAY)
     publish_queue_options(config)
-    assert find_published_options(str(config.spool), 'near', Disk()) is not None
+    assert read_published_options(str(config.spool), 'near', Disk()) is not None
     with pytest.raises(UnknownQueueError):
-        find_published_options(str(config.spool), 'far', Disk())
+        read_published_options(str(config.spool), 'far', Disk())

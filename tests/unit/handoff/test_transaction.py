@@ -32,7 +32,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 from switchboard.store.publishing import DRAFT_OWNERS, PreparedEntry
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import in_child
@@ -261,11 +261,15 @@ class TestOnDisk:
     @pytest.mark.parametrize(
         ('order', 'call', 'number'),
         [
-            *((APART, 'fdatasync', n) for n in (1, 2)),
-            *((APART, 'fsync', n) for n in range(1, 4)),
-            *((WITH_FILE, 'fsync', n) for n in range(1, 6)),
-            *((IN_ORDER, 'fsync', n) for n in range(1, 4)),
-            *((order, 'rename', n) for order in (APART, WITH_FILE, IN_ORDER) for n in range(1, 6)),
+            *((CONTENT_ONLY, 'fdatasync', n) for n in (1, 2)),
+            *((CONTENT_ONLY, 'fsync', n) for n in range(1, 4)),
+            *((WITH_NAME, 'fsync', n) for n in range(1, 6)),
+            *((WITH_ALL_NAMES, 'fsync', n) for n in range(1, 4)),
+            *(
+                (order, 'rename', n)
+                for order in (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
+                for n in range(1, 6)
+            ),
         ],
     )
     def test_a_commit_that_fails_leaves_the_input_and_no_output_or_is_finished_by_recovery(
@@ -337,7 +341,8 @@ class TestOrder:
     STRICT = QueueOptions(strict_order=True)
 
     @pytest.mark.parametrize(
-        ('order', 'numbers'), [(APART, range(1, 4)), (WITH_FILE, range(1, 6)), (IN_ORDER, range(1, 4))]
+        ('order', 'numbers'),
+        [(CONTENT_ONLY, range(1, 4)), (WITH_NAME, range(1, 6)), (WITH_ALL_NAMES, range(1, 4))],
     )
     def test_an_input_whose_commit_fails_still_has_its_key(
         self, tmp_path: Path, order: int, numbers: range

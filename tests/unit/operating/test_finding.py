@@ -29,7 +29,7 @@ from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import WITH_FILE
+from switchboard.store.kernel import WITH_NAME
 from switchboard.store.reading import peek
 from switchboard.testing import FakeClock
 from tests.helpers.commands import at_work, fail
@@ -215,7 +215,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
 class MissesOnce(Disk):
     """Has the first listing of a directory miss a name, as on Btrfs a file is missed that is renamed meanwhile."""
 
-    rename_order = staticmethod(lambda fd: WITH_FILE)
+    fsync_scope = staticmethod(lambda fd: WITH_NAME)
     missed = ''
 
     def scandir(self, path):

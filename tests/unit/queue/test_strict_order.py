@@ -16,7 +16,7 @@ from switchboard.operating.holding import hold, release
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.queue.ready_queue import requested_wait
 from switchboard.store.disk import Disk
-from switchboard.store.kernel import IN_ORDER, WITH_FILE
+from switchboard.store.kernel import WITH_ALL_NAMES, WITH_NAME
 from switchboard.testing import FakeClock
 from tests.helpers.processes import Child
 from tests.helpers.waiting import eventually
@@ -345,7 +345,7 @@ def test_one_that_an_operator_lets_go_waits_for_a_later_one_that_is_at_work(queu
 class MissingDisk(Disk):
     """Has a listing miss names, as on Btrfs a file is missed that is renamed meanwhile."""
 
-    rename_order = staticmethod(lambda fd: WITH_FILE)
+    fsync_scope = staticmethod(lambda fd: WITH_NAME)
 
     def __init__(self) -> None:
         self.missed: set[str] = set()
@@ -446,7 +446,7 @@ class TestReadingThatMisses:
         listed = disk.listed
         queue.ready()
         assert disk.listed == listed + 2
-        disk.rename_order = lambda fd: IN_ORDER
+        disk.fsync_scope = lambda fd: WITH_ALL_NAMES
         queue = strict_queue(tmp_path, disk)
         listed = disk.listed
         queue.ready()

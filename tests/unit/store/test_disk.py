@@ -16,7 +16,7 @@ import pytest
 
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import DIRECTORY_MODE, Folder
-from switchboard.store.kernel import WITH_FILE
+from switchboard.store.kernel import WITH_NAME
 from switchboard.store.layout import DRAFT_PREFIX
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.descriptors import Opened
@@ -27,19 +27,19 @@ def walk(folder: Folder) -> None:
         list(entries)
 
 
-CALLS_NOTHING = ('close', 'is_read_in_one', 'naming', 'open', 'path_of')
+CALLS_NOTHING = ('close', 'is_read_in_one_call', 'path_in_errors', 'open', 'path_of')
 # All that can be done with a directory: a new method without parameters is among them, and one with some is missed until it stands here.
 ACTS: dict[str, Callable[[Folder], object]] = {
     name: method for name, method in vars(Folder).items() if callable(method) and name[0] != '_'
 } | {
-    'is_read_in_one': lambda folder: folder.is_read_in_one(1, 'x'),
-    'naming': lambda folder: folder.naming('x'),
+    'is_read_in_one_call': lambda folder: folder.is_read_in_one_call(1, 'x'),
+    'path_in_errors': lambda folder: folder.path_in_errors('x'),
     'open_lock_file': lambda folder: folder.open_lock_file('lock'),
     'path_of': lambda folder: folder.path_of('x'),
-    'put': lambda folder: folder.put('file', b'x', sync=True),
+    'replace_locked': lambda folder: folder.replace_locked('file', b'x', sync=True),
     'read': lambda folder: folder.read('file', 10),
-    'receive': lambda folder: folder.receive(folder, 'file', 'other'),
-    'receive_exclusive': lambda folder: folder.receive_exclusive(folder, 'file', 'other'),
+    'rename_from': lambda folder: folder.rename_from(folder, 'file', 'other'),
+    'rename_from_exclusive': lambda folder: folder.rename_from_exclusive(folder, 'file', 'other'),
     'replace': lambda folder: folder.replace('file', b'x', sync=True, modified_ns=1),
     'has': lambda folder: folder.has('file'),
     'scan': walk,
@@ -243,7 +243,7 @@ class TestOpenFiles:
         self, folder: Folder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, 'resource', None)
-        assert not folder.disk.makes_room(OSError(errno.EMFILE, 'too many open files'))
+        assert not folder.disk.can_open_more(OSError(errno.EMFILE, 'too many open files'))
 
     def test_the_soft_limit_is_raised_when_it_is_met_and_not_before(self, folder: Folder) -> None:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -297,7 +297,7 @@ class TestFolder:
     def test_what_fails_in_it_names_the_whole_path(self, name: str, tmp_path: Path) -> None:
         for number in count(1):
             place = tmp_path / str(number)
-            disk = FaultyDisk(order=WITH_FILE)
+            disk = FaultyDisk(order=WITH_NAME)
             folder = Folder(place / 'folder', disk)
             folder.make()
             for each in ('file', f'{DRAFT_PREFIX}x'):

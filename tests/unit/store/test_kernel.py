@@ -12,7 +12,13 @@ import pytest
 from switchboard.message.naming import join_names
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, directory_read_bytes, rename_order
+from switchboard.store.kernel import (
+    CONTENT_ONLY,
+    WITH_ALL_NAMES,
+    WITH_NAME,
+    directory_read_bytes,
+    fsync_scope,
+)
 
 
 def mounted_type(path: Path) -> str:
@@ -24,44 +30,44 @@ def mounted_type(path: Path) -> str:
 def test_a_file_system_in_memory_keeps_no_order() -> None:
     fd = os.open('/dev/shm', os.O_RDONLY)
     try:
-        assert rename_order(fd) == APART
+        assert fsync_scope(fd) == CONTENT_ONLY
     finally:
         os.close(fd)
 
 
 def test_a_file_system_is_known_by_its_type(tmp_path: Path) -> None:
-    allowed = {'ext4': (WITH_FILE, IN_ORDER), 'xfs': (IN_ORDER,), 'btrfs': (WITH_FILE,)}
-    assert Folder(tmp_path, Disk()).order in allowed.get(mounted_type(tmp_path), (APART,))
+    allowed = {'ext4': (WITH_NAME, WITH_ALL_NAMES), 'xfs': (WITH_ALL_NAMES,), 'btrfs': (WITH_NAME,)}
+    assert Folder(tmp_path, Disk()).fsync_scope in allowed.get(mounted_type(tmp_path), (CONTENT_ONLY,))
 
 
 def test_what_cannot_be_told_is_taken_for_the_worst() -> None:
     read_end, write_end = os.pipe()
     try:
-        assert rename_order(read_end) == APART
+        assert fsync_scope(read_end) == CONTENT_ONLY
     finally:
         os.close(read_end)
         os.close(write_end)
-    assert rename_order(read_end) == APART  # not even open
+    assert fsync_scope(read_end) == CONTENT_ONLY  # not even open
 
 
 def test_a_folder_asks_once(tmp_path: Path) -> None:
     class CountingDisk(Disk):
         asked = 0
 
-        def rename_order(self, fd: int) -> int:
+        def fsync_scope(self, fd: int) -> int:
             self.asked += 1
-            return IN_ORDER
+            return WITH_ALL_NAMES
 
     disk = CountingDisk()
     folder = Folder(tmp_path, disk)
-    assert (folder.order, folder.order, disk.asked) == (IN_ORDER, IN_ORDER, 1)
+    assert (folder.fsync_scope, folder.fsync_scope, disk.asked) == (WITH_ALL_NAMES, WITH_ALL_NAMES, 1)
 
 
 @pytest.mark.parametrize('name_length', [65, 100, 255])
 def test_so_many_names_are_read_while_nobody_changes_the_directory(tmp_path: Path, name_length: int) -> None:
     folder = Folder(tmp_path, Disk())
     names = [f'{number:0{name_length}d}' for number in range(1000)]
-    number = sum(folder.is_read_in_one(count, join_names(names[:count])) for count in range(1, 1000))
+    number = sum(folder.is_read_in_one_call(count, join_names(names[:count])) for count in range(1, 1000))
     if not number:
         pytest.skip(f'not known of {mounted_type(tmp_path)} and this C library')
     assert number in {65: range(340, 356), 100: range(250, 266), 255: range(110, 118)}[name_length]
@@ -98,7 +104,7 @@ while not select.select([0], [], [], 0)[0]:
 
 def test_of_a_name_that_is_not_plain_nothing_is_known(tmp_path: Path) -> None:
     folder = Folder(tmp_path, Disk())
-    assert not folder.is_read_in_one(1, join_names(['ö' * 21]))
+    assert not folder.is_read_in_one_call(1, join_names(['ö' * 21]))
 
 
 def test_of_what_is_not_there_no_reading_is_in_one() -> None:

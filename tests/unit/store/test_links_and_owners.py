@@ -98,7 +98,7 @@ class TestLinks:
         filebase = spool['in'].enqueue('x')
         os.truncate(spool.path('in', f'{filebase}.pck'), 100 << 20)
         claim = claim_ready_or_preserved(spool['in'], filebase)
-        claim.make_private(sync=True)
+        claim.replace_with_copy(sync=True)
         status = os.fstat(claim.fd)
         assert status.st_size == 100 << 20
         assert status.st_blocks * 512 < 4 << 20

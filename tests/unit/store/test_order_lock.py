@@ -10,7 +10,7 @@ import pytest
 
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.order_lock import Mark, OrderLock
+from switchboard.store.order_lock import OrderLock, Position
 
 ONE, OTHER = (f'1700000000.5+{key}{"0" * 32}' for key in ('0a0b0c0d', '0a0b0c0e'))
 
@@ -42,31 +42,31 @@ def test_a_key_is_locked_once_and_others_beside_it(order: OrderLock) -> None:
 
 
 def test_a_key_is_changed_if_it_was_added_since_and_no_other_is(order: OrderLock, fd: int) -> None:
-    before = order.mark(fd)
-    assert not order.is_changed(fd, ONE, before)
-    order.change(ONE)
-    assert order.is_changed(fd, ONE, before)
-    assert not order.is_changed(fd, OTHER, before)
-    assert not order.is_changed(fd, ONE, order.mark(fd))
+    before = order.position(fd)
+    assert not order.is_reordered_since(fd, ONE, before)
+    order.note_reordered(ONE)
+    assert order.is_reordered_since(fd, ONE, before)
+    assert not order.is_reordered_since(fd, OTHER, before)
+    assert not order.is_reordered_since(fd, ONE, order.position(fd))
 
 
 def test_without_a_mark_every_key_is_changed(order: OrderLock, fd: int) -> None:
-    assert order.is_changed(fd, ONE, None)
+    assert order.is_reordered_since(fd, ONE, None)
 
 
 def test_a_list_that_has_grown_is_emptied_and_then_every_key_is_changed(
     order: OrderLock, fd: int, tmp_path: Path
 ) -> None:
-    before = order.mark(fd)
+    before = order.position(fd)
     file, largest = tmp_path / 'order' / 'in', 0
-    while order.mark(fd).name == before.name:
-        order.change(OTHER)
+    while order.position(fd).name == before.name:
+        order.note_reordered(OTHER)
         largest = max(largest, file.stat().st_size)
     assert largest <= 64 * 1024
-    assert order.is_changed(fd, ONE, before)
-    assert not order.is_changed(fd, ONE, order.mark(fd))
-    order.change(ONE)
-    assert order.is_changed(fd, ONE, Mark(order.mark(fd).name, 16))
+    assert order.is_reordered_since(fd, ONE, before)
+    assert not order.is_reordered_since(fd, ONE, order.position(fd))
+    order.note_reordered(ONE)
+    assert order.is_reordered_since(fd, ONE, Position(order.position(fd).name, 16))
 
 
 def test_the_locks_stay_when_the_list_is_emptied(order: OrderLock, fd: int) -> None:

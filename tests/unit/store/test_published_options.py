@@ -14,7 +14,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue_defaults import QueueDefaults
 from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
-from switchboard.store.published_options import PublishedOptions, find_published_options
+from switchboard.store.published_options import PublishedOptions, read_published_options
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.configurations import load
 
@@ -36,7 +36,7 @@ order_key = the list; 100% = "all" ü
 
 
 def find(directory: Path, queue: str) -> PublishedOptions | None:
-    return find_published_options(str(directory / 's'), queue, Disk())
+    return read_published_options(str(directory / 's'), queue, Disk())
 
 
 def test_a_door_knows_what_the_configuration_says(tmp_path: Path) -> None:

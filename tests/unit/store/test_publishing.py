@@ -14,7 +14,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
+from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
     PreparedEntry,
@@ -57,11 +57,11 @@ def scene(tmp_path: Path) -> Scene:
 class RecordingDisk(Disk):
     """Remembers the calls that make a message last."""
 
-    def __init__(self, order: int = APART) -> None:
+    def __init__(self, order: int = CONTENT_ONLY) -> None:
         self.calls: list[str] = []
         self.order = order
 
-    def rename_order(self, fd: int) -> int:
+    def fsync_scope(self, fd: int) -> int:
         return self.order
 
     def fdatasync(self, fd: int) -> None:
@@ -125,7 +125,7 @@ class TestOrder:
         assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
-    @pytest.mark.parametrize('order', [WITH_FILE, IN_ORDER])
+    @pytest.mark.parametrize('order', [WITH_NAME, WITH_ALL_NAMES])
     def test_one_flush_is_names_and_then_the_files(self, order: int, tmp_path: Path) -> None:
         disk = RecordingDisk(order)
         scene = Scene(tmp_path, disk)
@@ -134,7 +134,7 @@ class TestOrder:
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
     def test_two_flushes_can_be_asked_for(self, tmp_path: Path) -> None:
-        disk = RecordingDisk(IN_ORDER)
+        disk = RecordingDisk(WITH_ALL_NAMES)
         scene = Scene(tmp_path, disk)
         publish([scene.prepare('a')], scene.pool, disk, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync', 'rename', 'fsync']
@@ -142,13 +142,13 @@ class TestOrder:
     def test_two_flushes_are_both_of_the_file_where_one_of_a_directory_leaves_old_names(
         self, tmp_path: Path
     ) -> None:
-        disk = RecordingDisk(WITH_FILE)
+        disk = RecordingDisk(WITH_NAME)
         scene = Scene(tmp_path, disk)
         publish([scene.prepare(name) for name in 'ab'], scene.pool, disk, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync'] * 2 + ['rename'] * 2 + ['fsync'] * 2
 
     def test_a_queue_asks_for_two_flushes_by_its_options(self, tmp_path: Path) -> None:
-        disk = RecordingDisk(IN_ORDER)
+        disk = RecordingDisk(WITH_ALL_NAMES)
         queue = Switchboard('in', tmp_path / 'in', disk=disk, options=QueueOptions(directory_sync='always'))
         disk.calls.clear()
         queue.enqueue('x')
@@ -179,9 +179,9 @@ class TestFailure:
     @pytest.mark.parametrize(
         ('order', 'call', 'which'),
         [
-            *((APART, call, which) for call in ('fdatasync', 'rename') for which in (1, 2)),
-            (APART, 'fsync', 1),
-            *((WITH_FILE, call, which) for call in ('rename', 'fsync') for which in (1, 2)),
+            *((CONTENT_ONLY, call, which) for call in ('fdatasync', 'rename') for which in (1, 2)),
+            (CONTENT_ONLY, 'fsync', 1),
+            *((WITH_NAME, call, which) for call in ('rename', 'fsync') for which in (1, 2)),
         ],
     )
     def test_a_step_that_fails_takes_all_back(
@@ -195,7 +195,7 @@ class TestFailure:
         assert caught.value.step.startswith(call)
         assert scene.entries() == []
 
-    @pytest.mark.parametrize('order', [APART, WITH_FILE])
+    @pytest.mark.parametrize('order', [CONTENT_ONLY, WITH_NAME])
     def test_pages_that_a_failed_sync_left_are_not_used_again(self, order: int, tmp_path: Path) -> None:
         disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'), order=order)
         scene = Scene(tmp_path, disk)

@@ -39,7 +39,7 @@ def test_it_gives_what_the_directory_holds(tmp_path: Path, names: list[str]) -> 
     folder = folder_with(tmp_path, names)
     (tmp_path / 'directory').mkdir()
     (tmp_path / 'link').symlink_to('nowhere')
-    read = folder.read_at_once(4096)
+    read = folder.names_and_size(4096)
     assert read is not None
     assert sorted(read[0]) == sorted(os.listdir(tmp_path)) == sorted([*names, 'directory', 'link'])
     assert read[1] == tmp_path.stat().st_size
@@ -48,9 +48,9 @@ def test_it_gives_what_the_directory_holds(tmp_path: Path, names: list[str]) -> 
 def test_as_many_as_fit_are_never_taken_for_all(tmp_path: Path) -> None:
     names = [str(number) for number in range(200)]
     folder = folder_with(tmp_path, names)
-    assert folder.read_at_once(200) is None
-    assert folder.read_at_once(199) is None
-    read = folder.read_at_once(201)
+    assert folder.names_and_size(200) is None
+    assert folder.names_and_size(199) is None
+    read = folder.names_and_size(201)
     assert read is not None
     assert sorted(read[0]) == sorted(names)
 
@@ -68,7 +68,7 @@ def test_one_that_has_grown_is_walked_over_unread(tmp_path: Path) -> None:
     size = tmp_path.stat().st_size
     if size <= NAME_BYTES:
         pytest.skip('this file system makes no directory that large')
-    assert folder.read_at_once((size - 1) // NAME_BYTES) is None
+    assert folder.names_and_size((size - 1) // NAME_BYTES) is None
 
 
 def test_one_that_was_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_one_that_was_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> N
     folder = Folder(place, Disk())
     folder.open()
     place.rmdir()
-    assert folder.read_at_once(4096) is None
+    assert folder.names_and_size(4096) is None
     with pytest.raises(FileNotFoundError):
         folder.scan()
 
@@ -89,10 +89,10 @@ def test_a_disk_that_refuses_is_told_of_and_leaves_nothing_open(tmp_path: Path, 
     opened = Opened()
     disk.fail_at, disk.error = disk.count + 1, errno.EIO
     if call == 'close':  # which says nothing of what was read
-        assert folder.read_at_once(4096) is not None
+        assert folder.names_and_size(4096) is not None
     else:
         with pytest.raises(OSError, match='Input/output'):
-            folder.read_at_once(4096)
+            folder.names_and_size(4096)
     assert disk.failed_call
     assert opened() == []
 
@@ -103,7 +103,7 @@ def test_where_too_many_files_are_open_it_is_left_to_a_walk(
     folder_with(tmp_path, HERE)
     folder = Folder(tmp_path, disk := FaultyDisk(calls=('scandir',)))
     folder.open()
-    monkeypatch.setattr(disk, 'makes_room', lambda error: error.errno == errno.EMFILE)
+    monkeypatch.setattr(disk, 'can_open_more', lambda error: error.errno == errno.EMFILE)
     disk.fail_at, disk.error = disk.count + 1, errno.EMFILE
-    assert folder.read_at_once(4096) is None
+    assert folder.names_and_size(4096) is None
     assert len(folder.names()) == len(HERE)

@@ -20,7 +20,7 @@ from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import claim_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import APART
+from switchboard.store.kernel import CONTENT_ONLY
 from switchboard.store.layout import DRAFT_PREFIX
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import BYTES_A_NAME, RENEWED_FROM_BYTES, is_sparse, renew
@@ -87,7 +87,7 @@ def has_the_above_forbidden(folder: Folder) -> None:
 
 
 def has_no_order(folder: Folder) -> None:
-    folder.disk.rename_order = lambda fd: APART
+    folder.disk.fsync_scope = lambda fd: CONTENT_ONLY
 
 
 def cannot_be_copied(folder: Folder) -> None:
