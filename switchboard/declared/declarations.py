@@ -65,7 +65,7 @@ class Declaration(NamedTuple):
     deleted: bool = False
 
     @property
-    def is_lasting(self) -> bool:
+    def is_durable(self) -> bool:
         """Is the queue to be there after a power cut?"""
         return self.owner is None and not self.auto_delete and self.expires_s is None
 
@@ -200,7 +200,7 @@ class Declarations:
         fields = declaration._asdict()
         del fields['name']
         content = json.dumps(fields, separators=(',', ':')).encode()
-        return self.store(declaration.name, content, sync=declaration.is_lasting)
+        return self.store(declaration.name, content, sync=declaration.is_durable)
 
     def store(self, name: str, content: bytes, *, sync: bool) -> int:
         """Put a file in place by write and rename.  Assumes that the lock is held.
@@ -221,7 +221,7 @@ class Declarations:
         except FileNotFoundError:
             pass
 
-    def is_at_work(self, name: str) -> bool:
+    def is_locked(self, name: str) -> bool:
         """Does a living process hold the lock on this record?"""
         opened = self.disk.open_locked(name, self.folder.fd)
         if opened is None:

@@ -65,14 +65,14 @@ class DeclaredQueues:
         # Of threads that come at once, one makes the owner: a ticket that nobody has any more is closed, and its queues go.
         self._lock = threading.Lock()
 
-    def is_fixed(self, name: str) -> bool:
+    def is_configured(self, name: str) -> bool:
         """Does the configuration name this queue?"""
         config = self._config()
         return name == BAD or (config is not None and config.declares(name))
 
     def is_known(self, name: str) -> bool:
         """Is there such a queue: in the configuration, declared, or, without a configuration, as a directory?"""
-        if self.is_fixed(name):
+        if self.is_configured(name):
             return True
         declaration = self.records.read(name)
         if declaration is not None:
@@ -106,10 +106,10 @@ class DeclaredQueues:
         except ConfigError as error:
             error.section = f'queue.{name}'
             raise
-        if self.is_fixed(name):
+        if self.is_configured(name):
             self._check_fixed(wanted)
             return None
-        self.removal.delete_if_unused(name)  # its owner may have died, or its time be over
+        self.removal.delete_if_due(name)  # its owner may have died, or its time be over
         known = self.records.get(name)
         if known is None:
             with self.records.lock():
@@ -126,21 +126,21 @@ class DeclaredQueues:
     def _make(self, wanted: Declaration, *, anew: bool) -> None:
         name = wanted.name
         folder = self.removal.folder(name)
-        if not anew and not wanted.is_lasting and folder.exists() and folder.names(1):
+        if not anew and not wanted.is_durable and folder.exists() and folder.names(1):
             raise QueueMismatchError(
                 'it is there already, holds messages, and was not to go away', queue=name
             )
         if anew:
             self.presence.close(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
-        folder.make(sync=wanted.is_lasting)
+        folder.make(sync=wanted.is_durable)
         if folder.is_deleted():  # it waits for entries at work in the old queue of this name
             folder.mark_deleted(False)
 
     def _check_fixed(self, wanted: Declaration) -> None:
         config = self._config()
         options = config.queue_options(wanted.name) if config else QueueOptions()
-        if wanted.name == BAD or not wanted.is_lasting or wanted.applied_to(options) != options:
+        if wanted.name == BAD or not wanted.is_durable or wanted.applied_to(options) != options:
             raise QueueMismatchError('the configuration declares it otherwise', queue=wanted.name)
 
     def _check_owner(self, known: Declaration, owner: Ticket | None) -> None:
@@ -149,13 +149,13 @@ class DeclaredQueues:
 
     def prepare(self, name: str) -> None:
         """Make ready for consumers of a queue that the configuration names."""
-        if self.is_fixed(name):
+        if self.is_configured(name):
             self.presence.prepare(f'{CONSUMERS}/{name}')
 
     def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
         """See `Spool.consume`."""
         place = f'{CONSUMERS}/{name}'
-        if self.is_fixed(name):
+        if self.is_configured(name):
             return self.presence.enter(place)
         with self.records.lock():
             if not self.is_known(name):
@@ -168,7 +168,7 @@ class DeclaredQueues:
 
     def _left(self, name: str) -> None:
         self.records.note_use(name)
-        self.removal.delete_if_unused(name)
+        self.removal.delete_if_due(name)
 
     def bind(self, binding: DeclaredBinding) -> None:
         """Bind a queue or an exchange to an exchange.
@@ -186,7 +186,7 @@ class DeclaredQueues:
         :return: how it is declared; None if it is not.
         :raises UnknownQueueError: it is being deleted.
         """
-        if self.is_fixed(name) or not self.records.is_made():
+        if self.is_configured(name) or not self.records.is_made():
             yield None
             return
         with self.records.lock(shared=True):

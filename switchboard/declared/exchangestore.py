@@ -109,13 +109,13 @@ class Definitions:
                 table.append(Exchange(new.name, new.type, tuple(ways[new.name]), alternate))
         return ExchangeTable(table)
 
-    def remove(self, is_doomed: Callable[[DeclaredBinding], bool]) -> bool:
+    def remove(self, is_removed: Callable[[DeclaredBinding], bool]) -> bool:
         """Take bindings away, and the exchanges that go with their last one.
 
         :return: whether there were any.
         """
-        doomed = [one for one in self.bindings if is_doomed(one)]
-        self.bindings = [one for one in self.bindings if not is_doomed(one)]
+        doomed = [one for one in self.bindings if is_removed(one)]
+        self.bindings = [one for one in self.bindings if not is_removed(one)]
         for name in dict.fromkeys(one.source for one in doomed):
             exchange = self.exchanges.get(name)
             if exchange is not None and exchange.auto_delete and not self.from_(name):

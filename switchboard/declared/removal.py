@@ -154,7 +154,7 @@ class QueueRemoval:
         except OSError as error:
             event(log, logging.WARNING, None, 'not removed', path=path, error=error)
 
-    def clear_gone(self) -> None:
+    def remove_deleted_keys(self) -> None:
         """Remove the keys that deleted queues had seen."""
         for name in Folder(self._root, self._disk).names():
             if name.startswith(GONE_PREFIX):
@@ -256,7 +256,7 @@ class QueueRemoval:
             return f'nobody used it for {unused_s:.0f} s'
         return ''
 
-    def delete_if_unused(self, name: str) -> bool:
+    def delete_if_due(self, name: str) -> bool:
         """Delete a queue if it is due.
 
         :return: whether it was.
@@ -295,7 +295,7 @@ class QueueRemoval:
         failed: dict[str, Exception] = {}
         for name in names:
             try:
-                if self.delete_if_unused(name):
+                if self.delete_if_due(name):
                     gone.append(name)
             except (QueueError, OSError) as error:
                 failed[name] = error
@@ -304,7 +304,7 @@ class QueueRemoval:
                 raise failure
             on_failure(name, failure)
         self._presence.clear(CONSUMERS)
-        self.clear_gone()
+        self.remove_deleted_keys()
         if not names:
             return []
         self._presence.look(OWNERS)
@@ -315,7 +315,7 @@ class QueueRemoval:
         """Go on with a deletion whose process died, or which waited for entries at work."""
         with self._declarations.lock():
             declaration = self._declarations.read(name)
-            if declaration is None or not declaration.deleted or self._declarations.is_at_work(name):
+            if declaration is None or not declaration.deleted or self._declarations.is_locked(name):
                 return False
             folder = self.folder(name)
             self._exchanges.forget_queue(name)

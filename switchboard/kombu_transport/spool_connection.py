@@ -197,7 +197,7 @@ class SpoolConnection:
             return
         owner = _OWNERS.get(declaration.owner)
         # The other one may have died: then it goes.
-        if (owner is None or not owner.is_active) and not declared.removal.delete_if_unused(queue):
+        if (owner is None or not owner.is_active) and not declared.removal.delete_if_due(queue):
             raise QueueLockedError('it belongs to another process alone', queue=queue)
 
     def size(self, queue: str) -> int:
@@ -221,7 +221,7 @@ class SpoolConnection:
             changed: dict[str, Any] = {}
             if role != 'publish' or self.address.durability == 'lazy':
                 changed['durability'] = 'lazy'
-            if role == 'consume' and not declared.is_fixed(name):
+            if role == 'consume' and not declared.is_configured(name):
                 declaration = declared.records.get(name)
                 if declaration is None or 'max_recoveries' not in declaration.options:
                     changed['max_recoveries'] = self.address.delivery_limit or 10**9
@@ -312,7 +312,7 @@ class SpoolConnection:
             self._owned.clear()
             if owner is not None and owner.is_active:  # not in a forked child
                 for queue in mine:
-                    closing.callback(self.spool.declared.removal.delete_if_unused, queue)
+                    closing.callback(self.spool.declared.removal.delete_if_due, queue)
                 owner.leave()
 
     # Routing.

@@ -111,7 +111,7 @@ class Child(NamedTuple):
     channel: socket.socket
     lifeline: int
     streams: tuple[int, ...]
-    text_streams: printed.Streams
+    text_streams: printed.LoggedStreams
     foreign: Collection[int] = ()
     prepared: Prepared | None = None
 
@@ -266,7 +266,7 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
 def _exit_code(child: Child, work: Work, stop: StopSignal) -> object:
     """:return: the exit status, as for ``sys.exit``; whatever went wrong is on the scoreboard and in the log by then."""
     slot = child.slot
-    slot.hold()
+    slot.occupy()
     try:
         return work(child, slot, stop)
     except ConfigError as error:

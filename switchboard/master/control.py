@@ -37,8 +37,8 @@ from switchboard.status.alive import (
     NO_LINK,
     has_our_title,
     master_alive,
-    open_own_directory,
-    own_directory,
+    master_directory,
+    open_master_directory,
 )
 
 logger = log.logger('master')
@@ -343,9 +343,9 @@ def _call(connection: socket.socket, spool: str | os.PathLike[str], timeout_s: f
     `.run` belongs to the group: a member may put another directory in the place of the master's, with a link to somebody's
     socket, who would be asked, or even signalled, with the caller's rights.
     """
-    path = own_directory(spool)
+    path = master_directory(spool)
     try:
-        directory = open_own_directory(spool)
+        directory = open_master_directory(spool)
         try:
             owner = os.fstat(directory)
             called = os.open(CONTROL, os.O_PATH | NO_LINK, dir_fd=directory)

@@ -29,7 +29,17 @@ from typing import Self
 from switchboard.errors import AlreadyRunningError, MasterError
 from switchboard.operating.text import quoted
 from switchboard.regular_file import open_or_make
-from switchboard.status.alive import FILE_MODE, FOLDER, LOCK, NO_LINK, OWN, PID, RUN, own_directory, read_pid
+from switchboard.status.alive import (
+    FILE_MODE,
+    FOLDER,
+    LOCK,
+    NO_LINK,
+    OWN,
+    PID,
+    RUN,
+    master_directory,
+    read_pid,
+)
 
 DIRECTORY_MODE = 0o750
 # A look whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
@@ -45,7 +55,7 @@ class OwnDirectory:
     """
 
     def __init__(self, spool: str | os.PathLike[str]) -> None:
-        self.path = own_directory(spool)
+        self.path = master_directory(spool)
         Path(spool).mkdir(mode=0o770, parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             top = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -29,7 +29,7 @@ from switchboard.errors import SwitchboardError
 from switchboard.events import event
 from switchboard.master.child import fork_helper
 from switchboard.status import log
-from switchboard.status.repeats import Repeats
+from switchboard.status.repeats import RepeatFilter
 
 logger = log.logger('master')
 
@@ -158,7 +158,7 @@ class Housekeeping:
 def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
     took_s = 0.0
     seen: dict[str, Any] = {'has_failed': True}
-    repeats = Repeats(known, int(time.monotonic()))
+    repeats = RepeatFilter(known, int(time.monotonic()))
     try:
         setproctitle.setproctitle('switchboard: janitor')
         log.set_process_name('janitor')

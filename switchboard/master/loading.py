@@ -197,7 +197,7 @@ def _settle_elsewhere(settle: Callable[[], object], ran: set[int]) -> None:
 def _take_a_turn(options: RunnerOptions, slot: Slot, prepared: Prepared) -> Runner:
     sys.modules.pop(SHIPPED_RUNNERS['null'].partition(':')[0], None)
     find_class(options)  # anew, as a class of a user's is found
-    slot.hold()
+    slot.occupy()
     runner = make_runner(prepared.config, options, 0, 1, slot, prepared=prepared)
     runner.run()
     return runner

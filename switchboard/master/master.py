@@ -52,8 +52,8 @@ from switchboard.operating.text import escape_terminal, number
 from switchboard.spool.current import activate
 from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
-from switchboard.status.alive import SCOREBOARD, title_of_master
-from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
+from switchboard.status.alive import SCOREBOARD, master_title
+from switchboard.status.scoreboard import DEFAULT_SLOTS, MasterRecord, Record, Scoreboard, State
 
 logger = log.logger('master')
 
@@ -125,7 +125,7 @@ class Master:
 
     def _preload(self) -> None:
         extend_path(python_path(self.config.path, self.config.master.python_path))
-        with printed.as_events('master', raw=self._has_only_events()):
+        with printed.output_as_events('master', raw=self._has_only_events()):
             for name in self.config.master.preload:
                 try:
                     importlib.import_module(name)
@@ -141,12 +141,12 @@ class Master:
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         named = (escape_terminal(str(each)) for each in (self.config.spool, self.config.path))
-        setproctitle.setproctitle(title_of_master(*named))
+        setproctitle.setproctitle(master_title(*named))
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:
             self._scoreboard = Scoreboard.create(
-                path, max(ROOM, 4 * wanted), used=wanted, directory=self._directory.fileno()
+                path, max(DEFAULT_SLOTS, 4 * wanted), used=wanted, directory=self._directory.fileno()
             )
         except OSError as error:
             raise MasterError(f'no room for {path}, in which runners report: {error.strerror}') from error
@@ -321,7 +321,7 @@ class Master:
             time.sleep(MISTAKE_PAUSE_S)
 
     def _mend_scoreboard(self, _now_s: float) -> None:
-        if self._scoreboard.mend():
+        if self._scoreboard.repair():
             event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
             self._post()
             for each in self._slices:
@@ -355,7 +355,7 @@ class Master:
                 self.stop()
             elif signum is signal.SIGQUIT:
                 for line in self._dump.taken():
-                    printed.say(log.logger('master'), 'stderr', line)
+                    printed.log_printed_line(log.logger('master'), 'stderr', line)
             elif not self._stopping:
                 self._obey(signum)
 

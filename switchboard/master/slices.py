@@ -157,7 +157,7 @@ class Slices:
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = {*self._foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
-        streams, spool = printed.Streams(), str(config.spool)
+        streams, spool = printed.LoggedStreams(), str(config.spool)
         children = [
             child.Child(
                 title=each.title,

@@ -34,7 +34,7 @@ from switchboard.master.policy import Decision, History, ProcessEnd, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.measurements import Measurements, sum_of
-from switchboard.status.printed import RawOutput
+from switchboard.status.printed import OutputPipes
 from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
 logger = log.logger('master')
@@ -58,7 +58,7 @@ class ChildDescriptors(NamedTuple):
 
     channel: socket.socket
     lifeline: int
-    output: RawOutput
+    output: OutputPipes
 
     def descriptors(self) -> tuple[int, ...]:
         """:return: all of them."""
@@ -157,7 +157,7 @@ class RunnerSlice:
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
-        self._output: RawOutput | None = None
+        self._output: OutputPipes | None = None
         self._history = History()
         self._started_s = 0.0
         self._hung = ''
@@ -299,7 +299,7 @@ class RunnerSlice:
         try:
             self.channel.setblocking(False)
             reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
-            self._output = RawOutput(self._selector, self.title)
+            self._output = OutputPipes(self._selector, self.title)
             self._selector.register(self.channel, selectors.EVENT_READ, self)
         except OSError:
             theirs.close()

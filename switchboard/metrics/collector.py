@@ -34,7 +34,7 @@ from switchboard.operating.queue_info import UNKNOWN
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import STATES
 from switchboard.operating.text import escape_terminal
-from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
+from switchboard.status.alive import SCOREBOARD, master_alive, master_directory
 from switchboard.status.measurements import (
     BOUNDS_S,
     ERROR_NAME,
@@ -160,7 +160,7 @@ class Collector(LibraryCollector):
     def _collect_scoreboard(self, samples: Samples) -> None:
         is_up = master_alive(self._directory)
         samples.gauge('master_up', is_up)
-        path = own_directory(self._directory) / SCOREBOARD
+        path = master_directory(self._directory) / SCOREBOARD
         if not path.exists():
             return
         scoreboard = Scoreboard.open(path)

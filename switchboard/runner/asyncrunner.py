@@ -266,7 +266,7 @@ class AsyncRunner(Runner):
     async def _wait_for_messages(self) -> None:
         with Hook(self, 'snooze'):
             self.snooze(0)
-        self.slot.rest()
+        self.slot.flush()
         await self._sleep(self.options.hang_timeout_s / 3, is_looking=True)
 
     async def _sleep(self, longest_s: float, *, is_looking: bool) -> None:

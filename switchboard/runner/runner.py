@@ -380,7 +380,7 @@ class Runner:
                     if not handled and not loop.is_stopping:
                         with Hook(self, 'snooze'):
                             self.snooze(handled)
-                        self.slot.rest()
+                        self.slot.flush()
                         loop.sleep()
                     self._next_turn()
             finally:
@@ -397,7 +397,7 @@ class Runner:
 
     def _leave_loop(self) -> None:
         """End the loop, also if it could not begin."""
-        self.slot.rest()
+        self.slot.flush()
         if self._settler.tracing is not None:
             self._settler.tracing.flush()
         self._loop.leave()

@@ -39,7 +39,7 @@ log = logging.getLogger('switchboard.queue')
 MAX_ROUNDS = 8
 
 
-class Targets(Protocol):
+class DeadLetterSpool(Protocol):
     """The part of a spool that dead letters need."""
 
     @property
@@ -50,7 +50,7 @@ class Targets(Protocol):
     def __getitem__(self, name: str) -> Switchboard: ...
 
 
-class Letter(Protocol):
+class DeadLetter(Protocol):
     """A claimed entry of a queue, in a directory or on a broker; its history has ``records``."""
 
     @property
@@ -62,7 +62,7 @@ class Letter(Protocol):
     def read(self) -> Entry: ...
 
 
-L = TypeVar('L', bound=Letter)
+L = TypeVar('L', bound=DeadLetter)
 
 
 class DeadLetters(Generic[L]):
@@ -75,7 +75,7 @@ class DeadLetters(Generic[L]):
 
     def __init__(
         self,
-        spool: Targets,
+        spool: DeadLetterSpool,
         queue: str,
         target: str,
         send: Callable[[L, list[Switchboard], Record], None],
@@ -127,8 +127,8 @@ class DeadLetters(Generic[L]):
         return names, {'exchange': exchange, 'routing_key': key}
 
 
-def hand_over(
-    spool: Targets, queue: Switchboard, claim: Claim, targets: list[Switchboard], fields: Record
+def store_dead_letter(
+    spool: DeadLetterSpool, queue: Switchboard, claim: Claim, targets: list[Switchboard], fields: Record
 ) -> None:
     """Store a dead letter of a directory in the queues to which it goes, and end its claim, in one step."""
     if len(targets) == 1 and not targets[0].is_remote:
@@ -148,7 +148,9 @@ def hand_over(
     transaction.commit()
 
 
-def discard(queue: Switchboard, causes: Collection[str], claim: Claim, cause: str, reason: str) -> bool:
+def discard_dead_letter(
+    queue: Switchboard, causes: Collection[str], claim: Claim, cause: str, reason: str
+) -> bool:
     """Drop a claimed entry, if that is wanted for this cause.
 
     :return: False if it is to go to the bad queue; it is still claimed then.

@@ -60,7 +60,7 @@ COMPLAIN_EVERY_NS = 60 * NS
 
 
 @dataclass(slots=True, eq=False)
-class Dropped:
+class DroppedFile:
     """A file that another program has dropped: open for reading, and locked.
 
     The lock keeps the other processes of this queue away.  Programs that drop files need not know of it.
@@ -167,9 +167,9 @@ class Pickup:
         found.sort(key=lambda each: (each[1] in self._refused, *each[:2]))
         return [(folder, name) for _, name, folder in found]
 
-    def _prepare_group(self) -> list[tuple[Dropped, Handoff]]:
+    def _prepare_group(self) -> list[tuple[DroppedFile, Handoff]]:
         """Open and read up to `GROUP` files, for `ROUND_NS` at most, and write their entries; at the first trouble, end the round."""
-        group: list[tuple[Dropped, Handoff]] = []
+        group: list[tuple[DroppedFile, Handoff]] = []
         start_ns = self._clock.monotonic_ns()
         try:
             for _ in range(min(GROUP, len(self._waiting))):
@@ -197,7 +197,7 @@ class Pickup:
             self._complain(f'nothing is taken in: {error}', refusal_log_level(error))
         return group
 
-    def _open(self, folder: Folder, name: str) -> Dropped | None:
+    def _open(self, folder: Folder, name: str) -> DroppedFile | None:
         """Lock a file, if it is finished."""
         try:
             opened = self._disk.open_locked(name, folder.fd, writable=False)
@@ -211,13 +211,13 @@ class Pickup:
         fd, status = opened
         claim = Claim(fd, folder, name, '', status.st_size, status.st_uid, False, status.st_mtime_ns)
         claim.register()
-        dropped = Dropped(claim, name, status)
+        dropped = DroppedFile(claim, name, status)
         if self._is_finished(dropped):
             return dropped
         claim.close()
         return None
 
-    def _is_finished(self, dropped: Dropped) -> bool:
+    def _is_finished(self, dropped: DroppedFile) -> bool:
         status = dropped.status
         # What stands in `new` is finished: that is what a maildir is.
         in_queue = dropped.claim.folder is self._queue.folder
@@ -232,7 +232,7 @@ class Pickup:
         self._unsettled[dropped.name] = (looks, since_ns)
         return now_ns - since_ns >= SETTLED_NS
 
-    def _prepare(self, dropped: Dropped) -> Handoff | None:
+    def _prepare(self, dropped: DroppedFile) -> Handoff | None:
         """Write a file's entry.
 
         :return: None if it went to the bad queue, or was written to meanwhile.
@@ -269,7 +269,7 @@ class Pickup:
             return None
         return handoff
 
-    def _commit(self, group: list[tuple[Dropped, Handoff]]) -> int:
+    def _commit(self, group: list[tuple[DroppedFile, Handoff]]) -> int:
         failed = commit_all([handoff for _, handoff in group])
         for dropped, handoff in group:
             error = failed.get(handoff)
@@ -281,7 +281,7 @@ class Pickup:
                 self._complain(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
         return len(group) - len(failed)
 
-    def _refuse(self, dropped: Dropped, reason: str) -> None:
+    def _refuse(self, dropped: DroppedFile, reason: str) -> None:
         """Put a file that cannot be an entry into the bad queue, as it is.
 
         First it becomes a claimed entry, by one rename; a crash after that leaves it to recovery, which finds no header and

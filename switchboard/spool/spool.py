@@ -48,7 +48,7 @@ from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.queue.wakeup import other_slices_arrivals
 from switchboard.routing.exchange import ExchangeTable
-from switchboard.spool.deadletters import DeadLetters, discard, hand_over
+from switchboard.spool.deadletters import DeadLetters, discard_dead_letter, store_dead_letter
 from switchboard.spool.pickup import Pickup
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
@@ -71,15 +71,15 @@ _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
 
 
 # Of a process's descriptors, one in so many may go to queues that it has used and may use again; and no more than so many queues.
-DESCRIPTORS_A_QUEUE, MOST_OPEN = 16, 128
+DESCRIPTORS_A_QUEUE, MAX_OPEN_QUEUES = 16, 128
 
 
-def open_at_once() -> int:
+def max_open_queues() -> int:
     """:return: how many queues a spool keeps open, and as many again for a while, by the limit of open files."""
-    return max(4, min(MOST_OPEN, open_files_limit() // DESCRIPTORS_A_QUEUE))
+    return max(4, min(MAX_OPEN_QUEUES, open_files_limit() // DESCRIPTORS_A_QUEUE))
 
 
-def loaded(config: str | os.PathLike[str] | Config) -> Config:
+def as_config(config: str | os.PathLike[str] | Config) -> Config:
     """:return: a configuration, read if only its file's path is given."""
     if isinstance(config, str | os.PathLike):
         from switchboard.config.config import Config
@@ -171,7 +171,7 @@ class Spool:
 
             self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
-        self._open_queues = OpenQueues(open_at_once())
+        self._open_queues = OpenQueues(max_open_queues())
         self._bad = Folder(self.path(BAD), disk)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
@@ -199,7 +199,7 @@ class Spool:
         :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
-        config = loaded(config)
+        config = as_config(config)
         return cls(config.spool, config=config, **keys)
 
     @property
@@ -240,7 +240,7 @@ class Spool:
 
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
-        fixed = self.declared.is_fixed(name)  # first, for it looks whether other options are in force
+        fixed = self.declared.is_configured(name)  # first, for it looks whether other options are in force
         queue = self._open_queues.get(name)
         try:
             # Another process may have deleted what a program declared.
@@ -332,7 +332,7 @@ class Spool:
             dead_letter=self._dead_letter(options, declaration),
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
             # What the configuration names is never deleted.
-            renew=renew if self.declared.is_fixed(name) else self.declared.removal.renew,
+            renew=renew if self.declared.is_configured(name) else self.declared.removal.renew,
         )
 
     def _dead_letter(
@@ -342,10 +342,10 @@ class Spool:
             key = declaration.dead_letter_key if declaration is not None else None
             target = options.dead_letter
             return lambda queue: DeadLetters(
-                self, queue.name, target, partial(hand_over, self, proxy(queue)), key
+                self, queue.name, target, partial(store_dead_letter, self, proxy(queue)), key
             )
         causes = declaration.discard if declaration is not None else ()
-        return (lambda queue: partial(discard, proxy(queue), causes)) if causes else None
+        return (lambda queue: partial(discard_dead_letter, proxy(queue), causes)) if causes else None
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
         handoff = Handoff(self.stage)
@@ -361,7 +361,7 @@ class Spool:
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: nobody declared such a queue."""
-        fixed = self.declared.is_fixed(name)
+        fixed = self.declared.is_configured(name)
         return self._options(name, None if fixed else self.declared.records.get(name))
 
     def _options(self, name: str, declaration: Declaration | None) -> QueueOptions:
@@ -502,7 +502,7 @@ class Spool:
         :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
         :raises QueueMismatchError: the configuration declares it.
         """
-        if self.declared.is_fixed(name):
+        if self.declared.is_configured(name):
             always = name == BAD
             raise QueueMismatchError(
                 'it is always there' if always else 'the configuration declares it', queue=name

@@ -183,7 +183,7 @@ class Alerts:
         condition.reported, condition.reported_number = is_problem, condition.number or 0
         condition.quiet_until_s = now_s + QUIET_S
         try:
-            self.pid = self._start(lambda: tell(command, alert.facts(), tie=self._tie))
+            self.pid = self._start(lambda: run_alert_command(command, alert.facts(), tie=self._tie))
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
@@ -214,7 +214,7 @@ class Alerts:
             self._pidfd = -1
 
 
-def tell(
+def run_alert_command(
     command: Sequence[str],
     facts: Mapping[str, object],
     limit_s: float = LIMIT_S,

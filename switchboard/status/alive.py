@@ -27,7 +27,7 @@ NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
 
 
-def open_own_directory(spool: str | os.PathLike[str]) -> int:
+def open_master_directory(spool: str | os.PathLike[str]) -> int:
     """Open the directory of the files of this spool's master, for readers, without following a link below the spool.
 
     :raises OSError: it is not there, or something else is in its place.
@@ -43,7 +43,7 @@ def open_own_directory(spool: str | os.PathLike[str]) -> int:
         os.close(run)
 
 
-def own_directory(spool: str | os.PathLike[str]) -> Path:
+def master_directory(spool: str | os.PathLike[str]) -> Path:
     """:return: the directory of the files of this spool's master, for readers."""
     return Path(spool) / RUN / OWN
 
@@ -75,7 +75,7 @@ def has_our_title(pid: int) -> bool:
         return False
 
 
-def is_stopped_by_a_signal(pid: int) -> bool:
+def is_suspended(pid: int) -> bool:
     """:return: whether a process of ours is in the state T; False also where that cannot be seen."""
     try:
         return has_our_title(pid) and process_stat(pid)[0] in (b'T', b't')
@@ -83,7 +83,7 @@ def is_stopped_by_a_signal(pid: int) -> bool:
         return False
 
 
-def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
+def process_age_s(pid: int, by_the_wall_clock_s: float) -> float:
     """:return: how long a process of ours has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
 
     Seen from another pid namespace its number is a stranger's, or nobody's: a process of ours has a title.
@@ -101,10 +101,10 @@ def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
 
 def master_alive(spool: str | os.PathLike[str]) -> bool:
     """:return: whether a master holds this spool at this moment."""
-    return is_locked(own_directory(spool))
+    return is_locked(master_directory(spool))
 
 
-def title_of_master(spool: str, config: str) -> str:
+def master_title(spool: str, config: str) -> str:
     """:return: the title of a master's process, which names its spool and its configuration."""
     return f'{TITLE.decode()}master {spool} ({config})'
 
@@ -117,7 +117,7 @@ def masters_elsewhere(config: str, spool: Path) -> Iterator[tuple[int, Path]]:
     :return: the process and the spool of each that can be seen from here.
     """
     # No path has such a character in it.
-    before, after = title_of_master('\0', config).encode().split(b'\0')
+    before, after = master_title('\0', config).encode().split(b'\0')
     for process in Path('/proc').glob('[0-9]*'):
         try:
             title = (process / 'cmdline').read_bytes().rstrip(b'\0')

@@ -22,7 +22,7 @@ from typing import Any
 from switchboard.events import FILEBASE_AT_WORK, event, format_pairs, json_value
 from switchboard.regular_file import open_or_make
 from switchboard.status.alive import FILE_MODE
-from switchboard.status.log_writer import LogWriter, without_waiting
+from switchboard.status.log_writer import LogWriter, nonblocking_copy
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
@@ -144,7 +144,7 @@ class LogFile(logging.Handler):
         # A descriptor of its own, for it is opened anew as long as there is a log.
         self._directory = None if directory is None else fcntl.fcntl(directory, fcntl.F_DUPFD_CLOEXEC, 3)
         self.takes_stderr = takes_stderr
-        self._descriptor = 2 if waits or path else without_waiting(2)
+        self._descriptor = 2 if waits or path else nonblocking_copy(2)
         self._writer = None if waits else LogWriter(self._lost)
         self.reopen()
 
@@ -225,9 +225,9 @@ class LogFile(logging.Handler):
     def leave_standard_streams(self) -> None:
         """Write to a descriptor of its own from now on, and have 1 and 2 lead wherever this process likes."""
         self.takes_stderr = False
-        self.stand_apart()
+        self.use_own_descriptor()
 
-    def stand_apart(self) -> None:
+    def use_own_descriptor(self) -> None:
         """Write to a descriptor of its own from now on."""
         if self._descriptor == 2:
             self._descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -294,10 +294,10 @@ def leave_standard_streams() -> None:
         log_file.leave_standard_streams()
 
 
-def stand_apart() -> None:
+def use_own_descriptor() -> None:
     """Have the log go where it went while descriptors 1 and 2 lead elsewhere for a while."""
     for log_file in _opened:
-        log_file.stand_apart()
+        log_file.use_own_descriptor()
 
 
 def descriptors() -> list[int]:

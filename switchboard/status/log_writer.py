@@ -25,7 +25,7 @@ LEAST_PATIENCE_S = 0.05
 _TERMINAL_BYTES = 128
 
 
-def without_waiting(descriptor: int) -> int:
+def nonblocking_copy(descriptor: int) -> int:
     """Open what lies behind a descriptor once more, so that writes to it do not wait and writes by others do as before.
 
     :return: the new descriptor; or the old one: of a file, which does not wait, of a socket, or of a pipe that another user has opened for this process.
@@ -46,7 +46,7 @@ def without_waiting(descriptor: int) -> int:
         os.close(fresh)
 
 
-def put(descriptor: int, content: bytes) -> int:
+def write_nonblocking(descriptor: int, content: bytes) -> int:
     """Write to a descriptor as much as is taken at once.
 
     :return: how many bytes were taken.
@@ -132,7 +132,7 @@ class LogWriter:
     def _write_all(self, descriptor: int) -> None:
         while self._waiting:
             line = self._waiting[0]
-            taken = put(descriptor, line)
+            taken = write_nonblocking(descriptor, line)
             self._bytes -= taken
             if taken == len(line):
                 self._waiting.popleft()

@@ -1,8 +1,8 @@
 """The standard streams of a runner's process, as events in the log: lines with a time, the runner and its process id.
 
-Two ways lead there.  What Python code prints in the process is seen by `Printed`, which knows the entry at work.  What goes to the descriptors past
+Two ways lead there.  What Python code prints in the process is seen by `LoggedStream`, which knows the entry at work.  What goes to the descriptors past
 it (a program that inherits them, a library in C, the interpreter's own last words) comes through a pipe to the master, which outlives the process:
-`RawOutput`.  A thread in the runner was rejected as its reader: it would die with the process, and with it what a crash had to say.
+`OutputPipes`.  A thread in the runner was rejected as its reader: it would die with the process, and with it what a crash had to say.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
     return lines, rest
 
 
-def text_of(line: bytes) -> str:
+def line_text(line: bytes) -> str:
     """:return: a line as text, no longer than the log takes; empty if there is nothing to see."""
     return log.cut(line.decode('utf-8', 'backslashreplace').rstrip())
 
 
-class Streams:
-    """Both standard streams as `Printed`; a master makes them in advance for the process that is to use them.
+class LoggedStreams:
+    """Both standard streams as `LoggedStream`; a master makes them in advance for the process that is to use them.
 
     :param purpose: of the logger.
     """
 
     def __init__(self, purpose: str = 'runner') -> None:
-        self._raw = [Printed(name, purpose) for name in LEVELS]
+        self._raw = [LoggedStream(name, purpose) for name in LEVELS]
         self._stdout, self._stderr = (
             io.TextIOWrapper(cast(Any, each), encoding='utf-8', errors='backslashreplace', write_through=True)
             for each in self._raw
@@ -67,14 +67,14 @@ class Streams:
 
 
 @contextlib.contextmanager
-def as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
+def output_as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
     """Turn what this process prints meanwhile into events; later it goes where it went before.
 
     :param raw: also the output past Python, to the descriptors: its lines are events at the end; until then they can be read in ``/proc/PID/fd``.
     """
     before = sys.stdout, sys.stderr
     with _kept(purpose) if raw else contextlib.nullcontext():
-        streams = Streams(purpose)
+        streams = LoggedStreams(purpose)
         streams.use()
         try:
             yield
@@ -86,7 +86,7 @@ def as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def _kept(purpose: str) -> Iterator[None]:
     """Keep the bytes for descriptors 1 and 2 in memory: a pipe would fill, and its only reader is the process that writes."""
-    log.stand_apart()
+    log.use_own_descriptor()
     sinks = {name: os.memfd_create(name) for name in DESCRIPTORS}
     before = {name: os.dup(descriptor) for name, descriptor in DESCRIPTORS.items()}
     for name, descriptor in DESCRIPTORS.items():
@@ -100,24 +100,24 @@ def _kept(purpose: str) -> Iterator[None]:
             with open(sinks[name], 'rb') as kept:
                 kept.seek(0)
                 for line in _lines(kept):
-                    say(log.logger(purpose), name, line)
+                    log_printed_line(log.logger(purpose), name, line)
 
 
 def _lines(kept: io.BufferedReader) -> Iterator[str]:
     rest = b''
     while content := kept.read(READ_BYTES):
         lines, rest = split(rest + content)
-        yield from filter(None, map(text_of, lines))
-    if last := text_of(rest):
+        yield from filter(None, map(line_text, lines))
+    if last := line_text(rest):
         yield last
 
 
-def say(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:
+def log_printed_line(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:
     """Write the event of a printed line."""
     event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=line)
 
 
-class Printed(io.RawIOBase):
+class LoggedStream(io.RawIOBase):
     """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
 
     :param name: ``stdout`` or ``stderr``.
@@ -155,12 +155,12 @@ class Printed(io.RawIOBase):
         return len(content)
 
     def _say(self, line: bytes, entry: str | None) -> None:
-        text = text_of(line)
+        text = line_text(line)
         if not text:
             return
         self._own.is_writing = True
         try:
-            say(log.logger(self._purpose), self._name, text, entry)
+            log_printed_line(log.logger(self._purpose), self._name, text, entry)
         finally:
             self._own.is_writing = False
 
@@ -177,7 +177,7 @@ class Printed(io.RawIOBase):
         super().close()
 
 
-class RawOutput:
+class OutputPipes:
     """The pipes behind descriptors 1 and 2 of one process, which its master reads.
 
     :param selector: where the reading ends are registered; a loop calls `on_readable` of what it finds there.
@@ -217,7 +217,9 @@ class RawOutput:
 
 
 class _RawStream:
-    def __init__(self, output: RawOutput, name: str, selector: selectors.BaseSelector, speaker: str) -> None:
+    def __init__(
+        self, output: OutputPipes, name: str, selector: selectors.BaseSelector, speaker: str
+    ) -> None:
         self._output = output
         self._name = name
         self._selector = selector
@@ -247,7 +249,7 @@ class _RawStream:
         return True
 
     def _say(self, line: bytes) -> None:
-        text = text_of(line)
+        text = line_text(line)
         if text:
             logger = log.logger('runner')
             speaker = self._speaker, self._output.pid

@@ -15,7 +15,7 @@ AGAIN_AFTER_S = 86400
 MAX_KNOWN = 1000
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets a warning or an error pass if the round before had none like it, or wrote it a day ago.
 
     :param known: the lines of the round before, by checksum, and when each was written: the `noted` of that round.

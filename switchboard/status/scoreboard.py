@@ -52,7 +52,7 @@ VERSION = 2
 PAGE_BYTES = 4096
 SLOT_BYTES = 3 * PAGE_BYTES
 # Numbers for slices that are added while running.  The disk's room is taken when one is used.
-ROOM = 256
+DEFAULT_SLOTS = 256
 # How old the measurements of a busy runner may be.
 FIGURES_EVERY_NS = 1_000_000_000
 
@@ -112,7 +112,7 @@ class NullSlot:
     def recovered(self, count: int) -> None:
         """Say how many entries of dead owners were made ready again."""
 
-    def rest(self) -> None:
+    def flush(self) -> None:
         """Say that nothing more is to be said for a while."""
 
     def error(self, text: str) -> None:
@@ -162,9 +162,9 @@ class Slot(NullSlot):
         self._figures_ns = 0
         self._has_news = False
         if pid != 0:
-            self.hold(pid)
+            self.occupy(pid)
 
-    def hold(self, pid: int | None = None) -> None:
+    def occupy(self, pid: int | None = None) -> None:
         """Say that a process reports here from now on: this one by default."""
         self._pid = pid or os.getpid()
         self._write(0)
@@ -172,7 +172,7 @@ class Slot(NullSlot):
     def beat(self) -> None:
         now_ns = self._clock_ns()
         self._write(now_ns)
-        self.rest()
+        self.flush()
         if self._on_ready is not None:
             on_ready, self._on_ready = self._on_ready, None
             on_ready()
@@ -202,7 +202,7 @@ class Slot(NullSlot):
             self.measurements.recovered += count
             self._write_figures(self._clock_ns())
 
-    def rest(self) -> None:
+    def flush(self) -> None:
         if self._has_news:
             self._write_figures(self._clock_ns())
 
@@ -247,7 +247,12 @@ class Scoreboard:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], slots: int = ROOM, *, used: int = 0, directory: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        slots: int = DEFAULT_SLOTS,
+        *,
+        used: int = 0,
+        directory: int | None = None,
     ) -> Self:
         """Make a new, empty scoreboard in place of whatever was there; a reader of the old one keeps the old one.
 
@@ -266,7 +271,7 @@ class Scoreboard:
         try:
             os.fchmod(descriptor, FILE_MODE)
             made = cls(path, descriptor, slots)
-            made.mend()
+            made.repair()
             for index in range(used):
                 made.reserve(index)
             # The name appears when the header is whole, so no reader meets half a scoreboard.
@@ -299,7 +304,7 @@ class Scoreboard:
             raise
         return cls(path, descriptor, slots)
 
-    def mend(self) -> bool:
+    def repair(self) -> bool:
         """Give the file its size and its header, if somebody has cut it; the writer's part.
 
         :return: whether that was needed; its content is gone then.
@@ -357,15 +362,15 @@ class Scoreboard:
 
     def records(self) -> list[Record]:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
-        return self.unchanged(self.records_as_they_are)
+        return self.read_unchanged(self.records_unchecked)
 
     def measured(self) -> list[tuple[Record, Measurements]]:
         """:return: the same, and what each of them has measured."""
-        return self.unchanged(
-            lambda: [(each, self.measurements(each.index)) for each in self.records_as_they_are()]
+        return self.read_unchanged(
+            lambda: [(each, self.measurements(each.index)) for each in self.records_unchecked()]
         )
 
-    def records_as_they_are(self) -> list[Record]:
+    def records_unchecked(self) -> list[Record]:
         """:return: the records, though slices may be in the middle of an exchange."""
         found = (self.record(index) for index in range(self.slots) if not self._is_free(index))
         return sorted(
@@ -377,7 +382,7 @@ class Scoreboard:
         posts = os.pread(self.descriptor, 2 * _POST.size, self.base(index) + _POST.offset)
         return not posts.strip(b'\0')
 
-    def unchanged(self, look: Callable[[], _Found]) -> _Found:
+    def read_unchanged(self, look: Callable[[], _Found]) -> _Found:
         """Look again if a slice has taken the place of another meanwhile: counters would be missing, or be there twice.
 
         A master that died while one did so has left it undone, and nobody will end it: what there is is shown then, at once.
@@ -421,7 +426,7 @@ class Scoreboard:
     def measurements_of(self, runner: str) -> Measurements:
         """:return: the measurements of all slices of a runner together."""
         return sum_of(
-            self.measurements(each.index) for each in self.records_as_they_are() if each.runner == runner
+            self.measurements(each.index) for each in self.records_unchecked() if each.runner == runner
         )
 
     def post_carried(self, index: int, measurements: Measurements) -> None:

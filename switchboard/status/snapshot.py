@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
-from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
+from switchboard.status.alive import SCOREBOARD, master_alive, master_directory
 from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
 
 
@@ -49,7 +49,7 @@ def read_status(directory: Path) -> Snapshot:
 
     :raises ScoreboardError: the scoreboard is damaged, or of another version.
     """
-    path = own_directory(directory) / SCOREBOARD
+    path = master_directory(directory) / SCOREBOARD
     alive = master_alive(directory)
     if not path.exists():
         return Snapshot(directory, alive, MasterRecord(), (), has_scoreboard=False)

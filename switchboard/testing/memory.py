@@ -24,7 +24,7 @@ from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.message.naming import NameGenerator
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
-from switchboard.spool.spool import Spool, loaded
+from switchboard.spool.spool import Spool, as_config
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -107,7 +107,7 @@ class MemorySpool(Spool):
         :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
-        return cls(loaded(config), **keys)
+        return cls(as_config(config), **keys)
 
 
 def _without_brokers(config: Config) -> Config:

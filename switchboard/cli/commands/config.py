@@ -248,7 +248,7 @@ def _left_over(root: Path, found: Directories) -> Iterator[str]:
 
 def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
     from switchboard.config.spool_place import some
-    from switchboard.status.alive import own_directory
+    from switchboard.status.alive import master_directory
 
     def mended_by(command: str) -> str:
         if not found.others:
@@ -280,7 +280,7 @@ def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
             f'directories of another user or group than the spool ({some(foreign)}): '
             + mended_by(f'chown -R --reference={quoted(root)} {quoted(root)}')
         )
-    own = own_directory(root)
+    own = master_directory(root)
     if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
         yield (
             f'{own} belongs to another user than the spool: a master was started as that user, and the owner can start none; '

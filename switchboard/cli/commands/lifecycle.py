@@ -22,7 +22,7 @@ from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, 
 from switchboard.errors import MasterError, NotRespondingError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number, quoted
-from switchboard.status.alive import LOG, PID, master_alive, own_directory, read_pid
+from switchboard.status.alive import LOG, PID, master_alive, master_directory, read_pid
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
 
@@ -70,7 +70,7 @@ def _tell_of_root(spool: Path) -> None:
     if os.geteuid() == 0 and owner != 0:
         print_note(
             f'{spool} belongs to user {owner}: its runners now run as root, and that user can start no master until '
-            f'`chown -R --reference={quoted(spool)} {quoted(own_directory(spool))}`'
+            f'`chown -R --reference={quoted(spool)} {quoted(master_directory(spool))}`'
         )
 
 
@@ -91,7 +91,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
             ASKED_S if no_wait else timeout_s,
         )
     took = duration(time.monotonic() - started_s)
-    log_file = config.master.log_file or own_directory(config.spool) / LOG
+    log_file = config.master.log_file or master_directory(config.spool) / LOG
     fields = {
         'act': 'start',
         'pid': outcome.pid,
@@ -329,7 +329,7 @@ def pid_of_master(directory: Path) -> int | None:
     with contextlib.suppress(ScoreboardError):
         if pid := read_status(directory).master.pid:
             return pid
-    return read_pid(own_directory(directory) / PID)
+    return read_pid(master_directory(directory) / PID)
 
 
 def ask_to_stop(directory: Path) -> None:

@@ -15,7 +15,7 @@ from switchboard.cli.output import as_called, is_json, print_note, write_json, w
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, ago, duration, flag_lines, intcomma, local_time, one_line, quoted
-from switchboard.status.alive import is_stopped_by_a_signal, lived_s
+from switchboard.status.alive import is_suspended, process_age_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import (
     Snapshot,
@@ -61,7 +61,9 @@ def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
         (record.title, 'bold'),
         (state, STATE_STYLES[record.state] if alive else 'bright_black'),
         str(record.pid) if lives else '',
-        duration(lived_s(record.pid, now_s - record.started_ns / 1e9)) if lives and record.started_ns else '',
+        duration(process_age_s(record.pid, now_s - record.started_ns / 1e9))
+        if lives and record.started_ns
+        else '',
         intcomma(record.done),
         (intcomma(record.failed), 'red' if record.failed else ''),
         intcomma(record.retried),
@@ -121,8 +123,8 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     if not snapshot.has_scoreboard:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
         return f'master: {text}', 'yellow'
-    since = f'since {local_time(master.started_ns / 1e9)}, {duration(lived_s(master.pid, now_s - master.started_ns / 1e9))}'
-    if snapshot.alive and is_stopped_by_a_signal(master.pid):
+    since = f'since {local_time(master.started_ns / 1e9)}, {duration(process_age_s(master.pid, now_s - master.started_ns / 1e9))}'
+    if snapshot.alive and is_suspended(master.pid):
         text = f'{master.state.value}, and stopped by a signal: `kill -CONT {master.pid}` lets it go on'
         return f'master: {text}', 'red'
     if snapshot.alive:

@@ -27,7 +27,7 @@ from switchboard.status.alive import (
     PID,
     SCOREBOARD,
     master_alive,
-    own_directory,
+    master_directory,
     read_pid,
 )
 from switchboard.status.scoreboard import Scoreboard
@@ -103,7 +103,7 @@ def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize('mode', [0o770, 0o757, 0o777])
 def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     OwnDirectory(tmp_path).close()
-    own_directory(tmp_path).chmod(mode)
+    master_directory(tmp_path).chmod(mode)
     with pytest.raises(MasterError, match='chmod go-w'):
         OwnDirectory(tmp_path)
 
@@ -111,7 +111,7 @@ def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: i
 def test_an_advised_command_quotes_its_paths(tmp_path: Path) -> None:
     spool = tmp_path / 'two words'
     OwnDirectory(spool).close()
-    own_directory(spool).chmod(0o777)
+    master_directory(spool).chmod(0o777)
     with pytest.raises(MasterError) as caught:
         OwnDirectory(spool)
     [command] = re.findall('`(.*)`', str(caught.value))
@@ -121,8 +121,8 @@ def test_an_advised_command_quotes_its_paths(tmp_path: Path) -> None:
 
 @needs_root
 def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
-    own_directory(tmp_path).mkdir(parents=True)
-    for path in (own_directory(tmp_path), tmp_path):
+    master_directory(tmp_path).mkdir(parents=True)
+    for path in (master_directory(tmp_path), tmp_path):
         os.chown(path, NOBODY, NOBODY)
     with pytest.raises(MasterError, match='start the master as the user of the spool'):
         OwnDirectory(tmp_path)
@@ -133,7 +133,7 @@ def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool
     os.chown(open_spool, -1, NOBODY)
     open_spool.chmod(0o2770)
     OwnDirectory(open_spool).close()  # as root
-    for path in (open_spool, own_directory(open_spool).parent):
+    for path in (open_spool, master_directory(open_spool).parent):
         os.chown(path, NOBODY, NOBODY)
 
     def start() -> str:
@@ -141,7 +141,7 @@ def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool
             OwnDirectory(open_spool)
         return str(caught.value)
 
-    own = own_directory(open_spool)
+    own = master_directory(open_spool)
     assert f'as root: `chown -R --reference={open_spool} {own}`' in in_child(start, NOBODY)
     os.chown(own, NOBODY, NOBODY)
     in_child(lambda: OwnDirectory(open_spool).close(), NOBODY)

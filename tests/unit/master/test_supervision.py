@@ -201,7 +201,7 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: times_ns[-1], pid=NOBODY)
     heart.beat()
     os.truncate(bench.scoreboard.path, 100)
-    assert bench.scoreboard.mend()
+    assert bench.scoreboard.repair()
     made.rewrite_record()
     made.tick(1_008)
     assert (made.state, made.due_s()) == (State.RUNNING, 1_018)
@@ -210,7 +210,7 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     made.tick(1_018)
     assert (made.state, made.due_s()) == (State.RUNNING, 1_026)
     os.truncate(bench.scoreboard.path, 100)
-    assert bench.scoreboard.mend()
+    assert bench.scoreboard.repair()
     made.rewrite_record()
     for now_s in (1_026, 1_036):
         made.tick(now_s)

@@ -19,7 +19,7 @@ from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
-from switchboard.status.alive import SCOREBOARD, own_directory
+from switchboard.status.alive import SCOREBOARD, master_directory
 from switchboard.status.measurements import MAX_ERRORS, OTHER
 from switchboard.status.record import MasterRecord, State
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
@@ -46,7 +46,7 @@ def scrape(directory: Path, count: Count | None = None) -> Numbers:
 
 @pytest.fixture
 def scoreboard(tmp_path: Path) -> Scoreboard:
-    place = own_directory(tmp_path)
+    place = master_directory(tmp_path)
     place.mkdir(parents=True)
     scoreboard = Scoreboard.create(place / SCOREBOARD, 8)
     scoreboard.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS))

@@ -9,7 +9,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.operating.janitor import tidy
-from switchboard.spool.spool import open_at_once
+from switchboard.spool.spool import max_open_queues
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import in_child, in_new_program
 
@@ -29,7 +29,7 @@ dead_letter = bad
 @pytest.mark.usefixtures('no_collector')
 @pytest.mark.parametrize('kind', ['plain', 'configured', 'declared'])
 def test_the_number_of_queues_costs_no_descriptors(kind: str, tmp_path: Path) -> None:
-    names = [f'q{number}' for number in range(3 * open_at_once())]
+    names = [f'q{number}' for number in range(3 * max_open_queues())]
     if kind == 'configured':
         config = tmp_path / 'switchboard.cfg'
         sections = ''.join(f'[queue.{name}]\n' for name in names)
@@ -48,13 +48,13 @@ def test_the_number_of_queues_costs_no_descriptors(kind: str, tmp_path: Path) ->
         queue.finish(taken.filebase, preserve=True)
     del queue
     # Both generations, a directory each, and what all of them share.
-    assert len(opened()) <= 2 * open_at_once() + 20
+    assert len(opened()) <= 2 * max_open_queues() + 20
 
 
 def test_one_that_is_used_stays_the_same_object(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool', 'lazy')
     used = spool['used']
-    for number in range(5 * open_at_once()):
+    for number in range(5 * max_open_queues()):
         spool[f'q{number}']
         assert spool['used'] is used
 
@@ -63,7 +63,7 @@ def test_what_somebody_holds_is_held_though_its_queue_was_let_go_of(tmp_path: Pa
     spool = Spool(tmp_path / 'spool', 'lazy')
     spool['used'].enqueue('x')
     taken = spool['used'].take()
-    for number in range(3 * open_at_once()):
+    for number in range(3 * max_open_queues()):
         spool[f'q{number}']
     assert spool['used'].recover(own=False) == []
     spool['used'].finish(taken.filebase)
@@ -94,7 +94,7 @@ def test_answers_to_many_short_lived_clients_pin_nothing(tmp_path: Path) -> None
     spool = Spool(tmp_path / 'spool', 'lazy')
     spool.declare('first', owner=spool.declared.enter())
     opened = Opened()
-    for number in range(3 * open_at_once()):
+    for number in range(3 * max_open_queues()):
         owner = spool.declared.enter()
         spool.declare(f'reply{number}', owner=owner)
         spool[f'reply{number}'].enqueue('answer')

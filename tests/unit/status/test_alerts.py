@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.status import alerts
-from switchboard.status.alerts import LIMIT_S, MINUTE_S, PER_MINUTE, QUIET_S, Alerts, tell
+from switchboard.status.alerts import LIMIT_S, MINUTE_S, PER_MINUTE, QUIET_S, Alerts, run_alert_command
 
 FACTS = {'alert': 'bad-grew', 'state': 'problem', 'subject': 'bad', 'reason': 'it "grew"\n', 'number': 3}
 
@@ -22,7 +22,7 @@ class Told:
         self.started: list[int] = []
         self.facts: list[tuple[object, ...]] = []
         self.command: tuple[str, ...] = ('mail',)
-        monkeypatch.setattr(alerts, 'tell', self._note)
+        monkeypatch.setattr(alerts, 'run_alert_command', self._note)
         self.alerts = Alerts(lambda: self.command, {'spool': Path('/s')}, self._start)
 
     def _note(self, _command: tuple[str, ...], facts: dict[str, object], tie: object) -> None:
@@ -101,22 +101,22 @@ def test_without_a_command_nothing_is_told_and_nothing_is_due(told: Told) -> Non
 
 def test_a_command_gets_the_facts_in_its_environment_and_on_its_input(tmp_path: Path) -> None:
     script = f'cat >{tmp_path}/in; printf "%s|%s" "$SWITCHBOARD_REASON" "$SWITCHBOARD_NUMBER" >{tmp_path}/env'
-    assert tell(['sh', '-c', script], FACTS)
+    assert run_alert_command(['sh', '-c', script], FACTS)
     assert json.loads((tmp_path / 'in').read_text()) == FACTS
     assert (tmp_path / 'env').read_text() == 'it "grew"\n|3'
 
 
 def test_a_command_that_reads_nothing_or_writes_without_end_ends_all_the_same() -> None:
-    assert tell(['true'], FACTS)
-    assert tell(['sh', '-c', 'head -c 1000000 /dev/zero'], FACTS)
-    assert not tell(['yes'], FACTS, limit_s=0.2)
+    assert run_alert_command(['true'], FACTS)
+    assert run_alert_command(['sh', '-c', 'head -c 1000000 /dev/zero'], FACTS)
+    assert not run_alert_command(['yes'], FACTS, limit_s=0.2)
 
 
 def test_a_command_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path) -> None:
     fifo = tmp_path / 'fifo'
     os.mkfifo(fifo)
     reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    assert not tell(['sh', '-c', f'(echo lives; sleep 600) >{fifo} & wait'], FACTS, limit_s=0.5)
+    assert not run_alert_command(['sh', '-c', f'(echo lives; sleep 600) >{fifo} & wait'], FACTS, limit_s=0.5)
     os.set_blocking(reading, True)
     # The end of the stream comes when nobody has it open any more.
     while os.read(reading, 100):
@@ -125,4 +125,4 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Pa
 
 
 def test_what_a_command_leaves_in_the_background_does_not_count_as_its_own_time() -> None:
-    assert tell(['sh', '-c', 'sleep 5 & exit 0'], FACTS, limit_s=LIMIT_S)
+    assert run_alert_command(['sh', '-c', 'sleep 5 & exit 0'], FACTS, limit_s=LIMIT_S)

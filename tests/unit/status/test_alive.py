@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from switchboard.status.alive import lived_s
+from switchboard.status.alive import process_age_s
 
 
 def lived_of(title: str, *wall_clock_s: float) -> list[float]:
@@ -16,7 +16,7 @@ def lived_of(title: str, *wall_clock_s: float) -> list[float]:
         # Its title stands a moment after the program was begun: one that answers has it.
         child.stdin.write(b'?')
         assert child.stdout.read(1) == b'?'
-        found = [lived_s(child.pid, each_s) for each_s in wall_clock_s]
+        found = [process_age_s(child.pid, each_s) for each_s in wall_clock_s]
         child.communicate(b'')
     return found
 
@@ -27,8 +27,8 @@ def test_the_kernel_knows_how_long_a_process_has_lived() -> None:
 
 
 def test_of_one_that_is_not_seen_from_here_the_wall_clock_has_to_do() -> None:
-    assert lived_s(1 << 30, 5.0) == 5.0
-    assert lived_s(1 << 30, -3600.0) == 0.0
+    assert process_age_s(1 << 30, 5.0) == 5.0
+    assert process_age_s(1 << 30, -3600.0) == 0.0
 
 
 def test_a_stranger_with_its_number_as_in_another_pid_namespace_says_nothing_of_it() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from switchboard.events import FILEBASE_AT_WORK, event
 from switchboard.status import log
-from switchboard.status.printed import Streams
+from switchboard.status.printed import LoggedStreams
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
 
@@ -171,7 +171,7 @@ def test_arguments_that_do_not_fit_are_a_line_and_no_reason_to_die(*, as_json: b
 def printing(path: Path) -> Iterator[None]:
     streams = sys.stdout, sys.stderr
     log.configure(path, as_json=True)
-    Streams().use()
+    LoggedStreams().use()
     try:
         yield
     finally:

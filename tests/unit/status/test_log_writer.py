@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.status import log
-from switchboard.status.log_writer import MOST_BYTES, LogWriter, put, without_waiting
+from switchboard.status.log_writer import MOST_BYTES, LogWriter, nonblocking_copy, write_nonblocking
 
 Ends = tuple[int, int]
 # More than anything here holds.
@@ -68,7 +68,7 @@ def drain(writer: LogWriter, descriptor: int, reading: int) -> bytes:
 @pytest.mark.parametrize('anew', [True, False], ids=['opened anew', 'as it came'])
 def test_nobody_waits_and_what_was_lost_is_counted(ends: Ends, *, anew: bool) -> None:
     reading, writing = ends
-    descriptor = without_waiting(writing) if anew else writing
+    descriptor = nonblocking_copy(writing) if anew else writing
     writer = LogWriter(note)
     for number in range(MANY):
         writer.write(descriptor, b'%0999d\n' % number)
@@ -123,7 +123,7 @@ def test_put_takes_no_more_than_there_is_room_for(ends: Ends) -> None:
     total = 0
     with contextlib.suppress(BlockingIOError):
         while total <= MOST_BYTES:
-            total += put(writing, b'y' * 10_000)
+            total += write_nonblocking(writing, b'y' * 10_000)
     assert 0 < total < MOST_BYTES
     assert len(read_all(reading)) == total
 

@@ -102,7 +102,7 @@ def test_durations_are_on_the_scoreboard_when_the_runner_rests_and_once_a_second
         slot.end('done')
         assert scoreboard.measurements(0).process.total == (4 if seconds == 1.0 else 1)
     slot.measured(NS, None)
-    slot.rest()
+    slot.flush()
     assert (scoreboard.measurements(0).process.total, scoreboard.measurements(0).wait.total) == (5, 4)
     assert scoreboard.measurements(0).wait.sum_ns == 8 * NS
 
@@ -143,13 +143,13 @@ def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_on
     looks = []
 
     def look() -> int:
-        looks.append(sum(each.done for each in scoreboard.records_as_they_are()))
+        looks.append(sum(each.done for each in scoreboard.records_unchecked()))
         if len(looks) == 1:
             with scoreboard.changing():
                 scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
         return looks[-1]
 
-    assert scoreboard.unchanged(look) == 1
+    assert scoreboard.read_unchanged(look) == 1
     assert looks == [0, 1]
 
 
@@ -167,11 +167,11 @@ def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreb
         seen: list[int] = []
 
         def look() -> int:
-            return sum(each.done for each in scoreboard.records_as_they_are())
+            return sum(each.done for each in scoreboard.records_unchecked())
 
         def read() -> None:
             looking.set()
-            seen.append(scoreboard.unchanged(look))
+            seen.append(scoreboard.read_unchanged(look))
 
         with scoreboard.changing(), scoreboard.changing():
             reader = threading.Thread(target=read)

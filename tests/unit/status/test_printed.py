@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.status import log
-from switchboard.status.printed import LAST_BYTES, RawOutput
+from switchboard.status.printed import LAST_BYTES, OutputPipes
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import few_descriptors
 
@@ -29,8 +29,8 @@ def selector() -> Iterator[selectors.BaseSelector]:
 
 
 @pytest.fixture
-def output(selector: selectors.BaseSelector) -> Iterator[RawOutput]:
-    made = RawOutput(selector, 'in 1/2')
+def output(selector: selectors.BaseSelector) -> Iterator[OutputPipes]:
+    made = OutputPipes(selector, 'in 1/2')
     made.pid = 4711
     yield made
     made.close()
@@ -47,7 +47,7 @@ def said(path: Path) -> list[str]:
 
 
 def test_a_line_is_an_event_of_the_process_that_wrote_it(
-    path: Path, output: RawOutput, selector: selectors.BaseSelector
+    path: Path, output: OutputPipes, selector: selectors.BaseSelector
 ) -> None:
     stdout, stderr = output.ends()
     os.write(stdout, b'half ')
@@ -62,7 +62,7 @@ def test_a_line_is_an_event_of_the_process_that_wrote_it(
 
 
 def test_the_end_of_the_process_ends_its_last_line(
-    path: Path, output: RawOutput, selector: selectors.BaseSelector
+    path: Path, output: OutputPipes, selector: selectors.BaseSelector
 ) -> None:
     os.write(output.ends()[0], b'last words')
     output.close_ends()
@@ -73,7 +73,7 @@ def test_the_end_of_the_process_ends_its_last_line(
 
 
 def test_what_is_still_there_when_the_process_is_gone_is_said_and_no_more_is_waited_for(
-    path: Path, output: RawOutput
+    path: Path, output: OutputPipes
 ) -> None:
     line = 'x' * 31
     lines = LAST_BYTES // len(f'{line}\n')
@@ -85,7 +85,7 @@ def test_what_is_still_there_when_the_process_is_gone_is_said_and_no_more_is_wai
 
 
 def test_what_was_readable_and_is_closed_by_then_is_no_mistake(
-    path: Path, output: RawOutput, selector: selectors.BaseSelector
+    path: Path, output: OutputPipes, selector: selectors.BaseSelector
 ) -> None:
     os.write(output.ends()[0], b'a line\n')
     found = selector.select(0)
@@ -96,7 +96,7 @@ def test_what_was_readable_and_is_closed_by_then_is_no_mistake(
 
 
 def test_a_line_without_end_is_said_in_pieces(
-    path: Path, output: RawOutput, selector: selectors.BaseSelector
+    path: Path, output: OutputPipes, selector: selectors.BaseSelector
 ) -> None:
     os.write(output.ends()[0], b'y' * (2 * log.MAX_CHARACTERS + 5))
     turn(selector)
@@ -107,6 +107,6 @@ def test_a_line_without_end_is_said_in_pieces(
 def test_without_descriptors_nothing_is_left_open(selector: selectors.BaseSelector) -> None:
     opened = Opened()
     with few_descriptors(3), pytest.raises(OSError, match='Too many open files'):
-        RawOutput(selector, 'in 1/1')
+        OutputPipes(selector, 'in 1/1')
     assert opened() == []
     assert not selector.get_map()

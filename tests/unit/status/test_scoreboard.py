@@ -56,7 +56,7 @@ def test_the_disks_room_is_taken_for_slots_that_are_used(tmp_path: Path) -> None
     scoreboard.reserve(7)
     assert scoreboard.path.stat().st_blocks * 512 == PAGE_BYTES + 3 * SLOT_BYTES
     os.truncate(scoreboard.path, 0)
-    assert scoreboard.mend()
+    assert scoreboard.repair()
     assert scoreboard.path.stat().st_size == size
     assert scoreboard.path.stat().st_blocks * 512 == PAGE_BYTES + 3 * SLOT_BYTES
     assert scoreboard.records() == []
@@ -91,7 +91,7 @@ def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(sc
     before.end('done')
     slot = Slot(scoreboard, 0, pid=0)
     assert scoreboard.records()[0].state is State.RUNNING
-    slot.hold()
+    slot.occupy()
     record = scoreboard.records()[0]
     assert (record.state, record.done) == (State.STARTING, 1)
 
@@ -277,7 +277,7 @@ def test_a_scoreboard_that_is_cut_short_ends_neither_its_readers_nor_its_writers
         slot.begin(ENTRY)
         slot.error('x')
         posted(scoreboard, reason='after')
-        assert scoreboard.mend()  # the writers have made it long enough for themselves only
+        assert scoreboard.repair()  # the writers have made it long enough for themselves only
         with reading(scoreboard.path) as again:
             assert again.slots == 4
         assert [each.current for each in reader.records()] == [ENTRY]
@@ -285,10 +285,10 @@ def test_a_scoreboard_that_is_cut_short_ends_neither_its_readers_nor_its_writers
 
 def test_a_scoreboard_that_is_cut_short_is_made_whole_again(scoreboard: Scoreboard) -> None:
     posted(scoreboard)
-    assert not scoreboard.mend()
+    assert not scoreboard.repair()
     os.truncate(scoreboard.path, 100)
-    assert scoreboard.mend()
-    assert not scoreboard.mend()
+    assert scoreboard.repair()
+    assert not scoreboard.repair()
     with reading(scoreboard.path) as reader:
         assert reader.records() == []
         posted(scoreboard)

@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
-from switchboard.status.alive import SCOREBOARD, own_directory
+from switchboard.status.alive import SCOREBOARD, master_directory
 from switchboard.status.scoreboard import MasterRecord, Scoreboard, State
 from switchboard.store.publishing import as_queue_error
 from switchboard.web import app, entry_pages, openapi, spool_counts
@@ -179,7 +179,7 @@ def test_a_queue_that_the_disk_does_not_give_is_said_to_be_so_on_every_page(here
 
 
 def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here: Browser) -> None:
-    own = own_directory(here.desk.directory)
+    own = master_directory(here.desk.directory)
     own.parent.mkdir(exist_ok=True)
     own.write_text('no directory')
     here.count()
@@ -203,7 +203,7 @@ def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here
 def test_a_master_that_was_stopped_is_told_from_one_that_died(
     here: Browser, record: MasterRecord, alarm: tuple[str, str, str]
 ) -> None:
-    own = own_directory(here.desk.directory)
+    own = master_directory(here.desk.directory)
     own.mkdir(parents=True)
     with closing(Scoreboard.create(own / SCOREBOARD, 1)) as scoreboard:
         if record.pid:
@@ -743,7 +743,7 @@ def test_what_cannot_be_counted_is_no_number_and_the_count_of_failures_never_fal
         (row,) = (row for row in here.json('/')['queues'] if row['queue'] == 'in')
         assert (row['waiting'], bool(row['trouble'])) == ((1, False) if is_there else (None, True))
     assert failures == [0.0, 1.0, 2.0, 2.0]
-    scoreboard = own_directory(here.desk.directory) / SCOREBOARD
+    scoreboard = master_directory(here.desk.directory) / SCOREBOARD
     for content in (b'nonsense', None):
         scoreboard.parent.mkdir(parents=True, exist_ok=True)
         scoreboard.write_bytes(content) if content is not None else scoreboard.unlink()
