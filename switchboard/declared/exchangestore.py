@@ -92,7 +92,7 @@ class Definitions:
             raise ValueError(f'the declared exchanges cannot be read: {error!r}') from error
         return cls({one.name: one for one in exchanges}, bindings)
 
-    def over(self, base: ExchangeTable) -> ExchangeTable:
+    def merged_into(self, base: ExchangeTable) -> ExchangeTable:
         """:return: `base` with the declared exchanges and bindings added to it.
 
         :raises RouteError: together they are no table.
@@ -118,7 +118,7 @@ class Definitions:
         self.bindings = [one for one in self.bindings if not is_removed(one)]
         for name in dict.fromkeys(one.source for one in doomed):
             exchange = self.exchanges.get(name)
-            if exchange is not None and exchange.auto_delete and not self.from_(name):
+            if exchange is not None and exchange.auto_delete and not self.bindings_from(name):
                 self.drop(name)
         return bool(doomed)
 
@@ -127,7 +127,7 @@ class Definitions:
         self.exchanges.pop(name, None)
         self.remove(lambda one: one.source == name or one.target == Target(name, is_exchange=True))
 
-    def from_(self, name: str) -> list[DeclaredBinding]:
+    def bindings_from(self, name: str) -> list[DeclaredBinding]:
         """:return: the bindings that begin at an exchange."""
         return [one for one in self.bindings if one.source == name]
 
@@ -167,7 +167,7 @@ class ExchangeStore:
 
     def _compiled(self, base: ExchangeTable) -> ExchangeTable:
         try:
-            return self.load().over(base)
+            return self.load().merged_into(base)
         except RouteError as error:
             # A changed exchange file and what programs declared do not go together: the operator's word counts.
             event(log, logging.ERROR, None, 'exchanges unreadable', error=error)
@@ -196,7 +196,7 @@ class ExchangeStore:
             ) from error
 
     def _save(self, definitions: Definitions) -> None:
-        definitions.over(self._base())  # raises, and nothing is written, if that is no table
+        definitions.merged_into(self._base())  # raises, and nothing is written, if that is no table
         declarations = self._declarations
         declarations.disk.unlock_and_close(
             declarations.store(DECLARED_EXCHANGES, definitions.dump(), sync=True)
@@ -246,8 +246,10 @@ class ExchangeStore:
             definitions = self.load()
             if name not in definitions.exchanges:
                 return False
-            if if_unused and definitions.from_(name):
-                raise ExchangeInUseError(f'exchange {name!r} has {len(definitions.from_(name))} bindings')
+            if if_unused and definitions.bindings_from(name):
+                raise ExchangeInUseError(
+                    f'exchange {name!r} has {len(definitions.bindings_from(name))} bindings'
+                )
             definitions.drop(name)
             self._save(definitions)
             return True

@@ -52,7 +52,7 @@ def _configured(directory: str, config: str) -> Spool | None:
     """:return: the spool as its configuration says, if that is the one in force: somebody may be editing the file."""
     from switchboard.config.config import Config
     from switchboard.errors import ConfigError
-    from switchboard.spool.current import is_active
+    from switchboard.spool.active_config import is_active
     from switchboard.spool.spool import Spool
 
     if not config:

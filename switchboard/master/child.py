@@ -47,7 +47,7 @@ from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import ignore_signal, signals_blocked
 from switchboard.options import RunnerOptions
 from switchboard.runner.settling import exit_status
-from switchboard.status import log, printed
+from switchboard.status import captured_output, log
 from switchboard.status.scoreboard import Slot
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Child(NamedTuple):
     channel: socket.socket
     lifeline: int
     streams: tuple[int, ...]
-    text_streams: printed.LoggedStreams
+    text_streams: captured_output.LoggedStreams
     foreign: Collection[int] = ()
     prepared: Prepared | None = None
 
@@ -234,7 +234,7 @@ def settle(child: Child, stop: StopSignal) -> None:
     for descriptor in child.foreign:
         if descriptor not in own:
             os.close(descriptor)
-    printed.become_standard_streams(child.streams)
+    captured_output.become_standard_streams(child.streams)
     os.setsid()
     die_with(child.master, child.lifeline)
     for signum in (_signal.SIGHUP, _signal.SIGUSR1, _signal.SIGTTIN, _signal.SIGTTOU):

@@ -49,8 +49,8 @@ from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe, StackDump
 from switchboard.master.slices import Slices
 from switchboard.operating.text import escape_terminal, number
-from switchboard.spool.current import activate
-from switchboard.status import log, printed
+from switchboard.spool.active_config import activate
+from switchboard.status import captured_output, log
 from switchboard.status.alerts import Alerts
 from switchboard.status.alive import SCOREBOARD, master_title
 from switchboard.status.scoreboard import DEFAULT_SLOTS, MasterRecord, Record, Scoreboard, State
@@ -125,7 +125,7 @@ class Master:
 
     def _preload(self) -> None:
         extend_path(python_path(self.config.path, self.config.master.python_path))
-        with printed.output_as_events('master', raw=self._has_only_events()):
+        with captured_output.output_as_events('master', raw=self._has_only_events()):
             for name in self.config.master.preload:
                 try:
                     importlib.import_module(name)
@@ -355,7 +355,7 @@ class Master:
                 self.stop()
             elif signum is signal.SIGQUIT:
                 for line in self._dump.taken():
-                    printed.log_printed_line(log.logger('master'), 'stderr', line)
+                    captured_output.log_printed_line(log.logger('master'), 'stderr', line)
             elif not self._stopping:
                 self._obey(signum)
 

@@ -26,7 +26,7 @@ from switchboard.master.control import SHUTDOWN, Reply, Request, unexpected_erro
 from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
-from switchboard.spool.current import activate
+from switchboard.spool.active_config import activate
 from switchboard.status import log
 from switchboard.status.record import State
 

@@ -22,7 +22,7 @@ from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
-from switchboard.spool.current import LOOK_EVERY_NS
+from switchboard.spool.active_config import LOOK_EVERY_NS
 from switchboard.status import log
 from switchboard.status.record import State
 

@@ -23,7 +23,7 @@ from switchboard.master.loading import run_before_fork
 from switchboard.master.signals import signals_blocked
 from switchboard.master.supervision import ChildDescriptors, PastCounters, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
-from switchboard.status import log, printed
+from switchboard.status import captured_output, log
 from switchboard.status.scoreboard import Scoreboard, Slot
 
 logger = log.logger('master')
@@ -157,7 +157,7 @@ class Slices:
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = {*self._foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
-        streams, spool = printed.LoggedStreams(), str(config.spool)
+        streams, spool = captured_output.LoggedStreams(), str(config.spool)
         children = [
             child.Child(
                 title=each.title,

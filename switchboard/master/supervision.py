@@ -33,8 +33,8 @@ from switchboard.master import child, ending
 from switchboard.master.policy import Decision, History, ProcessEnd, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
+from switchboard.status.captured_output import OutputPipes
 from switchboard.status.measurements import Measurements, sum_of
-from switchboard.status.printed import OutputPipes
 from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
 logger = log.logger('master')

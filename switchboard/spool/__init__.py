@@ -1,7 +1,7 @@
 """All queues of one installation, in one directory on one file system.
 
 In reading order: spool (the facade), deadletters (where an entry goes that cannot stay),
-pickup (maildirs and plain files), replies (request and reply), current (which configuration is
+pickup (maildirs and plain files), replies (request and reply), active_config (which configuration is
 in force).
 
 It imports declared and below.  Any room above may import it.

@@ -3,8 +3,8 @@
 ::
 
     with Replies(spool) as replies:
-        question = replies.ask({'list': 'users'}, routing_key='lookup')
-        answer, msgdata = replies.wait(question, timeout_s=10)
+        correlation_id = replies.ask({'list': 'users'}, routing_key='lookup')
+        answer, msgdata = replies.wait(correlation_id, timeout_s=10)
 
 The request carries ``reply_to``, the name of the queue, and ``correlation_id``; a runner answers with ``self.reply(...)``.  When the
 program that asked is gone, so is its queue: an answer that comes then raises `UnknownQueueError` at the runner, which fails the request,
@@ -48,19 +48,19 @@ class Replies:
         :return: the correlation id to :meth:`wait` for.
         :raises TypeError: as of `ISpool.publish`.
         """
-        question = uuid.uuid4().hex
-        keys |= {REPLY_TO: self.queue, CORRELATION_ID: question}
+        correlation_id = uuid.uuid4().hex
+        keys |= {REPLY_TO: self.queue, CORRELATION_ID: correlation_id}
         self._spool.publish(msg, metadata, **keys)
-        return question
+        return correlation_id
 
-    def wait(self, question: str, timeout_s: float | None = None) -> tuple[Any, dict[str, Any]]:
+    def wait(self, correlation_id: str, timeout_s: float | None = None) -> tuple[Any, dict[str, Any]]:
         """Wait for the answer to a request; answers to others are kept for them.
 
         :return: the answer and its metadata.
         :raises ReplyTimeoutError: it has not come in time; it may still come.
         """
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while question not in self._answers:
+        while correlation_id not in self._answers:
             self._wakeup.arm()
             try:
                 if self._collect():
@@ -77,7 +77,7 @@ class Replies:
                 self._wakeup.wait(min(waits) if waits else None)
             finally:
                 self._wakeup.disarm()
-        return self._answers.pop(question)
+        return self._answers.pop(correlation_id)
 
     def _collect(self) -> bool:
         """Take the answers that have come.
@@ -87,9 +87,9 @@ class Replies:
         found = False
         while (taken := self._queue.take()) is not None:
             found = True
-            question = taken.msgdata.get(CORRELATION_ID)
-            if isinstance(question, str):
-                self._answers[question] = taken.msg, taken.msgdata
+            correlation_id = taken.msgdata.get(CORRELATION_ID)
+            if isinstance(correlation_id, str):
+                self._answers[correlation_id] = taken.msg, taken.msgdata
             self._queue.finish(taken.filebase)
         return found
 

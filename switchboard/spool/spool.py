@@ -17,7 +17,7 @@ from zope.interface import implementer
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.config import remote_queues
 from switchboard.declared.declarations import Declaration
-from switchboard.declared.declaring import DeclaredQueues
+from switchboard.declared.declared_queues import DeclaredQueues
 from switchboard.declared.presence import Ticket
 from switchboard.errors import (
     NotListableError,
@@ -65,7 +65,7 @@ from switchboard.store.renewal import clear_drafts, renew
 if TYPE_CHECKING:
     from switchboard.config.config import Config
     from switchboard.queue_defaults import Durability
-    from switchboard.spool.current import ActiveConfig
+    from switchboard.spool.active_config import ActiveConfig
 
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
 
@@ -167,7 +167,7 @@ class Spool:
         self._in_force: ActiveConfig | None = None
         if config is not None:
             # Here, because a spool without a configuration needs none.
-            from switchboard.spool.current import ActiveConfig
+            from switchboard.spool.active_config import ActiveConfig
 
             self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
@@ -207,7 +207,7 @@ class Spool:
         """The configuration that this spool goes by; another one as soon as that was put into force."""
         if self._in_force is None:
             return None
-        if self._in_force.look():
+        if self._in_force.refresh():
             # Their options may have changed; entries that somebody holds are held by the process, not by the object.
             self._open_queues.clear()
         return self._in_force.config

@@ -128,7 +128,7 @@ def init(installation: Installation, directory: Path | None) -> None:
         for path in copy_samples(directory / 'etc'):
             report(f'made {path}', act='init', made=str(path))
         installation.made_config = directory / 'etc' / SAMPLES[0]
-    from switchboard.spool.current import activate
+    from switchboard.spool.active_config import activate
     from switchboard.status.alive import master_alive
 
     there = installation.directory.is_dir()
@@ -340,7 +340,7 @@ def check(installation: Installation, imports: bool, write_drop_config: bool, st
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write_drop_config and config is not None and not errors:
-        from switchboard.spool.current import publish_queue_options
+        from switchboard.spool.active_config import publish_queue_options
 
         publish_queue_options(config)
     if not is_json():

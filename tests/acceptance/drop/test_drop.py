@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.message.naming import parse
-from switchboard.spool.current import publish_queue_options
+from switchboard.spool.active_config import publish_queue_options
 from tests.acceptance.drop.dropping import BODY, DROP, RAW, Door, refused
 from tests.helpers.configurations import load
 from tests.helpers.waiting import PATIENCE_S

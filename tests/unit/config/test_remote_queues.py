@@ -79,7 +79,7 @@ def test_a_program_cannot_declare_one(tmp_path: Path) -> None:
 
 
 def test_mail_servers_have_no_door_to_it(tmp_path: Path) -> None:
-    from switchboard.spool.current import publish_queue_options
+    from switchboard.spool.active_config import publish_queue_options
     from switchboard.store.disk import Disk
     from switchboard.store.published_options import read_published_options
 

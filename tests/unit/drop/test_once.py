@@ -18,7 +18,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.spool.current import activate, publish_queue_options
+from switchboard.spool.active_config import activate, publish_queue_options
 from switchboard.store.disk import Disk
 from tests.helpers.configurations import load
 from tests.helpers.waiting import eventually

@@ -36,7 +36,7 @@ from switchboard.errors import (
 )
 from switchboard.message.envelope import JOINED_BYTES
 from switchboard.message.naming import SLICE_DIGITS, digest_of, parse, slice_digits
-from switchboard.spool.current import publish_queue_options
+from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.configurations import load

@@ -18,7 +18,7 @@ from switchboard.drop.request import Request
 from switchboard.errors import LockTimeoutError
 from switchboard.handoff.publish_many import Publication
 from switchboard.operating.janitor import tidy
-from switchboard.spool.current import activate
+from switchboard.spool.active_config import activate
 from switchboard.store.disk import Disk
 
 SECTIONS = """

@@ -20,7 +20,7 @@ from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import tidy
-from switchboard.spool.current import activate
+from switchboard.spool.active_config import activate
 from switchboard.spool.replies import Replies
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder

@@ -15,7 +15,7 @@ from switchboard.drop.program import Drop
 from switchboard.drop.request import Request
 from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import key_of, slice_digits
-from switchboard.spool.current import publish_queue_options
+from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
 from tests.helpers.commands import succeed
 from tests.helpers.runs import make_runner

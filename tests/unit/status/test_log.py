@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from switchboard.events import FILEBASE_AT_WORK, event
 from switchboard.status import log
-from switchboard.status.printed import LoggedStreams
+from switchboard.status.captured_output import LoggedStreams
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
 

@@ -12,7 +12,7 @@ import pytest
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.options import QueueOptions
 from switchboard.queue_defaults import QueueDefaults
-from switchboard.spool.current import publish_queue_options
+from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.store.published_options import PublishedOptions, read_published_options
 from switchboard.testing.faults import FaultyDisk

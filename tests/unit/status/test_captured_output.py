@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.status import log
-from switchboard.status.printed import LAST_BYTES, OutputPipes
+from switchboard.status.captured_output import LAST_BYTES, OutputPipes
 from tests.helpers.descriptors import Opened
 from tests.helpers.processes import few_descriptors
 

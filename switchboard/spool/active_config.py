@@ -86,7 +86,7 @@ class ActiveConfig:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Look whether another configuration is in force, and read it.
 
         :return: True if ``config`` is another one now.

@@ -11,7 +11,7 @@ from switchboard.config.config import Config
 from switchboard.errors import NoRouteError, UnknownQueueError
 from switchboard.handoff.publish_many import Publication
 from switchboard.options import RunnerOptions
-from switchboard.spool.current import LOOK_EVERY_NS, activate
+from switchboard.spool.active_config import LOOK_EVERY_NS, activate
 from switchboard.testing import FakeClock
 
 A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
