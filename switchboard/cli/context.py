@@ -172,8 +172,8 @@ class Installation:
         path = self.config_path
         assert path is not None
         for section in parse(read_file(path), str(path), Problems()):
-            if section.name == 'switchboard' and 'spool' in section.entries:
-                return Path(os.path.normpath(path.absolute().parent / section.entries['spool'].value))
+            if section.name == 'switchboard' and 'spool' in section.options:
+                return Path(os.path.normpath(path.absolute().parent / section.options['spool'].value))
         return self.config.spool  # raises: all that is wrong with it
 
     def existing_directory(self) -> Path:

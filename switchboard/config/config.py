@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from switchboard.config.examine import Parts, advise_on_value, examine
+from switchboard.config.examine import ParsedConfig, advise_on_value, examine
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, in_order, parse, read_file
 from switchboard.config.keys import (
@@ -254,8 +254,8 @@ class _Loader:
             sources=tuple(self.sources),
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )
-        parts = Parts(config.runners, queues, declared, config.exchanges)
-        examine(parts, {section.subject: section for section in self.sections['runner']}, self.problems)
+        parsed = ParsedConfig(config.runners, queues, declared, config.exchanges)
+        examine(parsed, {section.subject: section for section in self.sections['runner']}, self.problems)
         return config
 
     def _read(self, path: Path) -> bytes | None:
@@ -282,8 +282,8 @@ class _Loader:
         except UnknownQueueError as error:
             self.problems.error(section.error(str(error).replace('queue name', f'{kind} name')))
             return
-        for entry in section.entries.values():
-            advise_on_value(entry, self.problems)
+        for option in section.options.values():
+            advise_on_value(option, self.problems)
         self.sections[kind].append(with_new_spellings(section, self.problems))
 
     def _core_values(self) -> dict[str, Any]:
@@ -293,12 +293,12 @@ class _Loader:
             return {}
         section = self.sections['switchboard'][0]
         refuse_unknown(section, SWITCHBOARD_KEYS, self.problems)
-        unknown = section.entries.keys() - SWITCHBOARD_KEYS.keys()
-        if 'spool' not in section.entries and not is_misspelled('spool', unknown):
+        unknown = section.options.keys() - SWITCHBOARD_KEYS.keys()
+        if 'spool' not in section.options and not is_misspelled('spool', unknown):
             self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
         values = read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
         if reason := 'spool' in values and why_no_spool(values['spool']):
-            self.problems.error(section.entries['spool'].error(reason))
+            self.problems.error(section.options['spool'].error(reason))
         return values
 
     def _master(self) -> MasterOptions:
@@ -312,15 +312,15 @@ class _Loader:
         if scale and scale not in names:
             hint = did_you_mean(scale, names)
             self.problems.error(
-                section.entries['scale_runner'].error(f'there is no runner {scale[:60]!r}{hint}')
+                section.options['scale_runner'].error(f'there is no runner {scale[:60]!r}{hint}')
             )
         return MasterOptions(restart=restart_options(RestartOptions(), values), **values)
 
     def _runner(self, section: Section, restart: RestartOptions) -> RunnerOptions:
         values = read_values(section, RUNNER_KEYS, self.base, self.problems)
-        if 'class' not in section.entries:
+        if 'class' not in section.options:
             self.problems.error(section.error('has no `class =`: write package.module:Class'))
-        settings = {key: entry.value for key, entry in section.entries.items() if key not in RUNNER_KEYS}
+        settings = {key: option.value for key, option in section.options.items() if key not in RUNNER_KEYS}
         return RunnerOptions(
             name=section.subject,
             class_path=values.pop('class_path', ''),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from switchboard.config.inifile import Entry, Problems, Section
+from switchboard.config.inifile import Option, Problems, Section
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
@@ -25,7 +25,7 @@ from switchboard.suggestions import closest, did_you_mean
 LIKENESS = 0.8
 
 
-class Parts(NamedTuple):
+class ParsedConfig(NamedTuple):
     """The parts of a configuration that was read."""
 
     runners: Mapping[str, RunnerOptions]
@@ -43,52 +43,52 @@ _OF_QUEUES_ONLY = QUEUE_KEYS.keys() - {'url'}
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 
-def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Problems) -> None:
+def examine(parsed: ParsedConfig, runner_sections: Mapping[str, Section], problems: Problems) -> None:
     """Note in `problems` the mistakes between the parts of a configuration, and the strange things."""
-    declared = dict.fromkeys(parts.declared)
+    declared = dict.fromkeys(parsed.declared)
     # The built-in kinds need no look: what knows all kinds takes longer to load than the rest of this.
     seen = {QueueOptions()}
     for name in declared:
-        options = parts.queues.options(name)
-        _check_dead_letter(parts, name, options, declared, problems)
-        _check_url(parts, name, options, problems)
+        options = parsed.queues.options(name)
+        _check_dead_letter(parsed, name, options, declared, problems)
+        _check_url(parsed, name, options, problems)
         # Many queues are alike; making serializers for each would be most of the time that loading takes.
         kinds = QueueOptions(
             accept=options.accept, pickle_classes=options.pickle_classes, serializer=options.serializer
         )
         if kinds not in seen:
             seen.add(kinds)
-            _check_kinds(parts, name, options, problems)
-    for name, runner in parts.runners.items():
-        _advise_on_runner(parts, runner, runner_sections[name], problems)
-    _advise_on_queues(parts, problems)
+            _check_kinds(parsed, name, options, problems)
+    for name, runner in parsed.runners.items():
+        _advise_on_runner(parsed, runner, runner_sections[name], problems)
+    _advise_on_queues(parsed, problems)
 
 
-def advise_on_value(entry: Entry, problems: Problems) -> None:
+def advise_on_value(option: Option, problems: Problems) -> None:
     """Note it of one value."""
-    for line, text in entry.lines:
+    for line, text in option.lines:
         if text.startswith('~'):
-            problems.warn(entry.error('`~` is no home directory here: write the path out', line))
+            problems.warn(option.error('`~` is no home directory here: write the path out', line))
         if variable := _VARIABLE.match(text):
-            problems.warn(entry.error(f'`{variable[0]}` is no variable here: write its value out', line))
+            problems.warn(option.error(f'`{variable[0]}` is no variable here: write its value out', line))
         if _HASH.search(text):
-            problems.warn(entry.error('`#` is a part of the value here: a comment begins with ` ; `', line))
+            problems.warn(option.error('`#` is a part of the value here: a comment begins with ` ; `', line))
         # An apostrophe may stand in a word.
         if text.count('"') % 2 or (text[0] == "'" and text.count("'") == 1):
-            problems.warn(entry.error('a quotation mark is not closed', line))
+            problems.warn(option.error('a quotation mark is not closed', line))
         elif text[0] in '"\'' and text[-1] == text[0] and text.count(text[0]) == 2:
-            problems.warn(entry.error('the quotation marks are a part of the value: write it without', line))
+            problems.warn(option.error('the quotation marks are a part of the value: write it without', line))
 
 
 def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
     if rule is None:
         return ConfigError(reason)
-    entry = rule.section.entries.get(_KEY_OF_FIELD[field])
-    return entry.error(reason) if entry is not None else rule.section.error(reason)
+    option = rule.section.options.get(_KEY_OF_FIELD[field])
+    return option.error(reason) if option is not None else rule.section.error(reason)
 
 
 def _check_dead_letter(
-    parts: Parts, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
+    parsed: ParsedConfig, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
 ) -> None:
     if name == BAD:
         return
@@ -99,62 +99,64 @@ def _check_dead_letter(
         reason = f'queue {name} would be its own dead letter queue; give it another, e.g. in [queue.{name}]'
     elif exchange != target:
         # After an error in the exchange file nobody knows what it would have declared.
-        if exchange not in parts.exchanges.exchanges and not problems.errors:
-            reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, parts.exchanges.exchanges)}'
+        if exchange not in parsed.exchanges.exchanges and not problems.errors:
+            reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, parsed.exchanges.exchanges)}'
     elif target not in declared:
         reason = f'there is no queue {target!r}{did_you_mean(target, declared)}'
     if reason:
-        problems.error(_at(parts.queues.deciding(name, 'dead_letter'), 'dead_letter', reason))
+        problems.error(_at(parsed.queues.deciding(name, 'dead_letter'), 'dead_letter', reason))
 
 
-def _check_url(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
+def _check_url(parsed: ParsedConfig, name: str, options: QueueOptions, problems: Problems) -> None:
     if options.url is None:
         return
     if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
-        problems.error(_at(parts.queues.deciding(name, 'url'), 'url', reason))
+        problems.error(_at(parsed.queues.deciding(name, 'url'), 'url', reason))
     for key, reason in impossible(options, options.url):
         field = QUEUE_KEYS[key].field
-        problems.error(_at(parts.queues.deciding(name, field), field, f'queue {name}: {reason}'))
+        problems.error(_at(parsed.queues.deciding(name, field), field, f'queue {name}: {reason}'))
 
 
-def _check_kinds(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
+def _check_kinds(parsed: ParsedConfig, name: str, options: QueueOptions, problems: Problems) -> None:
     from switchboard.message.serializers import Serializers
 
     try:
         Serializers(options.accept, options.pickle_classes, options.serializer)
     except ConfigError as error:
         field = error.key or 'accept'
-        rule = parts.queues.deciding(name, field) or parts.queues.deciding(name, 'accept')
+        rule = parsed.queues.deciding(name, field) or parsed.queues.deciding(name, 'accept')
         problems.error(_at(rule, field, error.reason))
 
 
-def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, problems: Problems) -> None:
+def _advise_on_runner(
+    parsed: ParsedConfig, runner: RunnerOptions, section: Section, problems: Problems
+) -> None:
     for key in runner.settings:
         if key in _OF_QUEUES_ONLY:
             place = f'[queue.{runner.queue}]' if runner.queue else '[queue.NAME]'
             reason = f"goes to the runner's own class; if that does not know it: it is a queue's, write it below {place}"
-            problems.warn(section.entries[key].error(reason))
+            problems.warn(section.options[key].error(reason))
             continue
         close = closest(key, RUNNER_KEYS, LIKENESS)
         if close:
             reason = f"goes to the runner's own class; if that does not know it: did you mean {close}?"
-            problems.warn(section.entries[key].error(reason))
+            problems.warn(section.options[key].error(reason))
     exchange = runner.settings.get('exchange')
     # After an error nobody knows what there would be: the exchange file is not read then.
-    if exchange and exchange not in parts.exchanges and not problems.errors:
-        hint = did_you_mean(exchange, parts.exchanges.exchanges)
-        problems.warn(section.entries['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
+    if exchange and exchange not in parsed.exchanges and not problems.errors:
+        hint = did_you_mean(exchange, parsed.exchanges.exchanges)
+        problems.warn(section.options['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
     if runner.queue:
-        same = [one for one in parts.runners.values() if one.queue == runner.queue]
+        same = [one for one in parsed.runners.values() if one.queue == runner.queue]
         if same[0] is not runner:
             reason = f'is also the queue of runner {same[0].name}: each message goes to one of them only'
-            problems.warn(section.entries['queue'].error(reason))
+            problems.warn(section.options['queue'].error(reason))
         # A queue with a section of its own has the warning there.
         elif not any(one.instances for one in same) and not (
-            runner.queue in parts.queues.named or _needs_no_consumer(parts.queues.options(runner.queue))
+            runner.queue in parsed.queues.named or _needs_no_consumer(parsed.queues.options(runner.queue))
         ):
-            problems.warn(section.entries['instances'].error(f'nobody consumes the queue {runner.queue}'))
+            problems.warn(section.options['instances'].error(f'nobody consumes the queue {runner.queue}'))
 
 
 def _needs_no_consumer(options: QueueOptions) -> bool:
@@ -164,12 +166,12 @@ def _needs_no_consumer(options: QueueOptions) -> bool:
     return options.consumed_externally or options.url is not None or only_waits
 
 
-def _advise_on_queues(parts: Parts, problems: Problems) -> None:
+def _advise_on_queues(parsed: ParsedConfig, problems: Problems) -> None:
     consumers: dict[str, list[RunnerOptions]] = {}
-    for runner in parts.runners.values():
+    for runner in parsed.runners.values():
         consumers.setdefault(runner.queue, []).append(runner)
-    for name, rule in parts.queues.named.items():
-        options = parts.queues.options(name)
+    for name, rule in parsed.queues.named.items():
+        options = parsed.queues.options(name)
         if name == BAD or _needs_no_consumer(options):
             continue
         if name not in consumers:
@@ -180,14 +182,14 @@ def _advise_on_queues(parts: Parts, problems: Problems) -> None:
         elif not any(runner.instances for runner in consumers[name]):
             reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'
             problems.warn(rule.section.error(reason))
-    for name in parts.declared:
-        options = parts.queues.options(name)
+    for name in parsed.declared:
+        options = parsed.queues.options(name)
         if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
-            rule_of = parts.queues.deciding(name, 'overflow')
+            rule_of = parsed.queues.deciding(name, 'overflow')
             reason = 'has no effect: neither max_messages nor max_bytes is set'
             problems.warn(_at(rule_of, 'overflow', reason))
-    names = parts.declared
-    for rule in parts.queues.idle_globs(names):
+    names = parsed.declared
+    for rule in parsed.queues.idle_globs(names):
         matching = any(rule.matches(name) for name in names)
         reason = 'more specific sections say all of it' if matching else 'no declared queue is called so'
         problems.warn(rule.section.error(f'has no effect: {reason}'))

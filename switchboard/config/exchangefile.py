@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import cast
 
 from switchboard.config.examine import advise_on_value
-from switchboard.config.inifile import Entry, Problems, Section, parse
+from switchboard.config.inifile import Option, Problems, Section, parse
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.routing.bindings import (
@@ -83,7 +83,7 @@ class _FileReader:
                 one.line for one in bindings if any(Target(name, True) in one.targets for name in onward)
             ]
             key = 'bindings' if lines else 'alternate'
-            self.problems.error(section.entries[key].error(str(error), lines[0] if lines else None))
+            self.problems.error(section.options[key].error(str(error), lines[0] if lines else None))
         except RouteError as error:
             self.problems.error(sections[0].error(str(error)))
 
@@ -102,70 +102,70 @@ class _FileReader:
         return True
 
     def _exchange(self, section: Section) -> Exchange:
-        entries = section.entries
-        for key, entry in entries.items():
+        options = section.options
+        for key, option in options.items():
             if key not in KEYS:
-                self.problems.error(entry.error(f'is no key of an exchange{did_you_mean(key, KEYS)}'))
+                self.problems.error(option.error(f'is no key of an exchange{did_you_mean(key, KEYS)}'))
             if key in ('type', 'alternate'):  # in a pattern a `#` is a word of its own
-                advise_on_value(entry, self.problems)
+                advise_on_value(option, self.problems)
         kind = 'direct'
-        if 'type' not in entries and not is_misspelled('type', entries.keys() - set(KEYS)):
+        if 'type' not in options and not is_misspelled('type', options.keys() - set(KEYS)):
             self.problems.error(section.error(f'has no type; write `type =` and one of {", ".join(TYPES)}'))
-        elif 'type' in entries:
-            kind = entries['type'].value.lower()
+        elif 'type' in options:
+            kind = options['type'].value.lower()
             if kind not in TYPES:
                 reason = f'{kind[:60]!r} is none of {", ".join(TYPES)}{did_you_mean(kind, TYPES)}'
-                self.problems.error(entries['type'].error(reason))
-        alternate = self._alternate(entries['alternate']) if 'alternate' in entries else None
+                self.problems.error(options['type'].error(reason))
+        alternate = self._alternate(options['alternate']) if 'alternate' in options else None
         bindings = (
-            tuple(self._bindings(entries['bindings'], kind))
-            if 'bindings' in entries and kind in TYPES
+            tuple(self._bindings(options['bindings'], kind))
+            if 'bindings' in options and kind in TYPES
             else ()
         )
         return Exchange(
             section.subject, cast(ExchangeType, kind), bindings, alternate, file=self.file, line=section.line
         )
 
-    def _alternate(self, entry: Entry) -> Target | None:
-        if entry.value == 'none':
+    def _alternate(self, option: Option) -> Target | None:
+        if option.value == 'none':
             return None
-        targets = self._targets(entry, entry.line, entry.value)
+        targets = self._targets(option, option.line, option.value)
         if len(targets) > 1:
             self.problems.error(
-                entry.error('takes one queue or one exchange; bind a fanout exchange for more')
+                option.error('takes one queue or one exchange; bind a fanout exchange for more')
             )
         return targets[0] if targets else None
 
-    def _bindings(self, entry: Entry, kind: str) -> Iterator[Binding]:
-        if len(entry.lines) > MAX_BINDINGS:
-            self.problems.error(entry.error(f'has {len(entry.lines)} bindings; {MAX_BINDINGS} are allowed'))
+    def _bindings(self, option: Option, kind: str) -> Iterator[Binding]:
+        if len(option.lines) > MAX_BINDINGS:
+            self.problems.error(option.error(f'has {len(option.lines)} bindings; {MAX_BINDINGS} are allowed'))
             return
-        for line, text in entry.lines:
+        for line, text in option.lines:
             if self.problems.is_full:
                 return
             left, arrow, right = text.rpartition('->')
             left = left.strip()
             if not arrow and kind != 'fanout':
                 self.problems.error(
-                    entry.error(f'{text[:60]!r} is no binding; write `pattern -> queue`', line)
+                    option.error(f'{text[:60]!r} is no binding; write `pattern -> queue`', line)
                 )
                 continue
-            targets = self._targets(entry, line, right)
+            targets = self._targets(option, line, right)
             try:
                 yield Binding(_match(kind, left), targets, line)
             except ValueError as error:
-                self.problems.error(entry.error(str(error), line))
+                self.problems.error(option.error(str(error), line))
 
-    def _targets(self, entry: Entry, line: int, text: str) -> tuple[Target, ...]:
+    def _targets(self, option: Option, line: int, text: str) -> tuple[Target, ...]:
         targets: list[Target] = []
         for name in (part.strip() for part in text.split(',')):
             is_exchange = name.startswith(EXCHANGE_PREFIX)
             target = Target(name.removeprefix(EXCHANGE_PREFIX).strip(), is_exchange)
             reason = self._unknown(target)
             if reason:
-                self.problems.error(entry.error(reason, line))
+                self.problems.error(option.error(reason, line))
             elif target in targets:
-                self.problems.warn(entry.error(f'names {target} twice; it gets one copy', line))
+                self.problems.warn(option.error(f'names {target} twice; it gets one copy', line))
             else:
                 targets.append(target)
         return tuple(targets)
@@ -192,23 +192,23 @@ class _FileReader:
             )
             self.problems.warn(section.error(reason))
             return
-        entry = section.entries['bindings']
+        option = section.options['bindings']
         for number, target, other in redundant(exchange):
             binding, line = exchange.bindings[number], exchange.bindings[other].line
             if self.problems.is_full:
                 return
             self.problems.warn(
-                entry.error(
+                option.error(
                     f'{binding.match} adds nothing for {target}: line {line} says the same', binding.line
                 )
             )
         for binding in exchange.bindings:
             if isinstance(binding.match, HeaderMatch) and (reason := binding.match.contradiction()):
-                self.problems.warn(entry.error(f'{binding.match} can never match: {reason}', binding.line))
+                self.problems.warn(option.error(f'{binding.match} can never match: {reason}', binding.line))
         for binding in exchange.bindings if exchange.type == 'direct' else ():
             if {ONE, MANY} & set(split_words(str(binding.match))):
                 reason = f'{binding.match} is compared letter by letter: wildcards are for type = topic'
-                self.problems.warn(entry.error(reason, binding.line))
+                self.problems.warn(option.error(reason, binding.line))
 
 
 def redundant(exchange: Exchange) -> Iterator[tuple[int, Target, int]]:

@@ -29,7 +29,7 @@ _COMMENT = re.compile(r'(?<=\s);(?=\s|$)')
 _HASH_BINDING = re.compile(r'#\S*\s*->')
 
 
-class Entry(NamedTuple):
+class Option(NamedTuple):
     """One key with its value, which may go over many lines."""
 
     file: str
@@ -49,12 +49,12 @@ class Entry(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One section: its entries by key, in the order of the file."""
+    """One section: its options by key, in the order of the file."""
 
     file: str
     name: str
     line: int
-    entries: Mapping[str, Entry]
+    options: Mapping[str, Option]
 
     @property
     def subject(self) -> str:
@@ -136,8 +136,8 @@ _Keys = dict[str, tuple[int, list[tuple[int, str]]]]
 
 
 def _section(file: str, name: str, line: int, keys: _Keys) -> Section:
-    entries = {key: Entry(file, name, key, first, tuple(lines)) for key, (first, lines) in keys.items()}
-    return Section(file, name, line, entries)
+    options = {key: Option(file, name, key, first, tuple(lines)) for key, (first, lines) in keys.items()}
+    return Section(file, name, line, options)
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from switchboard.config.inifile import Entry, Problems, Section
+from switchboard.config.inifile import Option, Problems, Section
 from switchboard.config.units import (
     boolean,
     choice,
@@ -249,40 +249,40 @@ OLD_SPELLINGS: Mapping[str, Mapping[str, str]] = {
 def with_new_spellings(section: Section, problems: Problems) -> Section:
     """:return: the section with the names of today for its keys; a key that is there by both names is noted in `problems`."""
     old = OLD_SPELLINGS.get(section.name.partition('.')[0], {})
-    if not old.keys() & section.entries.keys():
+    if not old.keys() & section.options.keys():
         return section
-    entries: dict[str, Entry] = {}
-    for name, entry in section.entries.items():
+    options: dict[str, Option] = {}
+    for name, option in section.options.items():
         known = old.get(name, name)
-        if known != name and known in section.entries:
-            problems.error(entry.error(f'is the old name of `{known}`, which is set in this section, too'))
+        if known != name and known in section.options:
+            problems.error(option.error(f'is the old name of `{known}`, which is set in this section, too'))
         else:
-            entries[known] = entry
-    return section._replace(entries=entries)
+            options[known] = option
+    return section._replace(options=options)
 
 
 def read_values(section: Section, keys: Mapping[str, Key], base: Path, problems: Problems) -> dict[str, Any]:
-    """Read the entries of `section` that `keys` knows; others are left to the caller.
+    """Read the options of `section` that `keys` knows; others are left to the caller.
 
     :param base: where relative paths start.
     :return: values by field; unreadable ones are noted in `problems`.
     """
     values: dict[str, Any] = {}
-    for name, entry in section.entries.items():
+    for name, option in section.options.items():
         if name not in keys:
             continue
         try:
-            values[keys[name].field] = _value(entry, keys[name], base)
+            values[keys[name].field] = _value(option, keys[name], base)
         except ValueError as error:
-            problems.error(entry.error(str(error)))
+            problems.error(option.error(str(error)))
     return values
 
 
 def refuse_unknown(section: Section, keys: Mapping[str, Key], problems: Problems) -> None:
-    """Note each entry of `section` that `keys` does not know."""
-    for name, entry in section.entries.items():
+    """Note each option of `section` that `keys` does not know."""
+    for name, option in section.options.items():
         if name not in keys:
-            problems.error(entry.error(f'is not known in this section{did_you_mean(name, keys)}'))
+            problems.error(option.error(f'is not known in this section{did_you_mean(name, keys)}'))
 
 
 def restart_options(base: RestartOptions, values: dict[str, Any]) -> RestartOptions:
@@ -293,12 +293,12 @@ def restart_options(base: RestartOptions, values: dict[str, Any]) -> RestartOpti
     return base._replace(**changes)
 
 
-def _value(entry: Entry, key: Key, base: Path) -> object:
+def _value(option: Option, key: Key, base: Path) -> object:
     """:raises ValueError: the value cannot be read."""
-    if len(entry.lines) > 1 and not key.is_list:
-        line, text = entry.lines[1]
+    if len(option.lines) > 1 and not key.is_list:
+        line, text = option.lines[1]
         raise ValueError(f'goes on in line {line} with {text[:60]!r}; is that line indented by mistake?')
-    value = key.read(' '.join(entry.value.split('\n')))
+    value = key.read(' '.join(option.value.split('\n')))
     if not key.is_path or value is None:
         return value
     if isinstance(value, tuple):

@@ -324,6 +324,6 @@ def _asks_for_json(path: Path) -> bool:
     """:return: whether a configuration wants the log as JSON, also one that has mistakes."""
     with contextlib.suppress(ConfigError):
         for section in parse(read_file(path), str(path), Problems()):
-            if section.name == 'master' and 'log_format' in section.entries:
-                return section.entries['log_format'].value == 'json'
+            if section.name == 'master' and 'log_format' in section.options:
+                return section.options['log_format'].value == 'json'
     return False

@@ -27,21 +27,21 @@ def read(text: str | bytes) -> tuple[dict[str, Section], list[str]]:
 def values(text: str) -> dict[str, str]:
     sections, errors = read('[s]\n' + text)
     assert errors == []
-    return {key: entry.value for key, entry in sections['s'].entries.items()}
+    return {key: option.value for key, option in sections['s'].options.items()}
 
 
 def test_keys_are_found_in_their_sections_with_their_lines() -> None:
     sections, errors = read('\n[one]\na = 1\n\n[two.x]\nb=  two words \n')
     assert errors == []
     assert list(sections) == ['one', 'two.x']
-    assert (sections['two.x'].line, sections['two.x'].entries['b'].line) == (5, 6)
-    assert sections['two.x'].entries['b'].value == 'two words'
+    assert (sections['two.x'].line, sections['two.x'].options['b'].line) == (5, 6)
+    assert sections['two.x'].options['b'].value == 'two words'
 
 
 def test_an_indented_line_goes_on_with_the_value_and_knows_its_own_line() -> None:
     sections, _ = read('[s]\nk =\n    one\n\n    two\nl = 3\n')
-    assert sections['s'].entries['k'].lines == ((3, 'one'), (5, 'two'))
-    assert sections['s'].entries['l'].value == '3'
+    assert sections['s'].options['k'].lines == ((3, 'one'), (5, 'two'))
+    assert sections['s'].options['l'].value == '3'
 
 
 def test_keys_may_be_indented_as_long_as_they_are_indented_alike() -> None:
@@ -75,7 +75,7 @@ def test_values_are_not_interpolated() -> None:
 def test_windows_lines_and_a_byte_order_mark_are_read() -> None:
     sections, errors = read(b'\xef\xbb\xbf[s]\r\na = 1\r\n  2\r\n')
     assert errors == []
-    assert sections['s'].entries['a'].value == '1\n2'
+    assert sections['s'].options['a'].value == '1\n2'
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_mistake_is_told_with_its_place(text: str | bytes, error: str) -> None
 def test_one_mistake_does_not_hide_the_next_nor_make_up_others() -> None:
     sections, errors = read('[s\na = 1\na = 2\n[t]\nb = 1\n[t]\nb = 2\n  more\nc\n  d\n')
     assert [error.split(':')[1].split()[0] for error in errors] == ['1', '3', '6', '9']
-    assert {name: list(section.entries) for name, section in sections.items()} == {'t': ['b']}
-    assert sections['t'].entries['b'].value == '1'
+    assert {name: list(section.options) for name, section in sections.items()} == {'t': ['b']}
+    assert sections['t'].options['b'].value == '1'
 
 
 def test_a_file_of_mistakes_does_not_fill_the_memory_with_them() -> None:
