@@ -64,7 +64,7 @@ _SOURCES: tuple[tuple[str, Callable[[Installation, str], Iterator[str]]], ...] =
 )
 
 
-class Name(click.types.StringParamType):
+class NameParamType(click.types.StringParamType):
     """A text that the shell can complete.
 
     :param shown: how the help shows the parameter.
@@ -95,4 +95,4 @@ def complete_names(params: list[click.Parameter]) -> None:
     for param in params:
         shown: Any = param.metavar or (param.name or '').upper()
         if type(param.type) is click.types.StringParamType and any(word in shown for word, _ in _SOURCES):
-            param.type = Name(shown)
+            param.type = NameParamType(shown)

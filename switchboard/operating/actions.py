@@ -30,7 +30,7 @@ from switchboard.handoff.moving import (
 )
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, sort_key
 from switchboard.operating.audit import Operator, note_act
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.holding import hold, release
 from switchboard.operating.spool_view import SpoolView
 from switchboard.queue.switchboard import Switchboard
@@ -39,7 +39,7 @@ from switchboard.store.layout import BAD, TRASH
 from switchboard.store.limits import make_room
 
 
-class Target(NamedTuple):
+class ChosenEntry(NamedTuple):
     """An entry that was chosen: where it is, and what an action has to know of it."""
 
     queue: str
@@ -62,7 +62,7 @@ class EntryPlace(NamedTuple):
 class Result(NamedTuple):
     """The fate of one entry: where it is now (None: nowhere), or why nothing was done."""
 
-    target: Target
+    target: ChosenEntry
     now: EntryPlace | None
     error: Exception | None = None
 
@@ -117,10 +117,10 @@ class Action(Protocol):
     needs_summary: bool
     not_for: str
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """:return: whether it is for an entry that was selected, and not named."""
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace | None:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace | None:
         """Do it to one entry.
 
         :return: where it is now.
@@ -143,7 +143,7 @@ class Retry:
     needs_summary = True
     not_for = 'a waiting entry keeps its place, a held one stays held, and `restore` is for the trash'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """Of a working queue, the entries that wait for their next attempt, and those that failed elsewhere; due ones keep their place."""
         if self.to is not None or self.selects_all:
             return True
@@ -154,7 +154,7 @@ class Retry:
         late = target.suffix == READY and target.filebase > format_when(now_ns) + '~'
         return late or target.home not in (None, target.queue)
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
         to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
@@ -178,7 +178,7 @@ def check_is_consumed(to: str, queue: str, filebase: str) -> None:
         )
 
 
-def _check_elsewhere(target: Target, to: str) -> None:
+def _check_elsewhere(target: ChosenEntry, to: str) -> None:
     """:raises QueueError: the entry is in that queue, so a rename would meet the entry itself."""
     if target.queue == to:
         raise QueueError('it is in that queue', queue=target.queue, filebase=target.filebase)
@@ -194,11 +194,11 @@ class Move:
     needs_summary = False
     not_for = 'they are in that queue'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
         return target.queue != self.to
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
         _check_elsewhere(target, self.to)
         source, to = session.queue(target.queue), session.spool[self.to]
@@ -234,11 +234,11 @@ class Remove:
     needs_summary = False
     not_for = 'they are in the trash'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
         return self.at_once or target.queue != TRASH
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace | None:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace | None:
         """See `Action`."""
         source = session.queue(target.queue)
         if self.at_once or target.queue == TRASH:
@@ -260,11 +260,11 @@ class Restore:
     needs_summary = True
     not_for = 'they are not in the trash'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
         return target.queue == TRASH and target.suffix == PRESERVED
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
         place = {'queue': target.queue, 'filebase': target.filebase}
         if target.queue != TRASH:
@@ -290,11 +290,11 @@ class Hold:
     needs_summary = False
     not_for = 'a claimed entry is at work, a preserved one waits for nobody, and a held one is held'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
         return target.suffix == READY and not is_on_hold(target.filebase)
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
         queue = session.queue(target.queue)
         return EntryPlace(target.queue, hold(queue, target.filebase, **session.operator.fields()))
@@ -309,11 +309,11 @@ class Release:
     needs_summary = False
     not_for = 'none of them is held'
 
-    def applies_to(self, target: Target, now_ns: int) -> bool:
+    def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
         return target.suffix == READY and is_on_hold(target.filebase)
 
-    def __call__(self, session: OperatorSession, target: Target) -> EntryPlace:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
         queue = session.queue(target.queue)
         return EntryPlace(target.queue, release(queue, target.filebase, **session.operator.fields()))
@@ -330,19 +330,21 @@ ACTIONS: dict[str, Callable[[str], Action]] = {
 }
 
 
-def target_of(found: Found, *, needs_summary: bool) -> Target | None:
+def target_of(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | None:
     """:return: the summary of an entry, as actions need it; None if it is gone.
 
     :param needs_summary: whether to open it, unless it has been.
     """
     entry = found.look() if needs_summary or found.summary is not None else None
     if entry is None:
-        return None if needs_summary else Target(found.queue, found.filebase, found.suffix)
+        return None if needs_summary else ChosenEntry(found.queue, found.filebase, found.suffix)
     home = entry.removed_from if found.queue == TRASH else entry.home
-    return Target(found.queue, found.filebase, entry.suffix, home, entry.sent_back)
+    return ChosenEntry(found.queue, found.filebase, entry.suffix, home, entry.sent_back)
 
 
-def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit: int = 0) -> list[Target]:
+def choose(
+    found: Iterable[FoundEntry], action: Action, *, named: bool = False, limit: int = 0
+) -> list[ChosenEntry]:
     """Choose what an action is to be applied to, in the order in which entries would be taken.
 
     :param named: each was named by somebody, so it is meant, whatever the action would select.
@@ -355,12 +357,12 @@ def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit
     return chosen[:limit] if limit else chosen
 
 
-def by_queue(targets: Iterable[Target]) -> list[tuple[str, int]]:
+def by_queue(targets: Iterable[ChosenEntry]) -> list[tuple[str, int]]:
     """:return: how many were chosen in which queue, the most first."""
     return Counter(each.queue for each in targets).most_common()
 
 
-def apply(action: Action, target: Target, session: OperatorSession) -> Result:
+def apply(action: Action, target: ChosenEntry, session: OperatorSession) -> Result:
     """Do something to one entry, and note that an operator did.  What goes wrong is part of the result."""
     try:
         now = action(session, target)

@@ -19,7 +19,7 @@ from switchboard.store.folder import Folder
 MAX_CANDIDATES = 5
 
 
-class Found(NamedTuple):
+class FoundEntry(NamedTuple):
     """The place of an entry a moment ago, and its summary, if it had to be opened to be found."""
 
     queue: str
@@ -33,7 +33,7 @@ class Found(NamedTuple):
         return self.summary or summarize(self.folder, self.queue, self.filebase, self.suffix)
 
 
-def find(places: Sequence[tuple[str, Folder]], text: str) -> Found:
+def find(places: Sequence[tuple[str, Folder]], text: str) -> FoundEntry:
     """Find one entry in some queues.
 
     :param places: the queues to look in, by name.
@@ -60,7 +60,7 @@ def find(places: Sequence[tuple[str, Folder]], text: str) -> Found:
     return found[0]
 
 
-def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[Found]:
+def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
     found = _by_name(places, filebase)
     if found:
         return found
@@ -70,23 +70,23 @@ def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[
     )
 
 
-def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[Found]:
+def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
     found = []
     for queue, folder in places:
         seen = summarize(folder, queue, filebase) if directory_exists(folder) else None
         if seen is not None:
-            found.append(Found(queue, folder, filebase, seen.suffix, seen))
+            found.append(FoundEntry(queue, folder, filebase, seen.suffix, seen))
     return found
 
 
-def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[Found]:
-    found: dict[tuple[str, str], Found] = {}
+def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[FoundEntry]:
+    found: dict[tuple[str, str], FoundEntry] = {}
     for queue, folder in places:
         # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
         for _ in range(1 if not directory_exists(folder) or folder.reads_every_name else 2):
             for filebase, suffix in walk_entries(folder, SUFFIXES):
                 if _begins(filebase, beginning):
-                    found[queue, filebase] = Found(queue, folder, filebase, suffix)
+                    found[queue, filebase] = FoundEntry(queue, folder, filebase, suffix)
                     if len(found) > MAX_CANDIDATES:
                         return [*found.values()]
     return [*found.values()]

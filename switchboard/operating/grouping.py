@@ -14,7 +14,7 @@ from typing import NamedTuple
 from switchboard.events import event
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
 from switchboard.operating.entry_fields import UNTELLABLE
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp, entry_age_s, walk_entries
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary, summarize
@@ -83,7 +83,7 @@ def ages_by_group(
 
 
 def _ages_of(
-    found: Found, groups: Callable[[EntrySummary], list[str]], now_ns: int
+    found: FoundEntry, groups: Callable[[EntrySummary], list[str]], now_ns: int
 ) -> Iterator[tuple[str, float]]:
     entry = found.look()
     if entry is None:

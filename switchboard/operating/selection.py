@@ -36,7 +36,7 @@ from switchboard.message.naming import (
     parse,
     when_ns_of,
 )
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
@@ -552,7 +552,7 @@ class Budget:
 
 def select(
     places: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int, budget: Budget | None = None
-) -> Iterator[Found]:
+) -> Iterator[FoundEntry]:
     """Walk over the entries of some queues that are asked for, in no order.
 
     A file is opened only if its name does not decide; the summary read then goes with the found entry.
@@ -569,9 +569,9 @@ def select(
             if answer is None and budget is not None and not budget.allows_file():
                 return
             if answer is None:
-                found = Found(queue, folder, filebase, suffix)
+                found = FoundEntry(queue, folder, filebase, suffix)
                 entry = found.look()
                 if entry is not None and criteria.matches(entry, now_ns):
                     yield found._replace(suffix=entry.suffix, summary=entry)
             elif answer:
-                yield Found(queue, folder, filebase, suffix)
+                yield FoundEntry(queue, folder, filebase, suffix)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name, is_queue_name
-from switchboard.operating.finding import Found, find
+from switchboard.operating.finding import FoundEntry, find
 from switchboard.regular_file import open_regular_file
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -96,13 +96,13 @@ class SpoolView:
                 )
         return [(name, self.folder(name)) for name in wanted if not self.is_remote(name)]
 
-    def find(self, text: str, queues: Sequence[str] = ()) -> Found:
+    def find(self, text: str, queues: Sequence[str] = ()) -> FoundEntry:
         """Find one entry, in these queues or in all.  See `finding.find`."""
         return find(self.queue_folders(queues), text)
 
     def select(
         self, criteria: Criteria, queues: Sequence[str] = (), budget: Budget | None = None
-    ) -> Iterator[Found]:
+    ) -> Iterator[FoundEntry]:
         """Find the entries that fit; in the queues that the selection names, in these or in all.  See `selection.select`."""
         from switchboard.operating.selection import select  # here, because who counts selects nothing
 

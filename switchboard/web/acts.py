@@ -16,7 +16,7 @@ from switchboard.errors import MasterError, SelectionGrewError
 from switchboard.events import event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
-from switchboard.operating.actions import ACTIONS, Result, Target, apply, by_queue, choose
+from switchboard.operating.actions import ACTIONS, ChosenEntry, Result, apply, by_queue, choose
 from switchboard.operating.audit import MAX_REASON, Operator, note_act, recent_acts
 from switchboard.operating.selection import Budget, Criteria
 from switchboard.operating.text import local_time
@@ -72,7 +72,7 @@ class RequestedAct:
         """Was all looked at?"""
         return not self.budget.is_spent and len(self.targets) < MAX_CHOSEN
 
-    def _choose(self, desk: Desk) -> list[Target]:
+    def _choose(self, desk: Desk) -> list[ChosenEntry]:
         if self.is_all:
             queues = () if self.criteria.values('queue') else (TRASH if self.act == 'restore' else BAD,)
             return choose(desk.view.select(self.criteria, queues, self.budget), self.action, limit=MAX_CHOSEN)
@@ -161,7 +161,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         'done': done,
         'not_done': [one.fields() | {'why': _why(desk, one)} for one in results if one.error is not None],
         'gone': [
-            Result(Target(queue, filebase, ''), None).fields()
+            Result(ChosenEntry(queue, filebase, ''), None).fields()
             | {'why': _who_was_first(desk, filebase, queue) or 'it is not there any more'}
             for queue, _, filebase in (name.partition('/') for name in requested.gone)
         ],

@@ -23,7 +23,7 @@ from switchboard.operating.entry_fields import (
     describe_body,
     entry_fields,
 )
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp
 from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.operating.spool_view import Place, flags_of
@@ -79,13 +79,13 @@ class ListQuery:
         # As long as it is the same, another look would find the same.
         self.stamp = None if criteria.changes_with_time else stamps_of(places)
 
-        def counted() -> Iterator[Found]:
+        def counted() -> Iterator[FoundEntry]:
             for found in select(places, criteria, self.at_ns, self.budget):
                 self.matching += 1
                 if behind is None or (sort_key(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
 
-        self.found: list[Found] = []
+        self.found: list[FoundEntry] = []
         # Why nothing could be seen.
         self.trouble = ''
         try:
@@ -171,7 +171,7 @@ def _entry(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int
     return entry_fields(seen, now_ns, owners) | {'ready_at_ns': str(seen.due_ns(now_ns))}
 
 
-def locate(desk: Desk, name: str, filebase: str) -> Found:
+def locate(desk: Desk, name: str, filebase: str) -> FoundEntry:
     """:return: the entry, by its whole name in its queue.
 
     :raises UnknownEntryError: it is not there.
@@ -186,14 +186,14 @@ def locate(desk: Desk, name: str, filebase: str) -> Found:
     return found
 
 
-def locate_or_none(desk: Desk, name: str, filebase: str) -> Found | None:
+def locate_or_none(desk: Desk, name: str, filebase: str) -> FoundEntry | None:
     """:return: the entry; None if it is not there."""
     ((_, folder),) = desk.view.queue_folders([name])
     try:
         entry = summarize(folder, name, filebase)
     except FileNotFoundError:
         return None
-    return None if entry is None else Found(name, folder, filebase, entry.suffix, entry)
+    return None if entry is None else FoundEntry(name, folder, filebase, entry.suffix, entry)
 
 
 def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     }
 
 
-def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
+def _history(found: FoundEntry, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
     """:return: its records; of an edit, the difference that it made instead of the old parts."""
     records = [redacted(dict(record), patterns) for record in seen.entry.records]
     edits: dict[int, list[str]] = {}

@@ -16,7 +16,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_checksum, parse_header
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.entry_fields import describe_body
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import size
 from switchboard.store.disk import OPEN_FLAGS
@@ -44,7 +44,7 @@ class Body:
     :raises OSError: it cannot be read.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: FoundEntry) -> None:
         folder = found.folder
         self._disk = folder.disk
         self._fd = self._disk.open(found.filebase + found.suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
@@ -104,7 +104,7 @@ class Body:
             self._disk.close(fd)
 
 
-def whole_entry(found: Found, seen: EntrySummary) -> Entry | None:
+def whole_entry(found: FoundEntry, seen: EntrySummary) -> Entry | None:
     """:return: the entry with all of its body, checked; None if that is long, or cannot be read."""
     if seen.body_bytes > MAX_WHOLE_BYTES:
         return None
@@ -119,7 +119,7 @@ def damage_of(seen: EntrySummary, entire: Entry | None) -> str:
     return entire.damage.reason if entire is not None and entire.damage is not None else seen.damage
 
 
-def check_long(found: Found, seen: EntrySummary) -> tuple[str, bool]:
+def check_long(found: FoundEntry, seen: EntrySummary) -> tuple[str, bool]:
     """Look through an entry that is not read as a `whole_entry`.
 
     :return: its damage; and whether it was looked for in its body, which may be too long for that.
@@ -136,7 +136,7 @@ def check_long(found: Found, seen: EntrySummary) -> tuple[str, bool]:
     return '', True
 
 
-def title_of(found: Found, kind: str) -> str | None:
+def title_of(found: FoundEntry, kind: str) -> str | None:
     """:return: a few words that tell a person which message it is: a mail's subject, a task's name, the beginning of a text."""
     try:
         with closing(Body(found)) as body:
@@ -151,7 +151,7 @@ def title_of(found: Found, kind: str) -> str | None:
     return None
 
 
-def describe(found: Found, kind: str) -> dict[str, Any]:
+def describe(found: FoundEntry, kind: str) -> dict[str, Any]:
     """:return: ``parts``, each with a title and a text; ``bytes``; ``shown``; and a ``note``, where there is something to say."""
     try:
         body = Body(found)

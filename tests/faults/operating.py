@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from switchboard.message.naming import PRESERVED, READY
-from switchboard.operating.actions import OperatorSession, Remove, Restore, Target
+from switchboard.operating.actions import ChosenEntry, OperatorSession, Remove, Restore
 from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, release
@@ -53,7 +53,7 @@ def enqueue_and_operate(world: World) -> None:
 
 @operation('remove to the trash', 'a', {TRASH: ('a',)}, prepare=enqueue_and_operate)
 def remove(world: World) -> None:
-    Remove()(world.kept['session'], Target('in', world.kept['a'], READY))
+    Remove()(world.kept['session'], ChosenEntry('in', world.kept['a'], READY))
 
 
 def enqueue_and_remove(world: World) -> None:
@@ -63,7 +63,7 @@ def enqueue_and_remove(world: World) -> None:
 
 @operation('restore', {TRASH: ('a',)}, 'a', prepare=enqueue_and_remove)
 def restore(world: World) -> None:
-    Restore()(world.kept['session'], Target(TRASH, world.kept['a'], PRESERVED, home='in'))
+    Restore()(world.kept['session'], ChosenEntry(TRASH, world.kept['a'], PRESERVED, home='in'))
 
 
 def enqueue_three(world: World) -> None:

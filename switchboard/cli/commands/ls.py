@@ -28,7 +28,7 @@ from switchboard.cli.output import (
 from switchboard.message.naming import NS, is_on_hold, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.selection import METADATA_PREFIX, Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import age, duration, number, size
@@ -96,7 +96,7 @@ def error_text(seen: EntrySummary) -> str:
 class Line:
     """One entry in a list."""
 
-    found: Found
+    found: FoundEntry
     entry: EntrySummary
     now_ns: int
     owners: Mapping[tuple[int, int], int]
@@ -156,7 +156,7 @@ _BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
 }
 
 
-def _keyed(found: Iterable[Found], sort: str) -> Iterator[tuple[Any, Found]]:
+def _keyed(found: Iterable[FoundEntry], sort: str) -> Iterator[tuple[Any, FoundEntry]]:
     for each in found:
         if sort not in _BY_CONTENT:
             yield sort_key(each.filebase), each
@@ -165,8 +165,8 @@ def _keyed(found: Iterable[Found], sort: str) -> Iterator[tuple[Any, Found]]:
 
 
 def choose(
-    found: Iterable[Found], sort: str, limit: int, *, backwards: bool = False
-) -> tuple[Iterable[Found], int]:
+    found: Iterable[FoundEntry], sort: str, limit: int, *, backwards: bool = False
+) -> tuple[Iterable[FoundEntry], int]:
     """Take the first of many without keeping the others.
 
     :param sort: ``none`` keeps the order of the directory, and then nothing is kept in memory at all.
@@ -312,7 +312,7 @@ def _list(
         print_note(f'... and {more} more; --limit 0 shows all')
 
 
-def _write_objects(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> None:
+def _write_objects(chosen: Iterable[FoundEntry], names: Sequence[str], now_ns: int) -> None:
     owners = LockHolders()
     for found in chosen:
         entry = found.look()
@@ -332,7 +332,7 @@ def _named_columns(text: str) -> list[str]:
     return [titles.get(name.upper(), name) for name in names]
 
 
-def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> bool:
+def _write_rows(chosen: Iterable[FoundEntry], names: Sequence[str], now_ns: int) -> bool:
     """:return: whether there was anything to write."""
     width = line_width()
     whole = width is None or width >= WHOLE_NAMES_COLUMNS

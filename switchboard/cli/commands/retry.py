@@ -40,6 +40,7 @@ from switchboard.cli.output import (
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
     Action,
+    ChosenEntry,
     Hold,
     Move,
     Release,
@@ -47,12 +48,11 @@ from switchboard.operating.actions import (
     Restore,
     Result,
     Retry,
-    Target,
     apply,
     by_queue,
     choose,
 )
-from switchboard.operating.finding import Found, find
+from switchboard.operating.finding import FoundEntry, find
 from switchboard.operating.selection import Criteria
 from switchboard.operating.text import escape_terminal, intcomma, number
 from switchboard.store.layout import BAD, TRASH
@@ -64,7 +64,7 @@ MAX_NAME = 1000
 
 
 @dataclass
-class Request:
+class ActionRequest:
     """The selection of a command line: which entries, and how to go about it."""
 
     installation: Installation
@@ -88,7 +88,7 @@ class Request:
         """Are entries named, not selected?"""
         return bool(self.entries)
 
-    def find(self, default: Sequence[str]) -> list[Found] | Iterator[Found]:
+    def find(self, default: Sequence[str]) -> list[FoundEntry] | Iterator[FoundEntry]:
         """Find the entries.  One that was named and is not there is reported, and decides the exit status.
 
         :param default: where selected ones are looked for, if the command line does not say.  Named ones are looked for in the queues that
@@ -112,7 +112,7 @@ class Request:
                 print_error(error)
         return found
 
-    def _counted(self, found: Iterator[Found]) -> Iterator[Found]:
+    def _counted(self, found: Iterator[FoundEntry]) -> Iterator[FoundEntry]:
         for each in found:
             self._fitting += 1
             yield each
@@ -126,7 +126,9 @@ class Request:
         chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit or 0)
         return self.act_on(chosen, action, ask=ask, always=always)
 
-    def act_on(self, chosen: Sequence[Target], action: Action, *, ask: str, always: bool = False) -> Exit:
+    def act_on(
+        self, chosen: Sequence[ChosenEntry], action: Action, *, ask: str, always: bool = False
+    ) -> Exit:
         """The same for entries that were chosen already."""
         if self.count_only:
             write_line(len(chosen))
@@ -153,7 +155,7 @@ class Request:
             )
         return exit_of_all(failed, done)
 
-    def apply(self, chosen: Sequence[Target], action: Action) -> list[Result]:
+    def apply(self, chosen: Sequence[ChosenEntry], action: Action) -> list[Result]:
         """Do it to one entry after the other, and say what became of each."""
         session = self.installation.operator_session(self.reason)
         results = []
@@ -180,7 +182,7 @@ class Request:
             write_line(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
 
 
-_OF_REQUEST = {each.name for each in fields(Request)}
+_OF_REQUEST = {each.name for each in fields(ActionRequest)}
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:
@@ -227,7 +229,7 @@ def entries_verb(
     def make(function: Callable[..., Exit]) -> click.Command:
         def call(installation: Installation, **keys: Any) -> Exit:
             own = {name: keys.pop(name) for name in keys.keys() - _OF_REQUEST}
-            return function(Request(installation, **keys), **own)
+            return function(ActionRequest(installation, **keys), **own)
 
         call.__name__ = function.__name__
         call.__doc__ = function.__doc__
@@ -236,7 +238,7 @@ def entries_verb(
     return make
 
 
-def _sent_back_before(chosen: Sequence[Target]) -> str:
+def _sent_back_before(chosen: Sequence[ChosenEntry]) -> str:
     before = sum(bool(each.sent_back) for each in chosen)
     return f', {before} of which {"was" if before == 1 else "were"} sent back before' if before else ''
 
@@ -254,7 +256,7 @@ def _sent_back_before(chosen: Sequence[Target]) -> str:
     ),
     searched=BAD,
 )
-def retry(request: Request, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
+def retry(request: ActionRequest, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
     """Send entries back to where they failed last, which their history knows, ready at once.
 
     Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
@@ -283,7 +285,12 @@ def retry(request: Request, to: str | None, canary: int | None, timeout_s: float
 
 
 def _with_canary(
-    request: Request, action: Retry, chosen: Sequence[Target], many: int, timeout_s: float, ask: str
+    request: ActionRequest,
+    action: Retry,
+    chosen: Sequence[ChosenEntry],
+    many: int,
+    timeout_s: float,
+    ask: str,
 ) -> Exit:
     """Send some back, look what becomes of them, and send back the others if all went through."""
     confirm(ask.format(counted(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
@@ -332,7 +339,7 @@ def _with_canary(
     searched=BAD,
     words='[ENTRY|-]... QUEUE',
 )
-def mv(request: Request, to: str | None) -> Exit:
+def mv(request: ActionRequest, to: str | None) -> Exit:
     """Move entries to another queue, as they are: same content, same time, same counts, history included.
 
     `retry` sends them back from there to where they failed.
@@ -359,7 +366,7 @@ def mv(request: Request, to: str | None) -> Exit:
     ),
     searched=BAD,
 )
-def rm(request: Request, no_trash: bool) -> Exit:
+def rm(request: ActionRequest, no_trash: bool) -> Exit:
     """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
 
     They stay there for a week, or for the `ttl` of a section [queue.trash].  Entries of the trash are removed for good.
@@ -377,7 +384,7 @@ def rm(request: Request, no_trash: bool) -> Exit:
     click.option('--to', metavar='QUEUE', help='Put them there, not to where they were removed from.'),
     searched=TRASH,
 )
-def restore(request: Request, to: str | None) -> Exit:
+def restore(request: ActionRequest, to: str | None) -> Exit:
     """Bring entries back out of the trash, to where they were removed from, as they were.
 
     \b
@@ -390,13 +397,13 @@ def restore(request: Request, to: str | None) -> Exit:
     return request.act(Restore(to), [TRASH], ask='restore {}')
 
 
-def _working(request: Request) -> list[str]:
+def _working(request: ActionRequest) -> list[str]:
     # A preserved entry waits for nobody.
     return [name for name in request.installation.view.queue_names() if name not in (BAD, TRASH)]
 
 
 @entries_verb(searched='all but bad')
-def hold(request: Request) -> Exit:
+def hold(request: ActionRequest) -> Exit:
     """Keep entries from being taken until `switchboard release`, also over a restart.
 
     They stay in their queue.  While they are held they do not expire; messages with the same order key pass them.
@@ -410,7 +417,7 @@ def hold(request: Request) -> Exit:
 
 
 @entries_verb(searched='all but bad')
-def release(request: Request) -> Exit:
+def release(request: ActionRequest) -> Exit:
     """Let entries go that `switchboard hold` keeps: each has its old time and place.
 
     \b

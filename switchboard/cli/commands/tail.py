@@ -16,7 +16,7 @@ from switchboard.cli.options import Renamed
 from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary
@@ -29,7 +29,7 @@ from switchboard.store.layout import BAD
 ARRIVED = (READY, PRESERVED)
 
 
-class Arrivals:
+class ArrivalWatch:
     """Waits for new names in some directories, which may not be there yet, and may be replaced: nothing is made.
 
     :param root: the spool, in which they are.
@@ -52,7 +52,7 @@ class Arrivals:
             for filebase, suffix in walk_entries(Folder(self._places[queue].path, Disk()), ARRIVED):
                 yield queue, filebase + suffix
 
-    def wait(self) -> list[Found]:
+    def wait(self) -> list[FoundEntry]:
         """:return: the arrivals since the last call."""
         self._watch.wait(None if self._is_watched else POLL_S)
         if self._is_watched:
@@ -61,10 +61,10 @@ class Arrivals:
         fresh, self._known = sorted(there - self._known), there
         return [self._found(queue, name) for queue, name in fresh]
 
-    def _found(self, queue: str, name: str) -> Found:
-        return Found(queue, Folder(self._places[queue].path, Disk()), name[:-4], name[-4:])
+    def _found(self, queue: str, name: str) -> FoundEntry:
+        return FoundEntry(queue, Folder(self._places[queue].path, Disk()), name[:-4], name[-4:])
 
-    def _of_event(self, directory: str, name: str, mask: int) -> Iterator[Found]:
+    def _of_event(self, directory: str, name: str, mask: int) -> Iterator[FoundEntry]:
         if directory == self._root and name in self._places:
             path = self._places[name].path
             self._watch.unwatch(path)  # of the directory that stood there before
@@ -105,7 +105,7 @@ def tail(
     """
     places = installation.view.queue_folders(names + queues or (BAD,))
     # Before the first listing, so that nothing falls between the two.
-    arrivals = Arrivals(installation.directory, places)
+    watch = ArrivalWatch(installation.directory, places)
     shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
@@ -115,7 +115,7 @@ def tail(
             _say_arrival(found, many=len(places) > 1)
     left = itertools.count(1)
     while True:
-        for found in arrivals.wait():
+        for found in watch.wait():
             name = (found.queue, found.filebase + found.suffix)
             if name in shown:  # it came while the latest ones were looked at
                 shown.discard(name)
@@ -125,14 +125,14 @@ def tail(
                 return
 
 
-def _say_arrival(found: Found, *, many: bool) -> None:
+def _say_arrival(found: FoundEntry, *, many: bool) -> None:
     try:
         _write_arrival(found, found.look(), many=many)
     except UNTELLABLE as error:
         print_error(error, f'{found.queue}/{found.filebase}')
 
 
-def _write_arrival(found: Found, seen: EntrySummary | None, *, many: bool) -> None:
+def _write_arrival(found: FoundEntry, seen: EntrySummary | None, *, many: bool) -> None:
     now_ns = time.time_ns()
     if is_json():
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}

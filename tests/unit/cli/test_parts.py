@@ -14,7 +14,7 @@ from switchboard import Spool
 from switchboard.cli.commands import tail
 from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
-from switchboard.cli.commands.tail import Arrivals
+from switchboard.cli.commands.tail import ArrivalWatch
 from switchboard.operating import text as wording
 from switchboard.operating.entry_fields import LOCKS, LockHolders
 from switchboard.queue import watch
@@ -59,7 +59,7 @@ def test_without_events_arrivals_are_found_by_looking(
     monkeypatch.setattr(tail, 'POLL_S', 0.0)
     spool = Spool(tmp_path / 'spool', durability='lazy')
     spool['in'].enqueue('before')
-    arrivals = Arrivals(
+    arrivals = ArrivalWatch(
         Path(spool.directory),
         [('in', Folder(spool.path('in'), Disk())), ('bad', Folder(spool.path('bad'), Disk()))],
     )

@@ -19,7 +19,7 @@ from switchboard.errors import (
 )
 from switchboard.handoff.moving import claim_ready_or_preserved, move, require_origin_queue, send_back
 from switchboard.message.naming import digest_of, one_ns_later
-from switchboard.operating.actions import Move, OperatorSession, Retry, Target
+from switchboard.operating.actions import ChosenEntry, Move, OperatorSession, Retry
 from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
 from switchboard.operating.spool_view import SpoolView
@@ -137,7 +137,7 @@ def test_the_room_of_one_that_could_not_be_moved_is_free_though_its_error_is_kep
     kept = []
     for filebase in filebases:
         try:
-            action(session, Target(source.name, filebase, '.psv' if act == 'retry' else '.pck'))
+            action(session, ChosenEntry(source.name, filebase, '.psv' if act == 'retry' else '.pck'))
         except QueueError as error:
             kept.append(error)
     assert [type(error) for error in kept] == [DurabilityError]

@@ -13,6 +13,7 @@ from switchboard.errors import EntryTakenError, MessageTooLargeError, QueueError
 from switchboard.message.naming import CLAIMED, PRESERVED, READY
 from switchboard.operating.actions import (
     Action,
+    ChosenEntry,
     Hold,
     Move,
     OperatorSession,
@@ -21,7 +22,6 @@ from switchboard.operating.actions import (
     Restore,
     Result,
     Retry,
-    Target,
     apply,
     choose,
 )
@@ -64,7 +64,7 @@ def test_what_a_dead_process_has_left_is_acted_on_though_nobody_has_recovered_it
     session: OperatorSession, action: Action
 ) -> None:
     filebase = leave_at_work(session.view.directory, 'in')
-    result = apply(action, Target('in', filebase, CLAIMED), session)
+    result = apply(action, ChosenEntry('in', filebase, CLAIMED), session)
     assert result.error is None
     assert session.spool['in'].get_files(CLAIMED) == []
 
@@ -134,7 +134,7 @@ class RemovingDisk(Disk):
 class Edit:
     """An edit, which is no action on many entries."""
 
-    def __call__(self, session: OperatorSession, target: Target) -> None:
+    def __call__(self, session: OperatorSession, target: ChosenEntry) -> None:
         Editing(session.spool, target.queue, target.filebase)
 
 
@@ -147,11 +147,11 @@ def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, a
     disk = RemovingDisk()
     spool = Spool(tmp_path, 'lazy', disk=disk)
     session = OperatorSession(SpoolView(tmp_path), spool, Operator('ann'))
-    target = Target('in', spool['in'].enqueue('x'), READY)
+    target = ChosenEntry('in', spool['in'].enqueue('x'), READY)
     before = {Release: Hold(), Restore: Remove()}.get(type(action))
     if before is not None and (where := before(session, target)) is not None:
         suffix = PRESERVED if where.queue == TRASH else READY
-        target = Target(where.queue, where.filebase, suffix, home='in')
+        target = ChosenEntry(where.queue, where.filebase, suffix, home='in')
     disk.is_armed = True
     with pytest.raises(EntryTakenError, match='gone'):
         action(session, target)

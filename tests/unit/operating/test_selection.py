@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from switchboard import Spool
 from switchboard.errors import SelectionError
 from switchboard.message.naming import NS
-from switchboard.operating.finding import Found
+from switchboard.operating.finding import FoundEntry
 from switchboard.operating.selection import ALIASES, FIELDS, METADATA_PREFIX, Criteria, Pattern, Term, select
 from switchboard.operating.summary import STATES
 from switchboard.store.disk import Disk
@@ -247,7 +247,7 @@ def test_a_name_that_decides_is_not_opened(spool: Spool, names: dict[str, str]) 
 def test_what_had_to_be_opened_is_not_opened_again(spool: Spool, names: dict[str, str]) -> None:
     places = [('bad', Folder(spool.path('bad'), Disk()))]
     (found,) = select(places, Criteria.parse('error:ValueError'), spool.clock.time_ns())
-    assert isinstance(found, Found)
+    assert isinstance(found, FoundEntry)
     assert found.summary is not None
     assert found.look() is found.summary
 

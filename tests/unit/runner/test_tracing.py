@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind
 
 from switchboard import Spool, trace_context
 from switchboard.errors import PermanentFailure, QueueError
-from switchboard.operating.actions import Move, OperatorSession, Retry, Target, apply
+from switchboard.operating.actions import ChosenEntry, Move, OperatorSession, Retry, apply
 from switchboard.operating.audit import Operator
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
@@ -271,10 +271,10 @@ def whole_life(directory: Path, place: str) -> tuple[str, str]:
     [name] = spool['bad'].get_files('.psv')
     session = OperatorSession(SpoolView(directory, None), spool, Operator('ann', 'desk'))
     spool['later']
-    assert apply(Move('later'), Target('bad', name, '.psv'), session).error is None
+    assert apply(Move('later'), ChosenEntry('bad', name, '.psv'), session).error is None
     [name] = spool['later'].files
     with tracer.start_as_current_span('POST /act') as act:
-        assert apply(Retry('out'), Target('later', name, '.pck', 'out'), session).error is None
+        assert apply(Retry('out'), ChosenEntry('later', name, '.pck', 'out'), session).error is None
     run('out')
     provider.shutdown()
     return f'{order.get_span_context().span_id:016x}', f'{act.get_span_context().span_id:016x}'
@@ -396,7 +396,7 @@ def test_what_an_operator_sends_back_is_linked_to_the_span_in_which_it_was_done(
     work(spool, provider, dispose)
     with provider.get_tracer('desk').start_as_current_span('POST /act') as act:
         [name] = spool['bad'].get_files('.psv')
-        target = Target('bad', name, '.psv', 'in')
+        target = ChosenEntry('bad', name, '.psv', 'in')
         session = OperatorSession(SpoolView(tmp_path, None), spool, Operator('ann', 'desk'))
         assert apply(Retry(), target, session).error is None
     work(spool, provider, dispose)
