@@ -40,7 +40,7 @@ class Arrival(NamedTuple):
     reason: str = ''
 
 
-class Arrivals:
+class ArrivalStore:
     """Stores what a bridge has fetched.
 
     :param runner: the runner, whose spool, name and settings count.

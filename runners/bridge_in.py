@@ -26,7 +26,7 @@ from switchboard.runner.api import (
     integer,
     refusal_log_level,
 )
-from switchboard.runners.bridge_arrivals import Arrivals
+from switchboard.runners.bridge_arrivals import ArrivalStore
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class FromBroker(Bridge):
         except (UnknownExchangeError, UnknownQueueError) as error:
             where = 'exchange' if exchange else 'routing_key'
             raise ConfigError(str(error), key=where) from error
-        self._arrivals = Arrivals(self, self.connection.url)
+        self._arrivals = ArrivalStore(self, self.connection.url)
         self._backoff = Backoff()
         self._is_down = False
         self._next_restore_ns = 0

@@ -49,7 +49,7 @@ from switchboard.runner.api import (
     size_bytes,
     word_list,
 )
-from switchboard.runners.lmtp_protocol import Connection, Memory
+from switchboard.runners.lmtp_protocol import LmtpConnection, Memory
 
 log = logging.getLogger('switchboard.runner')
 
@@ -92,7 +92,7 @@ class Addresses:
         return metadata | ({'smtputf8': True} if smtputf8 else {})
 
 
-class Store:
+class BatchPublisher:
     """Stores what many connections hand in, with one flush for all that wait."""
 
     def __init__(self, spool: Any) -> None:
@@ -171,7 +171,7 @@ class Lmtp(AsyncRunner):
             self.spool, setting['exchange'], setting['routing_key'], setting['recipient_delimiter']
         )
         self.queues, self.metadata = addresses.queues, addresses.metadata
-        self.connections: set[Connection] = set()
+        self.connections: set[LmtpConnection] = set()
         self.stopping = False
         self.memory = Memory(setting['max_buffer_memory'])
         self._servers: list[asyncio.Server] = []
@@ -182,7 +182,7 @@ class Lmtp(AsyncRunner):
         """See `AsyncRunner`."""
         # The library logs each command, addresses and all.
         logging.getLogger('mail.log').setLevel(logging.WARNING)
-        self.store = Store(self.spool)
+        self.store = BatchPublisher(self.spool)
         self.put = self.store.put
         self._all_gone = asyncio.Event()
         for place in self.setting['listen']:
@@ -214,9 +214,9 @@ class Lmtp(AsyncRunner):
     def _wrong(self, reason: str) -> ConfigError:
         return ConfigError(reason, key='listen')
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> LmtpConnection:
         setting = self.setting
-        return Connection(
+        return LmtpConnection(
             self,
             hostname=self._hostname,
             data_size_limit=setting['max_size'],
@@ -226,14 +226,14 @@ class Lmtp(AsyncRunner):
 
     # What a connection asks for.
 
-    def forget(self, connection: Connection) -> None:
-        """See `Server`."""
+    def forget(self, connection: LmtpConnection) -> None:
+        """See `LmtpServer`."""
         self.connections.discard(connection)
         if self.stopping and not self.connections:
             self._all_gone.set()
 
     def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
-        """See `Server`."""
+        """See `LmtpServer`."""
         if isinstance(outcome, SwitchboardError):
             level = refusal_log_level(outcome)
             if level > logging.INFO:

@@ -82,10 +82,10 @@ class CountedReader:
         self._taken_bytes = 0
 
 
-class Server(Protocol):
+class LmtpServer(Protocol):
     """The part of the listening runner that a connection needs."""
 
-    connections: set[Connection]
+    connections: set[LmtpConnection]
     stopping: bool
     memory: Memory
 
@@ -106,7 +106,7 @@ class Server(Protocol):
         """Return when they are on the disk, or are not going to be."""
         ...
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: LmtpConnection) -> None:
         """A client is gone."""
         ...
 
@@ -161,12 +161,12 @@ class RoutedEnvelope(Envelope):
         return '' if self.mail_from in (None, '<>') else str(self.mail_from)
 
 
-class Connection(LMTP):
+class LmtpConnection(LMTP):
     """One client."""
 
     line_length_limit = MAX_LINE_BYTES
 
-    def __init__(self, server: Server, **keys: Any) -> None:
+    def __init__(self, server: LmtpServer, **keys: Any) -> None:
         self._server = server
         # While DATA runs: for how many recipients a reply is owed.
         self._owed = 0

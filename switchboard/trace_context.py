@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol, TypeVar
 
-    class Prepared(Protocol):
+    class HasFilebase(Protocol):
         """The context to be written of a message before it is published."""
 
         @property
         def filebase(self) -> str:
             """Its name."""
 
-    Item = TypeVar('Item', bound=Prepared)
+    Item = TypeVar('Item', bound=HasFilebase)
 
 PARENT, STATE = 'traceparent', 'tracestate'
 MAX_STATE_CHARACTERS = 512

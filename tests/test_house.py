@@ -897,6 +897,34 @@ def test_a_constant_is_found_however_it_is_written() -> None:
     assert list(constants(source)) == [('A_B', '1'), ('C', "'x'"), ('E_F', '[3]')]
 
 
+# Classes of one name that are two things, and why neither has another one.
+CLASSES_ALIKE = {
+    'Retry': 'an act beside `Move` and `Remove`; and a runner, whose name stands in configurations',
+}
+
+
+def public_classes(source: str) -> Iterator[str]:
+    """Yield the name of each class of a module that has no underscore before it, wherever it is defined."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
+            yield node.name
+
+
+def test_a_name_of_a_class_means_one_thing() -> None:
+    files = defaultdict(list)
+    for path in [*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')]:
+        for name in public_classes(path.read_text()):
+            files[name].append(str(path.relative_to(ROOT)))
+    twice = {name: where for name, where in files.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in CLASSES_ALIKE} == {}
+    assert CLASSES_ALIKE.keys() <= twice.keys()
+
+
+def test_a_class_is_found_wherever_it_is_defined() -> None:
+    source = 'class A: pass\nclass _B: pass\nif TYPE_CHECKING:\n    class C(Protocol): ...\ndef f():\n    class D: ...\n'
+    assert list(public_classes(source)) == ['A', 'C', 'D']
+
+
 # Another thing than the queue of that name, or a place that may not import the word.
 ANOTHER_BAD = {
     'switchboard/queue_defaults.py': 'the ground imports no room',

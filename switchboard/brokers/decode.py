@@ -23,7 +23,7 @@ from switchboard.message.naming import (
     HIGHEST_PRIORITY,
     NS,
     SYSTEM_NAME_GENERATOR,
-    Name,
+    EntryName,
     digest_of,
     is_filebase,
 )
@@ -141,7 +141,7 @@ def filebase_of(delivery: Delivery) -> str:
     rank = f'+p{priority}' if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY else ''
     if isinstance(when, str) and is_filebase(f'{when}+{digest}{rank}'):
         return f'{when}+{digest}{rank}'
-    return str(Name(_sent_ns(delivery), digest)) + rank
+    return str(EntryName(_sent_ns(delivery), digest)) + rank
 
 
 def identity_of(delivery: Delivery) -> str:

@@ -26,7 +26,7 @@ from switchboard.door_errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.drop.request import Request, find_spool
+from switchboard.drop.request import DropRequest, find_spool
 from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, make_digest_and_header
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
@@ -64,7 +64,7 @@ HEARS_S = 1.0
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
-class Stopped(BaseException):
+class StoppedBySignal(BaseException):
     """A signal asked the process to end."""
 
 
@@ -87,7 +87,7 @@ def main(
         _stop_on_signals()
         environment = os.environb if environment is None else environment
         disk = disk or Disk()
-        request = Request(arguments)
+        request = DropRequest(arguments)
         drop = Drop(request, find_spool(request, environment, root, disk), disk)
         drop.check()
         _wake_each(HEARS_S)
@@ -95,7 +95,7 @@ def main(
         _wake_each(0.0)
         drop.seal(environment)
         drop.store(lambda: _hold_signals(shell))
-    except Stopped:
+    except StoppedBySignal:
         reason = 'stopped before the message was stored'
     except MemoryError:
         reason = 'out of memory; nothing was stored'
@@ -115,7 +115,7 @@ def _stop_on_signals() -> None:
         # Once is enough, and a second one must not meet the clearing away.
         for each in STOP_SIGNALS:
             _signal.signal(each, _signal.SIG_IGN)
-        raise Stopped(signum)
+        raise StoppedBySignal(signum)
 
     for signum in STOP_SIGNALS:
         # Who starts a program with `nohup` means it.
@@ -133,13 +133,13 @@ def _hold_signals(shell: int) -> None:
     """From here on the process is not to be stopped any more; it ends soon."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, STOP_SIGNALS)
     if shell and os.getppid() != shell:
-        raise Stopped
+        raise StoppedBySignal
 
 
 class Drop:
     """One message on its way into one queue."""
 
-    def __init__(self, request: Request, spool: str, disk: Disk) -> None:
+    def __init__(self, request: DropRequest, spool: str, disk: Disk) -> None:
         self.request = request
         # An error names the whole path of a file, and in a mail server's log nobody knows where a relative one begins.
         with PathInErrors(spool):

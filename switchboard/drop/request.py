@@ -50,7 +50,7 @@ class UsageError(SwitchboardError):
     """The arguments make no sense."""
 
 
-class Request:
+class DropRequest:
     """The request of a command line."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -142,7 +142,7 @@ def _number(key: str, text: str, highest: int) -> float:
     return number
 
 
-def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, disk: Disk) -> str:
+def find_spool(request: DropRequest, environment: Mapping[bytes, bytes], root: str, disk: Disk) -> str:
     """Say which spool is meant: the one that is named, or that of the configuration that is.
 
     :raises ConfigError: the configuration does not say.

@@ -27,7 +27,7 @@ from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.payload import unpack, wait_s
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
-from switchboard.kombu_transport.unacked import Delivery, UnackedMessages, retry_later
+from switchboard.kombu_transport.unacked import UnackedMessage, UnackedMessages, retry_later
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import claim_of
 
@@ -42,7 +42,7 @@ NO_ROUTE = 312
 
 
 @dataclass(slots=True, eq=False)
-class Consumer:
+class ChannelConsumer:
     """A consumer of a queue's messages.
 
     :param name: of the queue's directory.
@@ -86,7 +86,7 @@ class Channel(Entities, virtual.Channel):
         self.broker: SpoolConnection = connection.broker
         self.events: dict[str, set[Any]] = defaultdict(set)
         self._tags = itertools.count(1)
-        self._by_tag: dict[str, Consumer] = {}
+        self._by_tag: dict[str, ChannelConsumer] = {}
         super().__init__(connection, **kwargs)
 
     # Publishing.
@@ -168,7 +168,7 @@ class Channel(Entities, virtual.Channel):
             spool_queue = self.broker.queue(name, 'consume')
             ticket = self.broker.spool.consume(name, self.broker.owner_of(name))
             limit = self._delivery_limit(name)
-            self._by_tag[tag] = Consumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
+            self._by_tag[tag] = ChannelConsumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
             self.broker.recover(spool_queue)
         self.connection.look_anew()
@@ -189,7 +189,7 @@ class Channel(Entities, virtual.Channel):
         if self.connection is not None:
             self.connection.look_anew()
 
-    def consumers(self) -> list[Consumer]:
+    def consumers(self) -> list[ChannelConsumer]:
         """:return: all consumers of this channel."""
         return list(self._by_tag.values())
 
@@ -198,7 +198,7 @@ class Channel(Entities, virtual.Channel):
         has_room = self.qos.can_consume()
         return list(dict.fromkeys(one.name for one in self._by_tag.values() if one.no_ack or has_room))
 
-    def next_message(self, consumer: Consumer) -> Any:
+    def next_message(self, consumer: ChannelConsumer) -> Any:
         """:return: the next message of a consumer; None if there is none, or no room for it, or a callback has cancelled the consumer."""
         if self._by_tag.get(consumer.tag) is not consumer or not (consumer.no_ack or self.qos.can_consume()):
             return None
@@ -212,7 +212,7 @@ class Channel(Entities, virtual.Channel):
         self._lost(consumer)
         return None
 
-    def _lost(self, consumer: Consumer) -> None:
+    def _lost(self, consumer: ChannelConsumer) -> None:
         """The queue was deleted."""
         self.basic_cancel(consumer.tag)
         if consumer.on_cancel is None:
@@ -223,36 +223,36 @@ class Channel(Entities, virtual.Channel):
         spool_queue = self.broker.queue(name, 'consume')
         while (taken := spool_queue.take()) is not None:
             tag = next(self._tags)
-            delivery = Delivery(spool_queue, taken.filebase, limit)
+            unacked = UnackedMessage(spool_queue, taken.filebase, limit)
             try:
                 message = self._made(spool_queue, taken, tag, queue)
                 if message is not None and no_ack:
-                    delivery.finish()
+                    unacked.finish()
             except (SwitchboardError, OSError):
-                retry_later(delivery, Delivery.give_back)  # nobody has seen it
+                retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
                 raise
-            if message is None or (not no_ack and self._is_put_off(delivery, message)):
+            if message is None or (not no_ack and self._is_put_off(unacked, message)):
                 continue
             if not no_ack:
-                self.qos.add(tag, message, delivery)
+                self.qos.add(tag, message, unacked)
             return message
         return None
 
-    def _is_put_off(self, delivery: Delivery, message: Any) -> bool:
+    def _is_put_off(self, unacked: UnackedMessage, message: Any) -> bool:
         """Have a task wait in its queue for its time, where more in this process's hands would leave no file for other messages."""
         if not self.qos.is_crowded() or not (delay_s := wait_s(message.headers)):
             return False
         try:
-            delivery.queue.release(delivery.filebase, delay_s=delay_s)
+            unacked.queue.release(unacked.filebase, delay_s=delay_s)
         except (SwitchboardError, OSError):
-            retry_later(delivery, Delivery.give_back)  # nobody has seen it
+            retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
             raise
         event(
             log,
             logging.INFO,
-            delivery.filebase,
+            unacked.filebase,
             'deferred',
-            queue=delivery.queue.name,
+            queue=unacked.queue.name,
             delay_s=round(delay_s),
         )
         return True

@@ -57,7 +57,7 @@ WARN_AGAIN_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
-class Delivery:
+class UnackedMessage:
     """A message in a consumer's hands.
 
     :param limit: how often it may fail; 0 is for ever.
@@ -95,48 +95,48 @@ class Delivery:
         self.queue.release(self.filebase, record=None if known else {'event': RETURNED})
 
 
-Ending = Callable[[Delivery], None]
+Ending = Callable[[UnackedMessage], None]
 
 # What the disk refused to end when its channel ended, in this process.
-_LEFT: deque[tuple[Delivery, Ending]] = deque()
+_LEFT: deque[tuple[UnackedMessage, Ending]] = deque()
 
 
-def retry_later(delivery: Delivery, how: Ending) -> None:
+def retry_later(unacked: UnackedMessage, how: Ending) -> None:
     """Have it ended later, by whichever connection of this process looks next."""
-    event(log, logging.ERROR, delivery.filebase, 'disk refused', queue=delivery.queue.name)
-    _LEFT.append((delivery, how))
+    event(log, logging.ERROR, unacked.filebase, 'disk refused', queue=unacked.queue.name)
+    _LEFT.append((unacked, how))
 
 
 def retry_what_was_refused() -> None:
     """Try again to end the claims given to :meth:`retry_later`."""
     for _ in range(len(_LEFT)):
         try:
-            delivery, how = _LEFT.popleft()
+            unacked, how = _LEFT.popleft()
         except IndexError:  # another thread does the same
             return
-        if not _is_ended(delivery, how):
-            _LEFT.append((delivery, how))
+        if not _is_ended(unacked, how):
+            _LEFT.append((unacked, how))
 
 
-def end(delivery: Delivery, how: Ending) -> None:
+def end(unacked: UnackedMessage, how: Ending) -> None:
     """End a claim, unless it has ended already, is the parent's, or is over because somebody has taken its file away: to AMQP, none of these is an error.
 
     :raises QueueError: the disk refuses it.
     :raises OSError: the same.
     """
-    if not delivery.is_claimed:
+    if not unacked.is_claimed:
         return
     try:
-        how(delivery)
+        how(unacked)
     except EntryTakenError as error:
-        event(log, logging.WARNING, delivery.filebase, 'claim lost', queue=delivery.queue.name, error=error)
+        event(log, logging.WARNING, unacked.filebase, 'claim lost', queue=unacked.queue.name, error=error)
 
 
-def _is_ended(delivery: Delivery, how: Ending) -> bool:
+def _is_ended(unacked: UnackedMessage, how: Ending) -> bool:
     try:
-        if delivery.is_claimed:
-            end(delivery, how)
-            event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.queue.name)
+        if unacked.is_claimed:
+            end(unacked, how)
+            event(log, logging.INFO, unacked.filebase, 'disk back', queue=unacked.queue.name)
     except (QueueError, OSError):
         return False
     return True
@@ -147,7 +147,7 @@ class UnackedMessages(QoS):
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        self.claims: dict[Any, Delivery] = {}
+        self.claims: dict[Any, UnackedMessage] = {}
         # How those were to end that the disk refused.
         self._refused: dict[Any, Ending] = {}
         self._next_warning_s = 0.0
@@ -183,19 +183,19 @@ class UnackedMessages(QoS):
     def __bool__(self) -> bool:
         return True
 
-    def add(self, tag: Any, message: Any, delivery: Delivery) -> None:
+    def add(self, tag: Any, message: Any, unacked: UnackedMessage) -> None:
         """Note a delivery."""
-        self.claims[tag] = delivery
+        self.claims[tag] = unacked
         self._delivered[tag] = message
 
     def ack(self, delivery_tag: Any, multiple: bool = False) -> None:
         """See `QoS`."""
         for tag in self._up_to(delivery_tag) if multiple else (delivery_tag,):
-            self._end(tag, Delivery.finish, 'Basic.ack')
+            self._end(tag, UnackedMessage.finish, 'Basic.ack')
 
     def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         """See `QoS`."""
-        self._end(delivery_tag, Delivery.requeue if requeue else Delivery.reject, 'Basic.reject')
+        self._end(delivery_tag, UnackedMessage.requeue if requeue else UnackedMessage.reject, 'Basic.reject')
 
     def _up_to(self, last: Any) -> list[Any]:
         tags = list(self.claims)
@@ -204,12 +204,12 @@ class UnackedMessages(QoS):
     def _end(self, tag: Any, how: Ending, method: str) -> None:
         channel = self.channel
         with channel.broker.lock, amqp_errors(method):
-            delivery = self.claims.get(tag)
-            if delivery is None:
+            unacked = self.claims.get(tag)
+            if unacked is None:
                 self._forget(tag)
                 return
             try:
-                end(delivery, how)
+                end(unacked, how)
             except (QueueError, OSError):
                 self._refused[tag] = how
                 raise
@@ -219,8 +219,8 @@ class UnackedMessages(QoS):
     def end_refused(self) -> None:
         """Try again to end what the disk refused to end."""
         for tag, how in list(self._refused.items()):
-            delivery = self.claims.get(tag)
-            if delivery is None or _is_ended(delivery, how):
+            unacked = self.claims.get(tag)
+            if unacked is None or _is_ended(unacked, how):
                 self._forget(tag)
                 self.channel.connection.wake_for_capacity()
 
@@ -234,13 +234,13 @@ class UnackedMessages(QoS):
         """Give all back, but those that were to end otherwise."""
         errors: list[tuple[BaseException, Any]] = []
         with self.channel.broker.lock:
-            for tag, delivery in list(self.claims.items()):
+            for tag, unacked in list(self.claims.items()):
                 message = self._delivered.get(tag)
-                how = self._refused.get(tag, Delivery.give_back)
+                how = self._refused.get(tag, UnackedMessage.give_back)
                 try:
-                    end(delivery, how)
+                    end(unacked, how)
                 except (QueueError, OSError) as error:
-                    retry_later(delivery, how)
+                    retry_later(unacked, how)
                     errors.append((error, message))
                 self._forget(tag)
         return errors

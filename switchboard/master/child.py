@@ -72,12 +72,12 @@ F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
 DUMP_SIGNAL = signal.SIGQUIT
 
 
-class Prepared(NamedTuple):
+class PreforkObjects(NamedTuple):
     """The objects that a master has made for the children that it forks soon: a later one is to see the disk as it is by then.
 
     :param spool: None if a runner's queue is at a broker: processes do not share what may be connected.
     :param classes: of the runners whose classes come with this package, by the runner's name; found, and checked.
-    :param finders: of the modules of the others, which are found and read: see `loading.Found`.
+    :param finders: of the modules of the others, which are found and read: see `loading.CachedModuleFinder`.
     """
 
     config: Config
@@ -97,7 +97,7 @@ class Child(NamedTuple):
     :param streams: its standard output and standard error, which the master reads.
     :param text_streams: the streams in the place of ``sys.stdout`` and ``sys.stderr``.
     :param foreign: the descriptors of the master and of other children, each once, closed at once; its own may be among them.
-    :param prepared: the objects that the master has made for its first children; a later one makes its own.
+    :param prefork: the objects that the master has made for its first children; a later one makes its own.
     """
 
     title: str
@@ -113,16 +113,16 @@ class Child(NamedTuple):
     streams: tuple[int, ...]
     text_streams: captured_output.LoggedStreams
     foreign: Collection[int] = ()
-    prepared: Prepared | None = None
+    prefork: PreforkObjects | None = None
 
     def wait_for_turn(self) -> None:
         """Say that all is prepared, and wait until the slice is free."""
         self.channel.send(PREPARED)
         if self.channel.recv(1) != GO:
-            raise Stopped
+            raise StoppedBeforeLoop
 
 
-class Stopped(SystemExit):
+class StoppedBeforeLoop(SystemExit):
     """The end of a process that was asked to go before its runner began its loop, and no ``sys.exit`` of a user's."""
 
 
@@ -137,7 +137,7 @@ class StopSignal:
 
     def __call__(self, _signum: int, _frame: FrameType | None) -> None:
         if self.runner is None:
-            raise Stopped
+            raise StoppedBeforeLoop
         self.runner.stop()
 
     def pass_on_to(self, runner: Runner) -> None:
@@ -171,7 +171,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         settle(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = exit_status(_exit_code(child, work, stop))
-    except Stopped:
+    except StoppedBeforeLoop:
         code = EXIT_OK
     except BaseException:
         traceback.print_exc()
@@ -273,7 +273,7 @@ def _exit_code(child: Child, work: Work, stop: StopSignal) -> object:
         slot.fatal(str(error))
         event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
         return EXIT_CONFIG
-    except Stopped:
+    except StoppedBeforeLoop:
         raise
     except BaseException as error:
         leaving = exit_status(error.code) if isinstance(error, SystemExit) else 0

@@ -59,7 +59,7 @@ PAUSE_S = 1.0
 Reply = Callable[[Mapping[str, object]], None]
 
 
-class Request(NamedTuple):
+class ControlRequest(NamedTuple):
     """A caller's request.  ``runner``, ``instances`` and ``slice`` are None where the request has no such member."""
 
     do: str
@@ -68,7 +68,7 @@ class Request(NamedTuple):
     slice: int | None = None
 
     @classmethod
-    def parse(cls, line: bytes) -> Request:
+    def parse(cls, line: bytes) -> ControlRequest:
         """Read one request.
 
         :raises MasterError: it is none.
@@ -95,7 +95,7 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_WORD_CHARACTERS
 
 
-Handler = Callable[[Request, Reply], None]
+Handler = Callable[[ControlRequest, Reply], None]
 
 
 def _address(directory: int) -> str:
@@ -219,7 +219,7 @@ class ControlSocket:
         del self._silent[call]
         self._waiting[call] = None
         try:
-            request = Request.parse(line)
+            request = ControlRequest.parse(line)
             if len(self._waiting) > MAX_WAITING and request.do != SHUTDOWN:
                 raise MasterError('too many requests are under way; ask again later')
             self._handle(request, call.reply)

@@ -21,7 +21,7 @@ from switchboard.config.config import Config
 from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.child import Prepared, Stopped
+from switchboard.master.child import PreforkObjects, StoppedBeforeLoop
 from switchboard.options import RunnerOptions
 from switchboard.queue.watch import load_inotify
 from switchboard.runner.runner import Runner
@@ -47,7 +47,7 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
     :return: the exit status.
     """
     runner = make_runner(
-        child.config, child.options, child.slice, child.numslices, slot, prepared=child.prepared
+        child.config, child.options, child.slice, child.numslices, slot, prefork=child.prefork
     )
     child.wait_for_turn()
     stop.pass_on_to(runner)
@@ -61,18 +61,18 @@ def make_runner(
     count: int,
     slot: NullSlot,
     *,
-    prepared: Prepared | None = None,
+    prefork: PreforkObjects | None = None,
 ) -> Runner:
     """:return: the runner that works slice `part` of `count`.
 
-    :param prepared: of the same configuration.
+    :param prefork: of the same configuration.
     :raises ConfigError: its class cannot be imported, or its section is wrong.
     """
-    runner_class = prepared and prepared.classes.get(options.name)
+    runner_class = prefork and prefork.classes.get(options.name)
     if runner_class is None:
-        with _asked_first(prepared.finders if prepared else ()):
+        with _asked_first(prefork.finders if prefork else ()):
             runner_class = find_class(options)
-    spool = (prepared and prepared.spool) or Spool.from_config(config)
+    spool = (prefork and prefork.spool) or Spool.from_config(config)
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
 
 
@@ -97,7 +97,7 @@ class _Nothing(Runner):
         self.stop()
 
 
-def prepare_before_fork(config: Config) -> Prepared:
+def prepare_before_fork(config: Config) -> PreforkObjects:
     """Make in the master, before the forks, what its children need.
 
     Memory that a child does not write to is shared, and running code is writing: it counts references.  So an object made here takes
@@ -120,7 +120,9 @@ def prepare_before_fork(config: Config) -> Prepared:
                 classes[options.name] = _checked(_load(path), options)
             else:
                 modules.update(_look_for(path.partition(':')[0]))
-    return Prepared(config, spool if is_shared else None, classes, [Found(modules)] if modules else [])
+    return PreforkObjects(
+        config, spool if is_shared else None, classes, [CachedModuleFinder(modules)] if modules else []
+    )
 
 
 def _look_for(module_name: str) -> Iterator[tuple[tuple[str, ...], ModuleSpec]]:
@@ -134,7 +136,7 @@ def _look_for(module_name: str) -> Iterator[tuple[tuple[str, ...], ModuleSpec]]:
         path = spec.submodule_search_locations or ()
 
 
-class Found:
+class CachedModuleFinder:
     """A finder of what the master has found already: to look for it and to read it takes a hundred pages of a child's own.
 
     :param modules: by name, and by the path of the package that they are in.
@@ -168,11 +170,11 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: C
         slot = Slot(scoreboard, 0)
         spool = Spool(place, durability='lazy')
         spool.preload_queue(options.queue, 0, 1)
-        prepared = Prepared(config, spool, {options.name: _Nothing}, [])
+        prefork = PreforkObjects(config, spool, {options.name: _Nothing}, [])
         with _packed() as ran:
             _settle_elsewhere(settle, ran)
-            _take_a_turn(options, slot, prepared)
-        runner = _take_a_turn(options, slot, prepared)
+            _take_a_turn(options, slot, prefork)
+        runner = _take_a_turn(options, slot, prefork)
         for each in classes:
             for name in (*dir(each), *vars(runner)):
                 getattr(each, name, None)
@@ -194,11 +196,11 @@ def _settle_elsewhere(settle: Callable[[], object], ran: set[int]) -> None:
         ran.update(array('Q', told.read()))
 
 
-def _take_a_turn(options: RunnerOptions, slot: Slot, prepared: Prepared) -> Runner:
+def _take_a_turn(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) -> Runner:
     sys.modules.pop(SHIPPED_RUNNERS['null'].partition(':')[0], None)
     find_class(options)  # anew, as a class of a user's is found
     slot.occupy()
-    runner = make_runner(prepared.config, options, 0, 1, slot, prepared=prepared)
+    runner = make_runner(prefork.config, options, 0, 1, slot, prefork=prefork)
     runner.run()
     return runner
 
@@ -262,7 +264,7 @@ def ending_refused(options: RunnerOptions) -> Iterator[None]:
     """
     try:
         yield
-    except Stopped:
+    except StoppedBeforeLoop:
         raise
     except SystemExit as leaving:
         reason = f'{options.class_path} ends the program with {leaving}'

@@ -201,7 +201,7 @@ class Master:
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
-        self._slices.prepared = prepare_before_fork(self.config)
+        self._slices.prefork = prepare_before_fork(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [
@@ -336,7 +336,7 @@ class Master:
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.start_is_over for each in self._slices):
-            self._slices.prepared = None
+            self._slices.prefork = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())

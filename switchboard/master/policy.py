@@ -67,7 +67,7 @@ class ProcessEnd(NamedTuple):
         return f'exited with status {self.code}'
 
 
-class History(NamedTuple):
+class RestartHistory(NamedTuple):
     """The failures of a slice that are not forgiven yet."""
 
     failures_s: tuple[float, ...] = ()
@@ -79,7 +79,7 @@ class Decision(NamedTuple):
     """The fate of a slice: its state, the wait before the next start (if any), and why."""
 
     state: State
-    history: History
+    history: RestartHistory
     wait_s: float = 0.0
     reason: str = ''
 
@@ -89,20 +89,20 @@ class Decision(NamedTuple):
         return self.state in (State.STARTING, State.BACKOFF)
 
 
-def decide(end: ProcessEnd, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+def decide(end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random) -> Decision:
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.was_requested:
-        return Decision(State.EXITED, History())
+        return Decision(State.EXITED, RestartHistory())
     if end.code == EXIT_CONFIG and (end.gave_up or not end.loop_started):
         return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
     if end.ran_s >= options.stable_s:
-        history = History()
+        history = RestartHistory()
     if end.code == EXIT_OK and end.loop_started and not end.hung:
         return _recycled(end, history)
     return _failed(end, history, options, rng)
 
 
-def _recycled(end: ProcessEnd, history: History) -> Decision:
+def _recycled(end: ProcessEnd, history: RestartHistory) -> Decision:
     quick = end.ran_s < QUICK_RECYCLE_S
     history = history._replace(recycles=history.recycles + 1 if quick else 0)
     if history.recycles < QUICK_RECYCLES:
@@ -111,12 +111,14 @@ def _recycled(end: ProcessEnd, history: History) -> Decision:
     return Decision(State.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
 
 
-def _failed(end: ProcessEnd, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+def _failed(
+    end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random
+) -> Decision:
     since_s = end.ended_s - options.window_s
     failures_s = (*(at_s for at_s in history.failures_s if at_s > since_s), end.ended_s)
     reason = end.describe()
     if len(failures_s) > options.max_restarts:
         many = f'ended {len(failures_s)} times within {options.window_s:g} s, gave up: {reason}'
-        return Decision(State.FATAL, History(failures_s), reason=many)
+        return Decision(State.FATAL, RestartHistory(failures_s), reason=many)
     wait_s = options.retry.delay_s(history.streak + 1, rng)
-    return Decision(State.BACKOFF, History(failures_s, history.streak + 1), wait_s, reason)
+    return Decision(State.BACKOFF, RestartHistory(failures_s, history.streak + 1), wait_s, reason)

@@ -22,8 +22,8 @@ from switchboard.config.config import Config
 from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.control import SHUTDOWN, Reply, Request, unexpected_error_text
-from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, Step, Stopping
+from switchboard.master.control import SHUTDOWN, ControlRequest, Reply, unexpected_error_text
+from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, RolloutStep, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
 from switchboard.spool.active_config import activate
@@ -114,7 +114,7 @@ class Requests:
         while self._rollouts:
             self._rollouts.popleft().cancel('the master is stopping')
 
-    def handle(self, request: Request, reply: Reply) -> None:
+    def handle(self, request: ControlRequest, reply: Reply) -> None:
         """Do what a request over the control socket asks for."""
         do, runner = request.do, request.runner
         if self._closed:
@@ -149,7 +149,7 @@ class Requests:
     def _refuse(self, reply: Reply, reason: str, **answer: object) -> None:
         reply({'ok': False, 'errors': [reason], **answer})
 
-    def _plan(self, title: str, steps: Iterable[Step], reply: Reply, **answer: object) -> None:
+    def _plan(self, title: str, steps: Iterable[RolloutStep], reply: Reply, **answer: object) -> None:
         def on_end(errors: list[str]) -> None:
             for error in errors:
                 event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
@@ -277,7 +277,7 @@ class Requests:
             activate(new)
         except OSError as error:
             event(logger, logging.ERROR, None, 'configuration not published', error=error)
-        steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
+        steps: list[RolloutStep] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(ConfigPropagation())
         self._plan('reload', steps, self._noting_result(reply), changes=str(changes))

@@ -30,7 +30,7 @@ logger = log.logger('master')
 BROKEN = (State.BACKOFF, State.FATAL, State.EXITED)
 
 
-class Step(Protocol):
+class RolloutStep(Protocol):
     """One thing that takes a while, and is about one runner.  ``error`` is empty if all went well."""
 
     over: bool
@@ -57,13 +57,13 @@ class Stopping:
         self.error = ''
 
     def begin(self, now_s: float) -> None:
-        """See `Step`."""
+        """See `RolloutStep`."""
         for each in self.slices.named(self.name):
             each.stop(now_s)
         self.advance(now_s)
 
     def advance(self, _now_s: float) -> None:
-        """See `Step`."""
+        """See `RolloutStep`."""
         self.over = all(each.gone for each in self.slices.named(self.name))
 
 
@@ -78,11 +78,11 @@ class ConfigPropagation:
         self.due_s = 0.0
 
     def begin(self, now_s: float) -> None:
-        """See `Step`."""
+        """See `RolloutStep`."""
         self.due_s = now_s + LOOK_EVERY_NS / NS
 
     def advance(self, now_s: float) -> None:
-        """See `Step`."""
+        """See `RolloutStep`."""
         self.over = now_s >= self.due_s
 
 
@@ -148,7 +148,7 @@ class Replacement:
         self.advance(now_s)
 
     def advance(self, now_s: float) -> None:
-        """See `Step`."""
+        """See `RolloutStep`."""
         if self.over:
             return
         if self._preparing:
@@ -203,12 +203,14 @@ class Rollout:
     :param on_end: called with the errors, when the last one is over.
     """
 
-    def __init__(self, title: str, steps: Iterable[Step], on_end: Callable[[list[str]], object]) -> None:
+    def __init__(
+        self, title: str, steps: Iterable[RolloutStep], on_end: Callable[[list[str]], object]
+    ) -> None:
         self.title = title
         self.errors: list[str] = []
         self._steps = deque(steps)
         self._on_end = on_end
-        self._current: Step | None = None
+        self._current: RolloutStep | None = None
 
     def advance(self, now_s: float) -> bool:
         """Go on as far as possible.
@@ -232,7 +234,7 @@ class Rollout:
         """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
         return self._current.due_s if isinstance(self._current, ConfigPropagation) else None
 
-    def _finish(self, step: Step) -> None:
+    def _finish(self, step: RolloutStep) -> None:
         if step.error:
             self.errors.append(step.error)
             self._steps = deque(each for each in self._steps if each.name != step.name)

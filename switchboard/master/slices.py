@@ -54,7 +54,7 @@ class Slices:
         # What runners have counted that have no slices now.
         self._past: dict[str, list[PastCounters]] = {}
         # Made for the first processes, to be forgotten when they run.
-        self.prepared: child.Prepared | None = None
+        self.prefork: child.PreforkObjects | None = None
         self._selector = selector
         self._work = work
         self._foreign = foreign
@@ -154,7 +154,7 @@ class Slices:
     ) -> list[int | OSError]:
         """Make a process for each, one right after the other: see `start_all`."""
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
-        config, prepared = self.config, self.prepared
+        config, prefork = self.config, self.prefork
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = {*self._foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
         streams, spool = captured_output.LoggedStreams(), str(config.spool)
@@ -179,14 +179,14 @@ class Slices:
                 streams=ends.output.ends(),
                 text_streams=streams,
                 foreign=foreign,
-                prepared=prepared if prepared is not None and prepared.config is config else None,
+                prefork=prefork if prefork is not None and prefork.config is config else None,
             )
             for each, ends in to_start
         ]
         if freeze and children:
             run_before_fork(
                 config,
-                set(prepared.classes.values()) if prepared else (),
+                set(prefork.classes.values()) if prefork else (),
                 functools.partial(child.settle, children[0], child.StopSignal()),
             )
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.

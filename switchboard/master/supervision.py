@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from switchboard.errors import ScoreboardError
 from switchboard.events import event
 from switchboard.master import child, ending
-from switchboard.master.policy import Decision, History, ProcessEnd, decide
+from switchboard.master.policy import Decision, ProcessEnd, RestartHistory, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.captured_output import OutputPipes
@@ -158,7 +158,7 @@ class RunnerSlice:
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
         self._output: OutputPipes | None = None
-        self._history = History()
+        self._history = RestartHistory()
         self._started_s = 0.0
         self._hung = ''
         self._is_being_killed = False

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
 
-    class Parts(Protocol):
+    class Chunks(Protocol):
         """Bytes that come a part at a time; the length is that of all of them."""
 
         def __len__(self) -> int: ...
@@ -100,7 +100,7 @@ def pack_header(kind: str, metadata_length: int, body_length: int, digest: str, 
 def make_digest_and_header(
     kind: str,
     metadata: bytes,
-    body: bytes | memoryview | Parts,
+    body: bytes | memoryview | Chunks,
     digest_tail: str,
     key: object = None,
     slice_prefix: str | None = None,

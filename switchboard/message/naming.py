@@ -77,7 +77,7 @@ def check_queue_name(name: str) -> str:
     return name
 
 
-class Name:
+class EntryName:
     """An entry's name, taken apart."""
 
     # Neither a NamedTuple nor a dataclass: loading `typing` or `dataclasses` would take the mail servers' door longer than
@@ -106,7 +106,7 @@ def make_filebase(when_ns: int, digest: str, priority: int = 0) -> str:
     return f'{digits[:10]}.{digits[10:]}+{digest}'
 
 
-def parse(filebase: str) -> Name | None:
+def parse(filebase: str) -> EntryName | None:
     """Take a name apart.
 
     :return: None if `filebase` is not of the grammar.  Foreign names are no error: directories hold all kinds of things.
@@ -126,7 +126,7 @@ def parse(filebase: str) -> Name | None:
         return None
     if mark and (len(priority) != 1 or priority not in '123456789'):
         return None
-    return Name(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
+    return EntryName(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
 
 
 _matchers: list[Callable[[str], object]] = []

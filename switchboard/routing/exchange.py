@@ -36,7 +36,7 @@ __all__ = [
     'ExchangeTable',
     'ExchangeType',
     'HeaderMatch',
-    'Step',
+    'RouteStep',
     'Target',
 ]
 
@@ -114,7 +114,7 @@ class ExchangeTable:
 
     def explain(
         self, exchange: str, routing_key: str, headers: Mapping[str, object] | None = None
-    ) -> tuple[Step, ...]:
+    ) -> tuple[RouteStep, ...]:
         """Say why :meth:`route` decides as it does: each binding that is looked at, in order, and what came of it.
 
         A message that nobody takes is no error here: the last step says so.
@@ -206,7 +206,7 @@ class _Matcher:
         return self._direct.get(key, self._always)
 
 
-class Step(NamedTuple):
+class RouteStep(NamedTuple):
     """One step of a decision: a binding that was looked at, an alternate that was taken, or the end of the road."""
 
     exchange: str
@@ -233,26 +233,26 @@ class _Explainer:
         self._table = table
         self._key = key
         self._headers = headers
-        self._steps: list[Step] = []
+        self._steps: list[RouteStep] = []
         self._delivered: dict[str, None] = {}
         self._walked: dict[str, bool] = {}
 
-    def steps_from(self, name: str) -> list[Step]:
+    def steps_from(self, name: str) -> list[RouteStep]:
         if name == DEFAULT_EXCHANGE:
             queues = (self._key,) if self._key else ()
             reason = (
                 'delivers to the queue that the routing key names' if queues else 'the routing key is empty'
             )
-            return [Step(name, bool(queues), reason, delivered=queues)]
+            return [RouteStep(name, bool(queues), reason, delivered=queues)]
         if not self._walk(name, 0):
-            self._steps.append(Step(name, False, 'nobody takes the message: publishing it is an error'))
+            self._steps.append(RouteStep(name, False, 'nobody takes the message: publishing it is an error'))
         return self._steps
 
     def _walk(self, name: str, depth: int) -> bool:
         """:return: whether the message came to at least one queue from here."""
         exchange = self._table.exchanges[name]
         if name in self._walked:
-            self._steps.append(Step(name, self._walked[name], 'was walked through above', depth=depth))
+            self._steps.append(RouteStep(name, self._walked[name], 'was walked through above', depth=depth))
             return self._walked[name]
         matched = set(self._table._matchers[name].match(self._key, self._headers))
         arrived = False
@@ -275,7 +275,7 @@ class _Explainer:
         if again:
             reason += f' ({", ".join(again)} has its copy already)'
         self._steps.append(
-            Step(
+            RouteStep(
                 exchange.name,
                 bool(targets),
                 reason,

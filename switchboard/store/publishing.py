@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Protocol
 
-    from switchboard.message.envelope import Parts
+    from switchboard.message.envelope import Chunks
     from switchboard.queue_defaults import DirectorySync
     from switchboard.store.kernel import Accelerator
     from switchboard.store.limits import Reservation
@@ -127,7 +127,7 @@ def is_too_many_open_files(error: QueueError) -> bool:
 def write(
     pool: FilePool,
     disk: Disk,
-    parts: Sequence[bytes | memoryview | Parts],
+    parts: Sequence[bytes | memoryview | Chunks],
     queue: str,
     *,
     modified_ns: int | None = None,
@@ -153,7 +153,7 @@ def write(
 
 
 def _write(
-    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
+    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Chunks], modified_ns: int | None
 ) -> PoolFile:
     accelerator = disk.accelerator
     if accelerator is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:

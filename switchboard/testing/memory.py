@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHARED_MEMORY = '/dev/shm'  # noqa: S108  a directory of its own is made there, by mkdtemp
 
 
-class Store:
+class MemoryStore:
     """A directory in memory, to be shared by queues; removed with the last object that refers to it."""
 
     def __init__(self) -> None:
@@ -63,9 +63,9 @@ class MemorySwitchboard(Switchboard):
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         name_generator: NameGenerator | None = None,
-        store: Store | None = None,
+        store: MemoryStore | None = None,
     ) -> None:
-        self.store = store or Store()
+        self.store = store or MemoryStore()
         super().__init__(
             name,
             os.path.join(self.store.directory, name),
@@ -92,7 +92,7 @@ class MemorySpool(Spool):
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.store = Store()
+        self.store = MemoryStore()
         super().__init__(
             self.store.directory,
             options=options or QueueOptions(durability='lazy'),

@@ -62,7 +62,7 @@ class PeerProtocol(H11Protocol):
         super().pause_writing()
 
 
-class Server(uvicorn.Server):
+class DeskServer(uvicorn.Server):
     """Leaves signals to the program around it."""
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(desk: Desk) -> Server:
+def make_server(desk: Desk) -> DeskServer:
     """:return: a server, not listening yet."""
     config = uvicorn.Config(
         make_app(desk),
@@ -89,7 +89,7 @@ def make_server(desk: Desk) -> Server:
         timeout_graceful_shutdown=STOP_S,
         h11_max_incomplete_event_size=64 << 10,
     )
-    return Server(config)
+    return DeskServer(config)
 
 
 def listener(desk: Desk) -> socket.socket:

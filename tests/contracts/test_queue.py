@@ -11,7 +11,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.store.disk import Disk
 from switchboard.testing import MemorySwitchboard
-from switchboard.testing.memory import Store
+from switchboard.testing.memory import MemoryStore
 from tests.contracts.queue import *  # noqa: F403 - the tests that every queue must pass
 from tests.contracts.queue import Backend
 from tests.contracts.queue_life import *  # noqa: F403 - the tests that every queue must pass
@@ -84,7 +84,7 @@ class Accelerated(LazyInSpool):
 
 class InMemory(Backend):
     def __init__(self, path: Path) -> None:
-        self.store = Store()
+        self.store = MemoryStore()
 
     def queue(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
         return MemorySwitchboard(name, *share, store=self.store, **keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.errors import SwitchboardError
 from switchboard.queue.switchboard import Switchboard
 from tests.faults.operation import operation, subsets
@@ -127,7 +127,7 @@ def call_the_door(world: World) -> None:
     durable=True,
 )
 def drop_mail(world: World) -> None:
-    drop = Drop(Request(['in']), str(world.path), world.disk)
+    drop = Drop(DropRequest(['in']), str(world.path), world.disk)
     drop.check()
     with world.kept['mail'].open() as stdin:
         drop.read(stdin.fileno())

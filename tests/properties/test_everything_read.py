@@ -39,14 +39,14 @@ from switchboard.config.inifile import Problems
 from switchboard.declared.declarations import Declarations
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Definitions
 from switchboard.drop.once import dedupe_key
-from switchboard.drop.request import Request as Arguments
+from switchboard.drop.request import ControlRequest as DropRequest
 from switchboard.drop.request import spool_value
 from switchboard.errors import SwitchboardError
 from switchboard.kombu_transport.address import read_address as read_kombu_address
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT, queue_keys
 from switchboard.kombu_transport.payload import pack, unpack, wait_s
 from switchboard.master.child import MARK_VARIABLE
-from switchboard.master.control import Request
+from switchboard.master.control import ControlRequest
 from switchboard.master.ending import read_mark
 from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
@@ -189,7 +189,7 @@ def scoreboard(content: bytes) -> object:
 
 @reader(b'{"do":"scale","runner":"in","instances":3}', *JSON_UNITS)
 def control_line(content: bytes) -> object:
-    return Request.parse(content)
+    return ControlRequest.parse(content)
 
 
 @reader(
@@ -281,7 +281,7 @@ def environment_at_the_door(content: bytes) -> object:
 
 @reader(b'in\0-f\0a@b\0-m\0priority=3\0--\0c@d', b'-m\0a=b\0', b'-', b'\0', b'-r', b'-m\0delay=1e9', b'=')
 def arguments_of_the_door(content: bytes) -> object:
-    return Arguments([os.fsdecode(word) for word in content.split(b'\0')])
+    return DropRequest([os.fsdecode(word) for word in content.split(b'\0')])
 
 
 @reader(b'queue:bad error:Time* older:1d -kind:mail match:"a b"', b'a:b ', b'"', b'-', b'*', b'size:>1 ')

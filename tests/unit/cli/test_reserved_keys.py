@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.drop.request import Request, UsageError
+from switchboard.drop.request import DropRequest, UsageError
 from switchboard.message.metadata import FIXED_METADATA, RESERVED, UNDERSCORE_ADVICE
 from tests.helpers.commands import switchboard
 from tests.unit.web.desks import browser
@@ -72,7 +72,7 @@ class Doors:
 
     def drop(self, key: str, value: object) -> str:
         try:
-            request = Request(['in', '-m', f'{key}={value}'])
+            request = DropRequest(['in', '-m', f'{key}={value}'])
         except UsageError as error:
             return str(error)
         assert (request.fields | request.times_s)[key] == value

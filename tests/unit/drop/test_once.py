@@ -10,7 +10,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.drop.once import dedupe_key
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.errors import (
     ContentDisallowedError,
     MessageTooLargeError,
@@ -67,7 +67,7 @@ def test_a_mail_without_one_message_id_goes_by_its_content(raw: bytes) -> None:
 
 
 def drop(directory: Path, raw: bytes, *arguments: str, queue: str = 'in') -> str:
-    door = Drop(Request([queue, *arguments]), str(directory / 's'), Disk())
+    door = Drop(DropRequest([queue, *arguments]), str(directory / 's'), Disk())
     door.check()
     path = directory / 'message'
     path.write_bytes(raw)
@@ -121,7 +121,7 @@ def test_what_is_stopped_at_the_last_moment_leaves_the_key_free(tmp_path: Path) 
         raise KeyboardInterrupt
 
     publish_queue_options(load(tmp_path, '[queue.in]\n'))
-    door = Drop(Request(['in', '-d', 'content']), str(tmp_path / 's'), Disk())
+    door = Drop(DropRequest(['in', '-d', 'content']), str(tmp_path / 's'), Disk())
     door.check()
     door.seal({})
     with pytest.raises(KeyboardInterrupt):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from switchboard import Spool, door_errors, errors
 from switchboard.config import inifile
 from switchboard.drop.program import Drop, main
-from switchboard.drop.request import Request, find_spool, spool_value
+from switchboard.drop.request import DropRequest, find_spool, spool_value
 from switchboard.errors import (
     ConfigError,
     ContentDisallowedError,
@@ -66,7 +66,7 @@ def drop(
     disk: Disk | None = None,
 ) -> str:
     """Do what the program does, and return the entry's filebase."""
-    door = Drop(Request(['in', *arguments]), str(directory / 's'), disk or Disk())
+    door = Drop(DropRequest(['in', *arguments]), str(directory / 's'), disk or Disk())
     door.check()
     with source(raw, directory) as stdin:
         door.read(stdin)
@@ -175,25 +175,27 @@ def test_a_time_to_live_becomes_a_time_of_expiry(spool: Spool, tmp_path: Path) -
 )
 def test_arguments_that_make_no_sense_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SwitchboardError):
-        Request(arguments)
+        DropRequest(arguments)
 
 
 def test_options_may_be_written_as_mail_servers_do() -> None:
-    request = Request(['in', '-fa@x', '--recipient=b@x', '-r', '-odd@x', '--sender=', '--', '-c@x', 'd@x'])
+    request = DropRequest(
+        ['in', '-fa@x', '--recipient=b@x', '-r', '-odd@x', '--sender=', '--', '-c@x', 'd@x']
+    )
     assert request.sender == ''
     assert request.recipients == ['b@x', '-odd@x', '-c@x', 'd@x']
-    assert Request(['-f', '', 'in']).sender == ''
-    assert Request(['in']).sender is None
+    assert DropRequest(['-f', '', 'in']).sender == ''
+    assert DropRequest(['in']).sender is None
 
 
 def test_bytes_in_arguments_that_are_no_utf8_become_readable() -> None:
-    assert Request(['in', '-f', os.fsdecode(b'\xff@x')]).sender == '\\xff@x'
+    assert DropRequest(['in', '-f', os.fsdecode(b'\xff@x')]).sender == '\\xff@x'
 
 
 def test_the_spool_is_named_or_found_through_the_configuration(tmp_path: Path) -> None:
     def found(*arguments: str, **environment: str) -> str:
         encoded = {key.encode(): value.encode() for key, value in environment.items()}
-        return find_spool(Request(['in', *arguments]), encoded, str(tmp_path), Disk())
+        return find_spool(DropRequest(['in', *arguments]), encoded, str(tmp_path), Disk())
 
     (tmp_path / 'etc').mkdir()
     (tmp_path / 'etc' / 'switchboard.cfg').write_text('[switchboard]\nspool = ../default\n')
@@ -221,7 +223,7 @@ def test_the_spool_is_named_or_found_through_the_configuration(tmp_path: Path) -
 def test_the_configuration_is_read_as_the_configuration_reads_itself(tmp_path: Path, text: str) -> None:
     path = tmp_path / 'switchboard.cfg'
     path.write_text(text)
-    assert find_spool(Request(['in', '-C', str(path)]), {}, '', Disk()) == str(tmp_path / 'x')
+    assert find_spool(DropRequest(['in', '-C', str(path)]), {}, '', Disk()) == str(tmp_path / 'x')
 
 
 @given(
@@ -253,14 +255,14 @@ def test_the_configuration_is_read_as_the_configuration_reads_itself(tmp_path: P
 def test_the_door_reads_the_key_as_the_configuration_does(text: str) -> None:
     problems = inifile.Problems()
     sections = {section.name: section for section in inifile.parse(text.encode(), 'x', problems)}
-    entry = sections['switchboard'].entries.get('spool') if 'switchboard' in sections else None
-    if not problems.errors and (entry is None or len(entry.lines) <= 1):  # the master takes no other
-        assert spool_value(text.encode()) == ((entry.value or None) if entry else None)
+    option = sections['switchboard'].options.get('spool') if 'switchboard' in sections else None
+    if not problems.errors and (option is None or len(option.lines) <= 1):  # the master takes no other
+        assert spool_value(text.encode()) == ((option.value or None) if option else None)
 
 
 def test_the_sample_configuration_names_the_same_spool_to_both(tmp_path: Path) -> None:
     config = load(tmp_path, '', head=(ROOT / 'etc' / 'switchboard.cfg').read_text())
-    assert find_spool(Request(['in', '-C', str(config.path)]), {}, '', Disk()) == str(config.spool)
+    assert find_spool(DropRequest(['in', '-C', str(config.path)]), {}, '', Disk()) == str(config.spool)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_a_configuration_that_names_no_spool_is_an_error(tmp_path: Path, text: s
     path = tmp_path / 'switchboard.cfg'
     path.write_text(text, encoding='latin-1')
     with pytest.raises(ConfigError):
-        find_spool(Request(['in', '-C', str(path)]), {}, '', Disk())
+        find_spool(DropRequest(['in', '-C', str(path)]), {}, '', Disk())
 
 
 @pytest.mark.parametrize('make', [os.mkdir, os.mkfifo], ids=['directory', 'pipe'])
@@ -278,7 +280,7 @@ def test_a_configuration_that_is_no_file_is_named(tmp_path: Path, make: Callable
     place = tmp_path / 'switchboard.cfg'
     make(place)
     with pytest.raises(ConfigError, match=f'^{place}: cannot be read: '):
-        find_spool(Request(['in', '-C', str(place)]), {}, '', Disk())
+        find_spool(DropRequest(['in', '-C', str(place)]), {}, '', Disk())
 
 
 def test_where_no_configuration_is_named_or_found_it_says_how_to_name_one(
@@ -287,7 +289,7 @@ def test_where_no_configuration_is_named_or_found_it_says_how_to_name_one(
     (tmp_path / 'switchboard.cfg').write_text('[switchboard]\nspool = spool\n')
     monkeypatch.chdir(tmp_path)  # which is not searched
     with pytest.raises(ConfigError, match=r'no other is named: give -C CONFIG or -s SPOOL$'):
-        find_spool(Request(['in']), {}, str(tmp_path / 'checkout'), Disk())
+        find_spool(DropRequest(['in']), {}, str(tmp_path / 'checkout'), Disk())
 
 
 def test_a_queue_that_is_declared_is_made_and_others_are_refused(tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_a_queue_that_is_declared_is_made_and_others_are_refused(tmp_path: Path)
 
 
 def test_without_a_configuration_a_queue_must_be_there(spool: Spool, tmp_path: Path) -> None:
-    door = Drop(Request(['out']), spool.directory, Disk())
+    door = Drop(DropRequest(['out']), spool.directory, Disk())
     with pytest.raises(UnknownQueueError):
         door.check()
     assert not (tmp_path / 's' / 'out').exists()
@@ -309,7 +311,7 @@ def test_without_a_configuration_a_queue_must_be_there(spool: Spool, tmp_path: P
 def test_nothing_can_be_dropped_into_bad(spool: Spool) -> None:
     spool['bad']
     with pytest.raises(UnknownQueueError):
-        Drop(Request(['bad']), spool.directory, Disk()).check()
+        Drop(DropRequest(['bad']), spool.directory, Disk()).check()
 
 
 def test_a_queue_that_accepts_no_mail_gets_none(tmp_path: Path) -> None:
@@ -332,7 +334,7 @@ def test_a_queue_that_is_drained_lets_nothing_in_and_one_that_is_paused_does(
 
 def test_a_message_that_is_too_long_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, '[queue.in]\nmax_body = 100000\n'))
-    door = Drop(Request(['in']), str(tmp_path / 's'), Disk())
+    door = Drop(DropRequest(['in']), str(tmp_path / 's'), Disk())
     door.check()
     with source(b'x' * 10_000_000, tmp_path) as stdin:
         with pytest.raises(MessageTooLargeError):
@@ -407,7 +409,7 @@ def test_whatever_call_fails_a_relative_spool_is_named_as_an_absolute_one_is(
         (home / 'switchboard.cfg').write_text('[switchboard]\nspool = s\n')
         monkeypatch.chdir(home)
         disk = FaultyDisk()
-        request = Request(['in', option, str(path)])
+        request = DropRequest(['in', option, str(path)])
         place = find_spool(request, {}, '', disk)
         disk.arm(number)
         try:
@@ -436,14 +438,14 @@ def test_a_relative_spool_is_named_where_there_is_no_working_directory(
     monkeypatch.chdir(tmp_path / 'gone')
     (tmp_path / 'gone').rmdir()
     with pytest.raises(FileNotFoundError, match=r"'s'$"):
-        Drop(Request(['in']), 's', Disk())
+        Drop(DropRequest(['in']), 's', Disk())
 
 
 def test_what_must_not_be_is_taken_back_at_the_last_moment(spool: Spool, tmp_path: Path) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    door = Drop(Request(['in']), spool.directory, Disk())
+    door = Drop(DropRequest(['in']), spool.directory, Disk())
     door.check()
     with source(RAW, tmp_path) as stdin:
         door.read(stdin)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from switchboard.errors import MasterError
 from switchboard.master import control
-from switchboard.master.control import ControlSocket, Reply, Request
+from switchboard.master.control import ControlRequest, ControlSocket, Reply
 from switchboard.master.directory import OwnDirectory
 from tests.helpers.processes import few_descriptors
 
@@ -37,7 +37,7 @@ MEMBERS = st.dictionaries(
 )
 def test_a_line_is_a_request_or_an_error_in_words(line: bytes) -> None:
     try:
-        request = Request.parse(line)
+        request = ControlRequest.parse(line)
     except MasterError as error:
         refused = str(error)
         assert len(refused) < 2 * control.MAX_WORD_CHARACTERS
@@ -64,7 +64,7 @@ def test_a_line_is_a_request_or_an_error_in_words(line: bytes) -> None:
 )
 def test_what_is_too_deep_too_long_or_of_another_type_is_no_request(line: bytes) -> None:
     with pytest.raises(MasterError, match=r'^not a request: '):
-        Request.parse(line)
+        ControlRequest.parse(line)
 
 
 class Office:
@@ -73,7 +73,7 @@ class Office:
     def __init__(self, spool: Path) -> None:
         self.own = OwnDirectory(spool)
         self.selector = selectors.DefaultSelector()
-        self.handle: Callable[[Request, Reply], None] = lambda request, reply: reply(
+        self.handle: Callable[[ControlRequest, Reply], None] = lambda request, reply: reply(
             {'ok': True, 'did': request.do}
         )
         self.control = ControlSocket(
@@ -177,7 +177,7 @@ def test_those_who_wait_for_a_reply_are_limited_and_the_others_are_told(office: 
 
 
 def test_what_fails_in_the_master_is_told_to_the_caller_and_ends_nobody(office: Office) -> None:
-    def fail(_request: Request, _reply: Reply) -> None:
+    def fail(_request: ControlRequest, _reply: Reply) -> None:
         raise RecursionError('too deep')
 
     office.handle = fail

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from switchboard.config.config import Config
-from switchboard.master.child import Prepared
+from switchboard.master.child import PreforkObjects
 from switchboard.master.loading import (
     extend_path,
     find_class,
@@ -50,7 +50,7 @@ def configuration(home: Path, class_path: str) -> Config:
     return Config.load(path)
 
 
-def prepare(home: Path, class_path: str = 'null') -> Prepared:
+def prepare(home: Path, class_path: str = 'null') -> PreforkObjects:
     return prepare_before_fork(configuration(home, class_path))
 
 
@@ -58,7 +58,7 @@ def prepare(home: Path, class_path: str = 'null') -> Prepared:
 def test_a_forked_runner_of_a_shipped_class_imports_inspects_compiles_and_makes_nothing(
     tmp_path: Path, class_path: str
 ) -> None:
-    prepared = prepare(tmp_path, class_path)
+    prefork = prepare(tmp_path, class_path)
 
     def live() -> None:
         loaded, called = set(sys.modules), set()
@@ -70,7 +70,7 @@ def test_a_forked_runner_of_a_shipped_class_imports_inspects_compiles_and_makes_
         sys.setprofile(note)
         try:
             runner = make_runner(
-                prepared.config, prepared.config.runners['r'], 1, 2, NullSlot(), prepared=prepared
+                prefork.config, prefork.config.runners['r'], 1, 2, NullSlot(), prefork=prefork
             )
             runner.run(until_empty=True)
         finally:
@@ -168,16 +168,14 @@ def test_a_class_of_ones_own_is_found_and_read_in_the_master_and_run_in_the_chil
 
     def live() -> None:
         extend_path([str(home)])
-        prepared = prepare(tmp_path, class_path)
-        assert not prepared.classes
+        prefork = prepare(tmp_path, class_path)
+        assert not prefork.classes
         assert not module.with_name('has-run').exists()
         assert class_path.partition('.')[0].partition(':')[0] not in sys.modules
         module.write_text('class Mine: "written since"')
         importlib.invalidate_caches()
         sys.meta_path.remove(PathFinder)
-        runner = make_runner(
-            prepared.config, prepared.config.runners['r'], 0, 2, NullSlot(), prepared=prepared
-        )
+        runner = make_runner(prefork.config, prefork.config.runners['r'], 0, 2, NullSlot(), prefork=prefork)
         sys.meta_path.append(PathFinder)
         assert module.with_name('has-run').exists()
         again = importlib.reload(sys.modules[type(runner).__module__])
@@ -195,9 +193,9 @@ def test_what_a_package_says_of_its_path_counts_for_what_the_master_has_found(tm
 
     def live() -> None:
         extend_path([str(tmp_path)])
-        prepared = prepare(tmp_path, 'pack.mine:Mine')
-        options = prepared.config.runners['r']
-        runner = make_runner(prepared.config, options, 0, 2, NullSlot(), prepared=prepared)
+        prefork = prepare(tmp_path, 'pack.mine:Mine')
+        options = prefork.config.runners['r']
+        runner = make_runner(prefork.config, options, 0, 2, NullSlot(), prefork=prefork)
         assert type(runner).__name__ == 'Mine'
 
     with Child(live) as child:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from switchboard.master.policy import Decision, History, ProcessEnd, decide
+from switchboard.master.policy import Decision, ProcessEnd, RestartHistory, decide
 from switchboard.options import RestartOptions, RetryPolicy
 from switchboard.status.record import State
 
@@ -15,7 +15,7 @@ EVEN = RestartOptions(RetryPolicy(1, 60, jitter=0))
 
 def after(*ends: ProcessEnd, options: RestartOptions = EVEN) -> list[Decision]:
     rng = random.Random(1)
-    history = History()
+    history = RestartHistory()
     decisions = []
     for end in ends:
         decisions.append(decide(end, history, options, rng))
@@ -71,7 +71,7 @@ def test_a_healthy_run_forgives_what_was_before_it() -> None:
 def test_a_runner_that_recycles_itself_is_back_at_once_and_at_no_cost() -> None:
     decisions = after(*(ProcessEnd(0, at_s, at_s + 2) for at_s in range(100)))
     assert {(decision.state, decision.wait_s) for decision in decisions} == {(State.STARTING, 0)}
-    assert decisions[-1].history == History()
+    assert decisions[-1].history == RestartHistory()
 
 
 def test_a_runner_that_recycles_itself_all_the_time_is_held_to_one_start_a_second() -> None:

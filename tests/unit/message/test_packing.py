@@ -12,7 +12,7 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, Name, NameGenerator, digest_of, parse, slice_digits
+from switchboard.message.naming import NS, EntryName, NameGenerator, digest_of, parse, slice_digits
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -29,7 +29,7 @@ def read(packed: EncodedEntry) -> Entry:
     return read_entry(packed.filebase, packed.content)
 
 
-def name_of(packed: EncodedEntry) -> Name:
+def name_of(packed: EncodedEntry) -> EntryName:
     name = parse(packed.filebase)
     assert name is not None
     return name

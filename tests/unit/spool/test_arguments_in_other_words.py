@@ -14,7 +14,7 @@ from switchboard import Spool
 from switchboard.brokers import connect
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.brokers.url import read_broker_url
-from switchboard.drop.request import Request, UsageError
+from switchboard.drop.request import DropRequest, UsageError
 from switchboard.message.metadata import MISSPELLED
 from switchboard.spool.replies import Replies
 from tests.helpers.commands import switchboard
@@ -144,12 +144,12 @@ def test_keys_that_mean_nothing_here_are_stored(spool: Spool) -> None:
 @pytest.mark.parametrize(('name', 'right'), MISSPELLED.items())
 def test_a_person_who_writes_one_is_told_the_key(tmp_path: Path, name: str, right: str) -> None:
     with pytest.raises(UsageError, match=f'^-m {name}: the key is {right}'):
-        Request(['-s', str(tmp_path), '-m', f'{name}=5', 'in'])
+        DropRequest(['-s', str(tmp_path), '-m', f'{name}=5', 'in'])
     ran = switchboard('-s', tmp_path, 'enqueue', 'in', 'x', '-m', f'{name}=5')
     assert (ran.status, f'{name}: the key is {right}' in ran.err) == (2, True), ran
 
 
 def test_the_door_takes_keys_that_only_begin_like_one(tmp_path: Path) -> None:
     fields = ['delay_reason=rain', 'dedup_note=x', 'versions=4', 'order_key=a', 'dedupe_key=b']
-    request = Request(['-s', str(tmp_path), 'in', *(word for field in fields for word in ('-m', field))])
+    request = DropRequest(['-s', str(tmp_path), 'in', *(word for field in fields for word in ('-m', field))])
     assert request.fields == dict(field.split('=') for field in fields)

@@ -14,7 +14,7 @@ import pytest
 from switchboard import Spool
 from switchboard.cli.exits import Exit, exit_of
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.errors import LockTimeoutError
 from switchboard.handoff.publish_many import Publication
 from switchboard.operating.janitor import tidy
@@ -75,7 +75,7 @@ def hand_off_with_key(spool: Spool) -> object:
 
 
 def drop(spool: Spool) -> object:
-    door = Drop(Request(['in']), spool.directory, Impatient())
+    door = Drop(DropRequest(['in']), spool.directory, Impatient())
     door.check()
     reading, writing = os.pipe()
     os.write(writing, b'Subject: a\n\nb\n')

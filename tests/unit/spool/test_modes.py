@@ -14,7 +14,7 @@ from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.config.config import Config
 from switchboard.declared.exchangestore import DeclaredExchange
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.errors import QueueFullError
 from switchboard.operating.audit import Operator, note_act
 from switchboard.operating.editing import Editing
@@ -77,7 +77,7 @@ def use(path: Path) -> None:
     (path / 'spool' / 'letters' / 'a.eml').write_text('Subject: a\n\nb\n')
     while spool['letters'].take() is not None:
         pass
-    door = Drop(Request(['in']), str(path / 'spool'), Disk())
+    door = Drop(DropRequest(['in']), str(path / 'spool'), Disk())
     door.check()
     reading, writing = os.pipe()
     os.write(writing, b'Subject: a\n\nb\n')

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import key_of, slice_digits
 from switchboard.spool.active_config import publish_queue_options
@@ -105,7 +105,7 @@ def mail_servers_door(spool: Spool, config: Path, keys: Keys) -> None:
     reading, writing = os.pipe()
     os.write(writing, b'Subject: x\n\n')
     os.close(writing)
-    door = Drop(Request(['out', *pairs]), spool.directory, Disk())
+    door = Drop(DropRequest(['out', *pairs]), spool.directory, Disk())
     door.check()
     door.read(reading)
     os.close(reading)

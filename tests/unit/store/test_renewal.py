@@ -13,7 +13,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.drop.program import Drop
-from switchboard.drop.request import Request
+from switchboard.drop.request import DropRequest
 from switchboard.errors import UnknownQueueError
 from switchboard.handoff.moving import move, send_back
 from switchboard.queue.wakeup import Wakeup
@@ -395,7 +395,7 @@ def test_a_moved_entry_arrives(spool: Spool) -> None:
 def test_the_door_goes_on(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool')
     queue = spool['in']
-    drop = Drop(Request(['in']), str(tmp_path / 'spool'), Disk())
+    drop = Drop(DropRequest(['in']), str(tmp_path / 'spool'), Disk())
     drop.check()
     drop.body = memoryview(b'Subject: a\n\n')
     drop.seal({})
