@@ -82,7 +82,7 @@ _LINE_END = re.compile(rb'\r\n|\r|\n')
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>\ud800-\udfff]|^[^"]*\\')
 
 
-class Reply(NamedTuple):
+class SmtpReply(NamedTuple):
     """A server's reply about a recipient.  The first digit decides (RFC 5321 4.2.1)."""
 
     code: int
@@ -94,7 +94,7 @@ class Reply(NamedTuple):
         return self.code // 100
 
     @classmethod
-    def of(cls, code: int, text: bytes | str, *wanted: int) -> Reply:
+    def of(cls, code: int, text: bytes | str, *wanted: int) -> SmtpReply:
         """Read what ``smtplib`` gives.
 
         :param wanted: the classes that may be answered here, besides 4 and 5.
@@ -234,7 +234,7 @@ class Smtp(Runner):
             msgdata['recipients'] = list(refused)
             raise PermanentFailure(_listed(refused))
 
-    def _deliver(self, mail: Mail, recipients: Sequence[str]) -> dict[str, Reply]:
+    def _deliver(self, mail: Mail, recipients: Sequence[str]) -> dict[str, SmtpReply]:
         """:return: the answer for each recipient.
 
         :raises DestinationDown: the server cannot be had, and it has answered for nobody yet.
@@ -246,26 +246,26 @@ class Smtp(Runner):
         size = self.setting['recipients_per_mail']
         for start in range(0, len(sayable), size):
             some = sayable[start : start + size]
-            reason = Reply(451, '4.4.2 no answer')
+            reason = SmtpReply(451, '4.4.2 no answer')
             before = len(answers)
             try:
                 self.send_to(mail, some, answers)
             except ConnectionLost as error:
-                reason = Reply(451, f'4.4.2 {error}')
+                reason = SmtpReply(451, f'4.4.2 {error}')
             except DestinationDown as error:
                 if not start and len(answers) == before:
                     raise
-                reason = Reply(451, f'4.4.1 {error}')
+                reason = SmtpReply(451, f'4.4.1 {error}')
             except Exception as error:
                 # A mistake of this program's: recipients who have the mail have it all the same.
                 self._drop()
                 event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
-                reason = Reply(451, f'4.3.0 {type(error).__name__}: {error}')
+                reason = SmtpReply(451, f'4.3.0 {type(error).__name__}: {error}')
             for one in some:
                 answers.setdefault(one, reason)
         return answers
 
-    def send_to(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Reply]) -> None:
+    def send_to(self, mail: Mail, recipients: Sequence[str], answers: dict[str, SmtpReply]) -> None:
         """:raises ConnectionLost: a fresh connection broke off, or one on which the mail was sent already."""
         if (smtp := self._reusable()) is not None:
             try:
@@ -278,7 +278,7 @@ class Smtp(Runner):
         self._transact(self._connect(), mail, [one for one in recipients if one not in answers], answers)
 
     def _transact(
-        self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, Reply]
+        self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, SmtpReply]
     ) -> None:
         """One mail for some recipients; the replies in `answers` count when this raises."""
         self._sent += 1
@@ -452,14 +452,14 @@ class MailTransaction:
         self._envelope_id = envelope_id
         self.is_sent = self.is_open = False
 
-    def run(self, recipients: Sequence[str], answers: dict[str, Reply]) -> None:
+    def run(self, recipients: Sequence[str], answers: dict[str, SmtpReply]) -> None:
         """Say it all, and note each answer as soon as it is one that counts.
 
         :raises ConnectionLost: no further command is possible.
         """
         smtp, mail = self._smtp, self._mail
         if not smtp.has_extn('smtputf8'):
-            refusal = Reply(553, '5.6.7 the server takes no international mail (SMTPUTF8)')
+            refusal = SmtpReply(553, '5.6.7 the server takes no international mail (SMTPUTF8)')
             needs = mail.is_international or not mail.sender.isascii()
             answers |= dict.fromkeys((one for one in recipients if needs or not one.isascii()), refusal)
             recipients = [one for one in recipients if one not in answers]
@@ -478,16 +478,16 @@ class MailTransaction:
             if reply.kind == 2:
                 accepted.append(one)
             elif reply.code == 552:  # too many recipients, in the words of old servers: RFC 5321 4.5.3.1.10
-                answers[one] = Reply(452, f'4.5.3 said as 552: {reply.text}')
+                answers[one] = SmtpReply(452, f'4.5.3 said as 552: {reply.text}')
             else:
                 answers[one] = reply
         if accepted:
             answers |= dict.fromkeys(accepted, self._send_content())
 
-    def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> Reply:
-        return Reply.of(*self._smtp.docmd(command, arguments), wanted)
+    def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> SmtpReply:
+        return SmtpReply.of(*self._smtp.docmd(command, arguments), wanted)
 
-    def _send_content(self) -> Reply:
+    def _send_content(self) -> SmtpReply:
         reply = self._ask('DATA', wanted=3)
         if reply.kind != 3:
             return reply
@@ -497,7 +497,7 @@ class MailTransaction:
         # From here on, it may have been taken.
         self.is_sent = True
         self._smtp.send(dot + content + end)
-        reply = Reply.of(*self._smtp.getreply(), 2)
+        reply = SmtpReply.of(*self._smtp.getreply(), 2)
         self.is_open = reply.kind != 2
         return reply
 
@@ -542,11 +542,11 @@ def _base64(text: bytes) -> str:
     return base64.b64encode(text).decode('ascii')
 
 
-def _unsayable(sender: str, recipient: str) -> Reply | None:
+def _unsayable(sender: str, recipient: str) -> SmtpReply | None:
     """:return: why an envelope cannot be said to any server; None if it can."""
     if _FORBIDDEN.search(sender):
-        return Reply(553, '5.1.7 no sender address')
-    return Reply(553, '5.1.3 no address') if _FORBIDDEN.search(recipient) else None
+        return SmtpReply(553, '5.1.7 no sender address')
+    return SmtpReply(553, '5.1.3 no address') if _FORBIDDEN.search(recipient) else None
 
 
 def _listed(answers: Mapping[str, str]) -> str:

@@ -903,26 +903,43 @@ CLASSES_ALIKE = {
 }
 
 
-def public_classes(source: str) -> Iterator[str]:
-    """Yield the name of each class of a module that has no underscore before it, wherever it is defined."""
+def types_defined(source: str) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each class of a module, wherever it is defined, and of each other type that it gives a name."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef) and not node.name.startswith('_'):
-            yield node.name
+        match node:
+            case ast.ClassDef(name=name):
+                found = [(name, node)]
+            case ast.Module(body=body) | ast.If(body=body):
+                found = [
+                    (ast.unparse(one.targets[0]), one.value) for one in body if isinstance(one, ast.Assign)
+                ]
+            case _:
+                found = []
+        yield from (
+            (name, ast.unparse(one)) for name, one in found if re.fullmatch('[A-Z]+[a-z][A-Za-z]*', name)
+        )
 
 
-def test_a_name_of_a_class_means_one_thing() -> None:
+def test_a_name_of_a_class_or_a_type_means_one_thing() -> None:
     files = defaultdict(list)
     for path in [*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')]:
-        for name in public_classes(path.read_text()):
-            files[name].append(str(path.relative_to(ROOT)))
-    twice = {name: where for name, where in files.items() if len(where) > 1}
+        for name, text in set(types_defined(path.read_text())):
+            files[name].append((text, str(path.relative_to(ROOT))))
+    twice = {
+        name: [path for _, path in found]
+        for name, found in files.items()
+        if len({text for text, _ in found}) > 1
+    }
     assert {name: where for name, where in twice.items() if name not in CLASSES_ALIKE} == {}
     assert CLASSES_ALIKE.keys() <= twice.keys()
 
 
-def test_a_class_is_found_wherever_it_is_defined() -> None:
-    source = 'class A: pass\nclass _B: pass\nif TYPE_CHECKING:\n    class C(Protocol): ...\ndef f():\n    class D: ...\n'
-    assert list(public_classes(source)) == ['A', 'C', 'D']
+def test_a_name_of_a_class_or_a_type_is_found_wherever_it_is_defined() -> None:
+    source = (
+        'class A1: pass\nclass Ab: pass\nclass _B: pass\nif TYPE_CHECKING:\n    class Cd(Protocol): ...\n'
+        "    Ef = dict[str, int]\ndef f():\n    class De: ...\n    Gh = 1\nFULL = 'x'\nT = TypeVar('T')\n"
+    )
+    assert {name for name, _ in types_defined(source)} == {'Ab', 'Cd', 'De', 'Ef'}
 
 
 # Another thing than the queue of that name, or a place that may not import the word.

@@ -146,10 +146,10 @@ class StopSignal:
 
 
 # What the process is to do; it returns the exit status.
-Work = Callable[[Child, Slot, StopSignal], int]
+ChildWork = Callable[[Child, Slot, StopSignal], int]
 
 
-def fork(child: Child, work: Work, mask: set[Any]) -> int:
+def fork(child: Child, work: ChildWork, mask: set[Any]) -> int:
     """Start a process that does `work`.
 
     Assumes that all signals are blocked (`signals_blocked`).
@@ -164,7 +164,7 @@ def fork(child: Child, work: Work, mask: set[Any]) -> int:
     return pid
 
 
-def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
+def _live(child: Child, work: ChildWork, mask: set[Any]) -> NoReturn:
     code = EXIT_SOFTWARE
     try:
         stop = StopSignal()
@@ -263,7 +263,7 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
     log.reopen()
 
 
-def _exit_code(child: Child, work: Work, stop: StopSignal) -> object:
+def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
     """:return: the exit status, as for ``sys.exit``; whatever went wrong is on the scoreboard and in the log by then."""
     slot = child.slot
     slot.occupy()

@@ -53,7 +53,7 @@ from switchboard.spool.active_config import activate
 from switchboard.status import captured_output, log
 from switchboard.status.alerts import Alerts
 from switchboard.status.alive import SCOREBOARD, master_title
-from switchboard.status.scoreboard import DEFAULT_SLOTS, MasterRecord, Record, Scoreboard, State
+from switchboard.status.scoreboard import DEFAULT_SLOTS, MasterRecord, ProcessState, Scoreboard, SliceRecord
 
 logger = log.logger('master')
 
@@ -92,7 +92,7 @@ class Master:
         self,
         config: Config,
         *,
-        on_ready: Callable[[list[Record]], object] | None = None,
+        on_ready: Callable[[list[SliceRecord]], object] | None = None,
         own_descriptors: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self.config = config
@@ -240,7 +240,7 @@ class Master:
         self._alerts.note('disk-reserve', seen.get('full', {}))
 
     def _note_own(self, _now_s: float) -> None:
-        fatal = {each.title: each.reason for each in self._slices if each.state is State.FATAL}
+        fatal = {each.title: each.reason for each in self._slices if each.state is ProcessState.FATAL}
         self._alerts.note('runner-fatal', fatal)
         error = self._record.reload_error
         self._alerts.note('reload-failed', {'': error} if error else {})
@@ -263,8 +263,8 @@ class Master:
             # Nobody may be left behind, whatever it was.
             self._slices.kill()
             raise
-        failed = [each.title for each in self._slices if each.state is State.FATAL]
-        self._post(state=State.EXITED)
+        failed = [each.title for each in self._slices if each.state is ProcessState.FATAL]
+        self._post(state=ProcessState.EXITED)
         event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
         self._guard(self._look_whether_removed, time.monotonic())
         if self._is_removed:
@@ -335,9 +335,9 @@ class Master:
             self.stop()
 
     def _look_whether_ready(self) -> None:
-        if self._record.state is State.STARTING and all(each.start_is_over for each in self._slices):
+        if self._record.state is ProcessState.STARTING and all(each.start_is_over for each in self._slices):
             self._slices.prefork = None
-            self._post(state=State.RUNNING, ready_ns=time.time_ns())
+            self._post(state=ProcessState.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())
             if self._on_ready is not None:
@@ -383,7 +383,7 @@ class Master:
         """Let every runner finish its message and go; then `run` returns."""
         if not self._stopping:
             self._stopping = True
-            self._post(state=State.STOPPING)
+            self._post(state=ProcessState.STOPPING)
             self._manager.stopping()
             self._operations.cancel()
             self._slices.stop()

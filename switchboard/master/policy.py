@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from switchboard.options import RestartOptions
 from switchboard.status.processes import signal_name
-from switchboard.status.record import State
+from switchboard.status.record import ProcessState
 
 EXIT_OK = os.EX_OK
 EXIT_SOFTWARE = os.EX_SOFTWARE
@@ -78,7 +78,7 @@ class RestartHistory(NamedTuple):
 class Decision(NamedTuple):
     """The fate of a slice: its state, the wait before the next start (if any), and why."""
 
-    state: State
+    state: ProcessState
     history: RestartHistory
     wait_s: float = 0.0
     reason: str = ''
@@ -86,15 +86,15 @@ class Decision(NamedTuple):
     @property
     def starts_again(self) -> bool:
         """True if a new process follows, now or after ``wait_s``."""
-        return self.state in (State.STARTING, State.BACKOFF)
+        return self.state in (ProcessState.STARTING, ProcessState.BACKOFF)
 
 
 def decide(end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random) -> Decision:
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.was_requested:
-        return Decision(State.EXITED, RestartHistory())
+        return Decision(ProcessState.EXITED, RestartHistory())
     if end.code == EXIT_CONFIG and (end.gave_up or not end.loop_started):
-        return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
+        return Decision(ProcessState.FATAL, history, reason='its configuration cannot work (exit status 78)')
     if end.ran_s >= options.stable_s:
         history = RestartHistory()
     if end.code == EXIT_OK and end.loop_started and not end.hung:
@@ -106,9 +106,9 @@ def _recycled(end: ProcessEnd, history: RestartHistory) -> Decision:
     quick = end.ran_s < QUICK_RECYCLE_S
     history = history._replace(recycles=history.recycles + 1 if quick else 0)
     if history.recycles < QUICK_RECYCLES:
-        return Decision(State.STARTING, history)
+        return Decision(ProcessState.STARTING, history)
     wait_s = QUICK_RECYCLE_S - end.ran_s
-    return Decision(State.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
+    return Decision(ProcessState.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
 
 
 def _failed(
@@ -119,6 +119,6 @@ def _failed(
     reason = end.describe()
     if len(failures_s) > options.max_restarts:
         many = f'ended {len(failures_s)} times within {options.window_s:g} s, gave up: {reason}'
-        return Decision(State.FATAL, RestartHistory(failures_s), reason=many)
+        return Decision(ProcessState.FATAL, RestartHistory(failures_s), reason=many)
     wait_s = options.retry.delay_s(history.streak + 1, rng)
-    return Decision(State.BACKOFF, RestartHistory(failures_s, history.streak + 1), wait_s, reason)
+    return Decision(ProcessState.BACKOFF, RestartHistory(failures_s, history.streak + 1), wait_s, reason)

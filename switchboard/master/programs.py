@@ -32,7 +32,7 @@ from switchboard.master.signals import exiting_on_signal
 from switchboard.operating.text import system_advice, system_status, system_words
 from switchboard.status import log
 from switchboard.status.alive import LOG
-from switchboard.status.scoreboard import NullSlot, Record, State
+from switchboard.status.scoreboard import NullSlot, ProcessState, SliceRecord
 
 STOPPED_EARLY = 'the master was stopped while it started'
 
@@ -77,7 +77,7 @@ def background(
     return outcome
 
 
-def _why(record: Record) -> str:
+def _why(record: SliceRecord) -> str:
     """:return: why a slice does not run, with the error that its last process ended with."""
     is_told = record.last_error_ns < record.started_ns or record.last_error in record.reason
     return record.reason if is_told else f'{record.reason}: {record.last_error}'
@@ -98,11 +98,11 @@ def _failure(outcome: StartReport) -> Exception:
 
 
 def _be_daemon(config: Config, report: Report) -> int:
-    def tell(records: list[Record]) -> None:
+    def tell(records: list[SliceRecord]) -> None:
         failed = [
             {'title': each.title, 'state': each.state, 'reason': _why(each)}
             for each in records
-            if each.state not in (State.RUNNING, State.STARTING)
+            if each.state not in (ProcessState.RUNNING, ProcessState.STARTING)
         ]
         report.ready(slices=len(records), failed=failed)
 

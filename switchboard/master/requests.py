@@ -28,7 +28,7 @@ from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
 from switchboard.spool.active_config import activate
 from switchboard.status import log
-from switchboard.status.record import State
+from switchboard.status.record import ProcessState
 
 logger = log.logger('master')
 
@@ -316,7 +316,7 @@ class Requests:
                 planned.append(
                     PlannedChange(name, 'restart', f'queue {moved[0]} is on a broker and has changed')
                 )
-            elif any(each.state is State.FATAL for each in self.slices.named(name)):
+            elif any(each.state is ProcessState.FATAL for each in self.slices.named(name)):
                 planned.append(PlannedChange(name, 'restart', 'it had given up'))
         return planned
 

@@ -24,10 +24,10 @@ from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
 from switchboard.spool.active_config import LOOK_EVERY_NS
 from switchboard.status import log
-from switchboard.status.record import State
+from switchboard.status.record import ProcessState
 
 logger = log.logger('master')
-BROKEN = (State.BACKOFF, State.FATAL, State.EXITED)
+BROKEN = (ProcessState.BACKOFF, ProcessState.FATAL, ProcessState.EXITED)
 
 
 class RolloutStep(Protocol):
@@ -127,7 +127,7 @@ class Replacement:
             return
         asleep = (
             bool(self._old)
-            and all(each.state is State.EXITED for each in self._old)
+            and all(each.state is ProcessState.EXITED for each in self._old)
             and not self.starts_stopped
         )
         self._preparing = any(each.pid for each in self._old) and self.count > 0
@@ -180,7 +180,7 @@ class Replacement:
                 each.give_turn(now_s)
         if not self._old and all(each.start_is_over for each in self._new):
             self.over = True
-            failed = [each for each in self._new if each.state in (State.BACKOFF, State.FATAL)]
+            failed = [each for each in self._new if each.state in (ProcessState.BACKOFF, ProcessState.FATAL)]
             self.error = '; '.join(f'{each.title}: {each.reason}' for each in failed)
 
     def _successor_of(self, gone: RunnerSlice) -> RunnerSlice | None:

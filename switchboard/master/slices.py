@@ -43,7 +43,7 @@ class Slices:
         scoreboard: Scoreboard,
         selector: selectors.BaseSelector,
         *,
-        work: child.Work,
+        work: child.ChildWork,
         foreign: Callable[[], Iterable[int]],
         others: Callable[[], Collection[int]],
         rng: random.Random,
@@ -276,7 +276,7 @@ class Slices:
             each.kill()
 
 
-def _fork(born: child.Child, work: child.Work, mask: set[Any]) -> int | OSError:
+def _fork(born: child.Child, work: child.ChildWork, mask: set[Any]) -> int | OSError:
     try:
         return child.fork(born, work, mask)
     except OSError as error:

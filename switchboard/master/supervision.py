@@ -35,7 +35,7 @@ from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.captured_output import OutputPipes
 from switchboard.status.measurements import Measurements, sum_of
-from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
+from switchboard.status.scoreboard import ProcessState, Scoreboard, SliceRecord, SupervisorRecord
 
 logger = log.logger('master')
 
@@ -188,7 +188,7 @@ class RunnerSlice:
         return f'{self.name} {self.part + 1}/{self.count}'
 
     @property
-    def state(self) -> State:
+    def state(self) -> ProcessState:
         """The state as the scoreboard shows it."""
         return self._post.state
 
@@ -214,7 +214,7 @@ class RunnerSlice:
     @property
     def start_is_over(self) -> bool:
         """True if the last start has come to something, good or bad."""
-        return self.state is not State.STARTING
+        return self.state is not ProcessState.STARTING
 
     @property
     def prepared(self) -> bool:
@@ -235,7 +235,7 @@ class RunnerSlice:
             and other.part * self.count < (self.part + 1) * other.count
         )
 
-    def record(self) -> Record | None:
+    def record(self) -> SliceRecord | None:
         """:return: this slice as the scoreboard shows it; None if it cannot be read, which ends nobody."""
         try:
             return self.scoreboard.record(self.index)
@@ -323,7 +323,7 @@ class RunnerSlice:
         if self._output is not None:
             self._output.pid = pid
         self._check_at_s = now_s + self._start_timeout_s
-        self.post(pid=pid, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
+        self.post(pid=pid, state=ProcessState.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
 
     def on_readable(self, now_s: float) -> None:
         """Take what the process has sent."""
@@ -344,8 +344,8 @@ class RunnerSlice:
         if child.READY in heard:
             self._go_on_to(Phase.LOOPING)
             self._check_at_s = now_s + self._look_every_s
-            if self.state is State.STARTING:
-                self.post(state=State.RUNNING)
+            if self.state is ProcessState.STARTING:
+                self.post(state=ProcessState.RUNNING)
                 event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
 
     def _go_on_to(self, phase: Phase) -> None:
@@ -365,8 +365,8 @@ class RunnerSlice:
         """Ask it to finish its message and go; it will be EXITED, soon or at once."""
         self._start_at_s = None
         if not self.pid:
-            if self.state is not State.FATAL:
-                self.post(state=State.EXITED, next_restart_ns=0)
+            if self.state is not ProcessState.FATAL:
+                self.post(state=ProcessState.EXITED, next_restart_ns=0)
             return
         if self.phase is Phase.STOPPING:
             return
@@ -374,7 +374,7 @@ class RunnerSlice:
         self._check_at_s = None
         if not self._hung:
             self._kill_at_s = now_s + self.options.stop_timeout_s
-        self.post(state=State.STOPPING)
+        self.post(state=ProcessState.STOPPING)
         self.signal(signal.SIGTERM)
         event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
 
@@ -431,7 +431,7 @@ class RunnerSlice:
         # Said last, so that who acts on the line finds the scoreboard as it says.
         level = logging.INFO if end.was_requested or (code == 0 and end.loop_started) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
-        if decision.state is State.FATAL:
+        if decision.state is ProcessState.FATAL:
             event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
 
     def look_for_leftovers(self, now_s: float) -> None:
@@ -460,7 +460,7 @@ class RunnerSlice:
 
     def _decide(self, end: ProcessEnd) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
-        if decision.state is State.FATAL and (reason := self._last_word()):
+        if decision.state is ProcessState.FATAL and (reason := self._last_word()):
             decision = decision._replace(reason=reason)
         return decision
 
@@ -553,7 +553,7 @@ class RunnerSlice:
         self.phase = Phase.HANGING
         self._check_at_s = None
         self._kill_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
-        self.post(state=State.STOPPING, reason=reason)
+        self.post(state=ProcessState.STOPPING, reason=reason)
         self.signal(child.DUMP_SIGNAL)
         self.signal(signal.SIGTERM)
 

@@ -44,7 +44,7 @@ from switchboard.status.measurements import (
     Measurements,
     sum_of,
 )
-from switchboard.status.record import MasterRecord, Record, State
+from switchboard.status.record import MasterRecord, ProcessState, SliceRecord
 from switchboard.status.scoreboard import VERSION, Scoreboard
 from switchboard.store.layout import DRAINING, PAUSED
 
@@ -169,7 +169,7 @@ class Collector(LibraryCollector):
         finally:
             scoreboard.close()
         self._collect_master(samples, master)
-        runners: dict[str, list[tuple[Record, Measurements]]] = {name: [] for name in self._configured()}
+        runners: dict[str, list[tuple[SliceRecord, Measurements]]] = {name: [] for name in self._configured()}
         for record, measurements in measured:
             runners.setdefault(record.runner, []).append((record, measurements))
         for name, queue in self._configured().items():
@@ -200,7 +200,7 @@ class Collector(LibraryCollector):
             samples.gauge('config_last_reload_success_timestamp_seconds', read_ns / NS)
 
     def _collect_counters(
-        self, samples: Samples, name: str, records: list[Record], measurements: Measurements
+        self, samples: Samples, name: str, records: list[SliceRecord], measurements: Measurements
     ) -> None:
         for outcome in OUTCOMES:
             samples.counter(f'entries_{outcome}', sum(getattr(one, outcome) for one in records), name)
@@ -212,11 +212,15 @@ class Collector(LibraryCollector):
         samples.histogram('entry_process_seconds', measurements.process, name)
         samples.histogram('entry_wait_seconds', measurements.wait, name)
 
-    def _collect_slices(self, samples: Samples, name: str, records: list[Record], *, is_up: bool) -> None:
+    def _collect_slices(
+        self, samples: Samples, name: str, records: list[SliceRecord], *, is_up: bool
+    ) -> None:
         wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
         # Without a master nobody works, whatever the scoreboard says; it may be of another boot, and so its times.
-        working = [one for one in records if is_up and one.state in (State.RUNNING, State.STOPPING)]
-        wanted = [one for one in records if is_up and one.state is not State.EXITED]
+        working = [
+            one for one in records if is_up and one.state in (ProcessState.RUNNING, ProcessState.STOPPING)
+        ]
+        wanted = [one for one in records if is_up and one.state is not ProcessState.EXITED]
         newest = max(wanted, key=lambda one: one.started_ns, default=None)
         samples.gauge('runner_slices', len(working), name)
         samples.gauge('runner_slices_wanted', newest.numslices if newest is not None else 0, name)

@@ -31,7 +31,7 @@ from switchboard.store.limits import evicted
 if TYPE_CHECKING:
     from switchboard.config.config import Config
     from switchboard.spool.spool import Spool
-    from switchboard.status.scoreboard import Record
+    from switchboard.status.scoreboard import SliceRecord
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
 MAX_OPENED = 20_000
@@ -89,7 +89,7 @@ class Throughput(NamedTuple):
     slices: int = 0
 
 
-def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Throughput]:
+def throughput(config: Config | None, records: Iterable[SliceRecord]) -> dict[str, Throughput]:
     """:return: the counters by queue, from the scoreboard.  Counters begin anew with each start of the master."""
     sums: dict[str, Counter[str]] = {}
     for record in records:

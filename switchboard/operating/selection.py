@@ -38,7 +38,7 @@ from switchboard.message.naming import (
 )
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
-from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, State
+from switchboard.operating.summary import STATES, SUFFIXES, EntryState, EntrySummary
 from switchboard.store.folder import Folder
 from switchboard.suggestions import closest, did_you_mean
 
@@ -286,7 +286,7 @@ class Term(NamedTuple):
         return comparison + _number_text(FIELDS[self.field].kind, value.number)
 
 
-def state_of(filebase: str, suffix: str, now_ns: int) -> State:
+def state_of(filebase: str, suffix: str, now_ns: int) -> EntryState:
     """:return: the state that an entry's name says, at a moment."""
     if suffix == READY:
         if is_on_hold(filebase):

@@ -42,8 +42,8 @@ from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 
-State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
-STATES: tuple[State, ...] = get_args(State)
+EntryState = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
+STATES: tuple[EntryState, ...] = get_args(EntryState)
 SUFFIXES = (READY, CLAIMED, PRESERVED)
 
 # One read gets all of most entries: header, metadata, a mail of some lines, and its history.
@@ -112,7 +112,7 @@ class EntrySummary(NamedTuple):
         name = parse(self.filebase)
         return name.priority if name else 0
 
-    def state(self, now_ns: int) -> State:
+    def state(self, now_ns: int) -> EntryState:
         """:return: the state that follows from its name and its file's date at this moment."""
         if self.suffix == READY:
             if is_on_hold(self.filebase):

@@ -80,7 +80,7 @@ class Alert(NamedTuple):
 
 
 @dataclass(slots=True)
-class Condition:
+class AlertCondition:
     """The state of one subject, and the last one reported."""
 
     reason: str = ''
@@ -117,7 +117,7 @@ class Alerts:
         self._place = {key: str(path) for key, path in place.items()}
         self._start = start
         self._tie = tie
-        self._conditions: dict[tuple[str, str], Condition] = {}
+        self._conditions: dict[tuple[str, str], AlertCondition] = {}
         self._times: deque[float] = deque()
         # The process that runs the command, or ran it last; 0 for none yet.
         self.pid = 0
@@ -137,7 +137,7 @@ class Alerts:
             if kind == name and subject not in subjects:
                 condition.reason, condition.number = '', None
         for subject, said in subjects.items():
-            condition = self._conditions.setdefault((name, subject), Condition())
+            condition = self._conditions.setdefault((name, subject), AlertCondition())
             condition.reason, condition.number = said if isinstance(said, tuple) else (said, None)
             condition.reported_number = min(condition.reported_number, condition.number or 0)
 
@@ -168,7 +168,7 @@ class Alerts:
                 return
 
     def _report(
-        self, command: tuple[str, ...], name: str, subject: str, condition: Condition, now_s: float
+        self, command: tuple[str, ...], name: str, subject: str, condition: AlertCondition, now_s: float
     ) -> None:
         is_problem = bool(condition.reason)
         alert = Alert(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class State(enum.StrEnum):
+class ProcessState(enum.StrEnum):
     """The state of one runner slice, as a reader may conclude it."""
 
     STARTING = 'STARTING'  # a process is there and has not begun its loop
@@ -22,7 +22,7 @@ class MasterRecord(NamedTuple):
     """The master's record of itself.  Times are wall clock nanoseconds, 0 for never."""
 
     pid: int = 0
-    state: State = State.STARTING
+    state: ProcessState = ProcessState.STARTING
     started_ns: int = 0
     reloaded_ns: int = 0
     ready_ns: int = 0
@@ -39,7 +39,7 @@ class SupervisorRecord(NamedTuple):
     slice: int = 0
     numslices: int = 1
     pid: int = 0
-    state: State = State.STARTING
+    state: ProcessState = ProcessState.STARTING
     started_ns: int = 0
     restarts: int = 0
     next_restart_ns: int = 0
@@ -48,7 +48,7 @@ class SupervisorRecord(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SliceRecord:
     """One runner slice as a reader sees it.
 
     ``started_ns``, ``next_restart_ns`` and ``last_error_ns`` are wall clock; ``heartbeat_ns``, ``current_since_ns`` and
@@ -60,7 +60,7 @@ class Record:
     slice: int
     numslices: int
     pid: int
-    state: State
+    state: ProcessState
     started_ns: int
     restarts: int
     next_restart_ns: int

@@ -43,9 +43,18 @@ from switchboard.errors import ScoreboardError
 from switchboard.status.alive import FILE_MODE, is_locked
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.measurements import Measurements, buffer, sum_of
-from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
+from switchboard.status.record import MasterRecord, ProcessState, SliceRecord, SupervisorRecord
 
-__all__ = ['Counted', 'MasterRecord', 'NullSlot', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
+__all__ = [
+    'Counted',
+    'MasterRecord',
+    'NullSlot',
+    'ProcessState',
+    'Scoreboard',
+    'SliceRecord',
+    'Slot',
+    'SupervisorRecord',
+]
 
 MAGIC = b'SWBOARD\n'
 VERSION = 2
@@ -60,7 +69,7 @@ HEADER = struct.Struct('<8sIII')
 Counted = Literal['done', 'failed', 'retried', 'kept']
 _Found = TypeVar('_Found')
 
-_STATES = tuple(State)
+_STATES = tuple(ProcessState)
 _CODES = {state: code for code, state in enumerate(_STATES)}
 _COUNTERS = ('done', 'failed', 'retried', 'kept')
 
@@ -360,17 +369,17 @@ class Scoreboard:
             raise ScoreboardError(f'the scoreboard has {self.slots} slots, there is no slot {index}')
         return PAGE_BYTES + SLOT_BYTES * index
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[SliceRecord]:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
         return self.read_unchanged(self.records_unchecked)
 
-    def measured(self) -> list[tuple[Record, Measurements]]:
+    def measured(self) -> list[tuple[SliceRecord, Measurements]]:
         """:return: the same, and what each of them has measured."""
         return self.read_unchanged(
             lambda: [(each, self.measurements(each.index)) for each in self.records_unchecked()]
         )
 
-    def records_unchecked(self) -> list[Record]:
+    def records_unchecked(self) -> list[SliceRecord]:
         """:return: the records, though slices may be in the middle of an exchange."""
         found = (self.record(index) for index in range(self.slots) if not self._is_free(index))
         return sorted(
@@ -434,7 +443,7 @@ class Scoreboard:
         self._carried[index] += 1
         _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *measurements.values())
 
-    def record(self, index: int) -> Record | None:
+    def record(self, index: int) -> SliceRecord | None:
         """:return: the record of one slot, or nothing when it is free."""
         base = self.base(index)
         post, work, error = self.read(base, _POST, _WORK, _ERROR)
@@ -450,11 +459,11 @@ class Scoreboard:
             if writer == pid:  # what a process before this one was at is over
                 fields.update(heartbeat_ns=beat_ns, current_since_ns=since_ns, deadline_ns=deadline_ns)
                 fields['current'] = _text(current)
-                if state is State.STARTING and beat_ns:
-                    state = State.RUNNING
+                if state is ProcessState.STARTING and beat_ns:
+                    state = ProcessState.RUNNING
         if error is not None:
             fields.update(last_error_ns=error[1], fatal=bool(error[2]), last_error=_text(error[3]))
-        return Record(
+        return SliceRecord(
             index,
             _text(runner),
             part,
@@ -507,7 +516,7 @@ class Scoreboard:
         return MasterRecord(pid, _state(code), started_ns, reloaded_ns, ready_ns, _text(error))
 
 
-def _state(code: int) -> State:
+def _state(code: int) -> ProcessState:
     if code >= len(_STATES):
         raise ScoreboardError(
             f'the scoreboard is damaged: there is no state {code}; stop and start the master'

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
 from switchboard.status.alive import SCOREBOARD, master_alive, master_directory
-from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
+from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard, SliceRecord
 
 
 class Snapshot(NamedTuple):
@@ -21,15 +21,17 @@ class Snapshot(NamedTuple):
     directory: Path
     alive: bool
     master: MasterRecord
-    records: Sequence[Record]
+    records: Sequence[SliceRecord]
     has_scoreboard: bool = True
     # Why nothing of this is known.
     trouble: str = ''
 
     @property
-    def failing(self) -> list[Record]:
+    def failing(self) -> list[SliceRecord]:
         """The slices that do not do their work."""
-        return [record for record in self.records if record.state in (State.FATAL, State.BACKOFF)]
+        return [
+            record for record in self.records if record.state in (ProcessState.FATAL, ProcessState.BACKOFF)
+        ]
 
     @property
     def ended(self) -> str:
@@ -41,7 +43,7 @@ class Snapshot(NamedTuple):
             return ''
         if not self.master.pid:
             return 'not started'
-        return 'stopped' if self.master.state is State.EXITED else 'died'
+        return 'stopped' if self.master.state is ProcessState.EXITED else 'died'
 
 
 def read_status(directory: Path) -> Snapshot:
@@ -68,12 +70,12 @@ def read_status_or_none(directory: Path) -> Snapshot | None:
         return None
 
 
-def busy_s(record: Record) -> float:
+def busy_s(record: SliceRecord) -> float:
     """:return: since when it is at its current entry.  Holds only on a scoreboard of this boot."""
     return (time.monotonic_ns() - record.current_since_ns) / 1e9
 
 
-def runner_fields(record: Record) -> dict[str, Any]:
+def runner_fields(record: SliceRecord) -> dict[str, Any]:
     """:return: the fields of one slice, for programs."""
     return {
         'type': 'runner',
@@ -99,7 +101,7 @@ def runner_fields(record: Record) -> dict[str, Any]:
 
 def fields_without_process(runner: str) -> dict[str, Any]:
     """:return: for programs, a runner that has no slice: one that was scaled to 0."""
-    return runner_fields(Record(0, runner, 0, 0, 0, State.EXITED, 0, 0, 0, '')) | {
+    return runner_fields(SliceRecord(0, runner, 0, 0, 0, ProcessState.EXITED, 0, 0, 0, '')) | {
         'slice': None,
         'state': 'NONE',
     }

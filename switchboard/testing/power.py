@@ -24,7 +24,7 @@ from typing import Any
 
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import CONTENT_ONLY
-from switchboard.testing.power_model import DiskModel, Slot
+from switchboard.testing.power_model import DirectoryEntry, DiskModel
 
 Event = tuple[str, tuple[Any, ...]]
 
@@ -59,7 +59,7 @@ class CrashPoint:
         os.makedirs(target, exist_ok=True)
         _write(os.path.abspath(source), os.fspath(target), below)
 
-    def surviving_files(self, variant: int = 0) -> dict[Slot, bytes | str]:
+    def surviving_files(self, variant: int = 0) -> dict[DirectoryEntry, bytes | str]:
         """:return: the content of each file and the path of each directory that `restore` writes, by directory and name."""
         return self.model.after_cut(random.Random(f'{self.seed} {self.number} {variant}'))
 
@@ -90,7 +90,7 @@ class PowerLossDisk(Disk):
         self.order = order
         self.events: list[Event] = []
         # The running program's view: what each name and each descriptor leads to.
-        self._names: dict[Slot, int | str] = {}
+        self._names: dict[DirectoryEntry, int | str] = {}
         self._opened: dict[int, int | str] = {}
         # Directories that were renamed: what stands at a path now, by the path at which it was made.
         self._moved: dict[str, str] = {}
@@ -102,7 +102,7 @@ class PowerLossDisk(Disk):
         """Take the present content of a directory as durable.  Without this, files that the run does not touch are unknown."""
         for place, folders, files in os.walk(os.path.abspath(directory)):
             for name in folders + files:
-                self._node((place, name))
+                self._inode((place, name))
 
     def note(self, what: Any) -> None:
         """Remember that something was promised, or began, at this point of the run."""
@@ -129,15 +129,15 @@ class PowerLossDisk(Disk):
     def _record(self, what: str, *arguments: Any) -> None:
         self.events.append((what, arguments))
 
-    def _change(self, node: int | str, *effects: tuple[Slot, int | str | None]) -> None:
-        self._record('change', node, *effects)
-        for slot, to in effects:
+    def _change(self, inode: int | str, *effects: tuple[DirectoryEntry, int | str | None]) -> None:
+        self._record('change', inode, *effects)
+        for entry, to in effects:
             if to is None:
-                self._names.pop(slot, None)
+                self._names.pop(entry, None)
             else:
-                self._names[slot] = to
+                self._names[entry] = to
 
-    def _slot(self, name: str, dir_fd: int | None) -> Slot:
+    def _entry(self, name: str, dir_fd: int | None) -> DirectoryEntry:
         if dir_fd is None:
             return self._directory(os.path.dirname(os.path.abspath(name))), os.path.basename(name)
         return str(self._opened[dir_fd]), name
@@ -145,28 +145,28 @@ class PowerLossDisk(Disk):
     def _directory(self, path: str) -> str:
         return self._moved.get(path, path)
 
-    def _node(self, slot: Slot) -> int | str | None:
+    def _inode(self, entry: DirectoryEntry) -> int | str | None:
         """:return: the file of a name; one that was there before this disk was is durable."""
-        node = self._names.get(slot)
-        if node is None:
-            path = os.path.join(*slot)
+        inode = self._names.get(entry)
+        if inode is None:
+            path = os.path.join(*entry)
             try:
                 mode = os.lstat(path).st_mode
             except FileNotFoundError:
                 return None
             if stat_module.S_ISDIR(mode):
-                self._record('exists_directory', path, slot)
-                node = path
+                self._record('exists_directory', path, entry)
+                inode = path
             elif stat_module.S_ISREG(mode):
                 with open(path, 'rb') as file:
                     content = file.read()
                 self._numbers += 1
-                self._record('exists', self._numbers, slot, content)
-                node = self._numbers
+                self._record('exists', self._numbers, entry, content)
+                inode = self._numbers
             else:
                 return None
-            self._names[slot] = node
-        return node
+            self._names[entry] = inode
+        return inode
 
     def node_of(self, fd: int) -> int | str:
         """:return: the file of a descriptor, by number, or its directory, by path."""
@@ -174,20 +174,20 @@ class PowerLossDisk(Disk):
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
-        slot = self._slot(path, dir_fd)
+        entry = self._entry(path, dir_fd)
         if flags & os.O_DIRECTORY:
             fd = os.open(path, flags, mode, dir_fd=dir_fd)
-            node = self._names.get(slot)
-            self._opened[fd] = node if isinstance(node, str) else self._directory(os.path.join(*slot))
+            inode = self._names.get(entry)
+            self._opened[fd] = inode if isinstance(inode, str) else self._directory(os.path.join(*entry))
             return fd
-        node = self._node(slot)
+        inode = self._inode(entry)
         fd = os.open(path, flags, mode, dir_fd=dir_fd)
-        if node is None and flags & os.O_CREAT:
+        if inode is None and flags & os.O_CREAT:
             self._numbers += 1
-            node = self._names[slot] = self._numbers
-            self._record('create', node, slot)
+            inode = self._names[entry] = self._numbers
+            self._record('create', inode, entry)
         # All others are read and never written.
-        self._opened[fd] = -1 if node is None else node
+        self._opened[fd] = -1 if inode is None else inode
         return fd
 
     def close(self, fd: int) -> None:
@@ -221,8 +221,8 @@ class PowerLossDisk(Disk):
 
     def fsync(self, fd: int) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
-        node = self._opened[fd]
-        self._record('sync_file' if isinstance(node, int) else 'sync_directory', node)
+        inode = self._opened[fd]
+        self._record('sync_file' if isinstance(inode, int) else 'sync_directory', inode)
 
     def syncfs(self, fd: int) -> bool:
         """See `Disk`."""
@@ -233,13 +233,13 @@ class PowerLossDisk(Disk):
         self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
         """See `Disk`."""
-        here, there = self._slot(source, src_dir_fd), self._slot(target, dst_dir_fd)
-        node = self._node(here)
+        here, there = self._entry(source, src_dir_fd), self._entry(target, dst_dir_fd)
+        inode = self._inode(here)
         os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
-        assert node is not None
-        if isinstance(node, str):
-            self._moved[os.path.join(*there)] = node
-        self._change(node, (here, None), (there, node))
+        assert inode is not None
+        if isinstance(inode, str):
+            self._moved[os.path.join(*there)] = inode
+        self._change(inode, (here, None), (there, inode))
 
     def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:
         """See `Disk`."""
@@ -248,33 +248,33 @@ class PowerLossDisk(Disk):
             return None
 
         def call(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes) -> int:
-            here = self._slot(os.fsdecode(source), src_dir_fd)
-            there = self._slot(os.fsdecode(target), dst_dir_fd)
-            node = self._node(here)
+            here = self._entry(os.fsdecode(source), src_dir_fd)
+            there = self._entry(os.fsdecode(target), dst_dir_fd)
+            inode = self._inode(here)
             code = below(src_dir_fd, source, dst_dir_fd, target)
             if code == 0:
-                assert node is not None
-                self._change(node, (here, None), (there, node))
+                assert inode is not None
+                self._change(inode, (here, None), (there, inode))
             return code
 
         return call
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
-        slot = self._slot(name, dir_fd)
-        node = self._node(slot)
+        entry = self._entry(name, dir_fd)
+        inode = self._inode(entry)
         os.unlink(name, dir_fd=dir_fd)
-        assert node is not None
-        self._change(node, (slot, None))
+        assert inode is not None
+        self._change(inode, (entry, None))
 
     def mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
-        slot = self._slot(path, dir_fd)
+        entry = self._entry(path, dir_fd)
         os.mkdir(path, mode, dir_fd=dir_fd)
-        self._change(os.path.join(*slot), (slot, os.path.join(*slot)))
+        self._change(os.path.join(*entry), (entry, os.path.join(*entry)))
 
     def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""
-        slot = self._slot(path, dir_fd)
+        entry = self._entry(path, dir_fd)
         os.rmdir(path, dir_fd=dir_fd)
-        self._change(os.path.join(*slot), (slot, None))
+        self._change(os.path.join(*entry), (entry, None))

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 
 # A name in a directory: the directory, and the name.
-Slot = tuple[str, str]
+DirectoryEntry = tuple[str, str]
 # What a name leads to: a file, by number, or a directory, by the path at which it was made.
-Node = int | str
-Names = dict[Slot, Node]
+Inode = int | str
+Names = dict[DirectoryEntry, Inode]
 
 # The sizes in which data may be torn: a sector, a page, and something smaller than any disk does it.
 BLOCKS_BYTES = (16, 512, 4096)
@@ -82,34 +82,34 @@ class File:
 class Change:
     """A change of names that is not yet durable: what each of the slots holds after it."""
 
-    node: Node
-    effects: tuple[tuple[Slot, Node | None], ...]
+    inode: Inode
+    effects: tuple[tuple[DirectoryEntry, Inode | None], ...]
 
     def touches(self, directory: str) -> bool:
         """Is a name of that directory changed?"""
-        return any(slot[0] == directory for slot, _ in self.effects)
+        return any(entry[0] == directory for entry, _ in self.effects)
 
     def parts(self, directory: str) -> tuple[Change, ...]:
         """Take a rename of a file into a directory apart: what happens there comes first."""
         here = tuple(effect for effect in self.effects if effect[0][0] == directory and effect[1] is not None)
-        if isinstance(self.node, str) or not here or len(here) == len(self.effects):
+        if isinstance(self.inode, str) or not here or len(here) == len(self.effects):
             return (self,)
         there = tuple(effect for effect in self.effects if effect not in here)
-        if any(slot[0] == directory for slot, _ in there):
+        if any(entry[0] == directory for entry, _ in there):
             return (self,)
-        return Change(self.node, here), Change(self.node, there)
+        return Change(self.inode, here), Change(self.inode, there)
 
-    def things(self) -> set[Node | Slot]:
+    def things(self) -> set[Inode | DirectoryEntry]:
         """The things whose changes keep their order: the file, and the names."""
-        return {self.node, *(slot for slot, _ in self.effects)}
+        return {self.inode, *(entry for entry, _ in self.effects)}
 
     def apply(self, names: Names) -> None:
         """Carry it out on `names`."""
-        for slot, node in self.effects:
-            if node is None:
-                names.pop(slot, None)
+        for entry, inode in self.effects:
+            if inode is None:
+                names.pop(entry, None)
             else:
-                names[slot] = node
+                names[entry] = inode
 
 
 class DiskModel:
@@ -126,23 +126,23 @@ class DiskModel:
 
     # The calls on a disk; a recorded run is a list of these calls.
 
-    def exists(self, number: int, slot: Slot, content: bytes) -> None:
+    def exists(self, number: int, entry: DirectoryEntry, content: bytes) -> None:
         """A file was there before the run began."""
         self.files[number] = File(content)
-        self.durable[slot] = number
+        self.durable[entry] = number
 
-    def exists_directory(self, path: str, slot: Slot) -> None:
+    def exists_directory(self, path: str, entry: DirectoryEntry) -> None:
         """A directory was there before the run began."""
-        self.durable[slot] = path
+        self.durable[entry] = path
 
-    def create(self, number: int, slot: Slot) -> None:
+    def create(self, number: int, entry: DirectoryEntry) -> None:
         """A new file, empty."""
         self.files[number] = File()
-        self.change(number, (slot, number))
+        self.change(number, (entry, number))
 
-    def change(self, node: Node, *effects: tuple[Slot, Node | None]) -> None:
+    def change(self, inode: Inode, *effects: tuple[DirectoryEntry, Inode | None]) -> None:
         """Names are changed: all of `effects` in one step."""
-        self.pending.append(Change(node, effects))
+        self.pending.append(Change(inode, effects))
 
     def write(self, number: int, where: int, what: bytes | None) -> None:
         """Data are written at an offset; None: the file is cut, or stretched, to that size."""
@@ -156,7 +156,7 @@ class DiskModel:
         """See the module."""
         self.sync_data(number)
         if self.order != CONTENT_ONLY:
-            self._sync_names(lambda change: change.node == number)
+            self._sync_names(lambda change: change.inode == number)
 
     def sync_directory(self, directory: str) -> None:
         """Make the changes of names in a directory durable, and those that they build upon.  See the module."""
@@ -165,7 +165,7 @@ class DiskModel:
         self._sync_names(lambda change: change.touches(directory))
 
     def _sync_names(self, is_meant: Callable[[Change], bool]) -> None:
-        wanted: set[Node | Slot] = set()
+        wanted: set[Inode | DirectoryEntry] = set()
         durable: list[Change] = []
         for change in reversed(self.pending):
             things = change.things()
@@ -208,7 +208,7 @@ class DiskModel:
                 change.apply(names)
             return names
         share = rng.choice((0.2, 0.5, 0.8))
-        lost: set[Node | Slot] = set()
+        lost: set[Inode | DirectoryEntry] = set()
         for change in self.pending:
             things = change.things()
             if rng.random() < share and lost.isdisjoint(things):
@@ -217,10 +217,10 @@ class DiskModel:
                 lost |= things
         return names
 
-    def after_cut(self, rng: random.Random) -> dict[Slot, bytes | str]:
+    def after_cut(self, rng: random.Random) -> dict[DirectoryEntry, bytes | str]:
         """:return: a state that a power cut might leave: files by their content, directories by the key of the names in them."""
         names = self.names_after_cut(rng)
         # Once for each file, and in the order of their numbers: the same seed, the same outcome.
-        numbers = sorted({node for node in names.values() if isinstance(node, int)})
+        numbers = sorted({inode for inode in names.values() if isinstance(inode, int)})
         contents = {number: self.files[number].after_cut(rng) for number in numbers}
-        return {slot: contents[node] if isinstance(node, int) else node for slot, node in names.items()}
+        return {entry: contents[inode] if isinstance(inode, int) else inode for entry, inode in names.items()}

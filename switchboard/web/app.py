@@ -48,7 +48,7 @@ from switchboard.web.spool_counts import SLOTS
 
 Page = Callable[..., dict[str, Any]]
 # Starlette runs one that is no coroutine in a thread of its pool.
-Handler = Callable[[Request], Response | Awaitable[Response]]
+Endpoint = Callable[[Request], Response | Awaitable[Response]]
 
 # Path, page, template, parameters of the query.
 PAGES: tuple[tuple[str, Page, str, tuple[str, ...]], ...] = (
@@ -179,7 +179,7 @@ class Routes:
         from switchboard.web import acts, edit
 
         entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.allow_edit
-        act_routes: list[tuple[str, Handler]] = [
+        act_routes: list[tuple[str, Endpoint]] = [
             ('/confirm', self._write(acts.confirm, 'acts/confirm', needs_operator=False)),
             ('/act', self._write(acts.act, 'acts/result')),
             ('/queues/{name}/say', self._write(acts.flag_queue, 'queue')),
@@ -206,7 +206,7 @@ class Routes:
 
     # What looks.
 
-    def _page(self, page: Page, template: str) -> Handler:
+    def _page(self, page: Page, template: str) -> Endpoint:
         return partial(self._answer, page, template)
 
     def _answer(self, page: Page, template: str, request: Request) -> Response:
@@ -375,7 +375,7 @@ class Routes:
         *,
         needs_operator: bool = True,
         longest: int = MAX_TEXT,
-    ) -> Handler:
+    ) -> Endpoint:
         async def handle(request: Request) -> Response:
             body = await request.body()
             return await run_in_threadpool(self._do, request, body, act, template, needs_operator, longest)

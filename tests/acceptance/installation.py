@@ -21,7 +21,7 @@ from typing import Any
 from switchboard import Spool
 from switchboard.master.control import ask
 from switchboard.status.alive import master_alive
-from switchboard.status.scoreboard import Record, Scoreboard
+from switchboard.status.scoreboard import Scoreboard, SliceRecord
 from tests.acceptance.forked import Forked
 from tests.helpers import processes
 from tests.helpers.waiting import PATIENCE_S
@@ -270,12 +270,12 @@ class Installation:
         directory = self.spool_directory / queue
         return len([each for each in directory.glob('*') if each.suffix in ('.pck', '.bak', '.psv')])
 
-    def records(self, runner: str | None = None) -> list[Record]:
+    def records(self, runner: str | None = None) -> list[SliceRecord]:
         """:return: what the scoreboard says."""
         with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as scoreboard:
             return [each for each in scoreboard.records() if runner in (None, each.runner)]
 
-    def record(self, runner: str) -> Record:
+    def record(self, runner: str) -> SliceRecord:
         """:return: what the scoreboard says of a runner with one slice."""
         [record] = self.records(runner)
         return record

@@ -23,7 +23,7 @@ from switchboard.errors import MasterError, NotRespondingError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number, quoted
 from switchboard.status.alive import LOG, PID, master_alive, master_directory, read_pid
-from switchboard.status.scoreboard import Record, State
+from switchboard.status.scoreboard import ProcessState, SliceRecord
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def _starting(directory: Path, wanted: int, started_s: float) -> str:
     age_s = time.monotonic() - started_s
     if snapshot is None or snapshot.master.started_ns / 1e9 < time.time() - age_s:
         return text
-    ready = sum(record.state is State.RUNNING for record in snapshot.records)
-    waiting = [record.title for record in snapshot.records if record.state is State.STARTING]
+    ready = sum(record.state is ProcessState.RUNNING for record in snapshot.records)
+    waiting = [record.title for record in snapshot.records if record.state is ProcessState.STARTING]
     return f'{text}; {ready} of {number(wanted, "runner")} ready' + (
         f', not yet {", ".join(waiting[:3])}' if waiting else ''
     )
@@ -385,13 +385,13 @@ class AnswerWatch:
         self._next_s = time.monotonic() + ASK_AGAIN_S
 
 
-def left(directory: Path) -> Sequence[Record]:
+def left(directory: Path) -> Sequence[SliceRecord]:
     """:return: the slices that still have a process."""
     snapshot = read_status_or_none(directory)
     return [record for record in snapshot.records if record.pid] if snapshot is not None else ()
 
 
-def describe(records: Sequence[Record]) -> str:
+def describe(records: Sequence[SliceRecord]) -> str:
     """:return: how many are left, and what those that are busy are busy with."""
     text = f'{number(len(records), "runner")} left'
     busy = [record for record in records if record.current]
@@ -523,5 +523,7 @@ def _how_far(directory: Path) -> str:
     snapshot = read_status_or_none(directory)
     if snapshot is None:
         return ''
-    changing = [r.title for r in snapshot.records if r.state in (State.STARTING, State.STOPPING)]
+    changing = [
+        r.title for r in snapshot.records if r.state in (ProcessState.STARTING, ProcessState.STOPPING)
+    ]
     return f': {", ".join(changing[:3])}' if changing else ''

@@ -16,7 +16,7 @@ from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, ago, duration, flag_lines, intcomma, local_time, one_line, quoted
 from switchboard.status.alive import is_suspended, process_age_s
-from switchboard.status.scoreboard import Record, State
+from switchboard.status.scoreboard import ProcessState, SliceRecord
 from switchboard.status.snapshot import (
     Snapshot,
     busy_s,
@@ -27,12 +27,12 @@ from switchboard.status.snapshot import (
 )
 
 STATE_STYLES = {
-    State.STARTING: 'cyan',
-    State.RUNNING: 'green',
-    State.BACKOFF: 'yellow',
-    State.STOPPING: 'cyan',
-    State.EXITED: 'bright_black',
-    State.FATAL: 'bold red',
+    ProcessState.STARTING: 'cyan',
+    ProcessState.RUNNING: 'green',
+    ProcessState.BACKOFF: 'yellow',
+    ProcessState.STOPPING: 'cyan',
+    ProcessState.EXITED: 'bright_black',
+    ProcessState.FATAL: 'bold red',
 }
 
 RUNNER_COLUMNS = (
@@ -49,7 +49,7 @@ RUNNER_COLUMNS = (
 )
 
 
-def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
+def runner_row(record: SliceRecord, now_s: float, *, alive: bool) -> list[Cell]:
     """:return: the cells for `RUNNER_COLUMNS`."""
     lives = alive and record.pid
     work = ''
@@ -73,13 +73,13 @@ def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
     ]
 
 
-def troubles(records: Sequence[Record], now_s: float) -> Iterator[tuple[str, str]]:
+def troubles(records: Sequence[SliceRecord], now_s: float) -> Iterator[tuple[str, str]]:
     """:return: for each slice with something to tell of: its title, and why it is as it is or what went wrong last."""
     for record in records:
         reason = one_line(record.reason)
-        if record.state is State.FATAL:
+        if record.state is ProcessState.FATAL:
             yield record.title, f'FATAL: {reason or "it gave up"}'
-        elif record.state is State.BACKOFF:
+        elif record.state is ProcessState.BACKOFF:
             wait_s = record.next_restart_ns / 1e9 - now_s
             yield record.title, f'starts again {age(-wait_s) if wait_s > 0 else "now"}: {reason}'
         elif reason:
@@ -140,7 +140,7 @@ def status_of(snapshot: Snapshot) -> Exit:
     """:return: the exit status."""
     if not snapshot.alive:
         return Exit.UNAVAILABLE
-    return Exit.PARTIAL if any(record.state is State.FATAL for record in snapshot.records) else Exit.OK
+    return Exit.PARTIAL if any(record.state is ProcessState.FATAL for record in snapshot.records) else Exit.OK
 
 
 @verb()
@@ -251,5 +251,5 @@ def _write_status(
         write_line('')
     for title, text in shown:
         write_line(f'{click.style(title, bold=True)}: {text}')
-    if snapshot.alive and any(record.state is State.FATAL for record in snapshot.records):
+    if snapshot.alive and any(record.state is ProcessState.FATAL for record in snapshot.records):
         write_line(as_called(AFTER_FATAL))

@@ -25,7 +25,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_json, write_json, write_line, write_table
 from switchboard.operating.queue_info import count_fields
-from switchboard.status.scoreboard import Record
+from switchboard.status.scoreboard import SliceRecord
 from switchboard.status.snapshot import Snapshot, read_status
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Screen:
             self._count(now_s)
         return rows, self._queues
 
-    def _rate(self, record: Record) -> str:
+    def _rate(self, record: SliceRecord) -> str:
         now_s, done = time.monotonic(), record.done + record.failed
         before_s, before = self._done.get(record.index, (now_s, done))
         self._done[record.index] = (now_s, done)

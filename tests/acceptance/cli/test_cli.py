@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.status.alive import master_alive
-from switchboard.status.scoreboard import State
+from switchboard.status.scoreboard import ProcessState
 from tests.acceptance.cli.terminal import PROGRAM, environment, program
 from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.commands import switchboard
@@ -348,7 +348,7 @@ def test_one_runner_runs_without_a_master(site: Installation) -> None:
 def test_a_start_in_the_foreground_ends_with_the_master(site: Installation) -> None:
     site.configure({'in': {}})
     site.start()
-    assert {each.state for each in site.records()} == {State.RUNNING}
+    assert {each.state for each in site.records()} == {ProcessState.RUNNING}
     assert cli(site, 'stop').returncode == 0
     assert site.masters[-1].wait(PATIENCE_S) == 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from switchboard.status.scoreboard import State
+from switchboard.status.scoreboard import ProcessState
 from tests.acceptance.installation import Installation, ends
 from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import PATIENCE_S, eventually
@@ -32,7 +32,7 @@ def test_sixteen_runners_are_ready_soon_after_the_start(site: Installation) -> N
     master = site.start(fresh=True)
     records = site.records()
     assert len(records) == 16
-    assert {each.state for each in records} == {State.RUNNING}
+    assert {each.state for each in records} == {ProcessState.RUNNING}
     with_scoreboard = site.log.seen
     started_ns = min(each.started_ns for each in records)
     beats_ns = max(each.heartbeat_ns for each in records)

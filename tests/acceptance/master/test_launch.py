@@ -14,7 +14,7 @@ import pytest
 
 from switchboard.master.control import signal_master
 from switchboard.status.alive import master_alive
-from switchboard.status.scoreboard import State
+from switchboard.status.scoreboard import ProcessState
 from tests.acceptance.installation import Installation, ends
 from tests.helpers.waiting import PATIENCE_S, eventually
 
@@ -42,7 +42,7 @@ def test_a_start_in_the_background_returns_when_the_runners_are_ready(site: Inst
     site.configure({'in': {'instances': 2}})
     ready, pid, slices = background(site).split()
     assert (ready, slices) == ('True', '2')
-    assert {each.state for each in site.records()} == {State.RUNNING}
+    assert {each.state for each in site.records()} == {ProcessState.RUNNING}
     daemon = psutil.Process(int(pid))
     assert daemon.terminal() is None
     assert daemon.cwd() == '/'

@@ -13,7 +13,7 @@ import pytest
 
 from switchboard.master.control import ask, signal_master
 from switchboard.status.alive import master_alive
-from switchboard.status.scoreboard import State
+from switchboard.status.scoreboard import ProcessState
 from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.waiting import PATIENCE_S, eventually
 
@@ -26,12 +26,12 @@ def test_a_stop_lets_the_message_at_work_be_finished(site: Installation) -> None
     site.put('in', 'next')
     master.terminate()
     site.log.wait_for('stopping')
-    assert site.record('in').state is State.STOPPING
+    assert site.record('in').state is ProcessState.STOPPING
     site.open_gate()
     site.told.wait_for('end in .* wait')
     site.told.wait_for('cleanup')
     assert master.wait(PATIENCE_S) == 0
-    assert site.record('in').state is State.EXITED
+    assert site.record('in').state is ProcessState.EXITED
     assert not site.told.said('next')
     assert site.count('in') == 1
     assert not master_alive(site.spool_directory)
@@ -167,7 +167,7 @@ def test_a_runner_that_keeps_dying_waits_longer_each_time_and_is_given_up_with_a
     site.start(ready=False)
     site.log.wait_for('gave up')  # before or after the other one is ready
     record = site.record('bad')
-    assert record.state is State.FATAL
+    assert record.state is ProcessState.FATAL
     assert record.reason == 'ended 4 times within 600 s, gave up: killed by SIGKILL'
     assert len([line for line in site.told.seen if line.startswith('crash')]) in (0, 4)
     site.put('in', 'hello')
@@ -180,10 +180,10 @@ def test_a_runner_that_died_shows_when_it_will_be_started_again(site: Installati
     site.configure({'bad': {'class': 'jobs:Crash', 'queue': 'x', 'restart': '1h..1h'}})
     site.start()
     record = site.record('bad')
-    assert (record.state, record.pid, record.reason) == (State.BACKOFF, 0, 'killed by SIGKILL')
+    assert (record.state, record.pid, record.reason) == (ProcessState.BACKOFF, 0, 'killed by SIGKILL')
     assert record.next_restart_ns - record.started_ns > 3000e9
     assert site.stop() == 0
-    assert site.record('bad').state is State.EXITED
+    assert site.record('bad').state is ProcessState.EXITED
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
     site.configure({'bad': {'class': class_path, 'queue': 'x'}, 'in': {}})
     site.start()
     record = site.record('bad')
-    assert (record.state, record.restarts) == (State.FATAL, 0)
+    assert (record.state, record.restarts) == (ProcessState.FATAL, 0)
     assert record.reason == f'[runner.bad] class: {reason.format(home=site.home)}'
     site.put('in', 'hello')
     site.told.wait_for('end in .* hello')
@@ -257,7 +257,7 @@ def test_whatever_a_class_ends_its_process_with_it_ends_and_its_siblings_go_on(
     is_refused = (place, code) == ('Init', 78)
     eventually(lambda: site.log.count('ended .*bad 1/1') >= (1 if is_refused else 3), 'ended')
     if place == 'Init':
-        eventually(lambda: site.record('bad').state is State.FATAL, 'given up')
+        eventually(lambda: site.record('bad').state is ProcessState.FATAL, 'given up')
         assert site.record('bad').last_error == f'SystemExit: {code}'
     site.put('in', 'hello')
     site.told.wait_for('end in .* hello')
@@ -274,7 +274,7 @@ def test_runner_classes_are_found_where_the_configuration_says(site: Installatio
     )
     site.configure({'in': {'class': 'elsewhere:Job'}}, python_path='lib')
     site.start()
-    assert site.record('in').state is State.RUNNING
+    assert site.record('in').state is ProcessState.RUNNING
 
 
 def test_a_configuration_with_a_mistake_is_refused_with_its_place(site: Installation) -> None:

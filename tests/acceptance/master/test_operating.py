@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.status.scoreboard import Scoreboard, State
+from switchboard.status.scoreboard import ProcessState, Scoreboard
 from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import PATIENCE_S, eventually
@@ -36,7 +36,7 @@ def test_a_reload_restarts_only_what_changed(site: Installation) -> None:
     assert after['same 1/1'] == before['same 1/1']
     assert after['changed 1/1'] != before['changed 1/1']
     assert ends(before['removed 1/1'], 0)
-    assert {each.state for each in site.records()} == {State.RUNNING}
+    assert {each.state for each in site.records()} == {ProcessState.RUNNING}
 
 
 def test_a_reload_with_a_mistake_keeps_everything_as_it_was_and_says_so(site: Installation) -> None:
@@ -88,11 +88,11 @@ def test_a_changed_runner_that_cannot_start_does_not_take_the_place_of_the_old_o
 def test_a_reload_tries_again_what_had_given_up(site: Installation) -> None:
     site.configure({'in': {'class': 'later:Job'}, 'out': {}})
     site.start()
-    assert site.record('in').state is State.FATAL
+    assert site.record('in').state is ProcessState.FATAL
     before = site.record('out').pid
     (site.home / 'later.py').write_text('from jobs import Job\n')
     assert site.ask('reload')['ok']
-    assert site.record('in').state is State.RUNNING
+    assert site.record('in').state is ProcessState.RUNNING
     assert site.record('out').pid == before
 
 
@@ -181,9 +181,9 @@ def test_a_restart_waits_for_the_message_at_work_and_only_then_the_successor_beg
     send(site, signal.SIGUSR1)
     site.log.wait_for('stopping')
     states = {each.pid: each.state for each in site.records('in')}
-    assert states.pop(old) is State.STOPPING
+    assert states.pop(old) is ProcessState.STOPPING
     [(new, state)] = states.items()
-    assert state is State.STARTING
+    assert state is ProcessState.STARTING
     assert not site.told.said('begin in .* after')
     site.open_gate()
     assert site.told.wait_for(r'begin in (\d+) after')[1] == str(new)
@@ -272,13 +272,13 @@ def test_a_runner_can_be_stopped_and_started_by_name(site: Installation) -> None
     site.configure({'in': {}, 'out': {}})
     site.start()
     assert site.ask('stop', runner='in') == {'ok': True, 'errors': [], 'runner': 'in'}
-    assert (site.record('in').state, site.record('in').pid) == (State.EXITED, 0)
+    assert (site.record('in').state, site.record('in').pid) == (ProcessState.EXITED, 0)
     # It stays so, whatever happens to the others.
     assert site.ask('restart')['ok']
-    assert site.record('in').state is State.EXITED
-    assert site.record('out').state is State.RUNNING
+    assert site.record('in').state is ProcessState.EXITED
+    assert site.record('out').state is ProcessState.RUNNING
     assert site.ask('start', runner='in')['ok']
-    assert site.record('in').state is State.RUNNING
+    assert site.record('in').state is ProcessState.RUNNING
     assert site.ask('start', runner='in')['ok']
 
 
@@ -297,7 +297,7 @@ def test_a_restart_that_fails_says_so(site: Installation) -> None:
     answer = site.ask('restart', runner='in')
     assert answer['ok'] is False
     assert 'cannot import nowhere:Job' in answer['errors'][0]
-    assert site.record('in').state is State.FATAL
+    assert site.record('in').state is ProcessState.FATAL
 
 
 def test_a_replacement_that_is_killed_while_it_waits_is_replaced_itself(site: Installation) -> None:

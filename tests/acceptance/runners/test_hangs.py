@@ -11,7 +11,7 @@ import pytest
 
 from switchboard.errors import NotRunningError
 from switchboard.status.alive import master_alive
-from switchboard.status.scoreboard import State
+from switchboard.status.scoreboard import ProcessState
 from tests.acceptance.installation import Installation, ends, kill
 from tests.helpers.waiting import PATIENCE_S, eventually
 
@@ -74,7 +74,7 @@ def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(s
     site.log.wait_for('running runner="in 1/1"')
     site.log.wait_for('hangs runner="slow 1/1" .*did not begin its work within 3 s')
     site.log.wait_for('ready')
-    assert site.record('slow').state in (State.STOPPING, State.BACKOFF)
+    assert site.record('slow').state in (ProcessState.STOPPING, ProcessState.BACKOFF)
 
 
 def test_the_scoreboard_tells_what_a_runner_is_at(site: Installation) -> None:
@@ -95,7 +95,7 @@ def test_the_scoreboard_can_be_read_when_the_master_is_dead(site: Installation) 
     master = site.start()
     kill(master.pid)
     assert ends(site.pids()['in 1/1'])
-    assert site.record('in').state is State.RUNNING
+    assert site.record('in').state is ProcessState.RUNNING
     assert not master_alive(site.spool_directory)
     with pytest.raises(NotRunningError):
         site.ask('status')

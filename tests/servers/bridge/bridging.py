@@ -13,7 +13,7 @@ from pathlib import Path
 
 from switchboard import Spool
 from switchboard.errors import QueueError, ScoreboardError
-from switchboard.status.scoreboard import Record, Scoreboard, State
+from switchboard.status.scoreboard import ProcessState, Scoreboard, SliceRecord
 from tests.acceptance.forked import Forked
 from tests.acceptance.installation import ends
 from tests.faults.tmpfs import mounted
@@ -59,9 +59,9 @@ class Site:
         assert self._master is not None
         assert self._master.poll() is None, self.told()
         records = self.records()
-        return bool(records) and all(record.state is State.RUNNING for record in records)
+        return bool(records) and all(record.state is ProcessState.RUNNING for record in records)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[SliceRecord]:
         """:return: what the scoreboard says."""
         try:
             with contextlib.closing(

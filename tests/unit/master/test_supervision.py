@@ -16,7 +16,7 @@ import pytest
 from switchboard.master.child import GO, PREPARED, READY
 from switchboard.master.supervision import ENDS_WITHIN_S, ChildDescriptors, RunnerSlice
 from switchboard.options import RestartOptions, RetryPolicy, RunnerOptions
-from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
+from switchboard.status.scoreboard import PAGE_BYTES, ProcessState, Scoreboard, Slot
 from tests.helpers.processes import few_descriptors
 
 # No system gives out pids this high: signals to it go nowhere.
@@ -112,10 +112,10 @@ def test_a_process_that_ends_is_not_taken_for_one_that_has_become_another_progra
     bench.channels[-1].close()
     made.on_readable(2)
     made.tick(3)  # the rest of its end takes a moment on a busy machine
-    assert made.state is State.RUNNING
+    assert made.state is ProcessState.RUNNING
     made.tick(2 + ENDS_WITHIN_S)
     assert (made.state, made.reason) == (
-        State.STOPPING,
+        ProcessState.STOPPING,
         'it has closed its files, or become another program by exec',
     )
 
@@ -124,11 +124,11 @@ def test_when_no_process_can_be_made_it_waits_and_tries_again(bench: Bench) -> N
     bench.error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     made = bench.slice()
     made.start(0)
-    assert (made.state, made.pid, made.due_s()) == (State.BACKOFF, 0, 1)
+    assert (made.state, made.pid, made.due_s()) == (ProcessState.BACKOFF, 0, 1)
     assert made.reason == 'cannot start a process: Resource temporarily unavailable'
     bench.error = None
     made.tick(1)
-    assert (made.state, made.pid) == (State.STARTING, NOBODY)
+    assert (made.state, made.pid) == (ProcessState.STARTING, NOBODY)
     made.ended(0, 2)
 
 
@@ -136,14 +136,14 @@ def test_when_no_descriptor_is_left_it_waits_and_tries_again(bench: Bench) -> No
     made = bench.slice()
     with few_descriptors(0):
         made.start(0)
-    assert (made.state, made.pid, made.due_s()) == (State.BACKOFF, 0, 1)
+    assert (made.state, made.pid, made.due_s()) == (ProcessState.BACKOFF, 0, 1)
     assert made.reason == 'cannot start a process: Too many open files'
     for allowed in (1, 2, 3):  # not enough for all that a process needs, and nothing of it is kept
         with few_descriptors(allowed):
             made.tick(1000 * allowed)
-        assert (made.state, made.descriptors()) == (State.BACKOFF, [])
+        assert (made.state, made.descriptors()) == (ProcessState.BACKOFF, [])
     made.tick(10_000)
-    assert (made.state, made.pid) == (State.STARTING, NOBODY)
+    assert (made.state, made.pid) == (ProcessState.STARTING, NOBODY)
     made.ended(0, 10_001)
 
 
@@ -151,9 +151,9 @@ def test_a_damaged_scoreboard_ends_nobody(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     bench.damage()
     made.tick(11)
-    assert (made.state, made.due_s()) == (State.RUNNING, 21)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 21)
     made.ended(1, 12)
-    assert made.state is State.BACKOFF
+    assert made.state is ProcessState.BACKOFF
 
 
 def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, start: Start) -> None:
@@ -170,7 +170,7 @@ def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, st
 def test_a_process_that_waits_for_its_turn_does_not_hang(start: Start) -> None:
     made = start(PREPARED, waits_for_turn=True)
     made.tick(10_000)
-    assert made.state is State.STARTING
+    assert made.state is ProcessState.STARTING
 
 
 def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start: Start) -> None:
@@ -178,7 +178,7 @@ def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start:
     bench.channels[-1].send(READY)
     made.ended(0, 2)
     # It had begun its loop, so it has recycled itself and is no failure.
-    assert (made.state, made.due_s()) == (State.STARTING, 2)
+    assert (made.state, made.due_s()) == (ProcessState.STARTING, 2)
 
 
 def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Bench, start: Start) -> None:
@@ -187,12 +187,12 @@ def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Ben
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
     heart.beat()
     made.tick(11)
-    assert (made.state, made.due_s()) == (State.RUNNING, 17)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 17)
     made.tick(17)
-    assert (made.state, made.reason) == (State.STOPPING, 'no heartbeat for 10.0 s')
+    assert (made.state, made.reason) == (ProcessState.STOPPING, 'no heartbeat for 10.0 s')
     assert made.due_s() == 27
     made.ended(-signal.SIGKILL, 28)
-    assert (made.state, made.reason) == (State.BACKOFF, 'no heartbeat for 10.0 s')
+    assert (made.state, made.reason) == (ProcessState.BACKOFF, 'no heartbeat for 10.0 s')
 
 
 def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Bench, start: Start) -> None:
@@ -204,17 +204,17 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     assert bench.scoreboard.repair()
     made.rewrite_record()
     made.tick(1_008)
-    assert (made.state, made.due_s()) == (State.RUNNING, 1_018)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 1_018)
     times_ns.append(1_016_000_000_000)
     heart.beat()
     made.tick(1_018)
-    assert (made.state, made.due_s()) == (State.RUNNING, 1_026)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 1_026)
     os.truncate(bench.scoreboard.path, 100)
     assert bench.scoreboard.repair()
     made.rewrite_record()
     for now_s in (1_026, 1_036):
         made.tick(now_s)
-    assert (made.state, made.reason) == (State.STOPPING, 'no heartbeat for 10.0 s')
+    assert (made.state, made.reason) == (ProcessState.STOPPING, 'no heartbeat for 10.0 s')
 
 
 def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
@@ -236,9 +236,9 @@ def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, 
     made.tick(1011.0)
     assert made.due_s() == 1016
     made.tick(1016.0)
-    assert (made.state, made.due_s()) == (State.RUNNING, 1017)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 1017)
     made.tick(1017.0)  # ten seconds that both of them lived through
-    assert made.state is State.STOPPING
+    assert made.state is ProcessState.STOPPING
 
 
 def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: Bench, start: Start) -> None:
@@ -247,7 +247,7 @@ def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: 
     heart.begin('x')
     made.extend_deadlines(100.0, 106.0)
     made.tick(108.0)
-    assert (made.state, made.due_s()) == (State.RUNNING, 111)
+    assert (made.state, made.due_s()) == (ProcessState.RUNNING, 111)
     made.tick(111.0)
     assert made.reason == 'x took longer than 5 s'
 
@@ -263,11 +263,11 @@ def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
     made = start(PREPARED, READY, stop_timeout_s=5.0)
     made.stop(10)
     made.stop(12)
-    assert (made.state, made.due_s()) == (State.STOPPING, 15)
+    assert (made.state, made.due_s()) == (ProcessState.STOPPING, 15)
     made.tick(15)
     assert made.due_s() is None
     made.ended(-signal.SIGKILL, 16)
-    assert (made.state, made.due_s()) == (State.EXITED, None)
+    assert (made.state, made.due_s()) == (ProcessState.EXITED, None)
 
 
 def test_a_kill_on_request_is_noted_and_done_without_a_note_if_that_takes_too_long(
@@ -281,7 +281,7 @@ def test_a_kill_on_request_is_noted_and_done_without_a_note_if_that_takes_too_lo
     made.tick(20)
     assert made.due_s() is None
     made.ended(-signal.SIGKILL, 21)
-    assert made.state is State.EXITED
+    assert made.state is ProcessState.EXITED
 
 
 def test_a_slice_starts_again_only_when_nothing_that_it_has_started_is_left(
@@ -305,7 +305,7 @@ def test_what_gave_up_stays_fatal_when_the_master_stops(start: Start) -> None:
     made = start()
     made.ended(78, 1)
     made.stop(2)
-    assert made.state is State.FATAL
+    assert made.state is ProcessState.FATAL
 
 
 def test_a_message_that_ends_its_process_with_78_does_not_stop_the_slice_for_ever(
@@ -313,8 +313,8 @@ def test_a_message_that_ends_its_process_with_78_does_not_stop_the_slice_for_eve
 ) -> None:
     made = start(PREPARED, READY)
     made.ended(78, 1)
-    assert made.state is State.BACKOFF
-    assert (made.state, made.reason) == (State.BACKOFF, 'exited with status 78')
+    assert made.state is ProcessState.BACKOFF
+    assert (made.state, made.reason) == (ProcessState.BACKOFF, 'exited with status 78')
 
 
 def test_one_that_says_in_the_middle_of_its_work_that_it_cannot_go_on_is_not_started_again(
@@ -323,7 +323,7 @@ def test_one_that_says_in_the_middle_of_its_work_that_it_cannot_go_on_is_not_sta
     made = start(PREPARED, READY)
     Slot(bench.scoreboard, 0, pid=NOBODY).fatal('the password is gone')
     made.ended(78, 2)
-    assert (made.state, made.reason) == (State.FATAL, 'the password is gone')
+    assert (made.state, made.reason) == (ProcessState.FATAL, 'the password is gone')
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.status.alive import SCOREBOARD, master_directory
 from switchboard.status.measurements import MAX_ERRORS, OTHER
-from switchboard.status.record import MasterRecord, State
+from switchboard.status.record import MasterRecord, ProcessState
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
 from tests.helpers.commands import succeed, switchboard
 
@@ -49,7 +49,7 @@ def scoreboard(tmp_path: Path) -> Scoreboard:
     place = master_directory(tmp_path)
     place.mkdir(parents=True)
     scoreboard = Scoreboard.create(place / SCOREBOARD, 8)
-    scoreboard.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS))
+    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS, 7 * NS))
     return scoreboard
 
 
@@ -126,7 +126,7 @@ def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, score
 
 
 def test_a_failed_reload_is_seen(tmp_path: Path, scoreboard: Scoreboard) -> None:
-    scoreboard.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS, 6 * NS, 'a mistake'))
+    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS, 7 * NS, 6 * NS, 'a mistake'))
     found = scrape(tmp_path)
     assert found['config_last_reload_successful',] == 0
     assert ('config_last_reload_success_timestamp_seconds',) not in found

@@ -15,7 +15,7 @@ from switchboard.operating.grouping import NONE, ages_by_group
 from switchboard.operating.queue_info import Throughput, count_queue, origins_of, queue_info, throughput
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView, flags_of
-from switchboard.status.record import Record, State
+from switchboard.status.record import ProcessState, SliceRecord
 from tests.helpers.commands import fail, succeed
 
 
@@ -52,8 +52,8 @@ def test_flags_say_since_when_and_why(config: Config) -> None:
 
 def test_throughput_is_summed_by_queue(config: Config) -> None:
     records = [
-        Record(0, 'works', 0, 2, 0, State.RUNNING, 0, 0, 0, '', done=3, failed=1),
-        Record(1, 'works', 1, 2, 0, State.RUNNING, 0, 0, 0, '', done=4, retried=2),
+        SliceRecord(0, 'works', 0, 2, 0, ProcessState.RUNNING, 0, 0, 0, '', done=3, failed=1),
+        SliceRecord(1, 'works', 1, 2, 0, ProcessState.RUNNING, 0, 0, 0, '', done=4, retried=2),
     ]
     assert throughput(config, records) == {'in': Throughput(done=7, failed=1, retried=2, slices=2)}
 

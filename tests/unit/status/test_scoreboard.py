@@ -15,9 +15,9 @@ from switchboard.status.scoreboard import (
     SLOT_BYTES,
     MasterRecord,
     NullSlot,
+    ProcessState,
     Scoreboard,
     Slot,
-    State,
     SupervisorRecord,
 )
 from tests.helpers.processes import largest_file
@@ -64,11 +64,11 @@ def test_the_disks_room_is_taken_for_slots_that_are_used(tmp_path: Path) -> None
 
 
 def test_what_the_master_posts_is_read_through_another_descriptor(scoreboard: Scoreboard) -> None:
-    posted(scoreboard, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
+    posted(scoreboard, restarts=3, state=ProcessState.BACKOFF, reason='exit 1', next_restart_ns=9)
     with reading(scoreboard.path) as reader:
         [record] = reader.records()
     assert (record.runner, record.slice, record.numslices, record.pid) == ('in', 0, 2, os.getpid())
-    assert (record.state, record.restarts, record.reason) == (State.BACKOFF, 3, 'exit 1')
+    assert (record.state, record.restarts, record.reason) == (ProcessState.BACKOFF, 3, 'exit 1')
     assert (record.started_ns, record.next_restart_ns) == (5, 9)
     assert record.title == 'in 1/2'
 
@@ -77,10 +77,10 @@ def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(scorebo
     posted(scoreboard)
     told: list[str] = []
     slot = Slot(scoreboard, 0, on_ready=lambda: told.append('ready'))
-    assert scoreboard.records()[0].state is State.STARTING
+    assert scoreboard.records()[0].state is ProcessState.STARTING
     slot.beat()
     slot.beat()
-    assert scoreboard.records()[0].state is State.RUNNING
+    assert scoreboard.records()[0].state is ProcessState.RUNNING
     assert told == ['ready']
 
 
@@ -90,10 +90,10 @@ def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(sc
     before.beat()
     before.end('done')
     slot = Slot(scoreboard, 0, pid=0)
-    assert scoreboard.records()[0].state is State.RUNNING
+    assert scoreboard.records()[0].state is ProcessState.RUNNING
     slot.occupy()
     record = scoreboard.records()[0]
-    assert (record.state, record.done) == (State.STARTING, 1)
+    assert (record.state, record.done) == (ProcessState.STARTING, 1)
 
 
 def test_the_entry_at_work_shows_since_when_and_until_when(scoreboard: Scoreboard) -> None:
@@ -125,7 +125,7 @@ def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(scoreboar
     slot.end('done')
     scoreboard.post(0, SupervisorRecord('in', pid=os.getpid() + 1))
     record = scoreboard.records()[0]
-    assert (record.done, record.heartbeat_ns, record.state) == (1, 0, State.STARTING)
+    assert (record.done, record.heartbeat_ns, record.state) == (1, 0, ProcessState.STARTING)
     again = Slot(scoreboard, 0)
     again.begin(ENTRY)
     again.end('done')
@@ -223,7 +223,9 @@ def test_records_come_by_runner_and_slice_wherever_they_lie(scoreboard: Scoreboa
 
 
 def test_the_master_tells_its_state_and_its_last_reload_error(scoreboard: Scoreboard) -> None:
-    record = MasterRecord(12, State.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration')
+    record = MasterRecord(
+        12, ProcessState.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration'
+    )
     scoreboard.post_master(record)
     with reading(scoreboard.path) as reader:
         assert reader.master() == record
@@ -338,7 +340,7 @@ def test_places_that_no_slice_has_cost_a_reader_one_short_read(
     scoreboard: Scoreboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever looks all the time, as an exporter does, is not to take a processor for it: of 256 places four are used.
-    scoreboard.post(3, SupervisorRecord('in', 0, 1, 7, State.RUNNING))
+    scoreboard.post(3, SupervisorRecord('in', 0, 1, 7, ProcessState.RUNNING))
     read: list[int] = []
     pread = os.pread
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, master_directory
-from switchboard.status.scoreboard import MasterRecord, Scoreboard, State
+from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard
 from switchboard.store.publishing import as_queue_error
 from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
@@ -194,9 +194,9 @@ def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here
 @pytest.mark.parametrize(
     ('record', 'alarm'),
     [
-        (MasterRecord(12, State.EXITED, 1), ('warn', 'The master was stopped.', 'stopped')),
-        (MasterRecord(12, State.RUNNING, 1), ('bad', 'The master died.', 'died')),
-        (MasterRecord(12, State.STOPPING, 1), ('bad', 'The master died.', 'died')),
+        (MasterRecord(12, ProcessState.EXITED, 1), ('warn', 'The master was stopped.', 'stopped')),
+        (MasterRecord(12, ProcessState.RUNNING, 1), ('bad', 'The master died.', 'died')),
+        (MasterRecord(12, ProcessState.STOPPING, 1), ('bad', 'The master died.', 'died')),
         (MasterRecord(), ('bad', 'The master could not be started.', 'not started')),
     ],
 )
