@@ -9,7 +9,7 @@
     timeout = 30s
 
 The program is started without a shell, so nothing in a message can be taken for a command.  It gets the bytes of the message, and the facts
-known about it in the environment (see :func:`environment`).  What it writes on standard error, or without an ``output``
+known about it in the environment (see :func:`program_environment`).  What it writes on standard error, or without an ``output``
 on standard output, is kept for the case that it fails.  With ``output = QUEUE``, what it writes on standard output is the message
 that goes on, of the same kind, with the same metadata.
 
@@ -182,7 +182,7 @@ class Command(Runner):
         self._last = self.idempotency_key
         with Program(
             self.setting['command'],
-            environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
+            program_environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
             self.setting['directory'],
             serializer.dumps(msg),
             listens=bool(output),
@@ -232,7 +232,7 @@ def _left_running(living: Iterable[int]) -> LeftRunningError:
     )
 
 
-def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
+def program_environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
     """Make the environment of a program: the runner's own, and the facts about the message.
 
     ``SWITCHBOARD_QUEUE``, ``SWITCHBOARD_RUNNER`` and ``SWITCHBOARD_ID`` (the same each time the message is tried) are set

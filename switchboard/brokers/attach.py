@@ -25,7 +25,7 @@ from switchboard.message.expiry import EXPIRES
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import QueueOptions
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.spool import Spool
 from switchboard.store.folder import Folder
@@ -122,7 +122,7 @@ def store_dead_letter(
     for target in targets:
         record = {
             'event': 'dead-lettered',
-            'time': timestamp(queue.clock),
+            'time': record_time(queue.clock),
             'queue': queue.name,
             'to': target.name,
             **fields,

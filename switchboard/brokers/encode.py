@@ -33,7 +33,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record, dump_record
 from switchboard.message.metadata import dump_metadata, load_metadata
-from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAME_GENERATOR, parse
+from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAME_GENERATOR, parse_filebase
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
 from switchboard.queue.expiry_clock import ExpiryClock
@@ -77,7 +77,7 @@ def encode_entry(entry: Entry, more: Sequence[Record] = (), *, tracebacks: bool 
     :param more: records to be added to its history.
     :param tracebacks: send them along.
     """
-    name = parse(entry.filebase)
+    name = parse_filebase(entry.filebase)
     assert name is not None
     records = [*entry.records, *more]
     metadata = load_metadata(entry.metadata)

@@ -41,8 +41,8 @@ from switchboard.message.naming import (
     NameGenerator,
     Slice,
     check_queue_name,
-    key_of,
-    parse,
+    parse_filebase,
+    slice_digits_of,
     with_when,
 )
 from switchboard.message.packing import EncodedEntry, Packer
@@ -134,7 +134,7 @@ class BrokerProducer:
 
     def queue_of(self, filebase: str) -> str:
         """:return: the broker's queue that an entry belongs into, by its order key or its content."""
-        return self.all_queues[(int(key_of(filebase), 16) * len(self.all_queues)) >> SLICE_BITS]
+        return self.all_queues[(int(slice_digits_of(filebase), 16) * len(self.all_queues)) >> SLICE_BITS]
 
     def declare(self, queues: Sequence[str], *, anew: bool = False) -> None:
         """Make those of the broker's queues that are missing; once a connection.
@@ -225,7 +225,7 @@ class BrokerProducer:
         copy = self._entry(self._packer.pack_copy(entry, record, now=now))
         if digest_tail is not None:
             when, plus, rest = copy.filebase.partition('+')
-            name = f'{when}{plus}{key_of(copy.filebase)}{digest_tail}{rest[DIGEST_DIGITS:]}'
+            name = f'{when}{plus}{slice_digits_of(copy.filebase)}{digest_tail}{rest[DIGEST_DIGITS:]}'
             copy = replace(copy, filebase=name)
         return self.prepare_entry(copy)
 
@@ -324,7 +324,7 @@ class BrokerProducer:
         :param is_delayed: the time in its name is waited for.
         """
         if is_delayed:
-            name = parse(entry.filebase)
+            name = parse_filebase(entry.filebase)
             assert name is not None
             delay_s = (name.when_ns - self.clock.time_ns()) / NS
         outgoing = encode_entry(entry, more, tracebacks=self.url.sends_tracebacks)

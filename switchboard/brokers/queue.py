@@ -62,7 +62,7 @@ from switchboard.message.naming import (
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
 from switchboard.queue.expiry_clock import ExpiryClock
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
@@ -70,7 +70,7 @@ from switchboard.queue.watch import LONGEST_S, wait_readable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import raise_queue_error, write
+from switchboard.store.publishing import raise_queue_error, write_draft
 
 log = logging.getLogger('switchboard.queue')
 
@@ -462,7 +462,7 @@ class BrokerQueue:
         self.claim_of(filebase).note(self._record(record, 'noted'))
 
     def _record(self, record: Record, event: str) -> dict[str, Any]:
-        return {**record, 'event': record.get('event', event), 'time': timestamp(self.clock)}
+        return {**record, 'event': record.get('event', event), 'time': record_time(self.clock)}
 
     def history(self, filebase: str) -> list[Record]:
         """See `ISwitchboard`, of what this process holds."""
@@ -585,7 +585,7 @@ def store_copy(
         publish([target.producer.prepare_entry(entry, more)])
         return
     disk = target.disk
-    draft = write(target.pool, disk, (file_of(entry, more),), target.name)
+    draft = write_draft(target.pool, disk, (file_of(entry, more),), target.name)
     try:
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])

@@ -42,7 +42,7 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
 from switchboard.message.naming import UNIQUE_DIGITS, digest_of, key_digest
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.spool.spool import Spool
 from switchboard.store.publishing import raise_queue_error
 
@@ -142,7 +142,7 @@ class BrokerTransaction:
     def _moved(self, queue: Any) -> Record:
         return {
             'event': 'moved',
-            'time': timestamp(self.queue.clock),
+            'time': record_time(self.queue.clock),
             'queue': self.queue.name,
             'to': queue.name,
         }

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.config.units import choice, integer, is_loopback
-from switchboard.config.url_options import UrlOption, absolute_path, read_options, seconds, yes_or_no
+from switchboard.config.url_options import UrlOption, absolute_path, read_url_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 from switchboard.regular_file import open_regular_file
 
@@ -190,7 +190,7 @@ def _read_tls(scheme: str, options: Mapping[str, str]) -> Tls | None:
     :return: None for a connection that is not encrypted.
     :raises ConfigError: one is not known, or cannot be read, or the connection is not encrypted.
     """
-    found = read_options(options.items(), _TLS_OPTIONS)
+    found = read_url_options(options.items(), _TLS_OPTIONS)
     if options and scheme not in TLS_SCHEMES:
         raise ConfigError(f'{next(iter(options))!r} is for TLS: write amqps:// or rediss://', key='url')
     if 'keyfile' in found and 'certfile' not in found:
@@ -235,7 +235,7 @@ def read_broker_url(text: str) -> BrokerUrl:
     for name, _ in ours:
         if _ONLY.get(name, kind) != kind:
             raise ConfigError(f'{name!r} is an option for {_ONLY[name]}, and this is {kind}', key='url')
-    url = replace(url, **read_options(ours, _OPTIONS))
+    url = replace(url, **read_url_options(ours, _OPTIONS))
     return replace(url, address=';'.join(map(_without_ours, addresses)))
 
 

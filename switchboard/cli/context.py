@@ -95,9 +95,9 @@ class Installation:
             self._has_warned = True
             text = f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}'
             if self.logs:
-                from switchboard.master.programs import note
+                from switchboard.master.programs import log_to_stderr
 
-                note(found[0], text)
+                log_to_stderr(found[0], text)
             else:
                 print_note(text)
         return found[0] if found else None
@@ -167,11 +167,11 @@ class Installation:
         return directory
 
     def _spool_of_a_broken_config(self) -> Path:
-        from switchboard.config.inifile import Problems, parse, read_file
+        from switchboard.config.inifile import Problems, parse_ini, read_config_file
 
         path = self.config_path
         assert path is not None
-        for section in parse(read_file(path), str(path), Problems()):
+        for section in parse_ini(read_config_file(path), str(path), Problems()):
             if section.name == 'switchboard' and 'spool' in section.options:
                 return Path(os.path.normpath(path.absolute().parent / section.options['spool'].value))
         return self.config.spool  # raises: all that is wrong with it

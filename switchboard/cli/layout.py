@@ -24,7 +24,7 @@ class Column(NamedTuple):
     drop: int = 0
 
 
-def text_of(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """:return: the text of a cell."""
     return cell if isinstance(cell, str) else cell[0]
 

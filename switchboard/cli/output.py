@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 import click
 
 from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
-from switchboard.cli.layout import GAP, Cell, Column, text_of
+from switchboard.cli.layout import GAP, Cell, Column, cell_text
 from switchboard.operating.text import escape_terminal, one_line
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading
         screen = console()
         screen.print(rich_table(columns, rows, screen.width, heading=heading), no_wrap=True, crop=True)
         return
-    texts = [[one_line(text_of(cell)) or '-' for cell in row] for row in rows]
+    texts = [[one_line(cell_text(cell)) or '-' for cell in row] for row in rows]
     if heading:
         texts.insert(0, [column.title for column in columns])
     widths = [max(len(text[number]) for text in texts) for number in range(len(columns))]

@@ -11,7 +11,7 @@ from rich.spinner import Spinner as RichSpinner
 from rich.table import Table
 from rich.text import Text
 
-from switchboard.cli.layout import Cell, Column, layout, text_of
+from switchboard.cli.layout import Cell, Column, cell_text, layout
 from switchboard.operating.text import one_line
 
 
@@ -26,7 +26,7 @@ def rich_table(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int, *, heading: bool = True
 ) -> Table:
     """:return: a table that is at most `room` wide."""
-    texts = [[one_line(text_of(cell)) for cell in row] for row in rows]
+    texts = [[one_line(cell_text(cell)) for cell in row] for row in rows]
     widths = []
     for number, column in enumerate(columns):
         widest = max((Text(text[number]).cell_len for text in texts), default=0)

@@ -22,7 +22,7 @@ from zlib import crc32
 
 from switchboard.config.examine import ParsedConfig, advise_on_value, examine
 from switchboard.config.exchangefile import read_exchanges
-from switchboard.config.inifile import Problems, Section, in_order, parse, read_file
+from switchboard.config.inifile import Problems, Section, in_order, parse_ini, read_config_file
 from switchboard.config.keys import (
     MASTER_KEYS,
     QUEUE_DEFAULTS,
@@ -229,7 +229,7 @@ class _Loader:
 
     def load(self) -> Config:
         content = self._read(self.path)
-        for section in parse(content, str(self.path), self.problems) if content is not None else ():
+        for section in parse_ini(content, str(self.path), self.problems) if content is not None else ():
             self._sort(section)
         if content is None:
             return Config(self.path, self.base, self.base)
@@ -260,7 +260,7 @@ class _Loader:
 
     def _read(self, path: Path) -> bytes | None:
         try:
-            content = read_file(path)
+            content = read_config_file(path)
         except ConfigError as error:
             self.problems.error(error)
             return None

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import cast
 
 from switchboard.config.examine import advise_on_value
-from switchboard.config.inifile import Option, Problems, Section, parse
+from switchboard.config.inifile import Option, Problems, Section, parse_ini
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.routing.bindings import (
@@ -49,7 +49,7 @@ def read_exchanges(
     :param queues: the names of all queues that are declared, or None where any name will do.
     :return: the table; an empty one if there are errors, which are then in `problems`.
     """
-    return _FileReader(file, problems, queues).read(parse(content, file, problems))
+    return _FileReader(file, problems, queues).read(parse_ini(content, file, problems))
 
 
 class _FileReader:

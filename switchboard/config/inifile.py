@@ -106,7 +106,7 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
     return [problem for found in files.values() for problem in sorted(found, key=lambda one: one.line or 0)]
 
 
-def read_file(path: Path) -> bytes:
+def read_config_file(path: Path) -> bytes:
     """:raises ConfigError: the file cannot be read, is no regular file, or is larger than 16 MiB."""
     try:
         with open_regular_file(path) as stream:
@@ -120,7 +120,7 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def parse(content: bytes, file: str, problems: Problems) -> list[Section]:
+def parse_ini(content: bytes, file: str, problems: Problems) -> list[Section]:
     """Take a file apart.
 
     :return: the readable sections; mistakes in the others are noted in `problems`.

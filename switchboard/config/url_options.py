@@ -26,7 +26,7 @@ class UrlOption(NamedTuple):
     is_old: bool = False
 
 
-def read_options(given: Iterable[tuple[str, object]], table: Mapping[str, UrlOption]) -> dict[str, Any]:
+def read_url_options(given: Iterable[tuple[str, object]], table: Mapping[str, UrlOption]) -> dict[str, Any]:
     """Read options.
 
     :param given: names and values; a value that is no text (an option that a program has set) is read as its text.

@@ -42,7 +42,7 @@ from switchboard.store.folder import Folder, PathInErrors
 from switchboard.store.layout import BAD, COUNTS, DECLARED, DRAINING, RUN, SPARE
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import PublishedOptions, read_published_options
-from switchboard.store.publishing import PreparedEntry, publish, write
+from switchboard.store.publishing import PreparedEntry, publish, write_draft
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Drop:
         pool = FilePool(spare, disk, looks=LOOKS)
         is_small = len(self.body) <= JOINED_BYTES
         parts = (self.head + bytes(self.body),) if is_small else (self.head, self.body)
-        draft = write(pool, disk, parts, self.queue)
+        draft = write_draft(pool, disk, parts, self.queue)
         try:
             at_commit()
         except BaseException:

@@ -44,7 +44,7 @@ from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
-from switchboard.store.publishing import PreparedEntry, as_queue_error, write
+from switchboard.store.publishing import PreparedEntry, as_queue_error, write_draft
 from switchboard.store.reading import peek
 
 log = logging.getLogger('switchboard.queue')
@@ -104,7 +104,7 @@ class Dedupe:
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._queue.clock.time_ns()} {marker}'.encode('ascii')
-        draft = write(self._queue.pool, self._queue.disk, (content,), self._queue.name)
+        draft = write_draft(self._queue.pool, self._queue.disk, (content,), self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:

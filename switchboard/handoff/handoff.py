@@ -27,7 +27,7 @@ from switchboard.errors import EntryTakenError
 from switchboard.events import event
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import ANY_INPUT_PREFIX, COMMIT, OrderKey, Output, Stage, transaction_prefix
-from switchboard.message.naming import READY, key_of
+from switchboard.message.naming import READY, slice_digits_of
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.folder import Folder
@@ -159,7 +159,7 @@ class Handoff:
         """:return: the order keys that its outputs have in common with outputs that they must not pass."""
         keys = {Output('', item.queue, item.filebase).order_key for item in self.items}
         if self.forwarded_to is not None and self._place is not None:
-            keys.add((self.forwarded_to.name, key_of(self._place[1])))
+            keys.add((self.forwarded_to.name, slice_digits_of(self._place[1])))
         return keys
 
     def discard(self, *, reusable: bool = True) -> None:

@@ -15,7 +15,7 @@ from switchboard.message.expiry import expiry_after_move
 from switchboard.message.journal import origin_queue
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
-from switchboard.queue.recovery import note, note_safely
+from switchboard.queue.recovery import note_safely, record_event
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
@@ -90,7 +90,7 @@ def move(
             fields |= expiry_after_move(
                 metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
             )
-        write = note if suffix == READY else note_safely
+        write = record_event if suffix == READY else note_safely
         sync = source.options.durability == 'full'
         write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
         filebase = claim.rename(target.folder, filebase, suffix)

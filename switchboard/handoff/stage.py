@@ -15,7 +15,7 @@ from zlib import crc32
 
 from switchboard.errors import DurabilityError, LockTimeoutError
 from switchboard.events import event
-from switchboard.message.naming import READY, NameGenerator, key_of
+from switchboard.message.naming import READY, NameGenerator, slice_digits_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -44,7 +44,7 @@ OrderKey = tuple[str, str]
 
 def transaction_prefix(queue: str, filebase: str) -> str:
     """:return: the digits that the names of transactions begin with whose inputs are of this queue and have the key of this entry."""
-    return f'{crc32(f"{queue} {key_of(filebase)}".encode()):08x}'
+    return f'{crc32(f"{queue} {slice_digits_of(filebase)}".encode()):08x}'
 
 
 class Output(NamedTuple):
@@ -57,7 +57,7 @@ class Output(NamedTuple):
     @property
     def order_key(self) -> OrderKey:
         """The order key that it has in common with outputs that it must not pass."""
-        return self.queue, key_of(self.filebase) if '+' in self.filebase else self.filebase
+        return self.queue, slice_digits_of(self.filebase) if '+' in self.filebase else self.filebase
 
 
 class LastOutputTimes:
@@ -76,13 +76,13 @@ class LastOutputTimes:
         """Remember an output, or an entry that was forwarded behind one."""
         if len(self._last) >= MAX_LAST_OUTPUT_TIMES:
             self._before, self._last = self._last, {}
-        self._last[source, target, key_of(filebase)] = filebase.partition('+')[0]
+        self._last[source, target, slice_digits_of(filebase)] = filebase.partition('+')[0]
 
     def would_overtake(self, source: str, target: str, filebase: str) -> bool:
         """Would this entry, with the time it has, come before an output of this process in `target` for its key?"""
         if not self._last:
             return False
-        key = source, target, key_of(filebase)
+        key = source, target, slice_digits_of(filebase)
         last = self._last.get(key) or self._before.get(key, '')
         return filebase.partition('+')[0] < last
 

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from amqp.exceptions import InvalidPath
 
 from switchboard.config.units import choice, integer
-from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
+from switchboard.config.url_options import UrlOption, read_url_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 from switchboard.options import CHOICES
 
@@ -63,8 +63,8 @@ def read_address(client: Any) -> Address:
     path, query = _split(client)
     options: Mapping[str, Any] = client.transport_options or {}
     try:
-        values = read_options([(key, value) for key, value in options.items() if key in OPTIONS], OPTIONS)
-        values |= read_options(parse_qsl(query, keep_blank_values=True), OPTIONS)
+        values = read_url_options([(key, value) for key, value in options.items() if key in OPTIONS], OPTIONS)
+        values |= read_url_options(parse_qsl(query, keep_blank_values=True), OPTIONS)
     except ConfigError as error:
         raise InvalidPath(f'{SCHEME}:// URL: {error}') from error
     directory = path or str(options.get('directory', ''))

@@ -118,7 +118,7 @@ def retry_what_was_refused() -> None:
             _LEFT.append((unacked, how))
 
 
-def end(unacked: UnackedMessage, how: Ending) -> None:
+def end_claim(unacked: UnackedMessage, how: Ending) -> None:
     """End a claim, unless it has ended already, is the parent's, or is over because somebody has taken its file away: to AMQP, none of these is an error.
 
     :raises QueueError: the disk refuses it.
@@ -135,7 +135,7 @@ def end(unacked: UnackedMessage, how: Ending) -> None:
 def _is_ended(unacked: UnackedMessage, how: Ending) -> bool:
     try:
         if unacked.is_claimed:
-            end(unacked, how)
+            end_claim(unacked, how)
             event(log, logging.INFO, unacked.filebase, 'disk back', queue=unacked.queue.name)
     except (QueueError, OSError):
         return False
@@ -209,7 +209,7 @@ class UnackedMessages(QoS):
                 self._forget(tag)
                 return
             try:
-                end(unacked, how)
+                end_claim(unacked, how)
             except (QueueError, OSError):
                 self._refused[tag] = how
                 raise
@@ -238,7 +238,7 @@ class UnackedMessages(QoS):
                 message = self._delivered.get(tag)
                 how = self._refused.get(tag, UnackedMessage.give_back)
                 try:
-                    end(unacked, how)
+                    end_claim(unacked, how)
                 except (QueueError, OSError) as error:
                     retry_later(unacked, how)
                     errors.append((error, message))

@@ -16,11 +16,11 @@ from typing import Any
 from mailman.email.message import Message
 
 from switchboard.errors import EntryTakenError
-from switchboard.mailman.metadata import restore
+from switchboard.mailman.metadata import restore_attributes
 from switchboard.mailman.queue import MESSAGE_CLASS
 from switchboard.mailman.takeover import is_mailmans_name
 from switchboard.message.mail import mail_bytes
-from switchboard.message.naming import NS, parse
+from switchboard.message.naming import NS, parse_filebase
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD
@@ -62,7 +62,7 @@ def _export(queue: Switchboard) -> int:
 
 def _name(filebase: str) -> str:
     """The name that Mailman would give: the time as a float, and a SHA-1 of its own."""
-    name = parse(filebase)
+    name = parse_filebase(filebase)
     assert name is not None
     return (
         f'{name.when_ns / NS!r}+{hashlib.sha1(name.digest.encode(), usedforsecurity=False).hexdigest()}.pck'
@@ -71,6 +71,6 @@ def _name(filebase: str) -> str:
 
 def _content(msg: Any, metadata: dict[str, Any]) -> bytes:
     own = message_from_bytes(mail_bytes(msg), Message)
-    restore(own, metadata)
+    restore_attributes(own, metadata)
     data = {**metadata, 'version': SCHEMA, '_parsemsg': False}
     return pickle.dumps(own, pickle.HIGHEST_PROTOCOL) + pickle.dumps(data, pickle.HIGHEST_PROTOCOL)

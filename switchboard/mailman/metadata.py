@@ -40,7 +40,7 @@ def storable(msg: Message, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def restore(msg: Message, metadata: dict[str, Any]) -> None:
+def restore_attributes(msg: Message, metadata: dict[str, Any]) -> None:
     """Give a message its attributes back that were stored beside its bytes, and take them out of the metadata."""
     attributes = metadata.pop(ATTRIBUTES, None)
     if isinstance(attributes, dict):

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.events import event
-from switchboard.mailman.metadata import restore, storable
+from switchboard.mailman.metadata import restore_attributes, storable
 from switchboard.mailman.takeover import take_over
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record
@@ -101,7 +101,7 @@ class MailmanQueue:
         msg, metadata = self._queue.dequeue(filebase)
         self._refused = ''
         _at_work[:] = [self.name]
-        restore(msg, metadata)
+        restore_attributes(msg, metadata)
         return msg, metadata
 
     def finish(self, filebase: str, preserve: bool = False) -> None:

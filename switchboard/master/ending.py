@@ -39,7 +39,7 @@ from switchboard.clock import SYSTEM_CLOCK
 from switchboard.events import event
 from switchboard.master.child import MARK_VARIABLE
 from switchboard.message.naming import CLAIMED, is_filebase
-from switchboard.queue.recovery import INTERRUPTED, timestamp
+from switchboard.queue.recovery import INTERRUPTED, record_time
 from switchboard.runner.control_group import kill_cgroup_of
 from switchboard.status.processes import (
     PROC,
@@ -165,7 +165,8 @@ def kill_with_note(
                 try:
                     claims.append(_claim(path, descriptor))
                     claims[-1].append(
-                        {'event': INTERRUPTED, 'time': timestamp(SYSTEM_CLOCK), 'reason': reason}, sync=False
+                        {'event': INTERRUPTED, 'time': record_time(SYSTEM_CLOCK), 'reason': reason},
+                        sync=False,
                     )
                     noted.append(claims[-1].filebase)
                 except Exception as error:

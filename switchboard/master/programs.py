@@ -20,7 +20,7 @@ import click
 
 from switchboard.background import Report, StartReport, daemonize
 from switchboard.config.config import Config
-from switchboard.config.inifile import Problems, parse, read_file
+from switchboard.config.inifile import Problems, parse_ini, read_config_file
 from switchboard.config.spool_place import why_not_alone
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import event
@@ -311,7 +311,7 @@ def _words(error: Exception) -> str:
     return f'{text}; {advice}' if advice else text
 
 
-def note(path: Path, text: str) -> None:
+def log_to_stderr(path: Path, text: str) -> None:
     """Write a line to standard error, in the form of the log that a configuration wants."""
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
@@ -323,7 +323,7 @@ def note(path: Path, text: str) -> None:
 def _asks_for_json(path: Path) -> bool:
     """:return: whether a configuration wants the log as JSON, also one that has mistakes."""
     with contextlib.suppress(ConfigError):
-        for section in parse(read_file(path), str(path), Problems()):
+        for section in parse_ini(read_config_file(path), str(path), Problems()):
             if section.name == 'master' and 'log_format' in section.options:
                 return section.options['log_format'].value == 'json'
     return False

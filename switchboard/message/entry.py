@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
-from switchboard.message.envelope import Header, check, parse_header, unpack
+from switchboard.message.envelope import Header, check_content, parse_header, unpack
 from switchboard.message.journal import Record, drop_undone_moves, find_records, parse_records
 from switchboard.message.metadata import FIXED_METADATA, load_metadata
 from switchboard.message.naming import digest_of
@@ -140,7 +140,7 @@ def read_entry(filebase: str, content: bytes) -> Entry:
         header: Header | None = None
         try:
             header = parse_header(content)
-            check(header, content, digest)
+            check_content(header, content, digest)
         except CorruptEntryError as error:
             return _read_damaged(filebase, content, digest, header, error)
         start, end = header.body_start, header.end

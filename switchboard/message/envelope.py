@@ -134,7 +134,7 @@ def unpack(content: bytes, digest: str) -> tuple[str, bytes, bytes, int] | None:
     """Take a whole file apart, if there is nothing wrong with it: several times as fast as reading and checking its header.
 
     :param digest: the digest of the file's name.
-    :return: the kind, the metadata, the body, and where it ends; None if :func:`parse_header` and :func:`check` are to name the damage.
+    :return: the kind, the metadata, the body, and where it ends; None if :func:`parse_header` and :func:`check_content` are to name the damage.
     """
     found = (_match or _matcher())(content)
     if found is None:
@@ -205,7 +205,7 @@ def _checksum(field: bytes) -> int:
     return int(field, 16)
 
 
-def check(header: Header, content: bytes, digest: str) -> None:
+def check_content(header: Header, content: bytes, digest: str) -> None:
     """Make sure that the file is whole and is the one its name says.
 
     :param content: the file from its first byte to the end of the body at least.

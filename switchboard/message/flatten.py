@@ -199,7 +199,7 @@ class _Parser(FeedParser):
         return mail
 
 
-def parse(raw: bytes, cls: type[Message] = Message, policy: Policy[Any] = compat32) -> Message:
+def parse_mail(raw: bytes, cls: type[Message] = Message, policy: Policy[Any] = compat32) -> Message:
     """Parse a mail that :func:`flatten` can write as it was.
 
     :param cls: the class of the mail and of its parts; where it cannot be made without arguments of its own, its ``__init__`` is left out.

@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 from switchboard.errors import ConfigError
-from switchboard.message.flatten import SOURCE, flatten, parse
+from switchboard.message.flatten import SOURCE, flatten, parse_mail
 
 # Methods that change a mail, or hand out parts of it that their receiver can change.
 _CHANGING = (
@@ -88,7 +88,7 @@ class _Lazy:
 
     @staticmethod
     def _parse(raw: bytes) -> Message:
-        return parse(raw)
+        return parse_mail(raw)
 
 
 class _LazyText(_Lazy):
@@ -138,7 +138,7 @@ class LazyEmailMessage(_LazyText, EmailMessage):
     def _parse(raw: bytes) -> Message:
         import email.policy  # here, because a modern mail takes a third of a megabyte of modules
 
-        return parse(raw, EmailMessage, email.policy.default)
+        return parse_mail(raw, EmailMessage, email.policy.default)
 
 
 for _name in _CHANGING:
@@ -183,10 +183,10 @@ def _make_lazy_class(cls: type[Message]) -> type[_Lazy]:
 
     def parsed(raw: bytes) -> Message:
         if not issubclass(cls, EmailMessage):
-            return parse(raw, cls)
+            return parse_mail(raw, cls)
         import email.policy
 
-        return parse(raw, cls, email.policy.default)
+        return parse_mail(raw, cls, email.policy.default)
 
     def look(self: _Lazy, name: str) -> Any:
         # The class's own methods may change whatever they find: once it was parsed, its bytes are made anew.

@@ -28,7 +28,7 @@ from switchboard.message.naming import (
     digest_of,
     make_filebase,
     order_key_of,
-    parse,
+    parse_filebase,
 )
 from switchboard.message.serializers import (
     LARGE_CHARACTERS,
@@ -160,7 +160,7 @@ class Packer:
         :param records: an addition to the new one's history.
         :param is_delayed: see :meth:`pack`.
         """
-        name = parse(old.filebase)
+        name = parse_filebase(old.filebase)
         assert name is not None
         slice_prefix = name.digest[:SLICE_DIGITS]
         packed = self.pack(
@@ -181,7 +181,7 @@ class Packer:
         :param record: an addition to the copy's history; its ``drop`` is done in the copy's metadata.
         :param now: ready now; else it keeps the entry's time, and so its place among those of its key.
         """
-        old = parse(entry.filebase)
+        old = parse_filebase(entry.filebase)
         assert old is not None
         digest = self.name_generator.digest(old.digest[:SLICE_DIGITS])
         when_ns, modified_ns = self._dated(None if now else old.when_ns, None)

@@ -25,7 +25,7 @@ from switchboard.errors import ConfigError, CorruptEntryError, UnserializableErr
 from switchboard.interfaces import ISerializer
 from switchboard.message.mail import load_message_class as class_named
 from switchboard.message.mail import mail_bytes, mail_from_bytes
-from switchboard.message.typed_json import advice, dump_json, load_json, type_name
+from switchboard.message.typed_json import dump_json, load_json, type_advice, type_name
 
 # A text with more characters is not made bytes of as a whole, and so many are at a time.
 LARGE_CHARACTERS = 16 * 1024 * 1024
@@ -283,7 +283,7 @@ class Serializers:
             if serializer is None:
                 raise UnserializableError(
                     f'a message of type {type(msg).__name__} cannot be stored: give a mail, bytes, text or what JSON '
-                    f'holds, or register a serializer for it; {advice(msg)}'
+                    f'holds, or register a serializer for it; {type_advice(msg)}'
                 )
             self._by_type[type(msg)] = serializer
         return serializer

@@ -186,14 +186,14 @@ def _check_typed(value: Any, place: str, room: int) -> None:
     name = type_name(value)
     if name is None:
         raise UnserializableError(
-            f'{place}: a value of type {type(value).__name__} cannot be held as JSON; {advice(value)}'
+            f'{place}: a value of type {type(value).__name__} cannot be held as JSON; {type_advice(value)}'
         )
     if isinstance(value, (tuple, set, frozenset)):
         for number, item in enumerate(value):
             where = f'{place}[{number}]' if isinstance(value, tuple) else f'{place}{{{item!r:.40}}}'
             _check(item, where, room - 2)
     elif room < 2 or not _is_same(value, untag(_tagged(value))):
-        raise UnserializableError(f'{place}: {value!r:.100} would not come back equal; {advice(value)}')
+        raise UnserializableError(f'{place}: {value!r:.100} would not come back equal; {type_advice(value)}')
 
 
 def _is_same(value: Any, back: Any) -> bool:
@@ -217,7 +217,7 @@ def type_name(value: Any) -> str | None:
     return None
 
 
-def advice(value: Any) -> str:
+def type_advice(value: Any) -> str:
     """Say what to do with a value of a type that cannot be written."""
     cls = type(value)
     names = {base.__module__ + '.' + base.__qualname__ for base in cls.__mro__}

@@ -122,7 +122,7 @@ class Collector(LibraryCollector):
         began_s = time.perf_counter()
         samples = Samples()
         self._collect_queues(samples, time.time_ns())
-        for name, number in bounded(self._count.errors).items():
+        for name, number in most_frequent(self._count.errors).items():
             samples.gauge('bad_entries', number, name)
         try:
             self._collect_scoreboard(samples)
@@ -245,7 +245,7 @@ class Collector(LibraryCollector):
         samples.gauge('spool_free_inodes', found.f_favail, spool)
 
 
-def bounded(errors: Mapping[str, int]) -> dict[str, int]:
+def most_frequent(errors: Mapping[str, int]) -> dict[str, int]:
     """:return: the most frequent classes, and how many have another; names that are none count as others."""
     named = Counter({name: count for name, count in errors.items() if ERROR_NAME.fullmatch(name)})
     named.pop(OTHER, None)

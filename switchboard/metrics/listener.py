@@ -39,7 +39,7 @@ LOOPBACK_NAMES = ('127.0.0.1', '[::1]', 'localhost')
 Render = Callable[[str], tuple[bytes, str]]
 
 
-def read_address(text: str) -> tuple[str, int]:
+def read_host_port(text: str) -> tuple[str, int]:
     """:return: host and port of ``host:port`` or ``[address]:port``.
 
     :raises ValueError: it is none.
@@ -64,7 +64,7 @@ class Listener:
 
     def __init__(self, render: Render, address: str = LISTEN, allowed_hosts: Sequence[str] = ()) -> None:
         try:
-            host, port = read_address(address)
+            host, port = read_host_port(address)
         except ValueError as error:
             raise ConfigError(f'{address}: {error}', key='listen') from error
         if not is_loopback(host) and not allowed_hosts:

@@ -38,7 +38,7 @@ def rules(runbook: str = '') -> str:
     return alert.sub(linked, shipped(RULES)) if runbook else shipped(RULES)
 
 
-def write(directory: Path, runbook: str = '') -> None:
+def write_shipped(directory: Path, runbook: str = '') -> None:
     """Write both files."""
     for place, text in ((RULES, rules(runbook)), (DASHBOARD, shipped(DASHBOARD))):
         path = directory / place
@@ -53,4 +53,4 @@ if __name__ == '__main__':
     )
     parser.add_argument('directory', nargs='?', type=Path, default=Path('etc'))
     chosen = parser.parse_args()
-    write(chosen.directory, chosen.runbook)
+    write_shipped(chosen.directory, chosen.runbook)

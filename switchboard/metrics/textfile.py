@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> None:
+def write_textfile(path: Path, content: bytes) -> None:
     """Put a file into the place of the one before it, by one rename: a reader finds the old one or the new one, whole.
 
     :raises OSError: it could not be written; the old one is there still.

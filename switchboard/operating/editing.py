@@ -38,7 +38,7 @@ from switchboard.message.serializers import EncodedBody, kind_family
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.actions import check_is_consumed
 from switchboard.operating.audit import Operator
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import Claim
@@ -134,7 +134,7 @@ class Editing:
         records: list[Record] = [
             {
                 'event': 'edited',
-                'time': timestamp(source.clock),
+                'time': record_time(source.clock),
                 'metadata': changed,
                 'body': new_body != entry.body,
                 **_kept(changed, before, after, entry.body if new_body != entry.body else None),
@@ -166,7 +166,12 @@ class Editing:
         if is_retry and is_expired({EXPIRES: metadata.get(EXPIRES)}, queue.clock):
             del metadata[EXPIRES]  # or it would come back at once
         event = 'retried' if is_retry else 'moved'
-        return {'event': event, 'time': timestamp(queue.clock), 'queue': queue.name, 'to': self._target.name}
+        return {
+            'event': event,
+            'time': record_time(queue.clock),
+            'queue': queue.name,
+            'to': self._target.name,
+        }
 
     def _give_back(self) -> None:
         if not self._claim.is_own() or self._claim.folder is not self._queue.folder:

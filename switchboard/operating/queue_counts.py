@@ -24,7 +24,7 @@ from switchboard.message.naming import (
     due_ns,
     format_when,
     is_on_hold,
-    parse,
+    parse_filebase,
     when_ns_of,
 )
 from switchboard.store.folder import Folder
@@ -87,7 +87,7 @@ def walk_entries(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str,
         with folder.scan() as entries:
             for entry in entries:
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
-                if suffix in suffixes and parse(filebase) is not None:
+                if suffix in suffixes and parse_filebase(filebase) is not None:
                     yield filebase, suffix
     except FileNotFoundError:
         return
@@ -112,7 +112,7 @@ def count(
                     counts.is_truncated = True
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
-                if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
+                if suffix not in (READY, CLAIMED, PRESERVED) or parse_filebase(filebase) is None:
                     _add_no_entry(counts, folder, entry)
                     continue
                 if suffix == CLAIMED:

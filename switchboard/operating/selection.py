@@ -33,7 +33,7 @@ from switchboard.message.naming import (
     READY,
     format_when,
     is_on_hold,
-    parse,
+    parse_filebase,
     when_ns_of,
 )
 from switchboard.operating.finding import FoundEntry
@@ -244,7 +244,7 @@ class Term(NamedTuple):
                 return None  # its file's date says whether only a turned clock has put it there
             found = (state,)
         elif self.field == 'priority':
-            name = parse(filebase)
+            name = parse_filebase(filebase)
             found = name.priority if name else 0
         else:
             return None

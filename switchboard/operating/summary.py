@@ -35,7 +35,7 @@ from switchboard.message.naming import (
     digest_of,
     due_ns,
     is_on_hold,
-    parse,
+    parse_filebase,
     when_ns_of,
 )
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -109,7 +109,7 @@ class EntrySummary(NamedTuple):
     @property
     def priority(self) -> int:
         """0 to 9; 9 goes first."""
-        name = parse(self.filebase)
+        name = parse_filebase(self.filebase)
         return name.priority if name else 0
 
     def state(self, now_ns: int) -> EntryState:

@@ -36,8 +36,8 @@ from switchboard.queue.recovery import (
     INTERRUPTED,
     move_to_bad,
     move_to_bad_unread,
-    note,
     note_change,
+    record_event,
     recover,
 )
 from switchboard.store.claims import Claim, claim_of, claim_ready
@@ -350,7 +350,7 @@ class Consumer:
 
         :raises OSError: it changes the metadata, and could not be written.
         """
-        write = note_change if 'set' in fields or 'drop' in fields else note
+        write = note_change if 'set' in fields or 'drop' in fields else record_event
         write(claim, event, clock=self._clock, sync=self._sync, **fields)
 
     def metadata_changes(

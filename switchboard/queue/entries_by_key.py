@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from switchboard.message.naming import CLAIMED, READY, key_of
+from switchboard.message.naming import CLAIMED, READY, slice_digits_of
 from switchboard.queue.listing import Listing
 
 # Where an earlier entry of a key is looked for.  One that is claimed between the first two looks is found at the third.
@@ -39,11 +39,11 @@ class EntriesByKey:
     def _note_claimed(self) -> None:
         self._by_key = None  # sorted when somebody asks
         for filebase in self._names.claimed:
-            self._claimed.setdefault(key_of(filebase), set()).add(filebase)
+            self._claimed.setdefault(slice_digits_of(filebase), set()).add(filebase)
 
     def add(self, filebase: str, *, is_claimed: bool = False) -> None:
         """Add one entry, which may be known."""
-        key = key_of(filebase)
+        key = slice_digits_of(filebase)
         if is_claimed:
             self._claimed.setdefault(key, set()).add(filebase)
         entries = self._entries(key)
@@ -56,13 +56,13 @@ class EntriesByKey:
             self._by_key = {}
             claimed = chain.from_iterable(self._claimed.values())
             for filebase in sorted({*self._read, *claimed}):
-                self._by_key.setdefault(key_of(filebase), []).append(filebase)
+                self._by_key.setdefault(slice_digits_of(filebase), []).append(filebase)
             self._read = []
         return self._by_key.setdefault(key, [])
 
     def blocking_entry(self, filebase: str) -> str | None:
         """:return: another entry of the same key that is at work, or comes first; None if there is none."""
-        key = key_of(filebase)
+        key = slice_digits_of(filebase)
         claimed = self._claimed.get(key, set())
         for other in sorted(claimed - {filebase}):
             if self._names.has_entry(other, CLAIMED):

@@ -23,7 +23,7 @@ from switchboard.message.naming import (
     FilebaseFinder,
     Slice,
     join_names,
-    parse,
+    parse_filebase,
     requested_wait_ns,
 )
 from switchboard.store.claims import OWN_CLAIMS
@@ -272,7 +272,7 @@ class Listing:
 
     def requested_wait_ns(self, filebase: str, now_ns: int) -> int | None:
         """See `requested_wait_ns`, of an entry that is ready."""
-        name = parse(filebase)
+        name = parse_filebase(filebase)
         try:
             status = self.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
         except OSError:

@@ -22,7 +22,7 @@ from switchboard.queue.admission import Admission
 from switchboard.store.folder import Folder
 from switchboard.store.limits import Reservation
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import BATCH_LIMIT, DRAFT_OWNERS, PreparedEntry, publish, write
+from switchboard.store.publishing import BATCH_LIMIT, DRAFT_OWNERS, PreparedEntry, publish, write_draft
 from switchboard.trace_context import may_have_span, prepare_in_span
 
 # The innermost open batch of the code that asks, which knows the ones around it.
@@ -126,7 +126,7 @@ class Producer:
     def _write(self, packed: EncodedEntry, reservation: Reservation | None) -> PreparedEntry:
         self._reopen_if_replaced()
         try:
-            draft = write(
+            draft = write_draft(
                 self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns
             )
         except BaseException:

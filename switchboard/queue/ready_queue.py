@@ -50,8 +50,8 @@ from switchboard.message.naming import (
     READY,
     format_when,
     is_filebase,
-    key_of,
-    parse,
+    parse_filebase,
+    slice_digits_of,
     sort_key,
 )
 from switchboard.queue.entries_by_key import LOOK_ORDER, EntriesByKey
@@ -212,7 +212,7 @@ class ReadyQueue:
             self._defer_longer(filebase)
             if len(self._first_of_key) > MAX_CONTENDED:
                 self._first_of_key.clear()  # most are gone: others have taken them
-            self._first_of_key[key_of(filebase)] = filebase
+            self._first_of_key[slice_digits_of(filebase)] = filebase
 
     def note_taken(self, filebase: str) -> None:
         """Note that this process has claimed an entry."""
@@ -251,12 +251,12 @@ class ReadyQueue:
         return True
 
     def _contended_before(self, filebase: str) -> str | None:
-        first = self._first_of_key.get(key_of(filebase))
+        first = self._first_of_key.get(slice_digits_of(filebase))
         if first is None or self.sort_key(filebase) < self.sort_key(first):
             return None
         if first != filebase and self._names.has_entry(first, READY):
             return first
-        del self._first_of_key[key_of(filebase)]
+        del self._first_of_key[slice_digits_of(filebase)]
         return None
 
     def _defer_longer(self, filebase: str) -> None:
@@ -460,7 +460,7 @@ class ReadyQueue:
             self._due.add(filebase)
 
     def _note_next(self) -> None:
-        name = parse(self._future.sorted()[0]) if len(self._future) else None
+        name = parse_filebase(self._future.sorted()[0]) if len(self._future) else None
         self._next_when_ns = name.when_ns if name else None
         self._next_misdated_ns = None
         if self._misdated:

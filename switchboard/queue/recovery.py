@@ -29,12 +29,12 @@ UNLOCK_WAIT_S = 0.5
 INTERRUPTED = 'interrupted'
 
 
-def timestamp(clock: Clock) -> float:
+def record_time(clock: Clock) -> float:
     """:return: the time as records hold it: seconds since the epoch, to the microsecond."""
     return clock.time_ns() // 1000 / 1_000_000
 
 
-def note(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
+def record_event(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
     """Add a record to a claim's history, if that is possible.
 
     A history that cannot be written (a full disk, a file that is readable only) must not keep its message from moving.
@@ -62,7 +62,7 @@ def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
 
 
 def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:
-    record: Record = {'event': name, 'time': timestamp(clock)}
+    record: Record = {'event': name, 'time': record_time(clock)}
     return {**record, **fields, **record}
 
 
@@ -95,7 +95,7 @@ def move_to_bad(
 
 
 def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
-    """As `note`, and have a copy take the place of a file that another user may still have open, and could write a history into.
+    """As `record_event`, and have a copy take the place of a file that another user may still have open, and could write a history into.
 
     The copy says all that this process has to say, or there is none: what the other user has written must not stand last in a file that is ours.
     If it is not possible the file stays what it is, and its history is not believed (see `Folder.trusts`).

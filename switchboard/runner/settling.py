@@ -28,7 +28,7 @@ from switchboard.errors import (
 from switchboard.events import FILEBASE_AT_WORK, event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import Record
-from switchboard.message.naming import NS, digest_of, parse
+from switchboard.message.naming import NS, digest_of, parse_filebase
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
 from switchboard.status.scoreboard import Counted, NullSlot
@@ -310,7 +310,7 @@ class Settler:
     def measured(self, filebase: str, began_ns: int) -> None:
         """Tell the scoreboard how long ``dispose`` took, and how long the message could have been taken before that."""
         took_ns = max(0, self._clock.monotonic_ns() - began_ns)
-        name = parse(filebase)  # one of a broker need not say since when it is ready
+        name = parse_filebase(filebase)  # one of a broker need not say since when it is ready
         waited_ns = None if name is None else max(0, self._clock.time_ns() - took_ns - name.when_ns)
         self._slot.measured(took_ns, waited_ns)
 

@@ -26,7 +26,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
@@ -137,7 +137,7 @@ def store_dead_letter(
         with using_reservation(reservation):
             move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
         return
-    record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}
+    record: Record = {'event': 'dead-lettered', 'time': record_time(queue.clock), 'queue': queue.name}
     transaction = spool.transaction(queue, claim.filebase)
     try:
         # The copies' histories say it, not the input's: should we die here, nothing has happened to that.

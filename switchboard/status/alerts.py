@@ -73,7 +73,7 @@ class Alert(NamedTuple):
             'reason': self.reason[:MAX_REASON_CHARACTERS],
             'number': self.number,
             'host': socket.gethostname(),
-            'time': log.timestamp(time.time()),
+            'time': log.rfc3339(time.time()),
             **self.place,
         }
         return {key: value for key, value in facts.items() if value is not None}

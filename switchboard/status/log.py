@@ -47,7 +47,7 @@ def escape(text: str) -> str:
     return CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode('ascii'), text)
 
 
-def timestamp(created: float) -> str:
+def rfc3339(created: float) -> str:
     """:return: the time as RFC 3339 in UTC, to the millisecond."""
     return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(created)) + f'.{int(created * 1000) % 1000:03d}Z'
 
@@ -66,7 +66,7 @@ class LineFormatter(logging.Formatter):
             purpose = purpose.split('.')[1]
         speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
         who = purpose if purpose == speaker else f'{purpose} {speaker}'
-        head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{pid}]'
+        head = f'{rfc3339(record.created)} {record.levelname.lower()} {who}[{pid}]'
         text = record.getMessage()
         if not hasattr(record, 'members'):
             text = ' '.join(filter(None, (FILEBASE_AT_WORK.get(), cut(text), format_pairs(**_extra(record)))))
@@ -83,7 +83,7 @@ class JsonFormatter(LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
         fields: dict[str, Any] = {
-            'time': timestamp(record.created),
+            'time': rfc3339(record.created),
             'level': record.levelname.lower(),
             'logger': record.name,
             'process': speaker,

@@ -29,7 +29,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from switchboard.message.naming import key_of
+from switchboard.message.naming import slice_digits_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.kernel import lock_byte
@@ -73,7 +73,7 @@ class OrderLock:
         """
         fd = self._open()
         try:
-            if lock_byte(fd, int(key_of(filebase), 16)):
+            if lock_byte(fd, int(slice_digits_of(filebase), 16)):
                 return fd
         except BaseException:
             self._disk.close_quietly(fd)
@@ -138,4 +138,4 @@ class OrderLock:
 
 
 def _bytes_of(filebase: str) -> bytes:
-    return int(key_of(filebase), 16).to_bytes(_KEY_BYTES, 'big')
+    return int(slice_digits_of(filebase), 16).to_bytes(_KEY_BYTES, 'big')

@@ -124,7 +124,7 @@ def is_too_many_open_files(error: QueueError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def write(
+def write_draft(
     pool: FilePool,
     disk: Disk,
     parts: Sequence[bytes | memoryview | Chunks],

@@ -43,7 +43,7 @@ from switchboard.web.forms import HALVES, MAX_TEXT, BadRequestError, Form
 from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
-from switchboard.web.render import environment, sparkline, topology
+from switchboard.web.render import sparkline, template_environment, topology_svg
 from switchboard.web.spool_counts import SLOTS
 
 Page = Callable[..., dict[str, Any]]
@@ -151,7 +151,7 @@ class Routes:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._pages = AnswerPages()
-        self._templates = environment()
+        self._templates = template_environment()
         self._static = {name: (files('switchboard.web') / 'static' / name).read_bytes() for name in STATIC}
         self._version = hashlib.sha256(b''.join(self._static.values())).hexdigest()[:12]
 
@@ -302,7 +302,7 @@ class Routes:
     def _topology(self, request: Request) -> Response:
         config, queues = self.desk.view.config, self.desk.counter.last.queues
         waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
-        drawn = topology(config.graph(), waiting) if config is not None else None
+        drawn = topology_svg(config.graph(), waiting) if config is not None else None
         if drawn is None:
             return self._say_wrong(request, 404, 'there is no picture of it')
         return Response(drawn, media_type='image/svg+xml')
@@ -364,7 +364,7 @@ class Routes:
             for path in openapi.ACTS
             if any(route.path == f'/api{path}' for route in request.app.routes if isinstance(route, Route))
         ]
-        return Json(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), acts))
+        return Json(openapi.describe_api(((path, page, taken) for path, page, _, taken in PAGES), acts))
 
     # What acts.
 

@@ -63,7 +63,7 @@ def _in_path(path: str) -> list[dict[str, Any]]:
     ]
 
 
-def describe(
+def describe_api(
     routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]], acts: Iterable[str] = ()
 ) -> dict[str, Any]:
     """:return: the description.

@@ -60,7 +60,7 @@ def _where(**fields: Any) -> str:
     return urlencode(given, errors=HALVES)
 
 
-def environment() -> Environment:
+def template_environment() -> Environment:
     """:return: the environment that renders the templates."""
     made = Environment(
         loader=PackageLoader('switchboard.web'),
@@ -136,7 +136,7 @@ def can_draw() -> bool:
     return shutil.which('dot') is not None
 
 
-def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
+def topology_svg(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
     """:return: an SVG file; None without Graphviz, and of a graph that is too large for a picture.
 
     :param waiting: how much waits in each queue, for its box.

@@ -17,7 +17,7 @@ from celery.events import EventReceiver
 
 from switchboard import Spool
 from switchboard.extra.kombu import content
-from switchboard.message.naming import parse
+from switchboard.message.naming import parse_filebase
 from tests.helpers.waiting import eventually
 from tests.kombu.workers import Shop
 
@@ -162,7 +162,9 @@ def test_a_retry_in_hours_outlives_its_worker(own_shop):
 
 def waits_s(shop: Shop) -> list[float]:
     """How long each message in the queue has to wait."""
-    names = [parse(name.removesuffix('.pck')) for name in shop.files('celery') if name.endswith('.pck')]
+    names = [
+        parse_filebase(name.removesuffix('.pck')) for name in shop.files('celery') if name.endswith('.pck')
+    ]
     return [name.when_ns / 1e9 - time.time() for name in names if name is not None]
 
 

@@ -53,11 +53,11 @@ from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
 from switchboard.message.mail_envelope import read_envelope, split_from_line
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import SYSTEM_NAME_GENERATOR, check_queue_name, digest_of, parse
+from switchboard.message.naming import SYSTEM_NAME_GENERATOR, check_queue_name, digest_of, parse_filebase
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import _READERS, load_json
-from switchboard.metrics.listener import read_address
+from switchboard.metrics.listener import read_host_port
 from switchboard.operating.audit import recent_acts
 from switchboard.operating.entry_fields import describe_body, entry_fields
 from switchboard.operating.holding import hold, release
@@ -164,7 +164,7 @@ def metadata(content: bytes) -> object:
 
 @reader(FILEBASE.encode(), b'0', b'+p1', b'.', b'a')
 def name(content: bytes) -> object:
-    parse(text_of(content))
+    parse_filebase(text_of(content))
     return check_queue_name(text_of(content))
 
 
@@ -343,7 +343,7 @@ def form_of_the_desk(content: bytes) -> object:
 
 @reader(b'127.0.0.1:9736', b'9', b':', b'[', errors=(ValueError,))
 def address_to_listen_at(content: bytes) -> object:
-    return read_address(text_of(content))
+    return read_host_port(text_of(content))
 
 
 @reader(b'30000000', b'9', b'/', b'@', b'\xc2\xb2', b'\xd9\xa3')

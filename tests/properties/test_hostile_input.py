@@ -30,7 +30,7 @@ from switchboard.message.naming import (
     check_queue_name,
     digest_of,
     is_filebase,
-    parse,
+    parse_filebase,
 )
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
@@ -74,7 +74,7 @@ NAMES = st.one_of(
 @example('1732242000.5+' + '\u0660' * 40)
 @example('\u0661' * 10 + '.5+' + '0' * 40)
 def test_a_name_is_of_the_grammar_or_not_and_both_questions_agree(name: str) -> None:
-    parsed = parse(name)
+    parsed = parse_filebase(name)
     assert (parsed is not None) == is_filebase(name)
     if parsed is not None:
         assert name.isascii()

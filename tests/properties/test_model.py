@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from switchboard.message.entry import read_entry
-from switchboard.message.naming import CLAIMED, NS, READY, parse, reset_process_number
+from switchboard.message.naming import CLAIMED, NS, READY, parse_filebase, reset_process_number
 from switchboard.options import MAX_RECOVERIES
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
@@ -147,7 +147,7 @@ class SpoolMachine(RuleBasedStateMachine):
             message = self.messages[taken.msg]
             assert (message.state, message.queue) == (READY_, queue)
             assert source.slice.holds(taken.filebase)
-            name = parse(taken.filebase)
+            name = parse_filebase(taken.filebase)
             assert name is not None
             assert self.set_back or name.when_ns <= self.clock.time_ns() + NS
             message.state, message.owner, message.filebase = CLAIMED_, process, taken.filebase

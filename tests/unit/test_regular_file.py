@@ -12,7 +12,7 @@ import pytest
 
 from switchboard.brokers.url import Tls
 from switchboard.config.config import Config
-from switchboard.config.inifile import read_file
+from switchboard.config.inifile import read_config_file
 from switchboard.errors import SwitchboardError
 from switchboard.operating.audit import recent_acts
 from switchboard.operating.spool_view import flags_of
@@ -35,7 +35,7 @@ def configured(line: str) -> Callable[[Path], object]:
 READERS = {
     'configuration': Config.load,
     'file of an exchange': configured('exchange_file = {}'),
-    'part of a configuration': read_file,
+    'part of a configuration': read_config_file,
     'password': lambda path: read_secret(str(path), 'runner.x'),
     'users': read_users,
     'authorities': lambda path: Tls(ca_certs=str(path)).check_files(),

@@ -18,7 +18,7 @@ from redis import exceptions
 
 from switchboard.brokers.driver import AddressedMessage, Driver, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.brokers.redis.keys import KEY_PARTS, SCRIPTS, key_of, message_key, read_script
+from switchboard.brokers.redis.keys import KEY_PARTS, SCRIPTS, message_key, read_script, redis_key
 from switchboard.brokers.redis.payload import pack, unpack
 from switchboard.brokers.redis.subscription import Subscription
 from switchboard.brokers.url import BrokerUrl
@@ -191,7 +191,7 @@ class RedisDriver(Driver):
 
     def _keys(self, queue: str) -> list[str]:
         """:return: the keys of a queue in the order in which the scripts name them."""
-        return [key_of(queue, part) for part in KEY_PARTS] + self._lists(queue)
+        return [redis_key(queue, part) for part in KEY_PARTS] + self._lists(queue)
 
     def _list_number(self, outgoing: OutgoingMessage) -> int:
         """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
@@ -247,7 +247,7 @@ class RedisDriver(Driver):
         limits = self._limits.get(queue)
         most = '' if limits is None or limits.max_messages is None else limits.max_messages
         message = self._pack(outgoing, exchange, routing_key, queue)
-        arguments = [self._list_number(outgoing), message, most, key_of(queue, 'wake')]
+        arguments = [self._list_number(outgoing), message, most, redis_key(queue, 'wake')]
         with _room(queue):
             is_stored = self._run('PUT', queue, arguments)
         if not is_stored:
@@ -303,7 +303,7 @@ class RedisDriver(Driver):
         self._settle('REQUEUE', delivery, '1' if died else '')
 
     def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
-        if not self._run(script, delivery.queue, [delivery.tag, key_of(delivery.queue, 'wake'), died]):
+        if not self._run(script, delivery.queue, [delivery.tag, redis_key(delivery.queue, 'wake'), died]):
             raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
 
     def is_redelivery(self, first: Delivery, second: Delivery) -> bool:
@@ -312,14 +312,14 @@ class RedisDriver(Driver):
 
     def recover(self, queue: str) -> list[tuple[str, int]]:
         """See `Driver`."""
-        found = self._run('RECOVER', queue, [key_of(queue, 'wake'), self._lease_ms])
+        found = self._run('RECOVER', queue, [redis_key(queue, 'wake'), self._lease_ms])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
 
     def requeue_uncounted(self, queue: str, keys: Collection[str]) -> None:
         """See `Driver`."""
-        for tag in map(_text, self._channel.client.zrange(key_of(queue, 'leases'), 0, -1)):
+        for tag in map(_text, self._channel.client.zrange(redis_key(queue, 'leases'), 0, -1)):
             if message_key(tag) in keys:
-                self._run('REQUEUE', queue, [tag, key_of(queue, 'wake'), ''])
+                self._run('REQUEUE', queue, [tag, redis_key(queue, 'wake'), ''])
 
     # While idle.
 
@@ -329,7 +329,7 @@ class RedisDriver(Driver):
             self.cancel()
             self._subscription = Subscription(
                 self._channel.client.connection_pool,
-                [key_of(queue, 'wake') for queue in queues],
+                [redis_key(queue, 'wake') for queue in queues],
                 connection_number=self.connection_number,
                 timeout_s=self._confirm_timeout_s,
             )

@@ -42,7 +42,7 @@ from importlib.resources import files
 KEY_PARTS = ('held', 'leases', 'deaths', 'delayed')
 
 
-def key_of(queue: str, part: str) -> str:
+def redis_key(queue: str, part: str) -> str:
     """:return: the name of one of our own keys of a queue."""
     return f'switchboard:{queue}:{part}'
 

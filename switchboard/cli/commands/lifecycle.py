@@ -391,7 +391,7 @@ def left(directory: Path) -> Sequence[SliceRecord]:
     return [record for record in snapshot.records if record.pid] if snapshot is not None else ()
 
 
-def describe(records: Sequence[SliceRecord]) -> str:
+def describe_remaining(records: Sequence[SliceRecord]) -> str:
     """:return: how many are left, and what those that are busy are busy with."""
     text = f'{number(len(records), "runner")} left'
     busy = [record for record in records if record.current]
@@ -414,7 +414,7 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
             now_s = time.monotonic()
             if timeout_s is not None and now_s - started_s >= timeout_s:
                 return False
-            text = f'stopping, {duration(now_s - started_s)}; {describe(left(directory))}'
+            text = f'stopping, {duration(now_s - started_s)}; {describe_remaining(left(directory))}'
             progress.tell(text)
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
@@ -468,7 +468,7 @@ def stop(installation: Installation, timeout_s: float | None, no_wait: bool) -> 
         report(f'stopped in {duration(time.monotonic() - started_s)}', act='stop', stopped=True)
         return Exit.OK
     print_note(
-        f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again'
+        f'not stopped yet; {describe_remaining(left(directory))}; it goes on stopping, `switchboard stop` waits again'
     )
     return Exit.TEMPORARY
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.layout import Cell, Column, text_of
+from switchboard.cli.layout import Cell, Column, cell_text
 from switchboard.cli.options import Renamed, decorated, selection_options
 from switchboard.cli.output import (
     is_json,
@@ -164,7 +164,7 @@ def _keyed(found: Iterable[FoundEntry], sort: str) -> Iterator[tuple[Any, FoundE
             yield (_BY_CONTENT[sort](seen), sort_key(each.filebase)), each
 
 
-def choose(
+def choose_sorted(
     found: Iterable[FoundEntry], sort: str, limit: int, *, backwards: bool = False
 ) -> tuple[Iterable[FoundEntry], int]:
     """Take the first of many without keeping the others.
@@ -290,7 +290,7 @@ def _list(
         limit = 0 if is_json() or names_only else LIMIT
     if columns and names_only:
         raise click.UsageError('--names writes names and nothing else: leave --columns out')
-    chosen, more = choose(selected, sort, limit, backwards=backwards)
+    chosen, more = choose_sorted(selected, sort, limit, backwards=backwards)
     queues = [name for name, _ in places]
     wanted = _named_columns(columns or '')
     if names_only:
@@ -321,7 +321,7 @@ def _write_objects(chosen: Iterable[FoundEntry], names: Sequence[str], now_ns: i
         fields = entry_fields(entry, now_ns, owners)
         if names:
             line = Line(found, entry, now_ns, owners, whole_names=True)
-            fields['columns'] = {name: text_of(line.cell(name)) or None for name in names}
+            fields['columns'] = {name: cell_text(line.cell(name)) or None for name in names}
         write_json(fields)
 
 

@@ -64,7 +64,7 @@ def metrics(
         from switchboard.metrics.counting import count_all
         from switchboard.metrics.exporter import Exporter
         from switchboard.metrics.listener import Listener
-        from switchboard.metrics.textfile import write
+        from switchboard.metrics.textfile import write_textfile
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
             raise
@@ -80,7 +80,7 @@ def metrics(
         if textfile is None:
             write_bytes(text)
         else:
-            write(textfile, text)
+            write_textfile(textfile, text)
         return
     exporter = Exporter(lambda: _view(installation), count_timeout_s)
     server = Listener(exporter.render, listen, allowed_hosts)

@@ -76,7 +76,9 @@ def count_one(installation: Installation, name: str, *, sizes: bool = True) -> Q
     return found
 
 
-def count_all(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[QueueCounts]:
+def count_queues(
+    installation: Installation, names: Iterable[str], *, sizes: bool = True
+) -> list[QueueCounts]:
     """:return: the count of each queue, and of the bad queue, which has ``origins``.  A queue that the disk does not give is named on standard error, unless it was asked for."""
     counts = []
     view, wanted = installation.view, tuple(names)
@@ -149,7 +151,7 @@ def queues(installation: Installation, names: tuple[str, ...], no_bytes: bool) -
     BAD      entries of the bad queue that came from here
     FLAGS    what `switchboard pause` and `drain` have said
     """
-    counts = count_all(installation, names, sizes=not no_bytes)
+    counts = count_queues(installation, names, sizes=not no_bytes)
     # A broker that is away is no part of this machine.
     is_partial = any(one.waiting == UNKNOWN and not one.trouble for one in counts)
     origins = origins_in_bad(counts)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from switchboard.cli.commands.ls import choose, error_text
+from switchboard.cli.commands.ls import choose_sorted, error_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.options import Renamed
 from switchboard.cli.output import is_json, print_error, write_json, write_line
@@ -109,7 +109,7 @@ def tail(
     shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
-        latest, _ = choose(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
+        latest, _ = choose_sorted(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
             shown.add((found.queue, found.filebase + found.suffix))
             _say_arrival(found, many=len(places) > 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import count_all, origins_in_bad
+from switchboard.cli.commands.queues import count_queues, origins_in_bad
 from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.commands.status import (
     RUNNER_COLUMNS,
@@ -74,7 +74,7 @@ class Screen:
 
     def _count(self, now_s: float) -> None:
         started_s = time.monotonic()
-        counts = count_all(self._installation, ())
+        counts = count_queues(self._installation, ())
         origins = origins_in_bad(counts)
         self._queues = [
             queue_row(one, origins, now_s)
@@ -111,7 +111,7 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
         if is_json():
             snapshot = read_status(installation.existing_directory())
             write_objects(snapshot, (), without_process(snapshot, installation))
-            for one in count_all(installation, ()):
+            for one in count_queues(installation, ()):
                 write_json({'type': 'queue', **count_fields(one, (), time.time())})
             continue
         if number:

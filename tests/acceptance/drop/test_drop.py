@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.message.naming import parse
+from switchboard.message.naming import parse_filebase
 from switchboard.spool.active_config import publish_queue_options
 from tests.acceptance.drop.dropping import BODY, DROP, RAW, Door, refused
 from tests.helpers.configurations import load
@@ -24,7 +24,7 @@ def test_a_message_is_stored_and_nothing_is_said(door: Door) -> None:
     assert door.stored() == BODY
     [path] = door.entries()
     assert path.stat().st_mode & 0o777 == 0o660
-    assert parse(path.stem) is not None
+    assert parse_filebase(path.stem) is not None
 
 
 def test_an_empty_message_is_a_message(door: Door) -> None:

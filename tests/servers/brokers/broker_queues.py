@@ -16,7 +16,7 @@ from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.brokers.rabbitmq.delays import delay_queue_name
-from switchboard.brokers.redis.keys import key_of
+from switchboard.brokers.redis.keys import redis_key
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
 from switchboard.message.journal import Record
@@ -171,7 +171,7 @@ return ended
 
 
 def _leases(place: OnBroker, queue: Any) -> dict[bytes, float]:
-    key = key_of(queue.all_queues[0], 'leases')
+    key = redis_key(queue.all_queues[0], 'leases')
     return dict(Redis.from_url(place.url).zrange(key, 0, -1, withscores=True))
 
 
@@ -185,7 +185,7 @@ def wait_for_renewal(place: OnBroker, queue: Any) -> None:
 
 def end_leases(place: OnBroker, queue: Any) -> None:
     """Have the leases of a queue be over, as if their time had passed without a word of the holders."""
-    key, tags = key_of(queue.all_queues[0], 'leases'), list(_leases(place, queue))
+    key, tags = redis_key(queue.all_queues[0], 'leases'), list(_leases(place, queue))
     assert Redis.from_url(place.url).eval(END_LEASES, 1, key, *tags) == len(tags) > 0
 
 

@@ -17,7 +17,7 @@ from switchboard import Spool
 from switchboard.brokers import connect
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.redis.keys import key_of
+from switchboard.brokers.redis.keys import redis_key
 from switchboard.errors import BrokerDownError, EntryTakenError, NoRouteError
 from switchboard.runners.bridge import FromBroker
 from tests.helpers.configurations import load
@@ -200,7 +200,7 @@ def test_a_bridge_makes_its_bindings_again(
     runner.setup()
     try:
         assert is_routed()
-        deaths, client = key_of(name, 'deaths'), Redis.from_url(own_redis.url)
+        deaths, client = redis_key(name, 'deaths'), Redis.from_url(own_redis.url)
         eventually(lambda: client.hget(deaths, 'born'), 'a sign of life')
         lose()
         eventually(is_routed, 'bound')

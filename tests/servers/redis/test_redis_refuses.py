@@ -18,7 +18,7 @@ from switchboard.brokers.driver import UNCONFIRMED
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.brokers.redis.driver import LEAST_BULK_BYTES, RedisDriver
-from switchboard.brokers.redis.keys import SCRIPTS, key_of, read_script
+from switchboard.brokers.redis.keys import SCRIPTS, read_script, redis_key
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import MessageTooLargeError, SwitchboardError
 from tests.helpers.waiting import PATIENCE_S, eventually
@@ -79,7 +79,7 @@ class Limited:
         assert outcomes == [None]
 
     def end_leases(self) -> None:
-        key = key_of(self.queue, 'leases')
+        key = redis_key(self.queue, 'leases')
         if tags := self.client.zrange(key, 0, -1):
             self.client.eval(END_LEASES, 1, key, *tags)
 
@@ -261,12 +261,12 @@ class TestTimeInWhichNobodyCouldRenew:
         holder.connection.stop_heartbeat()  # it comes later
         other.recover(own=False)
         [queue] = holder.all_queues
-        deaths, leases = key_of(queue, 'deaths'), key_of(queue, 'leases')
+        deaths, leases = redis_key(queue, 'deaths'), redis_key(queue, 'leases')
         client.hincrby(deaths, 'looked', -away_ms)
         [(tag, ends_ms)] = client.zrange(leases, 0, -1, withscores=True)
         client.zincrby(leases, -away_ms, tag)
         other.recover(own=False)
-        assert client.hlen(key_of(queue, 'held')) == 1
+        assert client.hlen(redis_key(queue, 'held')) == 1
         assert 0 <= client.zscore(leases, tag) - ends_ms < HOUR_MS / 2
         end_leases(place, holder)  # and then it died
         other.recover(own=False)
@@ -283,17 +283,17 @@ class TestTimeInWhichNobodyCouldRenew:
         held = []
         for _ in range(3):
             other.recover(own=False)
-            held.append(client.hlen(key_of(queue, 'held')))
-            client.hincrby(key_of(queue, 'deaths'), 'looked', -HOUR_MS)
-            for tag in client.zrange(key_of(queue, 'leases'), 0, -1):
-                client.zincrby(key_of(queue, 'leases'), -HOUR_MS, tag)
+            held.append(client.hlen(redis_key(queue, 'held')))
+            client.hincrby(redis_key(queue, 'deaths'), 'looked', -HOUR_MS)
+            for tag in client.zrange(redis_key(queue, 'leases'), 0, -1):
+                client.zincrby(redis_key(queue, 'leases'), -HOUR_MS, tag)
         assert held == [1, 1, 0]
 
     def test_who_waits_looks_as_often_as_a_holder(self, place: OnBroker) -> None:
         queue = queue_of(place)
         assert queue.take() is None
         queue.connection.send_heartbeat()
-        assert Redis.from_url(place.url).hexists(key_of(queue.all_queues[0], 'deaths'), 'looked')
+        assert Redis.from_url(place.url).hexists(redis_key(queue.all_queues[0], 'deaths'), 'looked')
 
     def test_nothing_is_left_of_a_queue_that_is_deleted(self, place: OnBroker) -> None:
         queue = queue_of(place)

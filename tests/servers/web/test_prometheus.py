@@ -18,7 +18,7 @@ from switchboard import Spool
 from switchboard.metrics.exporter import exporter_of
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.metrics.listener import Listener
-from switchboard.metrics.shipped import DASHBOARD, RULES, rules, shipped, write
+from switchboard.metrics.shipped import DASHBOARD, RULES, rules, shipped, write_shipped
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.place import ROOT, missing
@@ -159,7 +159,7 @@ def runbook() -> str:
 
 
 def test_the_command_writes_what_is_shipped(tmp_path: Path) -> None:
-    write(tmp_path)
+    write_shipped(tmp_path)
     for place in (RULES, DASHBOARD):
         assert (tmp_path / place).read_bytes() == (ROOT / 'etc' / place).read_bytes()
 
@@ -167,7 +167,7 @@ def test_the_command_writes_what_is_shipped(tmp_path: Path) -> None:
 def test_each_alert_carries_its_part_of_the_runbook_and_may_link_to_it(tmp_path: Path) -> None:
     page = (ROOT / 'docs/howto/monitor.md').read_text()
     assert page.endswith(runbook()), 'write the part of the page below <!-- alerts --> anew'
-    write(tmp_path, 'https://wiki.example/monitor')
+    write_shipped(tmp_path, 'https://wiki.example/monitor')
     linked = yaml.safe_load((tmp_path / RULES).read_text())['groups'][0]['rules']
     for alert, with_link in zip(ALERTS, linked, strict=True):
         link = {'runbook_url': f'https://wiki.example/monitor#{alert["alert"].lower()}'}

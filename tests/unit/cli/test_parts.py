@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.commands import tail
-from switchboard.cli.commands.lifecycle import describe
+from switchboard.cli.commands.lifecycle import describe_remaining
 from switchboard.cli.commands.status import headline, status_of, troubles
 from switchboard.cli.commands.tail import ArrivalWatch
 from switchboard.operating import text as wording
@@ -113,5 +113,8 @@ def test_who_is_left_is_told_with_what_keeps_the_busy_ones(scoreboard: Scoreboar
     for index, name in enumerate(('in', 'out')):
         scoreboard.post(index, SupervisorRecord(name, pid=os.getpid(), state=ProcessState.STOPPING))
     Slot(scoreboard, 0).begin('1795317402.674871037+' + 'a' * 40)
-    assert describe(take(tmp_path).records) == '2 runners left: in 1/1 at 1795317402.674871037 for 0.0s'
-    assert describe([]) == '0 runners left'
+    assert (
+        describe_remaining(take(tmp_path).records)
+        == '2 runners left: in 1/1 at 1795317402.674871037 for 0.0s'
+    )
+    assert describe_remaining([]) == '0 runners left'

@@ -10,8 +10,8 @@ from switchboard.config.inifile import (
     MAX_PROBLEMS,
     Problems,
     Section,
-    parse,
-    read_file,
+    parse_ini,
+    read_config_file,
 )
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.suggestions import did_you_mean
@@ -20,7 +20,7 @@ from switchboard.suggestions import did_you_mean
 def read(text: str | bytes) -> tuple[dict[str, Section], list[str]]:
     problems = Problems()
     content = text.encode() if isinstance(text, str) else text
-    sections = parse(content, 'f.cfg', problems)
+    sections = parse_ini(content, 'f.cfg', problems)
     return {section.name: section for section in sections}, [str(error) for error in problems.errors]
 
 
@@ -121,14 +121,14 @@ def test_errors_are_raised_in_the_order_of_the_lines() -> None:
 
 def test_a_file_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='cannot be read: No such file'):
-        read_file(tmp_path / 'none.cfg')
+        read_config_file(tmp_path / 'none.cfg')
 
 
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'fifo')
     for path in (tmp_path / 'fifo', tmp_path):
         with pytest.raises(ConfigError, match='is not a regular file'):
-            read_file(path)
+            read_config_file(path)
 
 
 def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, MAX_FILE_BYTES + 1)
     with pytest.raises(ConfigError, match='is larger than 16 MiB'):
-        read_file(path)
+        read_config_file(path)
 
 
 def test_a_word_is_proposed_only_if_it_looks_alike() -> None:

@@ -35,7 +35,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.envelope import JOINED_BYTES
-from switchboard.message.naming import SLICE_DIGITS, digest_of, parse, slice_digits
+from switchboard.message.naming import SLICE_DIGITS, digest_of, parse_filebase, slice_digits
 from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
@@ -136,12 +136,12 @@ def test_an_order_key_chooses_the_slice_as_it_does_in_python(spool: Spool, tmp_p
 
 def test_times_and_priorities_are_kept_by_the_name(spool: Spool, tmp_path: Path) -> None:
     before_ns = time.time_ns()
-    name = parse(drop(tmp_path, RAW, '-m', 'delay=3600', '-m', 'priority=7'))
+    name = parse_filebase(drop(tmp_path, RAW, '-m', 'delay=3600', '-m', 'priority=7'))
     assert name is not None
     assert 3599 < (name.when_ns - before_ns) / 1e9 < 3700
     assert name.priority == 7
     assert spool['in'].files == []
-    name = parse(drop(tmp_path, RAW, '-m', 'not_before=4000000000'))
+    name = parse_filebase(drop(tmp_path, RAW, '-m', 'not_before=4000000000'))
     assert name is not None
     assert name.when_ns == 4_000_000_000 * 10**9
 
@@ -254,7 +254,7 @@ def test_the_configuration_is_read_as_the_configuration_reads_itself(tmp_path: P
 )
 def test_the_door_reads_the_key_as_the_configuration_does(text: str) -> None:
     problems = inifile.Problems()
-    sections = {section.name: section for section in inifile.parse(text.encode(), 'x', problems)}
+    sections = {section.name: section for section in inifile.parse_ini(text.encode(), 'x', problems)}
     option = sections['switchboard'].options.get('spool') if 'switchboard' in sections else None
     if not problems.errors and (option is None or len(option.lines) <= 1):  # the master takes no other
         assert spool_value(text.encode()) == ((option.value or None) if option else None)

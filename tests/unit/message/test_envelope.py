@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.envelope import MAX_HEADER_BYTES, check, content_checksum, pack_header, parse_header
+from switchboard.message.envelope import (
+    MAX_HEADER_BYTES,
+    check_content,
+    content_checksum,
+    pack_header,
+    parse_header,
+)
 
 DIGEST = 'f8ee685d0123456789abcdef0000000000000001'
 METADATA, BODY = b'{"list":"test"}', b'Subject: hello\n\nworld\n'
@@ -43,8 +49,8 @@ def test_a_header_reads_back_as_it_was_written(kind: str, metadata: bytes, body:
     assert (header.kind, header.digest) == (kind, digest)
     assert content[header.length : header.body_start] == metadata
     assert content[header.body_start : header.end] == body
-    check(header, content, digest)
-    check(header, content + b'\n#journal', digest)
+    check_content(header, content, digest)
+    check_content(header, content + b'\n#journal', digest)
 
 
 @given(st.data())
@@ -53,21 +59,21 @@ def test_a_single_changed_byte_anywhere_is_found(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CorruptEntryError):
-        check(parse_header(bytes(content)), bytes(content), DIGEST)
+        check_content(parse_header(bytes(content)), bytes(content), DIGEST)
 
 
 @given(st.integers(0, len(pack()) - 1))
 def test_a_file_that_is_cut_short_anywhere_is_found(length: int) -> None:
     content = pack()[:length]
     with pytest.raises(CorruptEntryError) as caught:
-        check(parse_header(content), content, DIGEST)
+        check_content(parse_header(content), content, DIGEST)
     assert caught.value.offset in (0, length)
 
 
 def test_a_whole_file_under_the_name_of_another_is_found() -> None:
     content = pack()
     with pytest.raises(CorruptEntryError, match='swapped'):
-        check(parse_header(content), content, DIGEST[:-1] + '2')
+        check_content(parse_header(content), content, DIGEST[:-1] + '2')
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
-from switchboard.message.flatten import flatten, parse
+from switchboard.message.flatten import flatten, parse_mail
 from switchboard.message.mail import mail_bytes, mail_from_bytes
 
 SAMPLES = sorted((Path(__file__).parents[3] / 'docs' / 'samples').glob('*.eml'))
@@ -75,7 +75,7 @@ def test_it_writes_the_samples_as_the_library_does(path: Path) -> None:
     raw = path.read_bytes()
     if max(map(len, raw.split(b'\n'))) < 990:
         assert flatten(email.message_from_bytes(raw)) == by_the_library(email.message_from_bytes(raw))
-    assert written(parse(raw)) == raw
+    assert written(parse_mail(raw)) == raw
 
 
 @given(
@@ -270,7 +270,7 @@ class TestExact:
             look(mail)
         assert mail_bytes(mail) == raw
         if not modern:
-            assert written(parse(raw)) == raw
+            assert written(parse_mail(raw)) == raw
 
     @given(raws, st.booleans())
     @example(SIGNED, True)
@@ -472,7 +472,7 @@ class TestExact:
     def test_a_mail_that_is_wrapped_in_a_new_one_is_what_it_was(self) -> None:
         outer = MIMEMultipart(boundary='new')
         outer.attach(MIMEText('see below'))
-        outer.attach(MIMEMessage(parse(SIGNED)))
+        outer.attach(MIMEMessage(parse_mail(SIGNED)))
         assert SIGNED in mail_bytes(outer)
 
     def test_a_part_that_moves_to_another_mail_is_what_it_was(self) -> None:

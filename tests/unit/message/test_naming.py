@@ -27,7 +27,7 @@ from switchboard.message.naming import (
     is_filebase,
     join_names,
     make_slice,
-    parse,
+    parse_filebase,
     with_when,
 )
 from switchboard.testing import FakeClock
@@ -43,7 +43,7 @@ class TestGrammar:
     @given(whens, digests, st.integers(0, 9))
     def test_a_name_reads_back_as_it_was_written(self, when_ns: int, digest: str, priority: int) -> None:
         filebase = str(EntryName(when_ns, digest, priority))
-        name = parse(filebase)
+        name = parse_filebase(filebase)
         assert name is not None
         assert (name.when_ns, name.digest, name.priority) == (when_ns, digest, priority)
         assert is_filebase(filebase)
@@ -55,7 +55,7 @@ class TestGrammar:
 
     @pytest.mark.parametrize('fraction', ['5', '50', '500000000'])
     def test_a_fraction_may_have_one_to_nine_digits(self, fraction: str) -> None:
-        name = parse(f'1732242000.{fraction}+{DIGEST}')
+        name = parse_filebase(f'1732242000.{fraction}+{DIGEST}')
         assert name is not None
         assert name.when_ns == 1_732_242_000_500_000_000
 
@@ -87,12 +87,12 @@ class TestGrammar:
         ],
     )
     def test_what_is_of_another_form_is_foreign(self, foreign: str) -> None:
-        assert parse(foreign) is None
+        assert parse_filebase(foreign) is None
         assert not is_filebase(foreign)
 
     @given(st.text(max_size=80) | st.from_regex(r'[0-9]{9,11}\.[0-9]{0,10}\+[0-9a-f]{39,41}(\+p.)?\Z'))
     def test_both_ways_to_ask_agree(self, text: str) -> None:
-        assert is_filebase(text) == (parse(text) is not None)
+        assert is_filebase(text) == (parse_filebase(text) is not None)
 
     def test_another_time_leaves_digest_and_priority(self) -> None:
         assert with_when(f'{PLAIN}+p7', 5 * NS + 1) == f'0000000005.000000001+{DIGEST}+p7'
@@ -152,11 +152,11 @@ class TestFinder:
         finder, joined = FilebaseFinder(slice_), join_names(names)
         bases = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
         assert finder.filebases(joined, suffix) == [
-            filebase for filebase in bases if parse(filebase) is not None and slice_.holds(filebase)
+            filebase for filebase in bases if parse_filebase(filebase) is not None and slice_.holds(filebase)
         ]
         known = READY, CLAIMED, PRESERVED, UNFINISHED
         assert finder.others(joined) == [
-            name for name in names if not name.endswith(known) or parse(name[: -len(READY)]) is None
+            name for name in names if not name.endswith(known) or parse_filebase(name[: -len(READY)]) is None
         ]
 
     @given(slices())

@@ -12,7 +12,7 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, EntryName, NameGenerator, digest_of, parse, slice_digits
+from switchboard.message.naming import NS, EntryName, NameGenerator, digest_of, parse_filebase, slice_digits
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -30,7 +30,7 @@ def read(packed: EncodedEntry) -> Entry:
 
 
 def name_of(packed: EncodedEntry) -> EntryName:
-    name = parse(packed.filebase)
+    name = parse_filebase(packed.filebase)
     assert name is not None
     return name
 
@@ -124,7 +124,7 @@ class TestInAnothersPlace:
     def test_time_slice_and_history_are_taken_over(self) -> None:
         old = entry_with_history()
         packed = packer().pack_replacement('changed', {'n': 2}, old)
-        was = parse(old.filebase)
+        was = parse_filebase(old.filebase)
         assert was is not None
         assert name_of(packed).when_ns == was.when_ns
         assert digest_of(packed.filebase)[:8] == was.digest[:8]

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from switchboard import Spool
 from switchboard.errors import PermanentFailure
 from switchboard.message.naming import NS
-from switchboard.metrics.collector import bounded, render
+from switchboard.metrics.collector import most_frequent, render
 from switchboard.metrics.counting import Count, count_all
 from switchboard.metrics.exporter import Exporter
 from switchboard.metrics.families import FAMILIES, PREFIX
@@ -172,7 +172,7 @@ def test_the_bad_queue_is_told_by_error_and_hostile_names_are_no_labels(tmp_path
 
 
 def test_of_many_errors_the_most_frequent_are_told() -> None:
-    found = bounded({f'E{number}': number for number in range(100)} | {'no name': 5, OTHER: 2})
+    found = most_frequent({f'E{number}': number for number in range(100)} | {'no name': 5, OTHER: 2})
     assert len(found) == MAX_ERRORS + 1
     assert min(number for name, number in found.items() if name != OTHER) == 80
     assert found[OTHER] == sum(range(80)) + 7

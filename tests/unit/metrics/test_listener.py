@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from switchboard.errors import ConfigError
-from switchboard.metrics.listener import MAX_AT_ONCE, Listener, read_address
+from switchboard.metrics.listener import MAX_AT_ONCE, Listener, read_host_port
 from tests.helpers.descriptors import Opened
 from tests.helpers.waiting import PATIENCE_S, eventually
 
@@ -146,6 +146,6 @@ def test_a_place_that_others_reach_needs_names() -> None:
 @pytest.mark.parametrize('text', ['', '9736', 'x', ':1', '::1:9', '[]:1', 'x:', 'x:y', 'x:65536', 'x:\u0661'])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r'address|port'):
-        read_address(text)
+        read_host_port(text)
     with pytest.raises(ConfigError):
         Listener(render, text)

@@ -15,7 +15,7 @@ from switchboard import Spool, Switchboard
 from switchboard.errors import DurabilityError
 from switchboard.message.naming import with_when
 from switchboard.options import QueueOptions
-from switchboard.queue.recovery import timestamp
+from switchboard.queue.recovery import record_time
 from switchboard.queue.switchboard import Services
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
@@ -223,7 +223,7 @@ class TestDeadLetters:
 
 def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:
     clock = FakeClock(1_732_242_000.123456789)
-    assert timestamp(clock) == 1_732_242_000.123456
+    assert record_time(clock) == 1_732_242_000.123456
     queue = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
     filebase = queue.enqueue('x')
     queue.dequeue(filebase)

@@ -23,7 +23,7 @@ from switchboard.runners.command import (
     Command,
     ProcessTree,
     Program,
-    environment,
+    program_environment,
 )
 from tests.acceptance.installation import ends
 from tests.helpers.processes import Child
@@ -234,7 +234,7 @@ def test_the_metadata_are_in_the_environment(bench: Bench) -> None:
 
 
 def test_what_no_environment_holds_is_left_out_or_written_otherwise() -> None:
-    made = environment(
+    made = program_environment(
         {'long': 'x' * 40_000, 'nul': 'a\0b', 'odd': '\ud800', 'queue': 'not mine'}, QUEUE='in'
     )
     assert b'SWITCHBOARD_META_LONG' not in made

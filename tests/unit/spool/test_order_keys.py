@@ -14,7 +14,7 @@ from switchboard import Spool
 from switchboard.drop.program import Drop
 from switchboard.drop.request import DropRequest
 from switchboard.handoff.publish_many import Publication
-from switchboard.message.naming import key_of, slice_digits
+from switchboard.message.naming import slice_digits, slice_digits_of
 from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
 from tests.helpers.commands import succeed
@@ -131,4 +131,4 @@ DOORS = (
 def test_its_own_goes_before_the_queues(spool: Spool, config: Path, door: Door, keys: Keys, key: str) -> None:
     door(spool, config, keys)
     (filebase,) = spool['out'].files
-    assert key_of(filebase) == slice_digits(key)
+    assert slice_digits_of(filebase) == slice_digits(key)

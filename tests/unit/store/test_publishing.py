@@ -22,7 +22,7 @@ from switchboard.store.publishing import (
     is_too_many_open_files,
     publish,
     raise_queue_error,
-    write,
+    write_draft,
 )
 from switchboard.testing.faults import FaultyDisk
 
@@ -40,7 +40,7 @@ class Scene:
         self.pool = FilePool(spare, disk)
 
     def prepare(self, name: str, content: bytes = b'content') -> PreparedEntry:
-        return PreparedEntry(write(self.pool, self.disk, (content,), 'in'), self.queue, 'in', name)
+        return PreparedEntry(write_draft(self.pool, self.disk, (content,), 'in'), self.queue, 'in', name)
 
     def entries(self) -> list[str]:
         return sorted(self.queue.names())
@@ -89,7 +89,7 @@ class TestWriting:
         assert scene.spares() == 0
 
     def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
-        draft = write(scene.pool, scene.disk, (b'x',), 'in', modified_ns=123_456_789_000)
+        draft = write_draft(scene.pool, scene.disk, (b'x',), 'in', modified_ns=123_456_789_000)
         assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
         scene.pool.discard(draft)
 
@@ -240,6 +240,6 @@ class Filling(Disk):
 def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
     scene.pool.fill(3)
-    draft = write(scene.pool, scene.disk, (b'head', memoryview(b'and body')), 'in')
+    draft = write_draft(scene.pool, scene.disk, (b'head', memoryview(b'and body')), 'in')
     assert (draft.size, scene.spares()) == (12, 1)
     assert os.pread(draft.fd, 100, 0) == b'headand body'

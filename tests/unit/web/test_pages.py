@@ -27,7 +27,7 @@ from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
 from switchboard.web.entry_pages import locate
 from switchboard.web.message_body import CHUNK_BYTES, HIDDEN, MAX_CHECKED_BYTES, MAX_WHOLE_BYTES, Body
-from switchboard.web.render import environment
+from switchboard.web.render import template_environment
 from tests.helpers.commands import at_work, fail, succeed, switchboard
 from tests.unit.web.desks import Browser, browser
 
@@ -228,7 +228,7 @@ def test_looking_changes_nothing(here: Browser) -> None:
 
 
 def test_no_template_has_a_way_out_of_escaping() -> None:
-    made = environment()
+    made = template_environment()
     assert 'safe' not in made.filters
     source = Path(app.__file__).parent
     for path in [*source.glob('templates/**/*.html'), *source.glob('*.py')]:
