@@ -191,7 +191,7 @@ class FromBroker(Bridge):
     def _fetch(self) -> None:
         limit = self.setting['prefetch']
         self.connection.has_message()  # or what it has heard would wake us again and again
-        self._unacked = [one for one in self._unacked if self.connection.holds(one)]
+        self._unacked = [one for one in self._unacked if self.connection.is_ours(one)]
         while len(self._unacked) < limit:
             delivery = self.connection.get(self.setting['remote_queue'])
             if delivery is None:

@@ -49,7 +49,7 @@ class Connection:
     """A connection to one broker.  Every operation raises `BrokerDownError` while the broker is away.
 
     :param make_driver: makes the `Driver` of an address with the two time limits.
-    :ivar held: the messages that were given out and not ended, by tag; some of them may be void by now (:meth:`holds`).
+    :ivar held: the messages that were given out and not ended, by tag; some of them may be void by now (:meth:`is_ours`).
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class Connection:
 
     def _end(self, delivery: Delivery, end: Callable[[], None]) -> None:
         with self._lock:
-            if not self.holds(delivery):
+            if not self.is_ours(delivery):
                 raise _lost(delivery)
             end_it = partial(
                 self.call_with_reconnect if self.driver.has_leases else self._once, 'acknowledge', end
@@ -316,7 +316,7 @@ class Connection:
                 except EntryTakenError:
                     # Where the broker has lost it, and not another one got it, it has it again after a sign of life.
                     self.call_with_reconnect('heartbeat', self._heartbeat)
-                    if not self.holds(delivery):
+                    if not self.is_ours(delivery):
                         raise
                     end_it()
             except BrokerDownError as error:
@@ -328,7 +328,7 @@ class Connection:
                 raise
             self.held.pop(delivery.tag, None)
 
-    def holds(self, delivery: Delivery) -> bool:
+    def is_ours(self, delivery: Delivery) -> bool:
         """Is a message still ours?"""
         driver = self.driver
         with self._lock:

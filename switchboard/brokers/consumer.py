@@ -65,9 +65,9 @@ class BrokerClaim:
         """The entry, whose records came with it."""
         return self.entry
 
-    def holds(self) -> bool:
+    def is_ours(self) -> bool:
         """Does this process still have the message?"""
-        return self.connection.holds(self.delivery)
+        return self.connection.is_ours(self.delivery)
 
     def note(self, record: dict[str, Any]) -> None:
         """Add a record to the history; the broker hears of it when the message is given back, or preserved."""
@@ -133,7 +133,7 @@ class BrokerConsumer:
         if (claim := self._due_again()) is not None:
             return claim
         claim, self._peeked = self._peeked, None
-        if claim is not None and claim.holds():
+        if claim is not None and claim.is_ours():
             return claim
         while (claim := self._get()) is not None:
             if not self._is_deferred(claim):
@@ -147,7 +147,7 @@ class BrokerConsumer:
     def has_next(self) -> bool:
         """Is there something to take?  If so, it is the next that is taken."""
         with self._lock:
-            if self._peeked is None or not self._peeked.holds():
+            if self._peeked is None or not self._peeked.is_ours():
                 self._peeked = self._next()
             return self._peeked is not None
 
@@ -237,7 +237,9 @@ class BrokerConsumer:
     def _is_redelivered(self, claim: BrokerClaim) -> bool:
         """Was the message lost by this process, with its connection or by a lease that ran out?  The process has it again."""
         own = self._own(claim)
-        if own is None or (own.holds() and not claim.connection.is_redelivery(own.delivery, claim.delivery)):
+        if own is None or (
+            own.is_ours() and not claim.connection.is_redelivery(own.delivery, claim.delivery)
+        ):
             return False
         own.connection, own.delivery = claim.connection, claim.delivery
         event(log, logging.INFO, claim.filebase, 'redelivered', queue=self._producer.name)
@@ -298,7 +300,7 @@ class BrokerConsumer:
 
     def _due_again(self) -> BrokerClaim | None:
         for filebase, claim in list(self._waiting.items()):
-            if not claim.holds():
+            if not claim.is_ours():
                 del self._waiting[filebase]
             elif not self._is_deferred(claim):
                 del self._waiting[filebase]
@@ -344,7 +346,7 @@ class BrokerConsumer:
     def claim_of(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
         claim = OWN_CLAIMS.get(self._key(filebase))
-        if claim is not None and not claim.holds():
+        if claim is not None and not claim.is_ours():
             self.unregister(claim)
             raise ConnectionLostError(
                 'the connection was lost: the broker gives it out again',
@@ -367,7 +369,7 @@ class BrokerConsumer:
         return sorted(
             filebase
             for (one, other, filebase), claim in list(OWN_CLAIMS.items())
-            if (one, other) == (address, first) and claim.delivery.queue in queues and claim.holds()
+            if (one, other) == (address, first) and claim.delivery.queue in queues and claim.is_ours()
         )
 
     def close(self) -> None:

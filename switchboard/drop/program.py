@@ -94,7 +94,7 @@ def main(
         drop.read(stdin)
         _wake_each(0.0)
         drop.seal(environment)
-        drop.store(lambda: _hold_signals(shell))
+        drop.store(lambda: _block_signals(shell))
     except StoppedBySignal:
         reason = 'stopped before the message was stored'
     except MemoryError:
@@ -129,7 +129,7 @@ def _wake_each(seconds: float) -> None:
     _signal.setitimer(_signal.ITIMER_REAL, seconds, seconds)
 
 
-def _hold_signals(shell: int) -> None:
+def _block_signals(shell: int) -> None:
     """From here on the process is not to be stopped any more; it ends soon."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, STOP_SIGNALS)
     if shell and os.getppid() != shell:

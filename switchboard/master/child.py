@@ -168,7 +168,7 @@ def _live(child: Child, work: ChildWork, mask: set[Any]) -> NoReturn:
     code = EXIT_SOFTWARE
     try:
         stop = StopSignal()
-        settle(child, stop)
+        detach(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = exit_status(_exit_code(child, work, stop))
     except StoppedBeforeLoop:
@@ -227,7 +227,7 @@ def _close_all_but(kept: Iterable[int]) -> None:
     os.closerange(first, os.sysconf('SC_OPEN_MAX'))
 
 
-def settle(child: Child, stop: StopSignal) -> None:
+def detach(child: Child, stop: StopSignal) -> None:
     """Close the master's descriptors, and become a process of its own."""
     _signal.set_wakeup_fd(-1)
     own = (child.channel.fileno(), child.lifeline, *child.streams)

@@ -152,14 +152,14 @@ class CachedModuleFinder:
         return self._modules.get((fullname, *(path or ())))
 
 
-def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: Callable[[], object]) -> None:
+def run_before_fork(config: Config, classes: Collection[type[Runner]], detach: Callable[[], object]) -> None:
     """Have a runner take its first turn in the master, so that less of the memory becomes a child's own when it takes its own.
 
     Of the names that were looked up the interpreter keeps a table for each class, and it counts each reference in it: a child finds there what it looks
     up, and need not write.  And the functions that have run lie side by side from now on, so that fewer pages hold all that a child runs.
 
     :param classes: of the runners.
-    :param settle: the first steps of a child, for a process of its own.
+    :param detach: the first steps of a child, for a process of its own.
     """
     options = RunnerOptions('nothing', 'null', queue='nothing')
     with (
@@ -172,7 +172,7 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: C
         spool.preload_queue(options.queue, 0, 1)
         prefork = PreforkObjects(config, spool, {options.name: _Nothing}, [])
         with _packed() as ran:
-            _settle_elsewhere(settle, ran)
+            _detach_elsewhere(detach, ran)
             _take_a_turn(options, slot, prefork)
         runner = _take_a_turn(options, slot, prefork)
         for each in classes:
@@ -180,14 +180,14 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], settle: C
                 getattr(each, name, None)
 
 
-def _settle_elsewhere(settle: Callable[[], object], ran: set[int]) -> None:
+def _detach_elsewhere(detach: Callable[[], object], ran: set[int]) -> None:
     """Note what only a new process runs: what each module does after a fork, and how a runner's process becomes its own."""
     reading, writing = os.pipe()
     with open(reading, 'rb') as told:
         pid = os.fork()
         if pid == 0:
             try:
-                settle()
+                detach()
                 os.write(writing, array('Q', ran).tobytes())
             finally:
                 os._exit(os.EX_OK)

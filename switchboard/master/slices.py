@@ -187,7 +187,7 @@ class Slices:
             run_before_fork(
                 config,
                 set(prefork.classes.values()) if prefork else (),
-                functools.partial(child.settle, children[0], child.StopSignal()),
+                functools.partial(child.detach, children[0], child.StopSignal()),
             )
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
             gc.collect()

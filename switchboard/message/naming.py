@@ -262,7 +262,7 @@ class Slice:
         self.index = index
         self.count = count
 
-    def holds(self, filebase: str) -> bool:
+    def contains(self, filebase: str) -> bool:
         """Assumes that `filebase` is of the grammar."""
         if self.count == 1:
             return True

@@ -277,7 +277,7 @@ class Restore:
         claim = claim_ready_or_preserved(source, target.filebase)
         with released_on_failure(claim, source):
             if to != BAD:
-                home.check_can_hold(claim.read())
+                home.check_fits(claim.read())
         return EntryPlace(to, move(claim, source, home, event='restored', **session.operator.fields()))
 
 

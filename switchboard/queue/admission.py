@@ -118,7 +118,7 @@ class Admission:
         for reservation in reservations:
             self._grant(reservation)
 
-    def check_can_hold(self, entry: Entry) -> None:
+    def check_fits(self, entry: Entry) -> None:
         """:raises MessageTooLargeError: the queue could never hold another queue's entry, however empty it is."""
         limit = self._options.max_body_bytes
         if limit is not None and len(entry.body) > limit:
@@ -139,7 +139,7 @@ class Admission:
         self.check_open()
         if self._serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self._queue)
-        self.check_can_hold(entry)
+        self.check_fits(entry)
         return self.reserve(_size_of(entry))
 
     def cancel_reservation(self) -> None:

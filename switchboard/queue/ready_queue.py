@@ -519,7 +519,7 @@ class ReadyQueue:
             self._due.discard(filebase)
             self._future.discard(filebase)
             self._misdated.pop(filebase, None)
-        elif self._names.slice.holds(filebase):
+        elif self._names.slice.contains(filebase):
             if self._keys is not None:
                 self._keys.add(filebase)
             if filebase <= format_when(now_ns) + '~':

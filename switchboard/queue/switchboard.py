@@ -236,9 +236,9 @@ class Switchboard:
         """Ask whether another queue's entry may come in.  See `Admission.reserve_for`."""
         return self.producer.admission.reserve_for(entry)
 
-    def check_can_hold(self, entry: Entry) -> None:
+    def check_fits(self, entry: Entry) -> None:
         """See `Admission`."""
-        self.producer.admission.check_can_hold(entry)
+        self.producer.admission.check_fits(entry)
 
     # Out.
 

@@ -196,7 +196,7 @@ class Wakeup:
     def _is_mine(self, name: str) -> bool:
         """Does a name concern this slice?  A name that is no entry's concerns all of them."""
         filebase = name[: -len(READY)]
-        return self._slice.count == 1 or not is_filebase(filebase) or self._slice.holds(filebase)
+        return self._slice.count == 1 or not is_filebase(filebase) or self._slice.contains(filebase)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleep until a new name, :meth:`wake`, or the end of the time.

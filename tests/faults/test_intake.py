@@ -138,14 +138,14 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(scratch: Path) -> 
     disk = PowerLossDisk(seed=11)
     disk.assume_durable(home)
     disk.sync_all()
-    settled = len(disk.events)
+    first = len(disk.events)
     spool = open_spool(home, disk)
     pickup = spool['in'].pickup
     assert pickup is not None
     pickup.collect(['0.eml', 'large.eml'])
     cuts = 0
     for point in disk.crash_points():
-        if point.number < settled:
+        if point.number < first:
             continue
         for variant in range(3):
             cuts += 1

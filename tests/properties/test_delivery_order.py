@@ -118,7 +118,7 @@ class Delivery(RuleBasedStateMachine):
     def expected(self, slice_: Slice) -> Message | None:
         """The message that is to be taken next."""
         now_ns = self.clock.time_ns()
-        ours = [one for one in self.messages.values() if slice_.holds(one.filebase)]
+        ours = [one for one in self.messages.values() if slice_.contains(one.filebase)]
         due = [one for one in ours if not one.at_work and one.when_ns <= now_ns]
         free = [one for one in due if one.waits_until_ns <= now_ns]
         if self.strict:
@@ -167,7 +167,7 @@ class Delivery(RuleBasedStateMachine):
         self.messages[filebase] = message
 
     def holder(self, message: Message) -> Switchboard:
-        [queue] = [queue for queue in self.queues if queue.slice.holds(message.filebase)]
+        [queue] = [queue for queue in self.queues if queue.slice.contains(message.filebase)]
         return queue
 
 

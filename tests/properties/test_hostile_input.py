@@ -80,7 +80,7 @@ def test_a_name_is_of_the_grammar_or_not_and_both_questions_agree(name: str) -> 
         assert name.isascii()
         assert '/' not in name
         assert digest_of(name) == parsed.digest
-        assert sum(Slice(index, 7).holds(name) for index in range(7)) == 1
+        assert sum(Slice(index, 7).contains(name) for index in range(7)) == 1
 
 
 @given(st.text(max_size=120))

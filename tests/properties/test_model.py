@@ -146,7 +146,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 return
             message = self.messages[taken.msg]
             assert (message.state, message.queue) == (READY_, queue)
-            assert source.slice.holds(taken.filebase)
+            assert source.slice.contains(taken.filebase)
             name = parse_filebase(taken.filebase)
             assert name is not None
             assert self.set_back or name.when_ns <= self.clock.time_ns() + NS
@@ -215,7 +215,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 if (
                     message.state == ORPHANED
                     and message.queue == name
-                    and queue.slice.holds(message.filebase)
+                    and queue.slice.contains(message.filebase)
                 ):
                     message.recoveries += 1
                     message.state = READY_ if message.recoveries < MAX_RECOVERIES else BAD

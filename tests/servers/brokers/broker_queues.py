@@ -30,7 +30,7 @@ from tests.helpers.waiting import eventually
 
 def unacked(connection: Connection) -> int:
     """:return: how many messages a connection holds."""
-    return sum(map(connection.holds, list(connection.held.values())))
+    return sum(map(connection.is_ours, list(connection.held.values())))
 
 
 class SeenQueue(BrokerQueue):

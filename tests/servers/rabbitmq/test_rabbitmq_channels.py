@@ -75,7 +75,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         wait(TOO_LONG_S)
         with pytest.raises(BrokerDownError, match='acknowledgement'):
             connection.has_message()
-        assert not connection.holds(held)
+        assert not connection.is_ours(held)
         assert unacked(connection) == 0
         assert connection.descriptors() == []
         connection.consume(queue.all_queues, prefetch=1)
@@ -133,7 +133,7 @@ class TestChannels:
         connection.driver.ack(replace(held, tag=4711))
         assert connection.count('no such queue') == 0  # has_message of it meanwhile, and connects again
         assert connection.connection_number > connection_number
-        assert not connection.holds(held)
+        assert not connection.is_ours(held)
         assert take_next(queue).msg == 'a'
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:

@@ -156,7 +156,7 @@ def test_what_kombu_cannot_write_holds_up_no_other(place: OnBroker, own_redis: B
     assert first.body == b'strange'
     is_flushed(own_redis)
     queue.connection.send_heartbeat()
-    assert [queue.connection.holds(one) for one in (first, second)] == [False, True]
+    assert [queue.connection.is_ours(one) for one in (first, second)] == [False, True]
     queue.connection.requeue(second)
     assert queue.take().filebase == filebase
 

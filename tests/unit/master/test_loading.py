@@ -90,7 +90,7 @@ def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves
     away = tmp_path / 'away'
     away.mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(away))
-    config, settled = configuration(tmp_path, 'null'), tmp_path / 'settled'
+    config, detached = configuration(tmp_path, 'null'), tmp_path / 'detached'
 
     def live() -> None:
         gc.unfreeze()  # which tests are, and a master is not yet
@@ -105,11 +105,11 @@ def test_a_rehearsal_makes_the_code_that_a_runner_runs_anew_in_one_go_and_leaves
             Runner.reply,
         )
         before = [each.__code__ for each in functions]
-        run_before_fork(config, {Null}, settled.touch)
+        run_before_fork(config, {Null}, detached.touch)
         after = [each.__code__ for each in functions]
         assert before == after
         assert [old is new for old, new in zip(before, after, strict=True)] == [False] * 6 + [True]
-        assert settled.exists()
+        assert detached.exists()
         assert not list(away.iterdir())
         assert not (tmp_path / 'spool').exists()
         gc.collect()  # as the master does before it forks

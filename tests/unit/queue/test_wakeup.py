@@ -311,7 +311,7 @@ def test_a_runner_of_another_slice_does_not_look_at_the_directory(tmp_path: Path
         assert not queue.ready()
     filebase = spool['in'].enqueue('a')
     woken = [wakeup.wait(NOT_AT_ALL_S) for wakeup in wakeups]
-    assert woken == [queue.slice.holds(filebase) for queue in slices]
+    assert woken == [queue.slice.contains(filebase) for queue in slices]
     for wakeup in wakeups:
         wakeup.close()
     spool.close()

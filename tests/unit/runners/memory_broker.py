@@ -98,7 +98,7 @@ class MemoryConnection:
         for delivery in deliveries:
             self.held.pop(delivery.tag, None)
 
-    def holds(self, delivery: Delivery) -> bool:
+    def is_ours(self, delivery: Delivery) -> bool:
         return delivery.tag in self.held
 
     def has_message(self) -> bool:
