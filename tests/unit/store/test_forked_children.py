@@ -195,9 +195,11 @@ def test_a_runner_counts_as_a_consumer_of_its_queue_as_long_as_it_runs(spool: Sp
 
     with Child(work) as child:
         at_work.wait_or_timeout()
-        assert spool.consumers('in') == 1
+        assert spool.consumer_count('in') == 1
         child.kill()
-    assert spool.consumers('in') == 0
+    assert spool.consumer_count('in') == 0
     spool['in'].recover()
-    make_runner(spool, lambda *_args: counted.append(spool.consumers('in')) and None).run(until_empty=True)
-    assert (counted, spool.consumers('in')) == ([1], 0)
+    make_runner(spool, lambda *_args: counted.append(spool.consumer_count('in')) and None).run(
+        until_empty=True
+    )
+    assert (counted, spool.consumer_count('in')) == ([1], 0)

@@ -243,7 +243,7 @@ def test_the_janitor_renews_where_owners_and_consumers_were(growing: Spool) -> N
     growing.renew_directories()
     assert all(os.stat(place.path).st_ino != old for place, old in zip(places, before, strict=True))
     ticket = growing.consume('in')
-    assert growing.consumers('in') == 1
+    assert growing.consumer_count('in') == 1
     ticket.leave()
 
 
