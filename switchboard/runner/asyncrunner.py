@@ -31,7 +31,7 @@ from switchboard.runner.settling import Work
 from switchboard.store.forks import after_fork
 
 # While messages are at work, how often the scoreboard hears that the loop turns.
-BEAT_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0
 
 
 def _concurrency(text: str) -> int:
@@ -212,7 +212,7 @@ class AsyncRunner(Runner):
         return (
             loop.queue is not None
             and not loop.is_stopping
-            and not loop.is_closed(len(self._tasks))
+            and not loop.must_be_alone(len(self._tasks))
             and len(self._tasks) < self.setting['concurrency']
             and not loop.lifetime.is_over()
         )
@@ -252,7 +252,7 @@ class AsyncRunner(Runner):
 
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""
-        await self._sleep(BEAT_S, is_looking=self._may_begin())
+        await self._sleep(HEARTBEAT_INTERVAL_S, is_looking=self._may_begin())
         self._end_done()
 
     def _end_done(self) -> None:

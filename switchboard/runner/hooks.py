@@ -25,7 +25,7 @@ HOOKS = {
 }
 
 # What makes a function one of another kind, or one that takes more.
-FORMS = (
+CALL_FLAGS = (
     inspect.CO_COROUTINE
     | inspect.CO_ITERABLE_COROUTINE
     | inspect.CO_GENERATOR
@@ -35,7 +35,7 @@ FORMS = (
 )
 
 # Classes that were found right.  To look takes memory, which a forked runner shares with its master, so it is done once.
-RIGHT: weakref.WeakSet[type[Any]] = weakref.WeakSet()
+CHECKED_CLASSES: weakref.WeakSet[type[Any]] = weakref.WeakSet()
 
 
 def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: bool) -> None:
@@ -45,7 +45,7 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
     :param has_queue: a runner without a queue needs no ``dispose``.
     :raises ConfigError: one of them could never be called.
     """
-    if cls in RIGHT:
+    if cls in CHECKED_CLASSES:
         return
     for name, words in HOOKS.items():
         hook = getattr(cls, name, None)
@@ -64,7 +64,7 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
         if reason:
             raise ConfigError(f'{cls.__name__}.{name}: {reason}', section=section, key='class')
     if has_queue:
-        RIGHT.add(cls)
+        CHECKED_CLASSES.add(cls)
 
 
 def _is_like(cls: type[Any], name: str, model: Any) -> bool:
@@ -79,7 +79,7 @@ def _is_like(cls: type[Any], name: str, model: Any) -> bool:
 
 def _form(function: FunctionType) -> tuple[int, ...]:
     code = function.__code__
-    return code.co_flags & FORMS, code.co_argcount, code.co_kwonlyargcount
+    return code.co_flags & CALL_FLAGS, code.co_argcount, code.co_kwonlyargcount
 
 
 def _wrong(cls: type[Any], name: str, hook: Any, words: tuple[str, ...], *, wants_coroutine: bool) -> str:

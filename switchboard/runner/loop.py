@@ -71,10 +71,10 @@ class Loop:
         """Have the next sleep end after so many seconds at the latest."""
         self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS)
 
-    def enter(self) -> None:
+    def start_consuming(self) -> None:
         """This process is the one that works here, and counts as a consumer of the queue."""
-        self.settler.enter()
-        self.trouble.over()
+        self.settler.note_process()
+        self.trouble.reset()
         consume = getattr(self.spool, 'consume', None)
         if self.queue is None or consume is None:
             return
@@ -84,8 +84,8 @@ class Loop:
             # A full disk, or a queue that is its owner's alone: it works all the same.
             event(log, logging.WARNING, None, 'consumer not added', runner=self.options.name, error=error)
 
-    def leave(self) -> None:
-        """Undo :meth:`enter`."""
+    def stop_consuming(self) -> None:
+        """Undo :meth:`start_consuming`."""
         self.settler.give_back_stuck()
         ticket, self._ticket = self._ticket, None
         try:
@@ -112,7 +112,7 @@ class Loop:
         :return: None if nothing is to be had now, or what there is must be alone and is not.
         """
         queue = self.queue
-        if queue is None or self.is_closed(at_work) or self.trouble.is_on():
+        if queue is None or self.must_be_alone(at_work) or self.trouble.is_waiting():
             return None
         self._is_one_alone = False
         try:
@@ -124,7 +124,7 @@ class Loop:
             found = queue.take()
             if found is None:
                 if not at_work:
-                    self.trouble.over()
+                    self.trouble.reset()
             elif self._takes_many and self._has_one_life(found.filebase):
                 if at_work:
                     self.settler.give_back(found.filebase)
@@ -133,10 +133,10 @@ class Loop:
                 self._is_one_alone = True
             return found
         except (QueueError, OSError) as error:
-            self.settler.nothing_to_be_had(error)
+            self.settler.queue_unavailable(error)
             return None
 
-    def is_closed(self, at_work: int) -> bool:
+    def must_be_alone(self, at_work: int) -> bool:
         """Is nothing to be taken beside the messages at work, because one of them, or the next one, has to be alone?"""
         return at_work > 0 and (self._is_one_alone or self._has_put_off)
 
@@ -156,7 +156,7 @@ class Loop:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
             waits, self._has_begun = not self._has_begun, True
             self.spool.recover(waits=waits)
-            self.settler.recovered(len(self.queue.recover(own=False, waits=waits)))
+            self.settler.count_recovered(len(self.queue.recover(own=False, waits=waits)))
         except (QueueError, OSError) as error:
             event(
                 log,
@@ -176,7 +176,7 @@ class Loop:
         try:
             return self.queue is not None and self.queue.ready()
         except (QueueError, OSError) as error:
-            self.settler.nothing_to_be_had(error)
+            self.settler.queue_unavailable(error)
             return False
 
     def sleep(self) -> None:
@@ -198,13 +198,13 @@ class Loop:
         # A sleeper that missed its heartbeat would be taken for one that hangs.
         waits = [self.options.poll_interval_s, self.options.hang_timeout_s / 3]
         if self.queue is not None and is_looking:
-            if not (is_in_trouble := self.trouble.is_on()):
+            if not (is_in_trouble := self.trouble.is_waiting()):
                 self.wakeup.arm()
                 if self.ready():
                     return 0.0
-                is_in_trouble = self.trouble.is_on()
+                is_in_trouble = self.trouble.is_waiting()
             if is_in_trouble:
-                waits.append(self.trouble.still_s())
+                waits.append(self.trouble.remaining_s())
             else:
                 waits.append((self._next_recovery_ns - self.clock.monotonic_ns()) / NS)
                 if (wait_s := self.queue.wait_s()) is not None:

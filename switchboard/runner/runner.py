@@ -392,7 +392,7 @@ class Runner:
     def _enter_loop(self) -> None:
         """Begin the loop."""
         self._trace()
-        self._loop.enter()
+        self._loop.start_consuming()
         self._next_turn()
 
     def _leave_loop(self) -> None:
@@ -400,7 +400,7 @@ class Runner:
         self.slot.flush()
         if self._settler.tracing is not None:
             self._settler.tracing.flush()
-        self._loop.leave()
+        self._loop.stop_consuming()
 
     def _next_turn(self) -> None:
         """Do what each turn of the loop begins with."""

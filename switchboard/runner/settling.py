@@ -38,13 +38,13 @@ from switchboard.trace_context import inject_context
 log = logging.getLogger('switchboard.runner')
 
 # After so many waits of the whole runner the trouble may be one message's: the others get their turn.
-PATIENCE = 2
+TRIES_BEFORE_PASSING = 2
 # Of so many messages in a row that meet trouble, it is not theirs: the whole runner waits.
 MAX_PASSED_OVER = 8
 # For so long only, where it is a target that takes nothing: others may take something.
 TARGET_WAIT_S = 1.0
 # After so many waits of the whole runner, some minutes, the disk may be well for others all the same.
-LONG_PATIENCE = 20
+TRIES_BEFORE_ALONE = 20
 # Those that wait alone, each for its own trouble, are tried so often together, or as often as the longest wait has it.
 TRIES_ALONE_PER_S = 4.0
 # How long a message that `dispose` kept queued is left alone: it doubles, up to the longest wait of the queue's retry policy.
@@ -55,7 +55,7 @@ KEPT_NOTED = 3
 MAX_COUNTED = 10_000
 
 
-class Trouble:
+class TroubleBackoff:
     """The waits of a runner whose disk or destination is in trouble.
 
     First the whole runner waits, which keeps the order of messages.  When that has not helped, a message waits alone and the next ones
@@ -75,24 +75,24 @@ class Trouble:
         self._times: dict[str, int] = {}
         self._alone: set[str] = set()
 
-    def still_s(self) -> float:
+    def remaining_s(self) -> float:
         """:return: for how much longer the whole runner waits."""
         return max(0.0, (self._until_ns - self._clock.monotonic_ns()) / NS)
 
-    def is_on(self) -> bool:
+    def is_waiting(self) -> bool:
         """Does the whole runner wait?"""
         return self._until_ns > self._clock.monotonic_ns()
 
-    def met(self, longest_s: float = TROUBLE_WAIT_S[1]) -> None:
+    def begin_wait(self, longest_s: float = TROUBLE_WAIT_S[1]) -> None:
         """Have the whole runner wait, longer than before; all messages of a batch meet the same trouble."""
-        if self.is_on():
+        if self.is_waiting():
             return
         self._waits += 1
         self._passed_over = 0
         self.wait_s = min(longest_s, self._backoff.next())
         self._until_ns = self._clock.monotonic_ns() + int(self.wait_s * NS)
 
-    def met_with(self, filebase: str, error: BaseException | None) -> float:
+    def wait_alone_s(self, filebase: str, error: BaseException | None) -> float:
         """:return: how long this message waits alone; 0 if the whole runner waits."""
         digest, is_of_target = digest_of(filebase), _is_of_target(error)
         is_down = isinstance(error, DestinationDown) and error.affects_every_message
@@ -100,28 +100,28 @@ class Trouble:
             self._times.clear()
             self._alone.clear()
         times = self._times[digest] = self._times.get(digest, 0) + 1
-        is_impatient = max(times - 1, self._waits) >= PATIENCE
+        is_impatient = max(times - 1, self._waits) >= TRIES_BEFORE_PASSING
         is_known = digest in self._alone
         if is_down or not is_impatient:
-            self.met()
+            self.begin_wait()
             return 0.0
-        if is_of_target or self._waits >= LONG_PATIENCE:
+        if is_of_target or self._waits >= TRIES_BEFORE_ALONE:
             self._alone.add(digest)
         if not is_known:
             if self._passed_over >= MAX_PASSED_OVER:
-                self.met(TARGET_WAIT_S if is_of_target else TROUBLE_WAIT_S[1])
+                self.begin_wait(TARGET_WAIT_S if is_of_target else TROUBLE_WAIT_S[1])
                 return 0.0
             self._passed_over += 1
         return max(self._backoff.after(times), len(self._alone) / TRIES_ALONE_PER_S)
 
-    def ended(self, filebase: str) -> None:
+    def forget(self, filebase: str) -> None:
         """Forget a message that was handled."""
         if self._times:
             digest = digest_of(filebase)
             self._times.pop(digest, None)
             self._alone.discard(digest)
 
-    def over(self) -> None:
+    def reset(self) -> None:
         """Something was handled, or there is nothing to handle: the place is well."""
         self._backoff.reset()
         self.wait_s = 0.0
@@ -183,7 +183,7 @@ class Work:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         self.takes_outputs = False
         self._settler.end_forked_child(error)
-        self._settler.measured(self.taken.filebase, self._began_ns)
+        self._settler.record_duration(self.taken.filebase, self._began_ns)
         try:
             return error is None or self.failed(error)
         finally:
@@ -250,7 +250,7 @@ class Settler:
         is_stopping: Callable[[], bool],
         is_dying: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.trouble = Trouble(clock)
+        self.trouble = TroubleBackoff(clock)
         self._spool = spool
         self._queue = queue
         self._name = options.name
@@ -269,7 +269,7 @@ class Settler:
         # How often in a row a message was kept.
         self._kept: dict[str, int] = {}
 
-    def enter(self) -> None:
+    def note_process(self) -> None:
         """This process is the one that works here."""
         self.is_forked_child = False
 
@@ -307,7 +307,7 @@ class Settler:
         """:return: the time by which durations are measured."""
         return self._clock.monotonic_ns()
 
-    def measured(self, filebase: str, began_ns: int) -> None:
+    def record_duration(self, filebase: str, began_ns: int) -> None:
         """Tell the scoreboard how long ``dispose`` took, and how long the message could have been taken before that."""
         took_ns = max(0, self._clock.monotonic_ns() - began_ns)
         name = parse_filebase(filebase)  # one of a broker need not say since when it is ready
@@ -325,7 +325,7 @@ class Settler:
         except QueueError:
             return []
 
-    def recovered(self, count: int) -> None:
+    def count_recovered(self, count: int) -> None:
         """Tell the scoreboard how many entries of dead owners are ready again."""
         self._slot.recovered(count)
 
@@ -412,11 +412,11 @@ class Settler:
                 if work.span is not None:
                     self.tracing.settled('ack', work.span, work.taken.filebase, began_ns)
         if left:
-            self.trouble.over()
+            self.trouble.reset()
         return left
 
     def _forget(self, filebase: str) -> None:
-        self.trouble.ended(filebase)
+        self.trouble.forget(filebase)
         if self._kept:
             self._kept.pop(digest_of(filebase), None)
 
@@ -467,8 +467,8 @@ class Settler:
             queue.release(filebase, record=record)
         elif verdict.outcome == 'requeued':
             # Of a batch that meets one trouble, one line tells of it.
-            level = logging.DEBUG if self.trouble.is_on() else refusal_log_level(verdict.error)
-            alone_s = self.trouble.met_with(filebase, verdict.error)
+            level = logging.DEBUG if self.trouble.is_waiting() else refusal_log_level(verdict.error)
+            alone_s = self.trouble.wait_alone_s(filebase, verdict.error)
             wait_s = alone_s or self.trouble.wait_s
             event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)
             queue.release(filebase)
@@ -490,7 +490,7 @@ class Settler:
         self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
         self._stuck.append((filebase, verdict, transaction))
         if len(self._stuck) >= MAX_PASSED_OVER:
-            self.trouble.met()
+            self.trouble.begin_wait()
 
     def give_back_stuck(self) -> None:
         """Try again to settle the messages that the disk did not let go."""
@@ -523,9 +523,9 @@ class Settler:
             all(one.get(key) == value for key, value in wanted) for one in self.queue.history(filebase)[-2:]
         )
 
-    def nothing_to_be_had(self, error: Exception) -> None:
+    def queue_unavailable(self, error: Exception) -> None:
         """The queue cannot be read."""
-        self.trouble.met()
+        self.trouble.begin_wait()
         self._slot.error(str(error))
         event(
             log,

@@ -77,7 +77,7 @@ class Awaited(AsyncRunner):
 def test_what_becomes_due_while_others_are_at_work_is_begun_when_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
 ) -> None:
-    monkeypatch.setattr('switchboard.runner.asyncrunner.BEAT_S', 3600)  # no help
+    monkeypatch.setattr('switchboard.runner.asyncrunner.HEARTBEAT_INTERVAL_S', 3600)  # no help
     options = QueueOptions(rate=4.0 if waits_for == 'rate' else None)
     spool = Spool(tmp_path / 'spool', 'lazy', options=options)
     before = (
@@ -147,7 +147,7 @@ class AsyncTicks(AsyncRunner):
 def test_whatever_a_runner_sleeps_for_its_own_times_wake_it(
     spool, monkeypatch, cls, message, settings, waits_for
 ):
-    monkeypatch.setattr('switchboard.runner.asyncrunner.BEAT_S', 3600)  # no help
+    monkeypatch.setattr('switchboard.runner.asyncrunner.HEARTBEAT_INTERVAL_S', 3600)  # no help
     monkeypatch.setattr('switchboard.runner.settling.TROUBLE_WAIT_S', (OLD_AGE_S, OLD_AGE_S))
     if message is not None:
         spool['in'].enqueue(message)
