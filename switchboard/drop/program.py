@@ -53,7 +53,7 @@ else:
 
 READ_BYTES = 256 * 1024
 # Spares that are tried before a new file is made: more would take longer than they save.
-LOOKS = 8
+MAX_SPARES_TRIED = 8
 # Of a reason; mail servers log it and send it back.
 MAX_LINE_CHARACTERS = 300
 
@@ -214,14 +214,14 @@ class Drop:
                 f'the message is longer than the {limit} bytes that the queue takes', queue=self.queue
             )
 
-    def seal(self, environment: Mapping[bytes, bytes]) -> None:
+    def write_metadata(self, environment: Mapping[bytes, bytes]) -> None:
         """Write the metadata: what the arguments, the environment and the ``From `` line tell."""
         request = self.request
         self.metadata = read_envelope(
             environment, self.from_line, request.sender, request.recipients, request.fields
         )
         if request.dedupe and 'dedupe_key' not in self.metadata:
-            from switchboard.drop.once import dedupe_key
+            from switchboard.drop.dedupe import dedupe_key
 
             self.metadata['dedupe_key'] = dedupe_key(request.dedupe, self.body, self.metadata)
 
@@ -265,7 +265,7 @@ class Drop:
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
-        pool = FilePool(spare, disk, looks=LOOKS)
+        pool = FilePool(spare, disk, looks=MAX_SPARES_TRIED)
         is_small = len(self.body) <= JOINED_BYTES
         parts = (self.head + bytes(self.body),) if is_small else (self.head, self.body)
         draft = write_draft(pool, disk, parts, self.queue)
@@ -295,7 +295,7 @@ class Drop:
         return True
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
-        from switchboard.drop.once import store_once
+        from switchboard.drop.dedupe import store_once
 
         door = None if self.is_declared else self.door
         metadata = self.metadata | self.request.times_s

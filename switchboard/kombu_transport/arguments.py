@@ -37,7 +37,7 @@ _OVERFLOW = {
 DROPPED = ('expired', 'overflow')
 
 
-def comparable(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+def normalized(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     """:return: arguments as they are when they are read from a declaration again.
 
     :raises UnserializableError: a value is none that can be written.
@@ -67,7 +67,7 @@ def queue_keys(arguments: Mapping[str, Any], *, durable: bool, directory: Any) -
         options['overflow'] = _OVERFLOW[overflow]
     if (limit := _number(arguments, DELIVERY_LIMIT)) is not None:
         options['max_recoveries'] = max(1, int(limit))
-    kept = comparable({key: value for key, value in arguments.items() if key not in _STORAGE})
+    kept = normalized({key: value for key, value in arguments.items() if key not in _STORAGE})
     keys: dict[str, Any] = {'arguments': {**kept, DURABLE: durable}, 'options': options}
     if (expires_ms := _number(arguments, 'x-expires')) is not None:
         keys['expires_s'] = expires_ms / 1000

@@ -171,7 +171,7 @@ class Channel(Entities, virtual.Channel):
             self._by_tag[tag] = ChannelConsumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
             self.broker.recover(spool_queue)
-        self.connection.look_anew()
+        self.connection.rescan()
         return tag
 
     def _delivery_limit(self, name: str) -> int:
@@ -187,13 +187,13 @@ class Channel(Entities, virtual.Channel):
             if consumer is not None:
                 consumer.ticket.leave()
         if self.connection is not None:
-            self.connection.look_anew()
+            self.connection.rescan()
 
     def consumers(self) -> list[ChannelConsumer]:
         """:return: all consumers of this channel."""
         return list(self._by_tag.values())
 
-    def wanted(self) -> list[str]:
+    def deliverable_queues(self) -> list[str]:
         """:return: the directories of the queues from which a message could be delivered now."""
         has_room = self.qos.can_consume()
         return list(dict.fromkeys(one.name for one in self._by_tag.values() if one.no_ack or has_room))

@@ -17,7 +17,7 @@ from switchboard.events import event
 from switchboard.kombu_transport.arguments import (
     ALTERNATE,
     binding_match,
-    comparable,
+    normalized,
     queue_keys,
     same_arguments,
 )
@@ -55,7 +55,7 @@ class Entities:
         kind: Any = type or 'direct'
         exchange = exchange or f'amq.{kind}'
         with self.broker.lock, amqp_errors('Exchange.declare'):
-            arguments = comparable(arguments)
+            arguments = normalized(arguments)
             alternate = arguments.get(ALTERNATE)
             if passive:
                 if exchange not in self.broker.spool.exchanges and exchange not in PREDECLARED:
@@ -169,7 +169,7 @@ class Entities:
         exchange = self.broker.spool.exchanges.exchanges.get(source)
         kind = exchange.type if exchange is not None else 'direct'
         match = binding_match(kind, routing_key or '', arguments or {})
-        return DeclaredBinding(source, target, match, routing_key or '', comparable(arguments))
+        return DeclaredBinding(source, target, match, routing_key or '', normalized(arguments))
 
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
@@ -230,7 +230,7 @@ class Entities:
                 self.broker.check_known(name)
             else:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
-                owner = self.broker.own(name) if exclusive else None
+                owner = self.broker.claim_exclusive(name) if exclusive else None
                 self._declare(name, {**keys, 'owner': owner, 'auto_delete': auto_delete})
             return queue_declare_ok_t(queue, self._size(queue), self.broker.spool.consumer_count(name))
 

@@ -137,7 +137,7 @@ class SpoolConnection:
             )
         return Spool(address.directory, durability=address.durability, disk=disk)
 
-    def try_disk(self) -> None:
+    def check_disk(self) -> None:
         """Write something.
 
         :raises OSError: the disk takes nothing.
@@ -286,7 +286,7 @@ class SpoolConnection:
         disk.unlock_and_close(opened[0])
         return True
 
-    def own(self, queue: str) -> Ticket:
+    def claim_exclusive(self, queue: str) -> Ticket:
         """Say whose an exclusive queue is to be: this connection's, or that of another one of this process which has it."""
         declaration = self.spool.declared.records.get(queue)
         owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None

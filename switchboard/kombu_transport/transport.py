@@ -21,7 +21,7 @@ from switchboard.kombu_transport.address import SCHEME, Address, read_address
 from switchboard.kombu_transport.channel import BURST, Channel
 from switchboard.kombu_transport.errors import DiskFault, amqp_errors
 from switchboard.kombu_transport.spool_connection import SpoolConnection
-from switchboard.kombu_transport.unacked import retry_what_was_refused
+from switchboard.kombu_transport.unacked import retry_refused_endings
 from switchboard.message.naming import CLAIMED
 from switchboard.queue.watch import ARRIVALS, CLOSED, POLL_S, DirectoryWatch
 
@@ -81,7 +81,7 @@ class Transport(virtual.Transport):
             self.broker = broker = SpoolConnection(address)
             opened.callback(broker.close)
             if amqp_errors.doubts_disk:
-                broker.try_disk()
+                broker.check_disk()
                 amqp_errors.doubts_disk = False
             broker.spool.delete_unused_queues()
             self.watch = DirectoryWatch()
@@ -185,7 +185,7 @@ class Transport(virtual.Transport):
 
     def _directories(self) -> list[str]:
         path = self.broker.spool.path
-        return [path(name) for channel in self.channels for name in channel.wanted()]
+        return [path(name) for channel in self.channels for name in channel.deliverable_queues()]
 
     def _wait_s(self, is_watched: bool) -> float:
         """:return: how long nothing can happen that nobody tells us of."""
@@ -196,7 +196,7 @@ class Transport(virtual.Transport):
         waits += [max(0.0, when_s - now_s) for when_s in whens]
         with self.broker.lock:
             for channel in self.channels:
-                for name in channel.wanted():
+                for name in channel.deliverable_queues():
                     try:
                         wait_s = self.broker.queue(name, 'consume').wait_s()
                     except QueueError:
@@ -236,7 +236,7 @@ class Transport(virtual.Transport):
                 return
             assert self._address is not None
             self._next_look_s = now_s + self._address.recovery_interval_s
-            retry_what_was_refused()
+            retry_refused_endings()
             for channel in list(self.channels):
                 channel.qos.end_refused()
             for name in {one.name for channel in list(self.channels) for one in channel.consumers()}:
@@ -267,7 +267,7 @@ class Transport(virtual.Transport):
         if self.watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
             self.watch.wake()
 
-    def look_anew(self) -> None:
+    def rescan(self) -> None:
         """Look at the queues once more: there are others than before, or the time has come."""
         if self.watch is not None:
             self.watch.wake()
@@ -281,7 +281,7 @@ class Transport(virtual.Transport):
         self._leave_loop()
         self._loop = loop
         self._add_readers()
-        self._timers = [loop.call_repeatedly(self._address.poll_interval_s, self.look_anew)]
+        self._timers = [loop.call_repeatedly(self._address.poll_interval_s, self.rescan)]
         self.watch.wake()
 
     def _add_readers(self) -> None:
@@ -342,4 +342,4 @@ class Transport(virtual.Transport):
             timer.cancel()
         del self._timers[1:]
         if wait_s < self._address.poll_interval_s:
-            self._timers.append(self._loop.call_later(wait_s, self.look_anew))
+            self._timers.append(self._loop.call_later(wait_s, self.rescan))

@@ -107,7 +107,7 @@ def retry_later(unacked: UnackedMessage, how: Ending) -> None:
     _LEFT.append((unacked, how))
 
 
-def retry_what_was_refused() -> None:
+def retry_refused_endings() -> None:
     """Try again to end the claims given to :meth:`retry_later`."""
     for _ in range(len(_LEFT)):
         try:

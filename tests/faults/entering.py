@@ -131,5 +131,5 @@ def drop_mail(world: World) -> None:
     drop.check()
     with world.kept['mail'].open() as stdin:
         drop.read(stdin.fileno())
-    drop.seal({})
+    drop.write_metadata({})
     drop.store(lambda: None)

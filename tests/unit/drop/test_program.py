@@ -70,7 +70,7 @@ def drop(
     door.check()
     with source(raw, directory) as stdin:
         door.read(stdin)
-    door.seal(environment or {})
+    door.write_metadata(environment or {})
     door.store(lambda: None)
     return door.filebase
 
@@ -415,7 +415,7 @@ def test_whatever_call_fails_a_relative_spool_is_named_as_an_absolute_one_is(
         try:
             door = Drop(request, place, disk)
             door.check()
-            door.seal({})
+            door.write_metadata({})
             door.store(lambda: None)
         except (SwitchboardError, OSError) as error:
             said = str(error).replace(str(home), 'HOME')
@@ -449,7 +449,7 @@ def test_what_must_not_be_is_taken_back_at_the_last_moment(spool: Spool, tmp_pat
     door.check()
     with source(RAW, tmp_path) as stdin:
         door.read(stdin)
-    door.seal({})
+    door.write_metadata({})
     with pytest.raises(KeyboardInterrupt):
         door.store(stop)
     assert spool['in'].get_files() == []

@@ -82,7 +82,7 @@ def drop(spool: Spool) -> object:
     os.close(writing)
     door.read(reading)
     os.close(reading)
-    door.seal({})
+    door.write_metadata({})
     return door.store(lambda: None)
 
 

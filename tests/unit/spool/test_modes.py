@@ -83,7 +83,7 @@ def use(path: Path) -> None:
     os.write(writing, b'Subject: a\n\nb\n')
     os.close(writing)
     door.read(reading)
-    door.seal({})
+    door.write_metadata({})
     door.store(lambda: None)
     note_act(path / 'spool', Operator('somebody'), 'hold', 'in')
     delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)

@@ -109,7 +109,7 @@ def mail_servers_door(spool: Spool, config: Path, keys: Keys) -> None:
     door.check()
     door.read(reading)
     os.close(reading)
-    door.seal({})
+    door.write_metadata({})
     door.store(lambda: None)
 
 

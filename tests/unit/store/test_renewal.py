@@ -398,7 +398,7 @@ def test_the_door_goes_on(tmp_path: Path) -> None:
     drop = Drop(DropRequest(['in']), str(tmp_path / 'spool'), Disk())
     drop.check()
     drop.body = memoryview(b'Subject: a\n\n')
-    drop.seal({})
+    drop.write_metadata({})
     grow_and_renew(queue.folder)
     grow_and_renew(spool.spares.folder)
     drop.store(lambda: None)

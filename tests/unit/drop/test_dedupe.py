@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.drop.once import dedupe_key
+from switchboard.drop.dedupe import dedupe_key
 from switchboard.drop.program import Drop
 from switchboard.drop.request import DropRequest
 from switchboard.errors import (
@@ -73,7 +73,7 @@ def drop(directory: Path, raw: bytes, *arguments: str, queue: str = 'in') -> str
     path.write_bytes(raw)
     with path.open('rb') as stream:
         door.read(stream.fileno())
-    door.seal({})
+    door.write_metadata({})
     door.store(lambda: None)
     return door.filebase
 
@@ -123,7 +123,7 @@ def test_what_is_stopped_at_the_last_moment_leaves_the_key_free(tmp_path: Path) 
     publish_queue_options(load(tmp_path, '[queue.in]\n'))
     door = Drop(DropRequest(['in', '-d', 'content']), str(tmp_path / 's'), Disk())
     door.check()
-    door.seal({})
+    door.write_metadata({})
     with pytest.raises(KeyboardInterrupt):
         door.store(stop)
     assert drop(tmp_path, b'', '-d', 'content') in Spool(tmp_path / 's')['in'].files
