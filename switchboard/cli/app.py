@@ -20,10 +20,10 @@ import click
 from switchboard import __version__
 from switchboard.cli.completion import complete_names
 from switchboard.cli.context import Installation, installation_options
-from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
+from switchboard.cli.exits import READ_ONLY_VERBS, Exit, error_lines, exit_of
 from switchboard.cli.output import (
     drop_unwritten_errors,
-    is_of_output,
+    is_output_error,
     make_streams_safe,
     output_failed,
     write_error,
@@ -39,7 +39,7 @@ else:
     import _signal  # the names of `signal` are enums, which take a millisecond
 
 # By family: the verb, the module in this package, and what it does.  The function is called like the verb, with `_` for `-`.
-FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
+VERB_GROUPS: dict[str, tuple[tuple[str, str, str], ...]] = {
     'Run': (
         ('init', 'config', 'Make a configuration or a spool.'),
         ('sample', 'config', 'Write a sample of a configuration file, or list them.'),
@@ -95,10 +95,10 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
 
-VERBS = {name: (module, summary) for verbs in FAMILIES.values() for name, module, summary in verbs}
+VERBS = {name: (module, summary) for verbs in VERB_GROUPS.values() for name, module, summary in verbs}
 
 # What may be answered beforehand, asked or not: all that change something, but for programs that run until they are ended.
-ANSWERED = VERBS.keys() - LOOKING - set('run drop master runner web'.split())
+TAKES_YES = VERBS.keys() - READ_ONLY_VERBS - set('run drop master runner web'.split())
 
 
 class Verbs(click.Group):
@@ -116,7 +116,7 @@ class Verbs(click.Group):
         command = getattr(module, cmd_name.replace('-', '_'))
         assert isinstance(command, click.Command)
         complete_names(command.params)
-        for each in (command, *getattr(command, 'commands', {}).values()) if cmd_name in ANSWERED else ():
+        for each in (command, *getattr(command, 'commands', {}).values()) if cmd_name in TAKES_YES else ():
             if not any('--yes' in param.opts for param in each.params):
                 each.params.append(
                     click.Option(['-y', '--yes'], is_flag=True, hidden=True, expose_value=False)
@@ -136,7 +136,7 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs by family, from the table above: help must not import them all."""
         width = max(map(len, VERBS))
-        for family, verbs in FAMILIES.items():
+        for family, verbs in VERB_GROUPS.items():
             with formatter.section(family):
                 formatter.write_dl([(name.ljust(width), summary) for name, _, summary in verbs])
 
@@ -200,7 +200,7 @@ def call(args: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        changes, as_json = installation.verb not in LOOKING, _is_json(args, installation)
+        changes, as_json = installation.verb not in READ_ONLY_VERBS, _is_json(args, installation)
         status = output_failed(error, status, changes=changes, as_json=as_json)
     return status
 
@@ -245,11 +245,11 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
 def _failed(
     error: SwitchboardError | OSError | MemoryError, installation: Installation, *, as_json: bool
 ) -> int:
-    if is_of_output(error):
+    if is_output_error(error):
         return output_failed(error, Exit.OK, changes=False, as_json=as_json)
     if isinstance(error, NotRunningError) and (text := installation.master_elsewhere()):
         error.add_note(text)
-    lines = [installation.as_called(line) for line in lines_of(error)]
+    lines = [installation.with_installation(line) for line in error_lines(error)]
     write_error(error, exit_of(error), lines, as_json=as_json)
     return exit_of(error)
 

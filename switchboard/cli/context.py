@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.exits import as_called
+from switchboard.cli.exits import with_installation
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
 from switchboard.suggestions import did_you_mean
@@ -75,9 +75,9 @@ class Installation:
         # What runs.
         self.verb = ''
 
-    def as_called(self, text: str) -> str:
+    def with_installation(self, text: str) -> str:
         """:return: the text, with commands that reach this installation."""
-        return as_called(text, self.named_config, self.named_spool)
+        return with_installation(text, self.named_config, self.named_spool)
 
     @property
     def config_path(self) -> Path | None:

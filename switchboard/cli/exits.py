@@ -122,7 +122,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
 # These may come from what the kernel says with a number that has no class: its status and its advice are in `operating.text`.
 _OF_THE_SYSTEM = (OSError, errors.DurabilityError, errors.MasterError)
 # These only look.  All others do something, and once it is done, it is done: a closed standard output does not change their status.
-LOOKING = frozenset(
+READ_ONLY_VERBS = frozenset(
     'status top queues ls show trash tail shape check route graph sample version metrics'.split()
 )
 
@@ -151,7 +151,7 @@ _ADVISED = re.compile(r'`switchboard (?=([a-z]+))(?![a-z]+ --help)')
 NEED_CONFIGURATION = frozenset('start check run master runner'.split())
 
 
-def as_called(text: str, config: Path | None, spool: Path | None) -> str:
+def with_installation(text: str, config: Path | None, spool: Path | None) -> str:
     """Have the commands in a text reach the installation that this call has named: as they stand, they reach the default one.
 
     :param config: the file behind ``-C``, if there was one.
@@ -175,7 +175,7 @@ def advice(error: BaseException) -> str:
     return system_advice(error) or next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
 
 
-def lines_of(error: BaseException) -> list[str]:
+def error_lines(error: BaseException) -> list[str]:
     """:return: the error in words, with what to do next: one line, or one for each mistake of a configuration."""
     if isinstance(error, errors.ConfigErrors):
         return [str(each) for each in error.errors]

@@ -13,15 +13,15 @@ GAP = '  '
 class Column(NamedTuple):
     """One column.
 
-    :param right: numbers stand at the right.
+    :param align_right: numbers stand at the right.
     :param shrink_to: how narrow it may become; 0: it is never cut.
-    :param drop: columns with the highest number are the first that are left out; 0: it always stays.
+    :param drop_rank: columns with the highest number are the first that are left out; 0: it always stays.
     """
 
     title: str
-    right: bool = False
+    align_right: bool = False
     shrink_to: int = 0
-    drop: int = 0
+    drop_rank: int = 0
 
 
 def cell_text(cell: Cell) -> str:
@@ -29,17 +29,17 @@ def cell_text(cell: Cell) -> str:
     return cell if isinstance(cell, str) else cell[0]
 
 
-def layout(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[int, int]:
+def layout(columns: Sequence[Column], widths: Sequence[int], line_width: int) -> dict[int, int]:
     """Decide which columns are shown, and how wide.
 
     :param widths: the width that each would need.
-    :param room: the width of the line.
+    :param line_width: the width of the line.
     :return: the width by the column's number.
     """
     shown = {number: width for number, width in enumerate(widths) if width}
 
     def excess() -> int:
-        return sum(shown.values()) + len(GAP) * (len(shown) - 1) - room
+        return sum(shown.values()) + len(GAP) * (len(shown) - 1) - line_width
 
     def shrink(number: int) -> None:
         least = max(columns[number].shrink_to, len(columns[number].title))
@@ -48,7 +48,7 @@ def layout(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[
 
     for number in sorted(shown, key=lambda number: -widths[number]):
         shrink(number)
-    for number in sorted((n for n in shown if columns[n].drop), key=lambda n: -columns[n].drop):
+    for number in sorted((n for n in shown if columns[n].drop_rank), key=lambda n: -columns[n].drop_rank):
         if excess() <= 0:
             break
         del shown[number]

@@ -207,7 +207,7 @@ def _criteria(
     return criteria
 
 
-def decorated(command: Callable[..., R], options: Sequence[Callable[..., Any]]) -> Callable[..., R]:
+def with_options(command: Callable[..., R], options: Sequence[Callable[..., Any]]) -> Callable[..., R]:
     """:return: the command with some options, the first of them first in its help."""
     for option in reversed(options):
         command = option(command)
@@ -222,10 +222,10 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
         own = {name: keys.pop(name) for name in _NAMES}
         return command(*args, criteria=_criteria(**own), **keys)
 
-    return decorated(call, _OPTIONS)
+    return with_options(call, _OPTIONS)
 
 
-def counted(by_queue: Iterable[tuple[str, int]]) -> str:
+def count_by_queue(by_queue: Iterable[tuple[str, int]]) -> str:
     """:return: how many entries there are, and in which queues."""
     counts = list(by_queue)
     where = ', '.join(f'{escape_terminal(queue)} {many}' for queue, many in counts)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 
 import click
 
-from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
+from switchboard.cli.exits import READ_ONLY_VERBS, Exit, error_lines, exit_of
 from switchboard.cli.layout import GAP, Cell, Column, cell_text
 from switchboard.operating.text import escape_terminal, one_line
 
@@ -75,7 +75,7 @@ def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading
     widths = [max(len(text[number]) for text in texts) for number in range(len(columns))]
     for text in texts:
         parts = [
-            part.rjust(width) if column.right else part.ljust(width)
+            part.rjust(width) if column.align_right else part.ljust(width)
             for part, width, column in zip(text, widths, columns, strict=True)
         ]
         write_line(GAP.join(parts).rstrip())
@@ -159,10 +159,10 @@ def write_bytes(content: bytes) -> None:
 
 def _changes() -> bool:
     context = click.get_current_context(silent=True)
-    return context is not None and getattr(context.obj, 'verb', '') not in LOOKING
+    return context is not None and getattr(context.obj, 'verb', '') not in READ_ONLY_VERBS
 
 
-def is_of_output(error: BaseException) -> TypeGuard[OSError]:
+def is_output_error(error: BaseException) -> TypeGuard[OSError]:
     """Could standard output not be written to, or has its reader gone?"""
     return isinstance(error, OSError) and (
         isinstance(error, BrokenPipeError) or error.filename == STANDARD_OUTPUT
@@ -217,13 +217,13 @@ def print_note(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # where both go into one file, the note stands behind earlier results
     with contextlib.suppress(OSError):
-        click.echo(f'switchboard: {escape_terminal(as_called(text))}', err=True)
+        click.echo(f'switchboard: {escape_terminal(with_installation(text))}', err=True)
 
 
-def as_called(text: str) -> str:
+def with_installation(text: str) -> str:
     """:return: the text, with commands that reach the installation which this call has named."""
     context = click.get_current_context(silent=True)
-    fit = getattr(context.obj, 'as_called', None) if context is not None else None
+    fit = getattr(context.obj, 'with_installation', None) if context is not None else None
     return text if fit is None else fit(text)
 
 
@@ -238,7 +238,7 @@ def print_error(error: Exception, subject: str = '') -> None:
 
     :param subject: its subject, for errors that do not name it.
     """
-    write_error(error, exit_of(error), lines_of(error), subject, as_json=is_json())
+    write_error(error, exit_of(error), error_lines(error), subject, as_json=is_json())
 
 
 def write_error(
@@ -250,7 +250,7 @@ def write_error(
         if as_json:
             import json
 
-            fields = {'error': as_called(text), 'class': type(error).__name__, 'exit': int(status)}
+            fields = {'error': with_installation(text), 'class': type(error).__name__, 'exit': int(status)}
             with contextlib.suppress(OSError):  # the status says it as well
                 click.echo(json.dumps(fields), err=True)
         else:
@@ -289,7 +289,7 @@ class Progress:
                 self._spinner = Spinner()
             self._spinner.update(text)
 
-    def tell(self, text: str) -> None:
+    def update_or_print(self, text: str) -> None:
         """Show the same where it may take long: where no line can change, it is a new one now and then."""
         if self._is_shown:
             self.update(text)

@@ -23,21 +23,21 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def rich_table(
-    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int, *, heading: bool = True
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], line_width: int, *, heading: bool = True
 ) -> Table:
-    """:return: a table that is at most `room` wide."""
+    """:return: a table that is at most `line_width` wide."""
     texts = [[one_line(cell_text(cell)) for cell in row] for row in rows]
     widths = []
     for number, column in enumerate(columns):
         widest = max((Text(text[number]).cell_len for text in texts), default=0)
         widths.append(max(widest, len(column.title)) if widest else 0)
-    shown = layout(columns, widths, room)
+    shown = layout(columns, widths, line_width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=heading, header_style='bold')
     for number, width in shown.items():
         column = columns[number]
         table.add_column(
             column.title,
-            justify='right' if column.right else 'left',
+            justify='right' if column.align_right else 'left',
             width=width,
             no_wrap=True,
             overflow='ellipsis',

@@ -93,7 +93,7 @@ def main(
         _wake_each(HEARS_S)
         drop.read(stdin)
         _wake_each(0.0)
-        drop.seal(environment)
+        drop.write_metadata(environment)
         drop.store(lambda: _block_signals(shell))
     except StoppedBySignal:
         reason = 'stopped before the message was stored'

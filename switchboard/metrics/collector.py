@@ -73,7 +73,7 @@ class Samples:
     def _metric(self, name: str) -> Any:
         if name not in self._found:
             family = FAMILIES[name]
-            self._found[name] = _KINDS[family.type](PREFIX + name, family.says, labels=family.labels)
+            self._found[name] = _KINDS[family.type](PREFIX + name, family.help, labels=family.labels)
         return self._found[name]
 
     def gauge(self, name: str, value: float, *labels: str) -> None:
@@ -94,7 +94,7 @@ class Samples:
         return iter(self._found.values())
 
 
-class Tally(Protocol):
+class FailureCounter(Protocol):
     """The failures of an exporter since it was started: a number that never falls."""
 
     failures: int
@@ -106,16 +106,20 @@ class Collector(LibraryCollector):
     :param directory: the spool.
     :param count: the last count of its queues.
     :param config: tells which runners there are to be, and what they work on.
-    :param tally: where this exporter counts its failures, and one more of these here.
+    :param failure_counter: where this exporter counts its failures, and one more of these here.
     """
 
     def __init__(
-        self, directory: Path, count: Count, config: Config | None = None, tally: Tally | None = None
+        self,
+        directory: Path,
+        count: Count,
+        config: Config | None = None,
+        failure_counter: FailureCounter | None = None,
     ) -> None:
         self._directory = directory
         self._count = count
         self._config = config
-        self._tally = count if tally is None else tally
+        self._tally = count if failure_counter is None else failure_counter
 
     def collect(self) -> Iterable[Metric]:
         """:return: all metrics."""
@@ -258,13 +262,13 @@ def render(
     count: Count,
     config: Config | None = None,
     *,
-    tally: Tally | None = None,
+    failure_counter: FailureCounter | None = None,
     accept: str = '',
 ) -> tuple[bytes, str]:
     """Render all metrics of a spool.  The directories of its queues are not looked into.
 
     :param count: the last count of the queues (see `counting`); an empty one, if there was none yet.
-    :param tally: counts how often this exporter could not count or read; by default as if it had only made this count.
+    :param failure_counter: counts how often this exporter could not count or read; by default as if it had only made this count.
     :param accept: the header of that name of the request.
     :return: the text, and its ``Content-Type``.
     """
@@ -273,5 +277,5 @@ def render(
     except (TypeError, ValueError):  # a version that is none
         encode, content_type = choose_encoder('')
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(directory, count, config, tally))
+    registry.register(Collector(directory, count, config, failure_counter))
     return encode(registry), content_type

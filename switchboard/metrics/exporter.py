@@ -65,7 +65,7 @@ class Exporter:
     def render(self, accept: str = '') -> tuple[bytes, str]:
         """:return: the text, and its ``Content-Type``."""
         view = self._view
-        return render(view.directory, self.last, view.config, tally=self, accept=accept)
+        return render(view.directory, self.last, view.config, failure_counter=self, accept=accept)
 
 
 def exporter_of(spool: Any, count_timeout_s: float = COUNT_TIMEOUT_S) -> Exporter:

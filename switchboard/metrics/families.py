@@ -14,7 +14,7 @@ class Family(NamedTuple):
     name: str
     type: Type
     labels: tuple[str, ...]
-    says: str
+    help: str
 
 
 # By type, and by labels.
@@ -84,7 +84,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
     },
 }
 FAMILIES = {
-    name: Family(name, kind, tuple(labels.split()), says)
+    name: Family(name, kind, tuple(labels.split()), text)
     for (kind, labels), metrics in _TABLE.items()
-    for name, says in metrics.items()
+    for name, text in metrics.items()
 }

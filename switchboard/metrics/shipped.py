@@ -19,7 +19,7 @@ from pathlib import Path
 RULES, DASHBOARD = 'prometheus/switchboard.rules.yml', 'grafana/switchboard.json'
 
 
-def shipped(place: str) -> str:
+def read_shipped(place: str) -> str:
     """:return: the text of `RULES` or of `DASHBOARD`."""
     return (files('switchboard') / 'samples' / place).read_text('utf-8')
 
@@ -35,12 +35,12 @@ def rules(runbook: str = '') -> str:
 
     # One alert: its name, and all lines up to the advice, which is the last of them.
     alert = re.compile(r'^ +- alert: (\w+)\n(?: .*\n)*? +runbook: .*\n', re.MULTILINE)
-    return alert.sub(linked, shipped(RULES)) if runbook else shipped(RULES)
+    return alert.sub(linked, read_shipped(RULES)) if runbook else read_shipped(RULES)
 
 
 def write_shipped(directory: Path, runbook: str = '') -> None:
     """Write both files."""
-    for place, text in ((RULES, rules(runbook)), (DASHBOARD, shipped(DASHBOARD))):
+    for place, text in ((RULES, rules(runbook)), (DASHBOARD, read_shipped(DASHBOARD))):
         path = directory / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, 'utf-8')

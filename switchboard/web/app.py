@@ -353,7 +353,7 @@ class Routes:
             self.desk.directory,
             Count(spool_counts.at_ns, spool_counts.queues, errors),
             self.desk.view.config,
-            tally=self.desk.counter,
+            failure_counter=self.desk.counter,
             accept=request.headers.get('accept', ''),
         )
         return Response(text, headers={'content-type': kind})

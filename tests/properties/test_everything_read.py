@@ -38,7 +38,7 @@ from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems
 from switchboard.declared.declarations import Declarations
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Definitions
-from switchboard.drop.once import dedupe_key
+from switchboard.drop.dedupe import dedupe_key
 from switchboard.drop.request import DropRequest, spool_value
 from switchboard.errors import SwitchboardError
 from switchboard.kombu_transport.address import read_address as read_kombu_address

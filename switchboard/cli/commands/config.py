@@ -18,7 +18,15 @@ from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import Renamed, pairs_callback
-from switchboard.cli.output import as_called, is_json, print_note, report, write_bytes, write_json, write_line
+from switchboard.cli.output import (
+    is_json,
+    print_note,
+    report,
+    with_installation,
+    write_bytes,
+    write_json,
+    write_line,
+)
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.message.naming import is_queue_name
 from switchboard.operating.text import escape_terminal, number, quoted, system_advice, system_words
@@ -336,7 +344,7 @@ def check(installation: Installation, imports: bool, write_drop_config: bool, st
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour)
         for line in str(each).splitlines():
-            write_line(f'{word}: {as_called(escape_terminal(line))}')
+            write_line(f'{word}: {with_installation(escape_terminal(line))}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write_drop_config and config is not None and not errors:

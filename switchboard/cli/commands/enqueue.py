@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
+from switchboard.cli.exits import Exit, error_lines, exit_of, exit_of_all
 from switchboard.cli.options import DURATION, pairs_callback, read_metadata
 from switchboard.cli.output import print_note, report
 from switchboard.errors import (
@@ -147,7 +147,7 @@ class Sender:
 
     def _fail(self, name: str, error: SwitchboardError | OSError) -> None:
         self.failed.append(exit_of(error))
-        for line in lines_of(error):
+        for line in error_lines(error):
             # An error of the system names the file already.
             print_note(f'{name}: {line.removeprefix(f"{name}: ")}')
 

@@ -366,7 +366,7 @@ class AnswerWatch:
         self._next_s = time.monotonic() + ASK_AGAIN_S
         self._unanswered = 0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Ask, if it is time to.
 
         :raises NotRespondingError: it has left too many questions unanswered.
@@ -385,7 +385,7 @@ class AnswerWatch:
         self._next_s = time.monotonic() + ASK_AGAIN_S
 
 
-def left(directory: Path) -> Sequence[SliceRecord]:
+def unfinished_slices(directory: Path) -> Sequence[SliceRecord]:
     """:return: the slices that still have a process."""
     snapshot = read_status_or_none(directory)
     return [record for record in snapshot.records if record.pid] if snapshot is not None else ()
@@ -414,13 +414,15 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
             now_s = time.monotonic()
             if timeout_s is not None and now_s - started_s >= timeout_s:
                 return False
-            text = f'stopping, {duration(now_s - started_s)}; {describe_remaining(left(directory))}'
-            progress.tell(text)
+            text = (
+                f'stopping, {duration(now_s - started_s)}; {describe_remaining(unfinished_slices(directory))}'
+            )
+            progress.update_or_print(text)
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
                 ends.clear()  # it is gone; the lock follows at once
             elif timeout_s is None:
-                watch.look()
+                watch.check()
         if ends:
             # The lock goes first.  Who asked for the stop may look for processes next, or take the directory away.
             spent_s = time.monotonic() - started_s
@@ -468,7 +470,7 @@ def stop(installation: Installation, timeout_s: float | None, no_wait: bool) -> 
         report(f'stopped in {duration(time.monotonic() - started_s)}', act='stop', stopped=True)
         return Exit.OK
     print_note(
-        f'not stopped yet; {describe_remaining(left(directory))}; it goes on stopping, `switchboard stop` waits again'
+        f'not stopped yet; {describe_remaining(unfinished_slices(directory))}; it goes on stopping, `switchboard stop` waits again'
     )
     return Exit.TEMPORARY
 
@@ -512,7 +514,7 @@ def ask_and_show(
         while thread.is_alive():
             thread.join(LOOK_EVERY_S)
             if timeout_s is None:
-                watch.look()
+                watch.check()
             progress.update(f'{what}, {duration(time.monotonic() - started_s)}{_how_far(directory)}')
     for error in errors:
         raise error

@@ -15,7 +15,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column, cell_text
-from switchboard.cli.options import Renamed, decorated, selection_options
+from switchboard.cli.options import Renamed, selection_options, with_options
 from switchboard.cli.output import (
     is_json,
     line_width,
@@ -46,13 +46,13 @@ COLUMNS = {
     'entry': Column('ENTRY'),
     'queue': Column('QUEUE', shrink_to=8),
     'from': Column('FROM', shrink_to=6),
-    'state': Column('STATE', drop=4),
-    'age': Column('AGE', right=True),
-    'size': Column('SIZE', right=True, drop=3),
-    'kind': Column('KIND', drop=2),
-    'tries': Column('TRIES', right=True, drop=1),
-    'sent_back': Column('SENT BACK', right=True, drop=5),
-    'retried': Column('RETRIED', right=True, drop=5),  # its name before
+    'state': Column('STATE', drop_rank=4),
+    'age': Column('AGE', align_right=True),
+    'size': Column('SIZE', align_right=True, drop_rank=3),
+    'kind': Column('KIND', drop_rank=2),
+    'tries': Column('TRIES', align_right=True, drop_rank=1),
+    'sent_back': Column('SENT BACK', align_right=True, drop_rank=5),
+    'retried': Column('RETRIED', align_right=True, drop_rank=5),  # its name before
     'error': Column('LAST ERROR', shrink_to=16),
     'subject': Column('SUBJECT', shrink_to=16),
     'task': Column('TASK', shrink_to=16),
@@ -93,7 +93,7 @@ def error_text(seen: EntrySummary) -> str:
 
 
 @dataclass
-class Line:
+class EntryRow:
     """One entry in a list."""
 
     found: FoundEntry
@@ -218,7 +218,7 @@ _LIST_OPTIONS = (
     json_option,
 )
 
-_list_options = partial(decorated, options=_LIST_OPTIONS)
+_list_options = partial(with_options, options=_LIST_OPTIONS)
 
 
 @verb()
@@ -320,7 +320,7 @@ def _write_objects(chosen: Iterable[FoundEntry], names: Sequence[str], now_ns: i
             continue
         fields = entry_fields(entry, now_ns, owners)
         if names:
-            line = Line(found, entry, now_ns, owners, whole_names=True)
+            line = EntryRow(found, entry, now_ns, owners, whole_names=True)
             fields['columns'] = {name: cell_text(line.cell(name)) or None for name in names}
         write_json(fields)
 
@@ -343,7 +343,7 @@ def _write_rows(chosen: Iterable[FoundEntry], names: Sequence[str], now_ns: int)
         for found in chosen:
             entry = found.look()
             if entry is not None:
-                line = Line(found, entry, now_ns, owners, whole_names=whole)
+                line = EntryRow(found, entry, now_ns, owners, whole_names=whole)
                 cells = [line.cell(name) for name in names]
                 empty.difference_update(name for name, cell in zip(names, cells, strict=True) if cell)
                 yield cells

@@ -13,7 +13,7 @@ import click
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.options import DURATION, ENTRIES, Renamed, confirm, counted, yes_option
+from switchboard.cli.options import DURATION, ENTRIES, Renamed, confirm, count_by_queue, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
     Progress,
@@ -55,15 +55,15 @@ FOREIGN = ('name that is no entry', 'names that are no entries')
 DROPPED = ('dropped file', 'dropped files')
 COLUMNS = (
     Column('QUEUE', shrink_to=12),
-    Column('WAITING', right=True),
-    Column('DELAYED', right=True, drop=2),
-    Column('HELD', right=True, drop=5),
-    Column('CLAIMED', right=True),
-    Column('BYTES', right=True, drop=3),
-    Column('OLDEST', right=True),
-    Column('NEXT', right=True, drop=4),
-    Column('BAD', right=True),
-    Column('FLAGS', drop=1),
+    Column('WAITING', align_right=True),
+    Column('DELAYED', align_right=True, drop_rank=2),
+    Column('HELD', align_right=True, drop_rank=5),
+    Column('CLAIMED', align_right=True),
+    Column('BYTES', align_right=True, drop_rank=3),
+    Column('OLDEST', align_right=True),
+    Column('NEXT', align_right=True, drop_rank=4),
+    Column('BAD', align_right=True),
+    Column('FLAGS', drop_rank=1),
 )
 
 
@@ -306,11 +306,11 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
         total.later += one.later
     columns = [
         Column('', shrink_to=12),
-        Column('T', right=True),
-        *(Column(title, right=True) for title in AGE_TITLES),
+        Column('T', align_right=True),
+        *(Column(title, align_right=True) for title in AGE_TITLES),
     ]
     write_table(
-        [*columns, Column('LATER', right=True)],
+        [*columns, Column('LATER', align_right=True)],
         (
             [one.name, *(intcomma(count) for count in (one.total, *one.counts, one.later))]
             for one in (total, *rows)
@@ -384,7 +384,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
             if timeout_s is not None and now_s - started_s >= timeout_s:
                 print_note(f'not empty yet: {", ".join(map(_left, left))}')
                 return False
-            progress.tell(text)
+            progress.update_or_print(text)
             # Counting a large queue takes its time, and is not all that there is to do.
             time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
     report(f'empty after {duration(time.monotonic() - started_s)}', act='drain', empty=True)
@@ -476,7 +476,7 @@ def _confirm_dropping(what: str, installation: Installation, names: Sequence[str
     counts = [count(folder, name, sizes=False) for name, folder in installation.view.queue_folders(names)]
     by_queue = [(one.queue, one.entries) for one in counts if one.entries]
     if by_queue:
-        confirm(f'{what}, with {counted(by_queue)}', yes=yes)
+        confirm(f'{what}, with {count_by_queue(by_queue)}', yes=yes)
 
 
 def _each(installation: Installation, names: Sequence[str], drop: Callable[[str], int], act: str) -> Exit:

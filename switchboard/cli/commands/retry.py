@@ -23,9 +23,9 @@ from switchboard.cli.options import (
     ENTRIES,
     Renamed,
     confirm,
-    counted,
-    decorated,
+    count_by_queue,
     selection_options,
+    with_options,
     yes_option,
 )
 from switchboard.cli.output import (
@@ -140,11 +140,13 @@ class ActionRequest:
                 self.show(Result(each, None), planned=True)
             if not self.quiet:
                 print_note(
-                    f'would {ask.format(counted(by_queue(chosen)))}' if chosen else 'nothing would be done'
+                    f'would {ask.format(count_by_queue(by_queue(chosen)))}'
+                    if chosen
+                    else 'nothing would be done'
                 )
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
-            confirm(ask.format(counted(by_queue(chosen))), yes=self.yes)
+            confirm(ask.format(count_by_queue(by_queue(chosen))), yes=self.yes)
         results = self.apply(chosen, action)
         failed = [*self.missing, *(exit_of(each.error) for each in results if each.error is not None)]
         done = sum(each.error is None for each in results)
@@ -233,7 +235,7 @@ def entries_verb(
 
         call.__name__ = function.__name__
         call.__doc__ = function.__doc__
-        return verb()(decorated(call, decorators))
+        return verb()(with_options(call, decorators))
 
     return make
 
@@ -293,7 +295,7 @@ def _with_canary(
     ask: str,
 ) -> Exit:
     """Send some back, look what becomes of them, and send back the others if all went through."""
-    confirm(ask.format(counted(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
+    confirm(ask.format(count_by_queue(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
     request.yes = True
     results = request.apply(chosen[:many], action)
     waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}

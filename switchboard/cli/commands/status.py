@@ -11,7 +11,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import as_called, is_json, print_note, write_json, write_line, write_table
+from switchboard.cli.output import is_json, print_note, with_installation, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, ago, duration, flag_lines, intcomma, local_time, one_line, quoted
@@ -38,14 +38,14 @@ STATE_STYLES = {
 RUNNER_COLUMNS = (
     Column('RUNNER', shrink_to=8),
     Column('STATE'),
-    Column('PID', right=True, drop=2),
-    Column('UPTIME', right=True, drop=3),
-    Column('DONE', right=True),
-    Column('FAILED', right=True),
-    Column('RETRIED', right=True, drop=4),
-    Column('KEPT', right=True, drop=5),
-    Column('RESTARTS', right=True, drop=1),
-    Column('AT WORK ON', shrink_to=12, drop=6),
+    Column('PID', align_right=True, drop_rank=2),
+    Column('UPTIME', align_right=True, drop_rank=3),
+    Column('DONE', align_right=True),
+    Column('FAILED', align_right=True),
+    Column('RETRIED', align_right=True, drop_rank=4),
+    Column('KEPT', align_right=True, drop_rank=5),
+    Column('RESTARTS', align_right=True, drop_rank=1),
+    Column('AT WORK ON', shrink_to=12, drop_rank=6),
 )
 
 
@@ -97,7 +97,7 @@ ASK_TIMEOUT_S = 0.5
 
 OPTIONS_COLUMNS = (
     Column('QUEUE', shrink_to=12),
-    Column('CONSUMERS', right=True, drop=1),
+    Column('CONSUMERS', align_right=True, drop_rank=1),
     Column('OPTIONS', shrink_to=20),
 )
 
@@ -132,7 +132,7 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     if snapshot.ended == 'stopped':
         return 'master: not running; it was stopped; its last state follows', 'yellow'
     if snapshot.ended == 'not started':
-        return f'master: NOT RUNNING; {as_called(NOT_STARTED)}', 'red'
+        return f'master: NOT RUNNING; {with_installation(NOT_STARTED)}', 'red'
     return f'master: NOT RUNNING; it died (pid {master.pid}); its last state follows', 'red'
 
 
@@ -210,7 +210,7 @@ def without_process(snapshot: Snapshot, installation: Installation) -> list[tupl
     if not missing or under_way(snapshot):
         return []  # it is about to have one
     return [
-        (name, as_called(f'has no process; `switchboard scale {quoted(name)}=1` gives it one'))
+        (name, with_installation(f'has no process; `switchboard scale {quoted(name)}=1` gives it one'))
         for name in sorted(missing)
     ]
 
@@ -252,4 +252,4 @@ def _write_status(
     for title, text in shown:
         write_line(f'{click.style(title, bold=True)}: {text}')
     if snapshot.alive and any(record.state is ProcessState.FATAL for record in snapshot.records):
-        write_line(as_called(AFTER_FATAL))
+        write_line(with_installation(AFTER_FATAL))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 COUNT_SHARE = 20
-RATE = Column('PER S', right=True)
+RATE = Column('PER S', align_right=True)
 # Of long errors and many of them, a screen has room for the first.
 MAX_TROUBLES = 5
 
@@ -49,7 +49,7 @@ class Screen:
         self._count_again_s = 0.0
         self.snapshot: Snapshot | None = None
 
-    def look(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
+    def rows(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
         """:return: the rows of the runners and of the queues that have something in them."""
         self.snapshot = snapshot = read_status(self._directory)
         now_s = time.time()
@@ -116,7 +116,7 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
             continue
         if number:
             write_line('')
-        runners, queues = screen.look()
+        runners, queues = screen.rows()
         assert screen.snapshot is not None
         write_line(headline(screen.snapshot, time.time())[0])
         write_table(runner_columns(), runners)
@@ -147,7 +147,7 @@ def _picture(screen: Screen, width: int) -> RenderableType:
 
     from switchboard.cli.terminal import rich_table
 
-    runners, queues = screen.look()
+    runners, queues = screen.rows()
     snapshot = screen.snapshot
     assert snapshot is not None
     now_s = time.time()

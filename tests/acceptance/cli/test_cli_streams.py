@@ -15,7 +15,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.app import VERBS
-from switchboard.cli.exits import LOOKING, Exit
+from switchboard.cli.exits import READ_ONLY_VERBS, Exit
 from tests.acceptance.cli.terminal import PROGRAM, environment, program
 from tests.acceptance.forked import CLOSED
 from tests.helpers.commands import fail
@@ -53,7 +53,7 @@ def test_what_was_done_is_done_on_a_full_disk(spool: Spool, words: tuple[str, ..
         ran = program('-s', spool.directory, *words, input=b'x', stdout=full.fileno())
     assert (ran.returncode, CHANGES[words](Spool(spool.directory))) == (0, True), ran.stderr
     assert 'it is done' in ran.stderr
-    assert words[0] not in LOOKING
+    assert words[0] not in READ_ONLY_VERBS
 
 
 @pytest.mark.parametrize('words', CHANGES, ids=' '.join)
@@ -216,7 +216,7 @@ def test_a_command_that_a_message_names_reaches_a_directory_of_any_name(tmp_path
 
 
 def test_every_verb_either_looks_or_changes() -> None:
-    assert set(VERBS) >= LOOKING
+    assert set(VERBS) >= READ_ONLY_VERBS
 
 
 # One command of each verb, in an installation whose master does not run; of those that stay until they are stopped, their help.
@@ -334,7 +334,7 @@ def test_a_stream_that_takes_nothing_is_told_of_once_and_does_not_change_what_wa
     words = EACH[verb]
     streams = Streams(tmp_path, words)
     status, out, err = streams.good()
-    only_looks = verb in LOOKING or '--help' in words
+    only_looks = verb in READ_ONLY_VERBS or '--help' in words
     told = len(err.splitlines())
     ended, _, said = streams.without_output(how)
     assert ended == (HOW[how] if out and only_looks else status), said

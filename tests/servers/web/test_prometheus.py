@@ -18,7 +18,7 @@ from switchboard import Spool
 from switchboard.metrics.exporter import exporter_of
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.metrics.listener import Listener
-from switchboard.metrics.shipped import DASHBOARD, RULES, rules, shipped, write_shipped
+from switchboard.metrics.shipped import DASHBOARD, RULES, read_shipped, rules, write_shipped
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.place import ROOT, missing
@@ -142,7 +142,7 @@ def promtool(tmp_path: Path) -> Callable[..., str]:
 
 
 ALERTS: list[dict[str, Any]] = yaml.safe_load(rules())['groups'][0]['rules']
-DASHBOARD_FIELDS: dict[str, Any] = json.loads(shipped(DASHBOARD))
+DASHBOARD_FIELDS: dict[str, Any] = json.loads(read_shipped(DASHBOARD))
 
 
 def runbook() -> str:

@@ -9,9 +9,9 @@ import click
 import pytest
 
 from switchboard import Spool
-from switchboard.cli.app import ANSWERED, VERBS
+from switchboard.cli.app import TAKES_YES, VERBS
 from switchboard.cli.app import switchboard as program
-from switchboard.cli.exits import LOOKING, Exit
+from switchboard.cli.exits import READ_ONLY_VERBS, Exit
 from tests.helpers.commands import fail, succeed, switchboard
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'cli.md'
@@ -29,10 +29,10 @@ def option(verb: str) -> click.Option | None:
 
 def test_every_verb_that_changes_something_takes_the_answer_and_those_that_ask_show_it() -> None:
     options = {verb: found for verb in VERBS if (found := option(verb)) is not None}
-    assert options.keys() == ANSWERED
+    assert options.keys() == TAKES_YES
     assert sorted(verb for verb, found in options.items() if not found.hidden) == ASKING
     assert {'pause', 'drain', 'resume', 'declare', 'tidy', 'spares', 'edit', 'reload'} <= options.keys()
-    assert not LOOKING & options.keys()
+    assert not READ_ONLY_VERBS & options.keys()
 
 
 @pytest.mark.parametrize('verb', ASKING)

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from switchboard import Spool
-from switchboard.cli.app import FAMILIES, VERBS, Verbs
+from switchboard.cli.app import VERB_GROUPS, VERBS, Verbs
 from switchboard.cli.app import switchboard as group
 from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.context import Installation
@@ -441,7 +441,7 @@ def test_a_verb_does_what_the_overview_says(name: str) -> None:
 
 def test_the_overview_names_every_verb_of_every_family() -> None:
     out = succeed('--help').out
-    for family, verbs in FAMILIES.items():
+    for family, verbs in VERB_GROUPS.items():
         assert f'{family}:' in out
         for name, _, summary in verbs:
             assert f'{name} ' in out

@@ -13,7 +13,7 @@ import pytest
 
 from switchboard import Spool, Switchboard, errors
 from switchboard.cli.app import switchboard as verbs_group
-from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
+from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, error_lines, exit_of, with_installation
 from switchboard.master.programs import master
 from switchboard.operating.text import system_advice
 from switchboard.store.publishing import as_queue_error
@@ -55,7 +55,7 @@ def test_every_error_of_the_tree_has_a_status_of_its_own_meaning_and_one_line(
 ) -> None:
     error = made(kind)
     assert exit_of(error) not in (Exit.OK, Exit.PARTIAL, Exit.USAGE, Exit.SOFTWARE)
-    assert all('\n' not in line for line in lines_of(error))
+    assert all('\n' not in line for line in error_lines(error))
 
 
 def test_the_page_of_the_manual_is_this_table() -> None:
@@ -103,7 +103,7 @@ def test_each_help_that_lists_statuses_lists_those_of_the_manual() -> None:
 def test_an_error_of_the_system_goes_by_its_number(number: int, status: Exit) -> None:
     error = OSError(number, os.strerror(number), '/spool/in')
     assert exit_of(error) is status
-    assert lines_of(error)[0].startswith(f'/spool/in: {os.strerror(number)}')
+    assert error_lines(error)[0].startswith(f'/spool/in: {os.strerror(number)}')
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ TROUBLE = [errno.EIO, errno.EUCLEAN, errno.ENODEV, errno.EROFS, errno.ENOSPC, er
 def test_trouble_of_the_disk_says_what_to_do_about_it_however_it_is_wrapped(number: int) -> None:
     bare = OSError(number, os.strerror(number), '/spool/in')
     for error in (bare, as_queue_error(bare, 'read', 'in', '')):
-        (line,) = lines_of(error)
+        (line,) = error_lines(error)
         assert system_advice(bare)
         assert line.endswith(f'; {system_advice(bare)}')
         assert exit_of(error) is exit_of(bare)
@@ -161,12 +161,12 @@ def test_every_mistake_of_a_configuration_is_a_line() -> None:
         errors.ConfigError('wrong', file='a.cfg', line=3),
         errors.ConfigError('bad', file='a.cfg', line=5),
     ]
-    assert lines_of(errors.ConfigErrors(mistakes)) == ['a.cfg:3: wrong', 'a.cfg:5: bad']
+    assert error_lines(errors.ConfigErrors(mistakes)) == ['a.cfg:3: wrong', 'a.cfg:5: bad']
 
 
 def test_an_error_says_what_to_do_next() -> None:
     assert 'switchboard start' in advice(errors.NotRunningError('no master'))
-    assert 'no master; `switchboard start`' in lines_of(errors.NotRunningError('no master'))[0]
+    assert 'no master; `switchboard start`' in error_lines(errors.NotRunningError('no master'))[0]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_error_says_what_to_do_next() -> None:
 def test_an_advice_reaches_the_installation_that_the_call_has_named(
     text: str, config: str | None, spool: str | None, wanted: str
 ) -> None:
-    assert as_called(text, config and Path(config), spool and Path(spool)) == wanted
+    assert with_installation(text, config and Path(config), spool and Path(spool)) == wanted
 
 
 @pytest.mark.parametrize('words', [('reload',), ('ls', 'gone'), ('show', 'nothing'), ('pause', 'gone')])
@@ -213,7 +213,7 @@ def test_a_verb_that_is_advised_with_a_file_does_not_work_on_a_spool_alone(tmp_p
 def test_a_note_on_an_error_is_shown_in_its_line() -> None:
     error = errors.QueueFullError('full', queue='in')
     error.add_note('3 messages are stored')
-    assert lines_of(error)[0].startswith('in: full; 3 messages are stored; ')
+    assert error_lines(error)[0].startswith('in: full; 3 messages are stored; ')
 
 
 def test_a_mistake_of_the_program_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

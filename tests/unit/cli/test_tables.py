@@ -16,7 +16,12 @@ from switchboard.operating import summary
 from switchboard.operating.text import age, body_text, duration, escape_terminal, number, one_line, size
 from switchboard.store.pool import KEPT_OPEN
 
-COLUMNS = (Column('NAME'), Column('N', right=True, drop=1), Column('TEXT', shrink_to=6), Column('X', drop=2))
+COLUMNS = (
+    Column('NAME'),
+    Column('N', align_right=True, drop_rank=1),
+    Column('TEXT', shrink_to=6),
+    Column('X', drop_rank=2),
+)
 
 
 def test_with_room_for_everything_nothing_is_cut() -> None:
@@ -33,7 +38,7 @@ def test_then_columns_are_left_out_the_least_important_first() -> None:
 
 
 def test_what_was_left_out_gives_its_room_to_what_was_cut() -> None:
-    columns = (Column('A'), Column('B', shrink_to=4), Column('C', drop=1))
+    columns = (Column('A'), Column('B', shrink_to=4), Column('C', drop_rank=1))
     assert layout(columns, (5, 20, 10), 20) == {0: 5, 1: 13}
 
 

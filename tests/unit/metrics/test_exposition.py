@@ -224,7 +224,7 @@ def test_the_reference_page_has_the_table() -> None:
     for family in FAMILIES.values():
         name = PREFIX + family.name + ('_total' if family.type == 'counter' else '')
         labels = ', '.join(family.labels)
-        assert f'| `{name}` | {family.type} | {labels} | {family.says} |' in page
+        assert f'| `{name}` | {family.type} | {labels} | {family.help} |' in page
 
 
 def test_the_verb_writes_to_its_output_or_replaces_a_file(tmp_path: Path) -> None:
