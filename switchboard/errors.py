@@ -225,3 +225,9 @@ class NotRespondingError(MasterError):
 
 class ScoreboardError(MasterError):
     """The status scoreboard is missing, torn, or of another format."""
+
+
+# The names before.
+QueuePausedError = QueueDrainingError
+NoAnswerError = NotRespondingError
+ResultError = DisposeResultError

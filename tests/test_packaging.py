@@ -29,8 +29,14 @@ KINDS = {
 PINNED = {
     'switchboard': 'AsyncRunner Runner Spool Switchboard',
     'switchboard.cli': 'main master runner',
-    'switchboard.errors': 'ConfigError ContentDisallowedError CorruptEntryError DurabilityError EntryTakenError MasterError '
-    'NoRouteError PermanentFailure QueueError QueueFullError RouteError RunnerError SwitchboardError TemporaryFailure',
+    'switchboard.errors': 'AlreadyRunningError AmbiguousEntryError BrokerDownError ConfigError ConfigErrors '
+    'ContentDisallowedError CorruptEntryError DestinationDown DurabilityError EntryExpiredError '
+    'EntryTakenError ExchangeInUseError ExchangeMismatchError ForeignFileError LockTimeoutError '
+    'MasterError MessageTooLargeError NoAnswerError NoRouteError NotListableError NotRunningError '
+    'OutputsNeverFitError PermanentFailure QueueError QueueFullError QueueInUseError QueueLockedError '
+    'QueueMismatchError QueuePausedError ReplyTimeoutError ResultError RouteError RouteLoopError '
+    'RunnerError ScoreboardError SelectionError SelectionGrewError SwitchboardError TemporaryFailure '
+    'UnknownEntryError UnknownExchangeError UnknownQueueError UnserializableError',
     'switchboard.extra.brokers': 'BrokerQueue BrokerUrl connect read_broker_url',
     'switchboard.extra.kombu': 'Channel Transport content',
     'switchboard.extra.kombu_alias': 'CONTENT_TYPE NAME SERIALIZER TRANSPORT register',
