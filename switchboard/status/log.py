@@ -32,6 +32,14 @@ CONTROL = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]')
 
 # Of a line that is not ours, so much is kept: a library may log all that it was sent.
 MAX_CHARACTERS = 8192
+# The words in which systemd's journal reads how severe a line is, from the most severe down (see sd-daemon(3)).
+PRIORITIES = (
+    (logging.CRITICAL, '<2>'),
+    (logging.ERROR, '<3>'),
+    (logging.WARNING, '<4>'),
+    (logging.INFO, '<6>'),
+    (0, '<7>'),
+)
 # What every record has; all else was given as ``extra``.
 _KNOWN = frozenset({*vars(logging.makeLogRecord({})), 'message', 'asctime', 'taskName'})
 
@@ -121,8 +129,17 @@ def _members(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in members.items() if value is not None}
 
 
+def is_journal(descriptor: int) -> bool:
+    """Does a descriptor lead to systemd's journal, as the environment says of a service's?"""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get('JOURNAL_STREAM') == f'{status.st_dev}:{status.st_ino}'
+
+
 class LogFile(logging.Handler):
-    """Appends to a file that may be renamed away under it; or to standard error, when there is no file.
+    """Appends to a file that may be renamed away under it; or to standard error, when there is no file.  Lines for the journal begin with their priority.
 
     :param path: the file; without one, descriptor 2.
     :param directory: the descriptor of the directory in which it lies, if no link is to be followed on the way to it.
@@ -146,6 +163,7 @@ class LogFile(logging.Handler):
         self.takes_stderr = takes_stderr
         self._descriptor = 2 if waits or path else nonblocking_copy(2)
         self._writer = None if waits else LogWriter(self._lost)
+        self._is_journal = path is None and is_journal(2)
         self.reopen()
 
     def reopen(self) -> None:
@@ -191,7 +209,11 @@ class LogFile(logging.Handler):
             os.write(self._descriptor, line)
 
     def _line(self, record: logging.LogRecord) -> bytes:
-        return (self.format(record) + '\n').encode('utf-8', 'backslashreplace')
+        text = self.format(record)
+        if self._is_journal:
+            priority = next(word for level, word in PRIORITIES if record.levelno >= level)
+            text = priority + text.replace('\n', f'\n{priority}')
+        return f'{text}\n'.encode('utf-8', 'backslashreplace')
 
     def _own(self, say: Callable[[logging.Logger], None]) -> bytes:
         """:return: a line of the log about the log: it cannot be logged while a line is being written."""

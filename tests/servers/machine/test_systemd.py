@@ -277,6 +277,9 @@ def test_another_spool_has_a_service_of_its_own(machine: Machine) -> None:
         'systemctl restart shop; switchboard -C /etc/shop/switchboard.cfg status; ls -d /run/switchboard'
     )
     assert ' ready ' in machine.do('journalctl --unit shop')
+    machine.do("pkill -KILL --full '^switchboard: .*out'")
+    eventually(lambda: ' ended ' in machine.do('journalctl --unit shop --priority warning'), 'told')
+    assert ' ready ' not in machine.do('journalctl --unit shop --priority warning')
     machine.do('systemctl disable --now shop')
     assert machine.main_pid() == first
 

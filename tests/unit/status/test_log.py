@@ -7,6 +7,7 @@ import contextvars
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -50,6 +51,36 @@ def test_a_traceback_follows_its_line_indented(path: Path) -> None:
     assert first.endswith('failed')
     assert all(line.startswith('    ') for line in rest)
     assert rest[-1] == '    ValueError: no\\x1b[31m such thing'
+
+
+@pytest.mark.parametrize(
+    ('stream', 'warning', 'error'), [('its own', '<4>', '<3>'), ('of another', '', ''), ('', '', '')]
+)
+def test_the_journal_reads_in_each_line_how_severe_it_is(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: str, warning: str, error: str
+) -> None:
+    status = os.fstat(2)
+    number = status.st_ino + (stream == 'of another')
+    monkeypatch.setenv('JOURNAL_STREAM', f'{status.st_dev}:{number}' if stream else '')
+    log.configure(waits=True)
+    log.logger('queue').warning('one')
+    try:
+        raise ValueError('no such thing')
+    except ValueError:
+        log.logger('runner').exception('two')
+    lines = capfd.readouterr().err.splitlines()
+    assert re.match(rf'{warning}20.* warning queue ', lines[0])
+    assert re.match(rf'{error}20.* error runner ', lines[1])
+    assert lines[-1] == f'{error}    ValueError: no such thing'
+    assert all(line.startswith(f'{error}    ') for line in lines[2:])
+
+
+def test_a_file_is_told_no_priorities(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv('JOURNAL_STREAM', f'{status.st_dev}:{status.st_ino}')
+    log.configure(path)
+    log.logger('queue').warning('one')
+    assert path.read_text().startswith('20')
 
 
 def test_a_message_cannot_forge_a_line(path: Path) -> None:
