@@ -27,11 +27,11 @@ from switchboard.store import limits
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import DRAFT_OWNERS
 from switchboard.testing import FakeClock
-from tests.helpers.busy import Busy
-from tests.helpers.process_state import changes, process_state
-from tests.helpers.second_try import SecondTry
-from tests.helpers.skips import Skips
-from tests.helpers.turns import DAY, ORDERS, has_its_day, is_in_memory
+from tests.plugins.busy import Busy
+from tests.plugins.process_state import changes, process_state
+from tests.plugins.second_try import SecondTry
+from tests.plugins.skips import Skips
+from tests.plugins.turns import DAY, ORDERS, has_its_day, is_in_memory
 
 if TYPE_CHECKING:
     from tests.servers.brokers.broker import Broker
@@ -65,6 +65,7 @@ MAY_LEAK: dict[str, str] = {
     'tests/faults/': 'a simulated death or power cut closes nothing, as a real one needs not',
     'tests/servers/': 'connections of a session that stays, to servers that are started once',
     'tests/kombu/': 'connections of a session that stays, and their pools',
+    'tests/unit/kombu_transport/': 'connections of a session that stays, and their pools',
 }
 
 # What a test is given may be millions of characters; its name goes through pipes and logs, several times in each process.
@@ -90,8 +91,8 @@ SLOW = (
     'tests/browser/',
     'tests/faults/test_every_call.py',
     'tests/faults/test_full_disk.py::test_a_master_needs_a_few_pages',
-    'tests/kombu/test_connections.py::test_a_hundred_connections',
-    'tests/kombu/test_connections.py::test_queues_that_are_published_to',
+    'tests/unit/kombu_transport/test_connections.py::test_a_hundred_connections',
+    'tests/unit/kombu_transport/test_connections.py::test_queues_that_are_published_to',
     'tests/mailman/',
     'tests/power/',
     'tests/properties/test_patterns.py::test_one_that_is_worse',
@@ -104,8 +105,8 @@ SLOW = (
 LONG = (
     'tests/faults/test_expiry.py',
     'tests/faults/test_full_disk.py',
-    'tests/helpers/test_second_try.py',
-    'tests/helpers/test_skips.py',
+    'tests/plugins/test_second_try.py',
+    'tests/plugins/test_skips.py',
     'tests/properties/test_everything_read.py::test_no_error',
     'tests/properties/test_hostile_input.py',
     'tests/properties/test_limits.py',
@@ -114,7 +115,7 @@ LONG = (
     'tests/unit/handoff/test_deduplication.py',
     'tests/unit/handoff/test_publish_many.py',
     'tests/unit/handoff/test_stage.py::test_many',
-    'tests/unit/message/test_library_kinds.py::test_what_cannot_be_read_is_damage',
+    'tests/unit/message/test_serializers.py::test_what_cannot_be_read_is_damage',
     'tests/unit/runner/test_loop.py::TestTroubleOfOneMessage::test_however_many',
     'tests/unit/runners/test_command.py',
     'tests/unit/spool/test_threads.py',

@@ -43,7 +43,9 @@ GROUND = {
     'trace_context',
 }
 ROOMS = sorted(path.parent for path in (ROOT / 'switchboard').glob('*/**/__init__.py'))
-FOLDERS = sorted({path.parent for path in (ROOT / 'switchboard').glob('**/*.py')} | {ROOT / 'runners'})
+FOLDERS = sorted(
+    {path.parent for top in ('switchboard', 'runners', 'tests') for path in (ROOT / top).glob('**/*.py')}
+)
 
 # What stands at the top of the checkout, and nothing else.
 TOP_LEVEL = {

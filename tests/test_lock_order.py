@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from switchboard.testing.faults import FaultyDisk
+from tests.faults.harness.world import World, hand_on, remove, the_same_again
 from tests.faults.operations import OPERATIONS
-from tests.faults.world import World, hand_on, remove, the_same_again
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'switchboard'

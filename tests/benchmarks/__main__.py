@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import cases
+from tests.benchmarks import cases, profiles
 from tests.benchmarks.cases import FULL, PEERS, QUICK, Effort
 from tests.benchmarks.measures import (
     aftermath,
@@ -30,7 +30,6 @@ from tests.benchmarks.measures import (
     footprint,
     large,
     parallel,
-    profiles,
     routing,
     syscalls,
     tasks,

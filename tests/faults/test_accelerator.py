@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.harness.traced import CALL, CALLS, KINDS, RAISED, RETURNED
+from tests.faults.harness.world import observe, remove
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.traced import CALL, CALLS, KINDS, RAISED, RETURNED
-from tests.faults.world import observe, remove
-from tests.helpers import turns
 from tests.helpers.accelerator import build_or_skip
-from tests.helpers.aside import Aside
+from tests.plugins import turns
+from tests.plugins.aside import Aside
 from tests.servers.place import missing
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aside]:
     directory = tmp_path_factory.mktemp('accelerator')
     build_or_skip(directory)
     paths = os.pathsep.join(filter(None, (str(directory), os.environ.get('PYTHONPATH'))))
-    with Aside('tests.faults.traced:traced_aside', PYTHONPATH=paths) as made:
+    with Aside('tests.faults.harness.traced:traced_aside', PYTHONPATH=paths) as made:
         yield made
 
 

@@ -19,10 +19,10 @@ from switchboard.message.naming import CLAIMED
 from switchboard.spool.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
+from tests.faults.harness.world import World, remove, the_same_again
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS, Outcome, Seen, cuts
-from tests.faults.world import World, remove, the_same_again
-from tests.helpers.turns import CALLS, failing_calls
+from tests.plugins.turns import CALLS, failing_calls
 
 DIED = 'died'
 # What may be left at each moment, and which calls fail: one of the four on each day.

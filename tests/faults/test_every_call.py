@@ -17,10 +17,10 @@ from switchboard.errors import QueueFullError
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.testing.faults import FaultyDisk
-from tests.faults.images import Recovery, deaths
+from tests.faults.harness.images import Recovery, deaths
+from tests.faults.harness.world import State, World, remove, the_same_again
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
-from tests.faults.world import State, World, remove, the_same_again
-from tests.helpers.turns import CALLS, ORDERS, failing_calls
+from tests.plugins.turns import CALLS, ORDERS, failing_calls
 
 # An operation that makes more calls than this goes round in circles.
 MAX_CALLS = 2000

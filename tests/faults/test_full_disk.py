@@ -19,7 +19,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
-from tests.faults.tmpfs import fill, small_disk
+from tests.faults.harness.tmpfs import fill, small_disk
 from tests.helpers.waiting import PATIENCE_S
 
 

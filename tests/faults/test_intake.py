@@ -16,8 +16,8 @@ from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
-from tests.faults.world import remove
-from tests.helpers.turns import CALLS, failing_calls
+from tests.faults.harness.world import remove
+from tests.plugins.turns import CALLS, failing_calls
 
 pytestmark = pytest.mark.slow
 

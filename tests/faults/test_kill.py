@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.dying import ALL, FEWER_CALLS, RUNS
-from tests.faults.images import recorded
+from tests.faults.harness.dying import ALL, FEWER_CALLS, RUNS
+from tests.faults.harness.images import recorded
+from tests.faults.harness.world import observe, remove
 from tests.faults.operations import Operation
-from tests.faults.world import observe, remove
-from tests.helpers.aside import Aside
-from tests.helpers.turns import FOURTHS, failing_calls
+from tests.plugins.aside import Aside
+from tests.plugins.turns import FOURTHS, failing_calls
 
 
 @pytest.fixture(scope='session')
 def dying() -> Iterator[Aside]:
-    with Aside('tests.faults.dying:die_aside') as made:
+    with Aside('tests.faults.harness.dying:die_aside') as made:
         yield made
 
 

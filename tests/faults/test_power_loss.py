@@ -16,9 +16,9 @@ import pytest
 
 from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 from switchboard.testing.power import CrashPoint, PowerLossDisk
+from tests.faults.harness.world import DAMAGED, State, World, observe_after_cut, remove
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.pipeline import Line, messages, wrong
-from tests.faults.world import DAMAGED, State, World, observe_after_cut, remove
+from tests.faults.operations.pipeline import Line, messages, wrong
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import DirectorySync, Durability

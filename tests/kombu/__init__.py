@@ -1,1 +1,1 @@
-"""The kombu transport: our own tests, kombu's and Celery's suites run over it, and Celery at work."""
+"""The kombu transport: kombu's and Celery's suites run over it, and Celery at work."""

@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import kombu
 import pytest
+
+pytest.importorskip('celery')
+
+import celery
+import kombu
 
 from tests.kombu.comparison import column, written
 from tests.kombu.sources import source_of
 from tests.kombu.suites import Outcome, Suite, mixins, simple_and_pidbox
 from tests.kombu.suites import celery as celery_suite
-
-celery = pytest.importorskip('celery')
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

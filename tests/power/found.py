@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from switchboard import Spool
 from switchboard.store.layout import STAGE
-from tests.faults.world import State, observe_after_cut, read_state
+from tests.faults.harness.world import State, observe_after_cut, read_state
 from tests.helpers.processes import in_child
 from tests.power.work import enqueue_with_key
 

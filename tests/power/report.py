@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.report import PAGE, replace, table, tell
+from tests.faults.harness.report import PAGE, replace, table, tell
 from tests.power import images
 from tests.power.images import FILE_SYSTEMS
 from tests.power.test_power_cuts import Tally, cut_often

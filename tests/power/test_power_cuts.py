@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.world import DAMAGED
+from tests.faults.harness.world import DAMAGED
 from tests.helpers.processes import Child, ends, in_child
 from tests.helpers.waiting import eventually
 from tests.power import images

@@ -20,7 +20,7 @@ import pytest
 from switchboard import Spool
 from switchboard.errors import QueueDrainingError
 from switchboard.testing import Signal
-from tests.faults.world import observe
+from tests.faults.harness.world import observe
 from tests.helpers.processes import Child
 from tests.helpers.runs import make_runner
 from tests.helpers.waiting import eventually

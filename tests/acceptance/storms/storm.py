@@ -37,7 +37,7 @@ from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.store.folder import Folder
 from switchboard.store.renewal import renew
-from tests.faults.tmpfs import fill, mounted
+from tests.faults.harness.tmpfs import fill, mounted
 from tests.helpers.waiting import eventually
 from tests.large_directories import GrowingDisk, Grown
 

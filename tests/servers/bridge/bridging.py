@@ -16,7 +16,7 @@ from switchboard.errors import QueueError, ScoreboardError
 from switchboard.status.scoreboard import ProcessState, Scoreboard, SliceRecord
 from tests.acceptance.forked import Forked
 from tests.acceptance.installation import ends
-from tests.faults.tmpfs import mounted
+from tests.faults.harness.tmpfs import mounted
 from tests.helpers.waiting import eventually
 
 MASTER = """

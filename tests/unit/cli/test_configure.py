@@ -543,3 +543,22 @@ def test_objects_have_the_members_that_the_manual_names(tmp_path: Path) -> None:
         words[1] = spool['in'].files[0] if words[0] == 'edit' else words[1]
         (act,) = succeed('-s', tmp_path, *words, '--json').objects
         assert act.keys() == members('An act on an entry')
+
+
+ETC = Path(__file__).resolve().parents[3] / 'etc'
+
+
+def test_all_files_of_etc_are_listed() -> None:
+    files = {str(path.relative_to(ETC)) for path in ETC.rglob('*') if path.is_file()}
+    assert set(succeed('sample').lines) == files
+    assert {'switchboard.cfg', 'systemd/switchboard.service', 'postfix/main.cf'} <= files
+
+
+def test_a_sample_is_written_as_it_is() -> None:
+    assert succeed('sample', 'switchboard.cfg').out == (ETC / 'switchboard.cfg').read_text()
+
+
+def test_a_name_that_is_none_gets_a_hint() -> None:
+    ran = switchboard('sample', 'switchbord.cfg')
+    assert ran.status == 2
+    assert 'switchboard.cfg' in ran.err
