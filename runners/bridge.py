@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from switchboard.brokers.message import KIND
+from switchboard.brokers.message import KIND_HEADER
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -113,7 +113,7 @@ class ToBroker(Bridge):
         history = self.queue.history(self.filebase) if self.setting['send_history'] else ()
         outgoing = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
         outgoing.headers[PATH_HEADER] = path
-        if KIND in outgoing.headers:
+        if KIND_HEADER in outgoing.headers:
             # A broker throws away expired messages.  The metadata say when that is, and the taker makes a dead letter of it.
             outgoing.properties.pop('expiration', None)
         self._outbox.append((self.filebase, (outgoing, exchange, key)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from switchboard.brokers.message import KIND, OURS, UNREADABLE
+from switchboard.brokers.message import HEADER_PREFIX, KIND_HEADER, UNREADABLE_HEADER
 from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueueFullError,
     SwitchboardError,
 )
-from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Publication, PublishOutcome, Serializers
+from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS_PER_S, Publication, PublishOutcome, Serializers
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
@@ -140,15 +140,17 @@ class ArrivalStore:
             self._decoded_bytes += len(entry.body)
             msg, msgdata = entry.load(self._serializers)
             history = entry.records
-            return msg, msgdata if KIND in delivery.headers else _foreign(delivery, msgdata), history
-        if UNREADABLE in delivery.headers:
-            raise CorruptEntryError(str(delivery.headers[UNREADABLE])[:MAX_CHARACTERS])
+            return msg, msgdata if KIND_HEADER in delivery.headers else _foreign(delivery, msgdata), history
+        if UNREADABLE_HEADER in delivery.headers:
+            raise CorruptEntryError(str(delivery.headers[UNREADABLE_HEADER])[:MAX_CHARACTERS])
         properties = dict(delivery.properties)
         message = {
             'body': delivery.body,
             'content-type': properties.pop('content_type', 'application/data'),
             'content-encoding': properties.pop('content_encoding', 'binary'),
-            'headers': {key: value for key, value in delivery.headers.items() if not key.startswith(OURS)},
+            'headers': {
+                key: value for key, value in delivery.headers.items() if not key.startswith(HEADER_PREFIX)
+            },
             'properties': properties,
         }
         return *pack(message, delivery.exchange, delivery.routing_key, delayed=False), ()
@@ -170,7 +172,7 @@ class ArrivalStore:
     def _arrival(self, delivery: Delivery) -> dict[str, Any]:
         return {
             'event': 'bridged',
-            'time': self._clock.time_ns() / NS,
+            'time': self._clock.time_ns() / NS_PER_S,
             'by': self._name,
             'from': f'{self._origin} {delivery.queue}',
             **({'redelivered': True} if delivery.redelivered else {}),
@@ -202,7 +204,7 @@ def _foreign(delivery: Delivery, msgdata: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {
         f'remote_{key}' if key in MEANINGFUL else key: value
         for key, value in msgdata.items()
-        if not key.startswith(OURS)
+        if not key.startswith(HEADER_PREFIX)
     }
     priority = delivery.properties.get('priority')
     if type(priority) is int and priority > 0:

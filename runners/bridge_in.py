@@ -15,7 +15,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.runner.api import (
-    NS,
+    NS_PER_S,
     Backoff,
     RunnerOptions,
     Setting,
@@ -185,7 +185,7 @@ class FromBroker(Bridge):
         """Now and then, have given out again what dead processes held; RabbitMQ sees to that itself."""
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self._next_restore_ns:
-            self._next_restore_ns = now_ns + int(self.options.recovery_interval_s * NS)
+            self._next_restore_ns = now_ns + int(self.options.recovery_interval_s * NS_PER_S)
             self.connection.recover(self.setting['remote_queue'])
 
     def _fetch(self) -> None:

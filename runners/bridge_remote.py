@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
-from switchboard.brokers.message import OURS
+from switchboard.brokers.message import HEADER_PREFIX
 from switchboard.errors import ConfigError
 from switchboard.runner.api import (
     RunnerOptions,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-PATH_HEADER = f'{OURS}path'
+PATH_HEADER = f'{HEADER_PREFIX}path'
 PATH = 'bridge_path'
 # How a record of another installation is distinguished from those of this one, which count failures.
 ELSEWHERE = 'elsewhere'

@@ -27,7 +27,7 @@ from typing import Any
 
 from switchboard import Runner
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
-from switchboard.runner.api import NS, Setting, integer, retry_policy, word_list
+from switchboard.runner.api import NS_PER_S, Setting, integer, retry_policy, word_list
 
 Record = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ class Retry(Runner):
         plan = self._plan(history)
         if plan is None:
             plan = self._make_plan(history)
-        now_s = self.clock.time_ns() / NS
+        now_s = self.clock.time_ns() / NS_PER_S
         if plan['due'] > now_s:
             raise TemporaryFailure(
                 f'waits to be sent back to {plan["to"]}', retry_after_s=plan['due'] - now_s
@@ -107,7 +107,7 @@ class Retry(Runner):
             'to': target,
             'by': self.name,
             'before': times,
-            'due': self.clock.time_ns() / NS + wait_s,
+            'due': self.clock.time_ns() / NS_PER_S + wait_s,
         }
         self.queue.annotate(self.filebase, plan)
         return plan

@@ -31,7 +31,7 @@ from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardError
 from switchboard.events import event
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.store.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
@@ -108,7 +108,7 @@ class Connection:
                 return
             now_ns = self._clock.monotonic_ns()
             if now_ns < self._next_try_ns:
-                wait_s = (self._next_try_ns - now_ns) / NS
+                wait_s = (self._next_try_ns - now_ns) / NS_PER_S
                 raise self._down(f'{self._why_down}; tried again in {wait_s:.1f} s', 'connect', wait_s)
             try:
                 self.driver.open()
@@ -116,7 +116,7 @@ class Connection:
                 # The libraries raise whatever a broken greeting makes them raise, and all of it means: not now.
                 self.abort()
                 wait_s = self._backoff.next()
-                self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS)
+                self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS_PER_S)
                 tls = self.broker.tls
                 self._why_down = _text(error) if tls is None else tls.explain(_text(error))
                 raise self._down(self._why_down, 'connect', wait_s) from error

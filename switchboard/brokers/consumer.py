@@ -23,12 +23,12 @@ from typing import Any
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.decode import entry_of, identity_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
-from switchboard.brokers.message import DUE, Delivery
+from switchboard.brokers.message import DUE_HEADER, Delivery
 from switchboard.brokers.producer import BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import event
 from switchboard.message.entry import Entry
-from switchboard.message.naming import LONGEST_DELAY_S, NS
+from switchboard.message.naming import LONGEST_DELAY_S, NS_PER_S
 from switchboard.store.forks import after_fork
 
 
@@ -255,8 +255,8 @@ class BrokerConsumer:
 
     def _is_early(self, claim: BrokerClaim) -> bool:
         """Is the message not due yet?  The broker keeps it for the rest of its time."""
-        due_s = claim.delivery.headers.get(DUE)
-        now_s = self._producer.clock.time_ns() / NS
+        due_s = claim.delivery.headers.get(DUE_HEADER)
+        now_s = self._producer.clock.time_ns() / NS_PER_S
         # The header may be anybody's, and a message that cannot be read must not go out again as if it could.
         if not isinstance(due_s, int | float) or claim.entry.damage is not None:
             return False
@@ -287,7 +287,7 @@ class BrokerConsumer:
                 self._deferred = {
                     one: until_ns for one, until_ns in self._deferred.items() if until_ns > now_ns
                 }
-            self._deferred[filebase] = now_ns + int(seconds * NS)
+            self._deferred[filebase] = now_ns + int(seconds * NS_PER_S)
 
     def _is_deferred(self, claim: BrokerClaim) -> bool:
         until_ns = self._deferred.get(claim.filebase)
@@ -311,7 +311,7 @@ class BrokerConsumer:
         """:return: seconds until a message that is there may be taken."""
         producer = self._producer
         waits = [
-            (self._deferred.get(filebase, 0) - producer.clock.monotonic_ns()) / NS
+            (self._deferred.get(filebase, 0) - producer.clock.monotonic_ns()) / NS_PER_S
             for filebase in list(self._waiting)
         ]
         try:

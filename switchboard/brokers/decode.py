@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from switchboard.brokers.message import HISTORY, KIND, METADATA, UNREADABLE, WHEN, Delivery
+from switchboard.brokers.message import (
+    HISTORY_HEADER,
+    KIND_HEADER,
+    METADATA_HEADER,
+    UNREADABLE_HEADER,
+    WHEN_HEADER,
+    Delivery,
+)
 from switchboard.errors import CorruptEntryError
 from switchboard.message.content_types import CONTENT_TYPES, decode_text, decompress
 from switchboard.message.entry import Entry
@@ -21,7 +28,7 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
     HIGHEST_PRIORITY,
-    NS,
+    NS_PER_S,
     SYSTEM_NAME_GENERATOR,
     EntryName,
     digest_of,
@@ -48,16 +55,18 @@ def entry_of(delivery: Delivery, max_bytes: int | None = None, *, undecoded: boo
     :param undecoded: leave the body compressed and encoded, because processes that decoded it before died of it.
     """
     headers, filebase = delivery.headers, filebase_of(delivery)
-    kind = headers.get(KIND)
+    kind = headers.get(KIND_HEADER)
     try:
-        if UNREADABLE in headers:
-            raise CorruptEntryError(str(headers[UNREADABLE])[:MAX_REASON_CHARACTERS])
+        if UNREADABLE_HEADER in headers:
+            raise CorruptEntryError(str(headers[UNREADABLE_HEADER])[:MAX_REASON_CHARACTERS])
         body = delivery.body if undecoded else _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
             metadata = {key: _plain(value) for key, value in headers.items() if not key.startswith('x-')}
-            metadata |= load_metadata(str(headers.get(METADATA, '{}')).encode('utf-8', 'surrogatepass'))
-            records = _history(headers.get(HISTORY))
+            metadata |= load_metadata(
+                str(headers.get(METADATA_HEADER, '{}')).encode('utf-8', 'surrogatepass')
+            )
+            records = _history(headers.get(HISTORY_HEADER))
         else:
             is_whole = body is not delivery.body or not _is_encoded(delivery)
             kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes') if is_whole else 'bytes'
@@ -96,7 +105,7 @@ def _body(delivery: Delivery, max_bytes: int | None) -> bytes:
     if compression := delivery.headers.get('compression'):
         body = decompress(body, compression, max_bytes)
     encoding = _encoding(delivery)
-    if encoding not in _AS_THEY_ARE and KIND not in delivery.headers:
+    if encoding not in _AS_THEY_ARE and KIND_HEADER not in delivery.headers:
         body = decode_text(body, encoding).encode()
     return body
 
@@ -126,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 def filebase_of(delivery: Delivery) -> str:
     """:return: the entry's name: the one it had with us, or one that is made of its message id; without one, a new one."""
-    message_id, when = delivery.message_id, delivery.headers.get(WHEN)
+    message_id, when = delivery.message_id, delivery.headers.get(WHEN_HEADER)
     if message_id is None:
         digest = SYSTEM_NAME_GENERATOR.digest(
             hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()[:8]
@@ -166,5 +175,5 @@ def _sent_ns(delivery: Delivery) -> int:
     if isinstance(sent, datetime):
         sent = _seconds(sent)
     if isinstance(sent, int | float) and 0 < sent < 9_000_000_000:
-        return int(sent) * NS
+        return int(sent) * NS_PER_S
     return SYSTEM_NAME_GENERATOR.next_when_ns()

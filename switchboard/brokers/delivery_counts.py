@@ -20,7 +20,7 @@ import threading
 
 from switchboard.clock import Clock
 from switchboard.events import event
-from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
+from switchboard.message.naming import DIGEST_DIGITS, NS_PER_S, is_filebase
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -189,7 +189,7 @@ class DeliveryCounts:
         self._folder.make()
         fd = self._disk.open_lock_file(digest + DEATHS, self._folder.fd)
         try:
-            self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS))
+            self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS_PER_S))
             self._noted.add(digest)
         finally:
             self._disk.close_quietly(fd)
@@ -197,7 +197,7 @@ class DeliveryCounts:
     def _forget_old(self, name: str) -> None:
         assert self._folder is not None
         _, _, when = (self._folder.read(name, 40) or b'').partition(b' ')
-        if not when.strip().isdigit() or self._expiry_clock.time_ns() // NS - int(when) > FORGET_S:
+        if not when.strip().isdigit() or self._expiry_clock.time_ns() // NS_PER_S - int(when) > FORGET_S:
             self._disk.unlink(name, dir_fd=self._folder.fd)
 
     def close(self) -> None:

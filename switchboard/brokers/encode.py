@@ -26,14 +26,20 @@ from typing import Any
 
 from kombu.transport.virtual import Base64
 
-from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, OutgoingMessage
+from switchboard.brokers.message import (
+    HISTORY_HEADER,
+    KIND_HEADER,
+    METADATA_HEADER,
+    WHEN_HEADER,
+    OutgoingMessage,
+)
 from switchboard.errors import MessageTooLargeError
 from switchboard.message.content_types import CONTENT_TYPES, is_kombu_message
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record, dump_record
 from switchboard.message.metadata import dump_metadata, load_metadata
-from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAME_GENERATOR, parse_filebase
+from switchboard.message.naming import HIGHEST_PRIORITY, NS_PER_S, SYSTEM_NAME_GENERATOR, parse_filebase
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
 from switchboard.queue.expiry_clock import ExpiryClock
@@ -66,7 +72,7 @@ def encode(
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):
-        left_ms = int((expires_s - _EXPIRY_CLOCK.time_ns() / NS) * 1000)
+        left_ms = int((expires_s - _EXPIRY_CLOCK.time_ns() / NS_PER_S) * 1000)
         outgoing.properties['expiration'] = str(max(0, left_ms))
     return outgoing
 
@@ -89,7 +95,7 @@ def encode_entry(entry: Entry, more: Sequence[Record] = (), *, tracebacks: bool 
     if not tracebacks:
         records = [{key: value for key, value in one.items() if key != 'traceback'} for one in records]
     outgoing = _encode(entry.kind, entry.body, metadata, name.digest, records)
-    outgoing.headers[WHEN] = entry.filebase.partition('+')[0]
+    outgoing.headers[WHEN_HEADER] = entry.filebase.partition('+')[0]
     if name.priority:
         outgoing.properties['priority'] = name.priority
     else:
@@ -101,23 +107,23 @@ def _encode(
     kind: str, body: bytes, metadata: Mapping[str, Any], message_id: str, history: Sequence[Record]
 ) -> OutgoingMessage:
     kept = json.loads(dump_metadata(metadata))
-    headers: dict[str, Any] = {KIND: kind}
+    headers: dict[str, Any] = {KIND_HEADER: kind}
     rest: dict[str, Any] = {}
     for key, value in kept.items():
         (headers if _is_carried_key(key) and _is_carried(value) else rest)[key] = value
     if rest:
-        headers[METADATA] = json.dumps(rest)
+        headers[METADATA_HEADER] = json.dumps(rest)
     if (size := len(json.dumps(headers))) > MAX_HEADER_BYTES - MAX_HISTORY_BYTES:
         raise MessageTooLargeError(f'metadata of {size} bytes are more than the headers of a broker carry')
     if history:
-        headers[HISTORY] = _dump_history(history)
+        headers[HISTORY_HEADER] = _dump_history(history)
     content_type, encoding = CONTENT_TYPES.get(kind, (f'application/x-switchboard.{kind}', 'binary'))
     properties: dict[str, Any] = {
         'message_id': message_id,
         'content_type': content_type,
         'content_encoding': encoding,
         'delivery_mode': PERSISTENT,
-        'timestamp': SYSTEM_NAME_GENERATOR.clock.time_ns() // NS,
+        'timestamp': SYSTEM_NAME_GENERATOR.clock.time_ns() // NS_PER_S,
     }
     for key in ('reply_to', 'correlation_id'):
         if isinstance(value := kept.get(key), str) and _is_short(value):

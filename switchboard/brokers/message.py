@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-OURS = 'x-switchboard-'
+HEADER_PREFIX = 'x-switchboard-'
 # What a message of an installation of ours has, and none of others.
-KIND = f'{OURS}kind'
-WHEN = f'{OURS}when'
-METADATA = f'{OURS}metadata'
-HISTORY = f'{OURS}history'
-DUE = f'{OURS}due'
+KIND_HEADER = f'{HEADER_PREFIX}kind'
+WHEN_HEADER = f'{HEADER_PREFIX}when'
+METADATA_HEADER = f'{HEADER_PREFIX}metadata'
+HISTORY_HEADER = f'{HEADER_PREFIX}history'
+DUE_HEADER = f'{HEADER_PREFIX}due'
 # What takes the place of headers that could not be read: why.
-UNREADABLE = f'{OURS}unreadable'
+UNREADABLE_HEADER = f'{HEADER_PREFIX}unreadable'
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from switchboard.brokers import connect
 from switchboard.brokers.connection import Connection
 from switchboard.brokers.driver import QueueLimits
 from switchboard.brokers.encode import encode_entry
-from switchboard.brokers.message import DUE, OutgoingMessage
+from switchboard.brokers.message import DUE_HEADER, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl, read_broker_url
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.config.remote_queues import impossible
@@ -35,7 +35,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
-    NS,
+    NS_PER_S,
     SLICE_BITS,
     SYSTEM_NAME_GENERATOR,
     NameGenerator,
@@ -239,7 +239,7 @@ class BrokerProducer:
         """
         self.check_room(entry)
         now_ns = self.clock.time_ns()
-        moved = {**record, 'to': self.name, 'time': now_ns / NS}
+        moved = {**record, 'to': self.name, 'time': now_ns / NS_PER_S}
         if now:
             metadata = entry.apply_history(load_metadata(entry.metadata))
             moved |= expiry_after_move(
@@ -326,10 +326,10 @@ class BrokerProducer:
         if is_delayed:
             name = parse_filebase(entry.filebase)
             assert name is not None
-            delay_s = (name.when_ns - self.clock.time_ns()) / NS
+            delay_s = (name.when_ns - self.clock.time_ns()) / NS_PER_S
         outgoing = encode_entry(entry, more, tracebacks=self.url.sends_tracebacks)
         if delay_s > LONGEST_WAIT_S:
-            outgoing.headers[DUE] = self.clock.time_ns() / NS + delay_s
+            outgoing.headers[DUE_HEADER] = self.clock.time_ns() / NS_PER_S + delay_s
             delay_s = LONGEST_WAIT_S
         return PreparedMessage(
             self, entry.filebase, outgoing, self.queue_of(entry.filebase), max(0.0, delay_s)

@@ -50,7 +50,7 @@ from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import (
     CLAIMED,
     LONGEST_DELAY_S,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     digest_of,
@@ -558,7 +558,7 @@ class BrokerQueue:
         more = [] if record is None else [self._record(record, 'released')]
         if delay_s > 0:
             delay_s = min(delay_s, LONGEST_DELAY_S)
-            filebase = with_when(filebase, self.clock.time_ns() + int(delay_s * NS))
+            filebase = with_when(filebase, self.clock.time_ns() + int(delay_s * NS_PER_S))
         again = replace(claim.entry, filebase=filebase)
         self.replace(claim, [self.producer.prepare_entry(again, more, delay_s=delay_s)])
         return filebase

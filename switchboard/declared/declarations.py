@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from switchboard.clock import Clock
 from switchboard.errors import ConfigError, CorruptEntryError
 from switchboard.events import event
-from switchboard.message.naming import CLOCK_SLACK_NS, NS, NameGenerator
+from switchboard.message.naming import CLOCK_SLACK_NS, NS_PER_S, NameGenerator
 from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.queue.expiry_clock import ExpiryClock
@@ -259,7 +259,7 @@ class Declarations:
         if expiry_ns < now_ns and status.st_mtime_ns <= expiry_ns:
             # The clock was set forward since: the use is as long ago as before.
             self._note_use(name, now_ns - unused_ns)
-        return unused_ns / NS
+        return unused_ns / NS_PER_S
 
     def clear_drafts(self) -> None:
         """Remove what processes left that died while they wrote."""

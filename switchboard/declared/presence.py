@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from switchboard.message.naming import NS, NameGenerator
+from switchboard.message.naming import NS_PER_S, NameGenerator
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.forks import after_fork
@@ -118,7 +118,7 @@ class Presence:
         :param on_leave: called when it has left on purpose.
         :raises OSError: the file cannot be made.
         """
-        content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.name_generator.clock.time_ns() / NS)
+        content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.name_generator.clock.time_ns() / NS_PER_S)
         while True:
             folder = self.prepare(place)
             name = self.name_generator.digest('00000000')

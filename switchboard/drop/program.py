@@ -35,7 +35,7 @@ from switchboard.message.mail_envelope import (
     read_envelope,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAME_GENERATOR, make_filebase, order_key_of
+from switchboard.message.naming import HELD_NS, NS_PER_S, SYSTEM_NAME_GENERATOR, make_filebase, order_key_of
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, PathInErrors
@@ -230,9 +230,9 @@ class Drop:
         request, door, metadata = self.request, self.door, self.metadata
         when_ns = self._ready_at()
         if (ttl_s := request.times_s.get('ttl')) is not None:
-            metadata['expires'] = when_ns / NS + ttl_s
+            metadata['expires'] = when_ns / NS_PER_S + ttl_s
         if door.ttl_s is not None:
-            metadata['queue_expires'] = when_ns / NS + door.ttl_s
+            metadata['queue_expires'] = when_ns / NS_PER_S + door.ttl_s
         packed = dump_ascii_json(metadata).encode('ascii')
         if len(packed) > MAX_METADATA_BYTES:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
@@ -246,8 +246,8 @@ class Drop:
 
     def _ready_at(self) -> int:
         times_s = self.request.times_s
-        delayed_ns = SYSTEM_NAME_GENERATOR.next_when_ns() + int(times_s.get('delay', 0) * NS)
-        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), HELD_NS - 1)
+        delayed_ns = SYSTEM_NAME_GENERATOR.next_when_ns() + int(times_s.get('delay', 0) * NS_PER_S)
+        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS_PER_S)), HELD_NS - 1)
 
     def store(self, at_commit: Callable[[], object]) -> None:
         """Make it an entry.

@@ -33,7 +33,7 @@ from switchboard.handoff.stage import Stage
 from switchboard.message.naming import (
     CLAIMED,
     CLOCK_SLACK_NS,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     UNFINISHED,
@@ -137,7 +137,9 @@ class Dedupe:
                 return None  # damaged: better a message twice than not at all
         # One from the future was made while the clock was ahead: it says nothing of when.
         is_young = any(
-            -CLOCK_SLACK_NS <= clock.time_ns() - int(accepted_ns) < self._queue.options.dedupe_window_s * NS
+            -CLOCK_SLACK_NS
+            <= clock.time_ns() - int(accepted_ns)
+            < self._queue.options.dedupe_window_s * NS_PER_S
             for clock in (self._queue.clock, self._expiry_clock)
         )
         return filebase if is_young and not self._is_lost(filebase) else None

@@ -26,7 +26,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.mail import mail_bytes
 from switchboard.message.metadata import FIXED_METADATA
-from switchboard.message.naming import HIGHEST_PRIORITY, NS
+from switchboard.message.naming import HIGHEST_PRIORITY, NS_PER_S
 from switchboard.message.serializers import EncodedBody
 from switchboard.message.typed_json import MAX_DEPTH, OWN_TAGS, TAG, dump_json, is_too_deep, parse_json
 from switchboard.operating.summary import time_ns
@@ -288,7 +288,7 @@ def _deaths(records: Sequence[Record], published: Mapping[str, Any], expiration:
             'routing-keys': [str(key or queue)],
         }
         if (died_ns := time_ns(one.get('time'))) is not None:
-            death['time'] = datetime.fromtimestamp(died_ns // NS, UTC).replace(
+            death['time'] = datetime.fromtimestamp(died_ns // NS_PER_S, UTC).replace(
                 tzinfo=None
             )  # as AMQP's are read
         if not first:

@@ -35,7 +35,7 @@ from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
 from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
 from switchboard.kombu_transport.queue_names import directory_name
-from switchboard.message.naming import CLAIMED, NS, READY
+from switchboard.message.naming import CLAIMED, NS_PER_S, READY
 from switchboard.message.serializers import EncodedBody
 from switchboard.operating.janitor import LOOKED_AT, expire_leading
 from switchboard.queue.switchboard import Switchboard
@@ -257,7 +257,7 @@ class SpoolConnection:
             now_ns = clock.monotonic_ns()
             self._expiry_ns = now_ns + (now_ns - began_ns) * (1 if most else EXPIRY_RESTS)
             self._has_expired = most == LOOKED_AT
-        return (self._expiry_ns - now_ns) / NS if self._has_expired else None
+        return (self._expiry_ns - now_ns) / NS_PER_S if self._has_expired else None
 
     def _expire_first(self, name: str) -> int:
         try:

@@ -20,7 +20,7 @@ from switchboard.mailman.metadata import restore_attributes
 from switchboard.mailman.queue import MESSAGE_CLASS
 from switchboard.mailman.takeover import is_mailmans_name
 from switchboard.message.mail import mail_bytes
-from switchboard.message.naming import NS, parse_filebase
+from switchboard.message.naming import NS_PER_S, parse_filebase
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD
@@ -64,9 +64,7 @@ def _name(filebase: str) -> str:
     """The name that Mailman would give: the time as a float, and a SHA-1 of its own."""
     name = parse_filebase(filebase)
     assert name is not None
-    return (
-        f'{name.when_ns / NS!r}+{hashlib.sha1(name.digest.encode(), usedforsecurity=False).hexdigest()}.pck'
-    )
+    return f'{name.when_ns / NS_PER_S!r}+{hashlib.sha1(name.digest.encode(), usedforsecurity=False).hexdigest()}.pck'
 
 
 def _content(msg: Any, metadata: dict[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from switchboard.mailman.metadata import restore_attributes, storable
 from switchboard.mailman.takeover import take_over
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.queue_defaults import SAFE_KINDS
 from switchboard.spool.spool import Spool
 
@@ -154,7 +154,7 @@ def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) ->
         records.append(
             {
                 'event': 'failed',
-                'time': SYSTEM_CLOCK.time_ns() / NS,
+                'time': SYSTEM_CLOCK.time_ns() / NS_PER_S,
                 'runner': _at_work[0] if _at_work else origin,
                 'error': type(error).__name__,
                 'message': str(error),
@@ -173,7 +173,7 @@ def _shunted_before(metadata: Mapping[str, Any]) -> list[Record]:
 def _put_aside(origin: str, reason: str) -> Record:
     return {
         'event': 'dead-lettered',
-        'time': SYSTEM_CLOCK.time_ns() / NS,
+        'time': SYSTEM_CLOCK.time_ns() / NS_PER_S,
         'queue': _directory_of(origin),
         'cause': 'rejected',
         'reason': reason,

@@ -20,7 +20,7 @@ from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.options import RunnerOptions
 from switchboard.spool.active_config import LOOK_EVERY_NS
 from switchboard.status import log
@@ -79,7 +79,7 @@ class ConfigPropagation:
 
     def begin(self, now_s: float) -> None:
         """See `RolloutStep`."""
-        self.due_s = now_s + LOOK_EVERY_NS / NS
+        self.due_s = now_s + LOOK_EVERY_NS / NS_PER_S
 
     def advance(self, now_s: float) -> None:
         """See `RolloutStep`."""

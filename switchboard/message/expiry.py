@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 
 EXPIRES, QUEUE_EXPIRES = 'expires', 'queue_expires'
 
@@ -26,7 +26,7 @@ def is_expired(metadata: Mapping[str, Any], clock: TimeOfDay) -> bool:
     if EXPIRES not in metadata and QUEUE_EXPIRES not in metadata:
         return False
     ends = (metadata.get(EXPIRES), metadata.get(QUEUE_EXPIRES))
-    now_s = clock.time_ns() / NS
+    now_s = clock.time_ns() / NS_PER_S
     return any(isinstance(end, int | float) and end <= now_s for end in ends)
 
 
@@ -42,7 +42,7 @@ def expiry_after_move(
     fields: dict[str, Any] = {}
     dropped = [EXPIRES] if forgiven and EXPIRES in metadata else []
     if ttl_s is not None:
-        fields['set'] = {QUEUE_EXPIRES: ready_ns / NS + ttl_s}
+        fields['set'] = {QUEUE_EXPIRES: ready_ns / NS_PER_S + ttl_s}
     elif QUEUE_EXPIRES in metadata:
         dropped.append(QUEUE_EXPIRES)
     return fields | ({'drop': dropped} if dropped else {})

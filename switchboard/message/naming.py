@@ -31,7 +31,7 @@ READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
 # No entry yet: a mail that another program has put into a queue.
 PLAIN_SUFFIX = '.eml'
 
-NS = 1_000_000_000
+NS_PER_S = 1_000_000_000
 DIGEST_DIGITS = 40
 SLICE_DIGITS = 8
 UNIQUE_DIGITS = DIGEST_DIGITS - SLICE_DIGITS
@@ -39,11 +39,11 @@ SLICE_BITS = SLICE_DIGITS * 4
 HIGHEST_PRIORITY = 9
 
 # A clock that differs by less is nobody's business: the entry waits that long.
-CLOCK_SLACK_NS = NS
+CLOCK_SLACK_NS = NS_PER_S
 
 # Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
 ON_HOLD_PREFIX = '9999'
-HELD_NS = 9_999_000_000 * NS
+HELD_NS = 9_999_000_000 * NS_PER_S
 # A hundred years: longer than anybody waits, and names have room for that time.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
@@ -95,7 +95,7 @@ class EntryName:
 
 def format_when(when_ns: int) -> str:
     """Write a time as names hold it: ten digits of seconds, a point, nine of nanoseconds."""
-    return f'{when_ns // NS:010d}.{when_ns % NS:09d}'
+    return f'{when_ns // NS_PER_S:010d}.{when_ns % NS_PER_S:09d}'
 
 
 def make_filebase(when_ns: int, digest: str, priority: int = 0) -> str:
@@ -126,7 +126,9 @@ def parse_filebase(filebase: str) -> EntryName | None:
         return None
     if mark and (len(priority) != 1 or priority not in '123456789'):
         return None
-    return EntryName(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
+    return EntryName(
+        int(seconds) * NS_PER_S + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0
+    )
 
 
 _matchers: list[Callable[[str], object]] = []
@@ -168,7 +170,7 @@ def with_when(filebase: str, when_ns: int) -> str:
 def one_ns_later(filebase: str) -> str:
     """:return: the same entry's name a nanosecond later."""
     when_s, _, fraction = filebase.partition('+')[0].partition('.')
-    return with_when(filebase, int(when_s) * NS + int(fraction.ljust(9, '0')) + 1)
+    return with_when(filebase, int(when_s) * NS_PER_S + int(fraction.ljust(9, '0')) + 1)
 
 
 def requested_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
@@ -405,7 +407,7 @@ SYSTEM_NAME_GENERATOR = NameGenerator()
 
 
 # What one level of priority is worth, if the queue does not say.
-PRIORITY_STEP_NS = 60 * NS
+PRIORITY_STEP_NS = 60 * NS_PER_S
 
 
 def sort_key(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:

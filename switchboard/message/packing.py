@@ -22,7 +22,7 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     HELD_NS,
     HIGHEST_PRIORITY,
-    NS,
+    NS_PER_S,
     SLICE_DIGITS,
     NameGenerator,
     digest_of,
@@ -224,7 +224,7 @@ class Packer:
         when_ns = now_ns = self.name_generator.clock.time_ns()
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
             if value is not None:
-                when_ns = max(when_ns, base_ns + int(self._seconds(key, value) * NS))
+                when_ns = max(when_ns, base_ns + int(self._seconds(key, value) * NS_PER_S))
         if when_ns >= HELD_NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
         if when_ns == now_ns:
@@ -235,7 +235,7 @@ class Packer:
         return when_ns + self._wish[1]
 
     def _set_expiry(self, metadata: dict[str, Any], when_ns: int | None) -> None:
-        ready_s = (self.name_generator.clock.time_ns() if when_ns is None else when_ns) / NS
+        ready_s = (self.name_generator.clock.time_ns() if when_ns is None else when_ns) / NS_PER_S
         metadata.pop(QUEUE_EXPIRES, None)
         if (ttl := metadata.pop('ttl', None)) is not None:
             metadata[EXPIRES] = ready_s + self._seconds('ttl', ttl)

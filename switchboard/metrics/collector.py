@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector as LibraryCollector
 
 from switchboard import __version__
 from switchboard.errors import ScoreboardError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.metrics.counting import Count
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.queue_info import UNKNOWN
@@ -88,7 +88,7 @@ class Samples:
         """Give one histogram."""
         bounds = [*(str(bound) for bound in BOUNDS_S), '+Inf']
         buckets = list(zip(bounds, itertools.accumulate(value.counts), strict=True))
-        self._metric(name).add_metric(_writable(labels), buckets, value.sum_ns / NS)
+        self._metric(name).add_metric(_writable(labels), buckets, value.sum_ns / NS_PER_S)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._found.values())
@@ -134,7 +134,7 @@ class Collector(LibraryCollector):
             self._tally.failures += 1
         self._collect_disk(samples)
         samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
-        samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS)
+        samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS_PER_S)
         samples.created_s = None
         samples.counter('exporter_errors', self._tally.failures)
         samples.gauge('exporter_scrape_seconds', time.perf_counter() - began_s)
@@ -150,12 +150,12 @@ class Collector(LibraryCollector):
             samples.gauge('queue_foreign_files', counts.foreign, queue)
             samples.gauge('queue_bytes', counts.size_bytes, queue)
             samples.counter('queue_evicted', counts.evicted, queue)
-            age_s = max(0.0, (now_ns - counts.oldest_ns) / NS) if counts.oldest_ns else 0.0
+            age_s = max(0.0, (now_ns - counts.oldest_ns) / NS_PER_S) if counts.oldest_ns else 0.0
             samples.gauge('queue_oldest_claimable_age_seconds', age_s, queue)
             if counts.oldest_ns:
-                samples.gauge('queue_oldest_claimable_timestamp_seconds', counts.oldest_ns / NS, queue)
+                samples.gauge('queue_oldest_claimable_timestamp_seconds', counts.oldest_ns / NS_PER_S, queue)
             if counts.next_ns:
-                samples.gauge('queue_next_due_timestamp_seconds', counts.next_ns / NS, queue)
+                samples.gauge('queue_next_due_timestamp_seconds', counts.next_ns / NS_PER_S, queue)
             flags = flags_of(self._directory, queue)
             samples.gauge('queue_paused', PAUSED in flags, queue)
             samples.gauge('queue_draining', DRAINING in flags, queue)
@@ -196,12 +196,12 @@ class Collector(LibraryCollector):
     def _collect_master(self, samples: Samples, master: MasterRecord) -> None:
         if not master.started_ns:
             return
-        samples.created_s = master.started_ns / NS
-        samples.gauge('master_start_timestamp_seconds', master.started_ns / NS)
+        samples.created_s = master.started_ns / NS_PER_S
+        samples.gauge('master_start_timestamp_seconds', master.started_ns / NS_PER_S)
         samples.gauge('config_last_reload_successful', not master.reload_error)
         if not master.reload_error:
             read_ns = master.reloaded_ns or master.started_ns
-            samples.gauge('config_last_reload_success_timestamp_seconds', read_ns / NS)
+            samples.gauge('config_last_reload_success_timestamp_seconds', read_ns / NS_PER_S)
 
     def _collect_counters(
         self, samples: Samples, name: str, records: list[SliceRecord], measurements: Measurements
@@ -236,7 +236,7 @@ class Collector(LibraryCollector):
             ('runner_claim_since_timestamp_seconds', [one.current_since_ns for one in working]),
         ):
             if known := [each_ns for each_ns in times if each_ns]:
-                samples.gauge(metric, (wall_ns - now_ns + min(known)) / NS, name)
+                samples.gauge(metric, (wall_ns - now_ns + min(known)) / NS_PER_S, name)
 
     def _collect_disk(self, samples: Samples) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from switchboard.events import event
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.grouping import NONE, FailureSummaryCache
 from switchboard.operating.queue_counts import CountCache, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
@@ -60,7 +60,7 @@ def count_all(
     queues: dict[str, QueueCounts] = {}
     failures = 0
     names = [name for name in view.queue_names() if not view.is_remote(name)]
-    ends_ns = began_ns + int(count_timeout_s * (1 - ERRORS_SHARE) * NS)
+    ends_ns = began_ns + int(count_timeout_s * (1 - ERRORS_SHARE) * NS_PER_S)
     for place, name in enumerate(names):
         if is_stopping():
             break
@@ -71,7 +71,7 @@ def count_all(
         except OSError as error:
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
-    until_ns = began_ns + int(count_timeout_s * NS)
+    until_ns = began_ns + int(count_timeout_s * NS_PER_S)
     errors = errors_of(
         view, summaries or FailureSummaryCache(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.naming import CLAIMED, NS
+from switchboard.message.naming import CLAIMED, NS_PER_S
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.summary import EntrySummary
 from switchboard.store.layout import TRASH
@@ -35,7 +35,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         'queue': entry.queue,
         'state': entry.state(now_ns),
         'owner_pid': owners.get(entry.inode) or None if entry.suffix == CLAIMED else None,
-        'ready_at': entry.due_ns(now_ns) / NS,
+        'ready_at': entry.due_ns(now_ns) / NS_PER_S,
         'age_s': None,
         'priority': entry.priority,
         'kind': entry.kind,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
+from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp, entry_age_s, walk_entries
@@ -119,7 +119,7 @@ class FailureSummary(NamedTuple):
 
     def age_s(self, now_ns: int) -> float:
         """:return: for how long it lies there."""
-        return max(0, now_ns - self.since_ns) / NS
+        return max(0, now_ns - self.since_ns) / NS_PER_S
 
 
 class FailureSummaryCache:

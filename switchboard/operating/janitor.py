@@ -21,7 +21,7 @@ from switchboard.errors import CorruptEntryError, EntryExpiredError, QueueError,
 from switchboard.events import event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, when_ns_of
+from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY, format_when, when_ns_of
 from switchboard.operating.actions import remove
 from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import time_ns
@@ -39,7 +39,7 @@ SAMPLED = 10_000
 # How long what an operator removed can be restored.
 TRASH_S = 7 * 86400.0
 # While all of the first ones have expired, the next ones are looked at, for so long.
-ROUND_NS = 10 * NS
+ROUND_NS = 10 * NS_PER_S
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ def remove_old_preserved(bad: Switchboard, ttl_s: float | None) -> int:
     if ttl_s is None:
         return 0
     now_ns = bad.clock.time_ns()
-    before_ns = bad.expiry_clock.time_ns() - int(ttl_s * NS)
+    before_ns = bad.expiry_clock.time_ns() - int(ttl_s * NS_PER_S)
     before, now = format_when(before_ns), format_when(now_ns) + '~'
     # No entry was preserved before it was there; of a delayed or held entry, the name does not say since when it was.
     candidates = (name for name, _ in walk_entries(bad.folder, (PRESERVED,)) if name < before or name > now)

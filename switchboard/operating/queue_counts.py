@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
+    NS_PER_S,
     PLAIN_SUFFIX,
     PRESERVED,
     READY,
@@ -33,7 +33,7 @@ from switchboard.store.layout import BAD, MAILDIR_DIRECTORIES, MAILDIR_NEW
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256
 # A directory that has changed so lately may change once more without its date showing it.
-RACY_NS = 2 * NS
+RACY_NS = 2 * NS_PER_S
 # A thread that counts rests so many times as long as a count took.
 REST_SHARE = 25
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
@@ -268,7 +268,7 @@ def entry_age_s(folder: Folder, filebase: str, suffix: str, now_ns: int) -> floa
             when_ns = due_ns(when_ns, status.st_mtime_ns, now_ns)
         except OSError:
             pass  # it went on meanwhile
-    return (now_ns - when_ns) / NS
+    return (now_ns - when_ns) / NS_PER_S
 
 
 class CountingThread:

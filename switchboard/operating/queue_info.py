@@ -17,7 +17,7 @@ from switchboard.config.keys import QUEUE_KEYS
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
-from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAME_GENERATOR
+from switchboard.message.naming import NS_PER_S, PRESERVED, SYSTEM_NAME_GENERATOR
 from switchboard.operating.option_words import option_word, option_words
 from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk_entries
 from switchboard.operating.spool_view import SpoolView, flags_of
@@ -113,8 +113,8 @@ def count_fields(
     is_known = counts.waiting != UNKNOWN
     fields = {name: getattr(counts, name) if is_known else None for name in _COUNTS}
     fields['size_bytes'] = counts.size_bytes if is_known and counts.has_size else None
-    fields['oldest_age_s'] = round(now_s - counts.oldest_ns / NS, 3) if counts.oldest_ns else None
-    fields['next_due_s'] = round(counts.next_ns / NS - now_s, 3) if counts.next_ns else None
+    fields['oldest_age_s'] = round(now_s - counts.oldest_ns / NS_PER_S, 3) if counts.oldest_ns else None
+    fields['next_due_s'] = round(counts.next_ns / NS_PER_S - now_s, 3) if counts.next_ns else None
     fields['in_bad'] = in_bad
     fields['flags'] = list(flags)
     if counts.origins:

@@ -28,7 +28,7 @@ from switchboard.errors import SelectionError
 from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     format_when,
@@ -233,7 +233,7 @@ class Term(NamedTuple):
             # Its history says since when; and of one in the future its file's date, whether it is delayed.
             if suffix == PRESERVED or is_on_hold(filebase) or (when_ns > now_ns and suffix == READY):
                 return None
-            found: Any = (now_ns - when_ns) / NS * 1000
+            found: Any = (now_ns - when_ns) / NS_PER_S * 1000
         elif self.field == 'queue':
             found = (queue,)
         elif self.field == 'id':

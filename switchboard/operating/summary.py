@@ -29,7 +29,7 @@ from switchboard.message.journal import (
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     digest_of,
@@ -66,7 +66,7 @@ _LAST_TIME_S = 9_999_999_999
 def time_ns(value: object) -> int | None:
     """:return: a time out of a history, which anybody may have written, in nanoseconds; None if it is none."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME_S:
-        return int(value * NS)
+        return int(value * NS_PER_S)
     return None
 
 
@@ -141,7 +141,7 @@ class EntrySummary(NamedTuple):
     def age_s(self, now_ns: int) -> float:
         """:return: seconds since it is as it is; below zero if it is not due yet."""
         is_ready = self.suffix == READY and not is_on_hold(self.filebase)
-        return (now_ns - (self.due_ns(now_ns) if is_ready else self.since_ns)) / NS
+        return (now_ns - (self.due_ns(now_ns) if is_ready else self.since_ns)) / NS_PER_S
 
     @property
     def attempts(self) -> int:

@@ -26,7 +26,15 @@ from switchboard.interfaces import Taken
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
-from switchboard.message.naming import CLAIMED, LONGEST_DELAY_S, NS, PRESERVED, READY, is_filebase, with_when
+from switchboard.message.naming import (
+    CLAIMED,
+    LONGEST_DELAY_S,
+    NS_PER_S,
+    PRESERVED,
+    READY,
+    is_filebase,
+    with_when,
+)
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.expiry_clock import ExpiryClock
@@ -303,7 +311,7 @@ class Consumer:
         filebase = claim.filebase
         until_s, still_s = requested_wait(claim.read().records, self._clock.time_ns())
         now_ns = self._clock.monotonic_ns()
-        until_ns = self._kept_waits.get((filebase, until_s), now_ns + int(still_s * NS))
+        until_ns = self._kept_waits.get((filebase, until_s), now_ns + int(still_s * NS_PER_S))
         if still_s <= 0 or until_ns <= now_ns:
             self._kept_waits.pop((filebase, until_s), None)
             return False
@@ -329,7 +337,7 @@ class Consumer:
 
     def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`."""
-        self._ready.defer(filebase, self._clock.monotonic_ns() + int(seconds * NS))
+        self._ready.defer(filebase, self._clock.monotonic_ns() + int(seconds * NS_PER_S))
 
     # Of an entry that is claimed.
 
@@ -366,8 +374,8 @@ class Consumer:
     def release(self, claim: Claim, delay_s: float, record: Record | None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
         filebase, now_ns = claim.filebase, self._clock.time_ns()
-        wait_ns = int(min(delay_s, LONGEST_DELAY_S) * NS) if delay_s > 0 else 0
-        is_kept, until_s = delay_s > 0 and self._options.strict_order, now_ns / NS + delay_s
+        wait_ns = int(min(delay_s, LONGEST_DELAY_S) * NS_PER_S) if delay_s > 0 else 0
+        is_kept, until_s = delay_s > 0 and self._options.strict_order, now_ns / NS_PER_S + delay_s
         if is_kept:
             record = {'event': 'released', **(record or {}), 'not_before': until_s}
         elif delay_s > 0:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from switchboard.clock import Clock
 from switchboard.events import event
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
 
@@ -40,9 +40,9 @@ log = logging.getLogger('switchboard.queue')
 # For how long a clock that was set forward must have stayed so.
 SETTLES_S = 300.0
 # By how much the clocks may differ and count as going together: some seconds, and what a time server takes out by and by.
-SLACK_NS, SLACK_SHARE = 5 * NS, 1000
+SLACK_NS, SLACK_SHARE = 5 * NS_PER_S, 1000
 # How old a noted look may become; only a restart of the machine makes a difference.
-NOTED_EVERY_NS = 3600 * NS
+NOTED_EVERY_NS = 3600 * NS_PER_S
 _MAX_NOTE_BYTES = 1024
 # What a clock can say in 64 bits.  A larger number in the note would be no time.
 _MAX_NS = (1 << 63) - 1
@@ -91,9 +91,9 @@ class ExpiryClock:
             if self._ahead is None or not _together(self._ahead, seen):
                 self._ahead = seen
                 self._save()
-                ahead_s = round((seen.wall_ns - ought_ns) / NS)
+                ahead_s = round((seen.wall_ns - ought_ns) / NS_PER_S)
                 event(log, logging.WARNING, None, 'clock set forward', by_s=ahead_s, settles_s=SETTLES_S)
-            elif seen.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS:
+            elif seen.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS_PER_S:
                 self._believe(seen)
                 return seen.wall_ns
             return ought_ns

@@ -16,7 +16,7 @@ from switchboard.clock import Backoff, Clock
 from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     UNFINISHED,
@@ -43,7 +43,7 @@ NAMES_IN_ONE_CALL = 20
 NAMES_AT_A_TIME = 1000
 
 # How often it is asked whether the directory is still the one at its path.
-LOOK_EVERY_NS = NS // 10
+LOOK_EVERY_NS = NS_PER_S // 10
 # How long a directory that could not be renewed is left as it is, at first and at the most: each time twice as long as before, for a try
 # takes as long as a reading.
 RENEW_AGAIN_S = (0.1, 60.0)
@@ -190,7 +190,7 @@ class Listing:
             self.size_bytes, self.left, self.is_sparse = 0, None, False
             self._renewal.reset()
         else:
-            self._renew_at_ns = now_ns + int(self._renewal.next() * NS)
+            self._renew_at_ns = now_ns + int(self._renewal.next() * NS_PER_S)
 
     def _sift(self, joined: str, number: int, suffix: str) -> list[str]:
         filebases = self._ours(joined, suffix)

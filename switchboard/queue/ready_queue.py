@@ -45,7 +45,7 @@ from switchboard.message.journal import Record
 from switchboard.message.naming import (
     CLAIMED,
     CLOCK_SLACK_NS,
-    NS,
+    NS_PER_S,
     PRIORITY_STEP_NS,
     READY,
     format_when,
@@ -66,20 +66,20 @@ LOOKED_AT = 1000
 
 # How long the names of a reading are good for: an entry with a higher priority may have come since.  A hundred times as long as it took, so that it
 # costs nothing that could be measured, and within these limits; but a large directory takes long to read, and must not be read all the time.
-READ_EVERY_NS = (NS // 50, NS)
+READ_EVERY_NS = (NS_PER_S // 50, NS_PER_S)
 READ_SELDOM, READ_SHARE = 100, 20
 
 # A reading that takes longer is slow: some twenty thousand names.
-SLOW_LISTING_NS = NS // 50
+SLOW_LISTING_NS = NS_PER_S // 50
 # How many times as long as it took a slow reading is good for, if it is kept up to date.
 SHARE = 100
 # File systems date in steps of up to two seconds.
-STAMP_STEP_NS = 3 * NS
+STAMP_STEP_NS = 3 * NS_PER_S
 
 # An entry's time is taken when it is named, and it is seen when it is written and synced: mostly a moment later.
-SETTLED_NS = NS
+SETTLED_NS = NS_PER_S
 # Many entries that are named in one instant have names a nanosecond apart, and so a little ahead of the clock.
-SAME_INSTANT_NS = NS // 1000
+SAME_INSTANT_NS = NS_PER_S // 1000
 
 # How long an entry is deferred that another process has, or that another one of its key holds back: its producer lets go of it within
 # microseconds, so the first wait is short; another runner keeps it, and so each wait is twice as long as the one before.
@@ -102,7 +102,7 @@ class ReadyQueue:
         self,
         names: Listing,
         *,
-        priority_step_s: float = PRIORITY_STEP_NS / NS,
+        priority_step_s: float = PRIORITY_STEP_NS / NS_PER_S,
         strict: bool = False,
         slow_listing_ns: int = SLOW_LISTING_NS,
         kept: int = MAX_KEPT_NAMES,
@@ -112,7 +112,7 @@ class ReadyQueue:
         self._clock = names.clock
         self._slow_listing_ns = slow_listing_ns
         self._kept = kept
-        self.sort_key: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS))
+        self.sort_key: Callable[[str], str] = partial(sort_key, step_ns=int(priority_step_s * NS_PER_S))
         self._keys = EntriesByKey(names) if strict else None
         self._events: Wakeup | None = None
         # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
@@ -192,8 +192,8 @@ class ReadyQueue:
                 waits.append(self._next_when_ns - self._clock.time_ns())
             pickup = self._names.pickup
             if pickup is not None and (wait_s := pickup.wait_s()) is not None:
-                waits.append(int(wait_s * NS))
-            return max(0, min(waits)) / NS if waits else None
+                waits.append(int(wait_s * NS_PER_S))
+            return max(0, min(waits)) / NS_PER_S if waits else None
 
     def defer(self, filebase: str, until_ns: int) -> None:
         """Do not give an entry out before a time, though it is due.
@@ -263,7 +263,7 @@ class ReadyQueue:
         if len(self._waits) > MAX_CONTENDED:
             self._waits.clear()
         wait_s = self._waits.setdefault(filebase, Backoff(*CONTENDED_S)).next()
-        self._deferred[filebase] = self._clock.monotonic_ns() + int(wait_s * NS)
+        self._deferred[filebase] = self._clock.monotonic_ns() + int(wait_s * NS_PER_S)
 
     def _end_waits(self, now_ns: int) -> None:
         """Forget deferrals that are over, and those behind an entry that is out of the way."""
@@ -593,8 +593,8 @@ def requested_wait(records: list[Record], now_ns: int) -> tuple[float, float]:
     for record in reversed(records):
         until, since = record.get('not_before'), record.get('time')
         if isinstance(until, int | float):
-            wait_s = until - now_ns / NS
-            if isinstance(since, int | float) and since > (now_ns + CLOCK_SLACK_NS) / NS:
+            wait_s = until - now_ns / NS_PER_S
+            if isinstance(since, int | float) and since > (now_ns + CLOCK_SLACK_NS) / NS_PER_S:
                 wait_s = until - since
             return until, max(0.0, wait_s)
         if record.get('event') == 'retried':

@@ -6,7 +6,7 @@ A queue's rate is shared by its slices: each process may take its part of it.
 from __future__ import annotations
 
 from switchboard.clock import Clock
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 
 
 class Throttle:
@@ -27,7 +27,7 @@ class Throttle:
         if self._rate is None:
             return True
         now_ns = self._clock.monotonic_ns()
-        self._tokens = min(self._depth, self._tokens + (now_ns - self._filled_at_ns) / NS * self._rate)
+        self._tokens = min(self._depth, self._tokens + (now_ns - self._filled_at_ns) / NS_PER_S * self._rate)
         self._filled_at_ns = now_ns
         return self._tokens >= 1
 

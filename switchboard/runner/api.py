@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from switchboard.installing import install_advice
     from switchboard.message.mail import mail_bytes, mail_from_bytes
     from switchboard.message.mail_envelope import split_from_line
-    from switchboard.message.naming import HIGHEST_PRIORITY, NS
+    from switchboard.message.naming import HIGHEST_PRIORITY, NS_PER_S
     from switchboard.message.serializers import Serializers
     from switchboard.message.typed_json import plain_json
     from switchboard.options import RunnerOptions
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     'BAD',
     'HIGHEST_PRIORITY',
-    'NS',
+    'NS_PER_S',
     'Backoff',
     'ControlGroup',
     'Publication',
@@ -101,7 +101,7 @@ __getattr__ = lazy(
         'switchboard.installing': 'install_advice',
         'switchboard.message.mail': 'mail_from_bytes mail_bytes',
         'switchboard.message.mail_envelope': 'split_from_line',
-        'switchboard.message.naming': 'HIGHEST_PRIORITY NS',
+        'switchboard.message.naming': 'HIGHEST_PRIORITY NS_PER_S',
         'switchboard.message.serializers': 'Serializers',
         'switchboard.message.typed_json': 'plain_json',
         'switchboard.options': 'RunnerOptions',

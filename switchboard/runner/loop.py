@@ -13,7 +13,7 @@ from switchboard.errors import QueueError
 from switchboard.events import event
 from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.options import RunnerOptions
 from switchboard.queue.wakeup import Wakeup
 from switchboard.queue.watch import POLL_S
@@ -69,7 +69,7 @@ class Loop:
 
     def wake_after(self, seconds: float) -> None:
         """Have the next sleep end after so many seconds at the latest."""
-        self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS)
+        self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS_PER_S)
 
     def start_consuming(self) -> None:
         """This process is the one that works here, and counts as a consumer of the queue."""
@@ -150,7 +150,7 @@ class Loop:
         now_ns = self.clock.monotonic_ns()
         if self.queue is None or now_ns < self._next_recovery_ns:
             return
-        self._next_recovery_ns = now_ns + int(self.options.recovery_interval_s * NS)
+        self._next_recovery_ns = now_ns + int(self.options.recovery_interval_s * NS_PER_S)
         self.settler.give_back_stuck()
         try:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
@@ -206,12 +206,12 @@ class Loop:
             if is_in_trouble:
                 waits.append(self.trouble.remaining_s())
             else:
-                waits.append((self._next_recovery_ns - self.clock.monotonic_ns()) / NS)
+                waits.append((self._next_recovery_ns - self.clock.monotonic_ns()) / NS_PER_S)
                 if (wait_s := self.queue.wait_s()) is not None:
                     waits.append(wait_s)
                 if not self.wakeup.is_watching:
                     waits.append(POLL_S)
         if self._wake_ns is not None:
-            waits.append((self._wake_ns - self.clock.monotonic_ns()) / NS)
+            waits.append((self._wake_ns - self.clock.monotonic_ns()) / NS_PER_S)
             self._wake_ns = None
         return max(0.0, min(waits))

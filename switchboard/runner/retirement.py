@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable
 
 from switchboard.clock import Clock
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.options import RunnerOptions
 
 # Between two looks at the process's own memory.
-MEMORY_LOOK_NS = 5 * NS
+MEMORY_LOOK_NS = 5 * NS_PER_S
 
 
 class Lifetime:
@@ -32,7 +32,9 @@ class Lifetime:
         self._memory_bytes = memory_bytes or resident_bytes
         self._max_messages = options.max_messages and max(1, round(options.max_messages * spread))
         self._max_memory_bytes = options.max_memory_bytes
-        self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(options.max_age_s * spread * NS)
+        self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(
+            options.max_age_s * spread * NS_PER_S
+        )
         self._next_look_ns = 0
 
     def is_over(self) -> bool:

@@ -28,7 +28,7 @@ from switchboard.errors import (
 from switchboard.events import FILEBASE_AT_WORK, event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import Record
-from switchboard.message.naming import NS, digest_of, parse_filebase
+from switchboard.message.naming import NS_PER_S, digest_of, parse_filebase
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
 from switchboard.status.scoreboard import Counted, NullSlot
@@ -77,7 +77,7 @@ class TroubleBackoff:
 
     def remaining_s(self) -> float:
         """:return: for how much longer the whole runner waits."""
-        return max(0.0, (self._until_ns - self._clock.monotonic_ns()) / NS)
+        return max(0.0, (self._until_ns - self._clock.monotonic_ns()) / NS_PER_S)
 
     def is_waiting(self) -> bool:
         """Does the whole runner wait?"""
@@ -90,7 +90,7 @@ class TroubleBackoff:
         self._waits += 1
         self._passed_over = 0
         self.wait_s = min(longest_s, self._backoff.next())
-        self._until_ns = self._clock.monotonic_ns() + int(self.wait_s * NS)
+        self._until_ns = self._clock.monotonic_ns() + int(self.wait_s * NS_PER_S)
 
     def wait_alone_s(self, filebase: str, error: BaseException | None) -> float:
         """:return: how long this message waits alone; 0 if the whole runner waits."""
@@ -355,7 +355,7 @@ class Settler:
         return verdict._replace(record={**verdict.record, **changed})
 
     def _verdict(self, filebase: str, error: BaseException) -> Verdict:
-        now_s = self.queue.expiry_clock.time_ns() / NS
+        now_s = self.queue.expiry_clock.time_ns() / NS_PER_S
         return judge(error, self.history(filebase), self.queue.options, now_s)
 
     def keep(self, work: Work) -> Verdict:

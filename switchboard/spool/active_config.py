@@ -15,7 +15,7 @@ from switchboard.clock import Clock
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTIVE_CONFIG, BAD, RUN
@@ -25,7 +25,7 @@ log = logging.getLogger('switchboard.config')
 
 MAX_DIGEST_BYTES = 256
 # A publisher that sends without pause need not ask each time.
-LOOK_EVERY_NS = NS // 10
+LOOK_EVERY_NS = NS_PER_S // 10
 
 
 def activate(config: Config) -> None:

@@ -35,7 +35,7 @@ from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import mail_from_bytes
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
-from switchboard.message.naming import CLAIMED, NS, PLAIN_SUFFIX, SLICE_DIGITS, UNIQUE_DIGITS, EntryName
+from switchboard.message.naming import CLAIMED, NS_PER_S, PLAIN_SUFFIX, SLICE_DIGITS, UNIQUE_DIGITS, EntryName
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -48,15 +48,15 @@ log = logging.getLogger('switchboard.queue')
 # Files that share the flushes of one commit; each keeps two descriptors open.
 GROUP = 64
 # A runner must beat its heart between: files not taken in by then wait for the next round.
-ROUND_NS = NS
+ROUND_NS = NS_PER_S
 # Where the kernel does not tell whether a file is being written, it is finished when it was the same for so long.  So is an
 # empty one anywhere: its producer may have made it and not yet begun.
-SETTLED_NS = 5 * NS
+SETTLED_NS = 5 * NS_PER_S
 # Of a name that was linked nowhere and a writer that never came back: by the rules of maildirs, a writer has given up after a day.
-ABANDONED_NS = 36 * 3600 * NS
-SWEEP_EVERY_NS = 3600 * NS
+ABANDONED_NS = 36 * 3600 * NS_PER_S
+SWEEP_EVERY_NS = 3600 * NS_PER_S
 # The same trouble is logged again after this.
-COMPLAIN_EVERY_NS = 60 * NS
+COMPLAIN_EVERY_NS = 60 * NS_PER_S
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +139,7 @@ class Pickup:
         if not self._unsettled:
             return None
         first_ns = min(since_ns for _, since_ns in self._unsettled.values())
-        return max(0, first_ns + SETTLED_NS - self._clock.monotonic_ns()) / NS
+        return max(0, first_ns + SETTLED_NS - self._clock.monotonic_ns()) / NS_PER_S
 
     def _candidates(self, names: list[str]) -> list[tuple[Folder, str]]:
         """:return: the files that may be taken, the oldest first."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.status.double_buffer import DoubleBuffer
 
 # Upper ends in seconds: those that OpenTelemetry proposes, and a tail for jobs.
@@ -25,7 +25,7 @@ BOUNDS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(30.0, 60.0, 300.0, 1800.0),
 )
-_BOUNDS_NS = tuple(round(bound * NS) for bound in BOUNDS_S)
+_BOUNDS_NS = tuple(round(bound * NS_PER_S) for bound in BOUNDS_S)
 _BUCKETS = len(BOUNDS_S) + 1
 MAX_ERRORS = 20
 ERROR_NAME = re.compile(r'[A-Za-z_][\w.]{0,80}', re.ASCII)

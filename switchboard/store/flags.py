@@ -15,7 +15,7 @@ from typing import Any, Literal
 from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.message.journal import load_record
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 
@@ -23,7 +23,7 @@ log = logging.getLogger('switchboard.queue')
 
 Flag = Literal['paused', 'draining']
 
-LOOK_EVERY_NS = NS // 10
+LOOK_EVERY_NS = NS_PER_S // 10
 # A reason is a line for a person.
 MAX_CONTENT_BYTES = 4096
 
@@ -78,7 +78,7 @@ class Flags:
 
         :raises OSError: it could not be written.
         """
-        said = {'since': self._clock.time_ns() / NS, 'reason': reason[:1000]} | (
+        said = {'since': self._clock.time_ns() / NS_PER_S, 'reason': reason[:1000]} | (
             {'by': by[:100]} if by else {}
         )
         content = json.dumps(said).encode()

@@ -27,7 +27,7 @@ from zlib import crc32
 
 from switchboard.clock import Clock
 from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
-from switchboard.message.naming import CLAIMED, NS, READY
+from switchboard.message.naming import CLAIMED, NS_PER_S, READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, add_path_to_error
 
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 
 # How often a queue is counted, and at most which share of the time that takes.
-COUNT_EVERY_NS = NS
+COUNT_EVERY_NS = NS_PER_S
 # A full queue is counted again for each message that it would refuse, unless counting takes long: then not all the time.
-CHEAP_COUNT_NS = 2 * NS // 1000
+CHEAP_COUNT_NS = 2 * NS_PER_S // 1000
 COUNT_SHARE = 20
 # References to messages that may be gone, before they are looked through.
 SWEEP_FROM = 256

@@ -24,7 +24,7 @@ import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 from itertools import islice
 
-from switchboard.message.naming import NS, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
+from switchboard.message.naming import NS_PER_S, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import Folder, add_path_to_error
 from switchboard.store.layout import SPARES
@@ -66,7 +66,7 @@ MAX_SPARES = MAX_SPARE_BYTES // BLOCK_BYTES
 # So many are kept even if they lay unused for long.
 ALWAYS_KEPT = 4096
 # Of the others that were not used for so long, one in `SHRINKS_BY` goes: half of them in some five hours.
-UNUSED_NS = 3600 * NS
+UNUSED_NS = 3600 * NS_PER_S
 SHRINKS_BY = 8
 _MAX_NOTE_BYTES = 200
 

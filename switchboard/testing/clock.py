@@ -10,7 +10,7 @@ import threading
 import time
 
 from switchboard.clock import Clock
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 
 
 class FakeClock(Clock):
@@ -21,8 +21,8 @@ class FakeClock(Clock):
 
     def __init__(self, start_s: float | None = None) -> None:
         self._lock = threading.Lock()
-        self._time_ns = time.time_ns() if start_s is None else int(start_s * NS)
-        self._monotonic_ns = NS
+        self._time_ns = time.time_ns() if start_s is None else int(start_s * NS_PER_S)
+        self._monotonic_ns = NS_PER_S
         self._boot_id = os.urandom(8).hex()
 
     def time_ns(self) -> int:
@@ -44,8 +44,8 @@ class FakeClock(Clock):
     def reboot(self, off_s: float = 0.0) -> None:
         """Start the machine again, after it was off for a time."""
         with self._lock:
-            self._time_ns += round(off_s * NS)
-            self._monotonic_ns = NS
+            self._time_ns += round(off_s * NS_PER_S)
+            self._monotonic_ns = NS_PER_S
             self._boot_id = os.urandom(8).hex()
 
     def advance(self, seconds: float) -> None:
@@ -53,13 +53,13 @@ class FakeClock(Clock):
         if seconds < 0:
             raise ValueError('time does not pass backwards: use set_back()')
         with self._lock:
-            self._time_ns += round(seconds * NS)
-            self._monotonic_ns += round(seconds * NS)
+            self._time_ns += round(seconds * NS_PER_S)
+            self._monotonic_ns += round(seconds * NS_PER_S)
 
     def set_back(self, seconds: float) -> None:
         """Set the time of day back, as an administrator or a bad time server does; the monotonic clock goes on."""
         with self._lock:
-            self._time_ns -= round(seconds * NS)
+            self._time_ns -= round(seconds * NS_PER_S)
 
     def set_forward(self, seconds: float) -> None:
         """Set the time of day forward; the monotonic clock goes on."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from switchboard import Switchboard
-from switchboard.message.naming import NS, Slice
+from switchboard.message.naming import NS_PER_S, Slice
 from switchboard.options import QueueOptions
 from switchboard.queue.ready_queue import SLOW_LISTING_NS
 from switchboard.testing import FakeClock
@@ -42,7 +42,7 @@ class Message:
 
     @property
     def rank(self) -> int:
-        return self.when_ns - self.priority * STEP_S * NS
+        return self.when_ns - self.priority * STEP_S * NS_PER_S
 
 
 class Delivery(RuleBasedStateMachine):
@@ -95,8 +95,8 @@ class Delivery(RuleBasedStateMachine):
         now_ns = self.clock.time_ns()
         keys: dict[str, Any] = {'delay': delay} if delay else {}
         filebase = self.everything.enqueue('x', priority=priority, order_key=key, **keys)
-        when_ns = int(filebase[:10]) * NS + int(filebase[11:20])
-        assert 0 <= when_ns - now_ns - int(delay * NS) <= NS // 1000
+        when_ns = int(filebase[:10]) * NS_PER_S + int(filebase[11:20])
+        assert 0 <= when_ns - now_ns - int(delay * NS_PER_S) <= NS_PER_S // 1000
         self.messages[filebase] = Message(filebase, when_ns, priority, key)
 
     @rule(seconds=st.sampled_from([1, 10, 45, 100, 1000]))
@@ -155,7 +155,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(data=st.data(), delay=st.sampled_from([3, 60, 500]))
     def retry_later(self, data: st.DataObject, delay: float) -> None:
         message = data.draw(st.sampled_from(self.at_work()))
-        until_ns = self.clock.time_ns() + int(delay * NS)
+        until_ns = self.clock.time_ns() + int(delay * NS_PER_S)
         filebase = self.holder(message).release(message.filebase, delay_s=delay, record={'event': 'failed'})
         message.at_work = False
         if self.strict:

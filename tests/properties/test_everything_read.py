@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from switchboard.brokers.decode import entry_of
 from switchboard.brokers.delivery_counts import DEATHS, DeliveryCounts
-from switchboard.brokers.message import HISTORY, KIND, METADATA, Delivery
+from switchboard.brokers.message import HISTORY_HEADER, KIND_HEADER, METADATA_HEADER, Delivery
 from switchboard.brokers.url import read_broker_url
 from switchboard.cli.commands.enqueue import _chunks
 from switchboard.cli.options import read_pairs
@@ -382,8 +382,8 @@ def message_of_a_broker(content: bytes) -> object:
     text = content.decode('latin-1')
     for headers in (
         {'compression': text},
-        {KIND: 'json', METADATA: text, HISTORY: text},
-        {KIND: text},
+        {KIND_HEADER: 'json', METADATA_HEADER: text, HISTORY_HEADER: text},
+        {KIND_HEADER: text},
         {'x': text},
     ):
         for properties in ({'content_type': text, 'content_encoding': 'utf-16'}, {'content_encoding': text}):

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from switchboard.message.entry import read_entry
-from switchboard.message.naming import CLAIMED, NS, READY, parse_filebase, reset_process_number
+from switchboard.message.naming import CLAIMED, NS_PER_S, READY, parse_filebase, reset_process_number
 from switchboard.options import MAX_RECOVERIES
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
@@ -149,7 +149,7 @@ class SpoolMachine(RuleBasedStateMachine):
             assert source.slice.contains(taken.filebase)
             name = parse_filebase(taken.filebase)
             assert name is not None
-            assert self.set_back or name.when_ns <= self.clock.time_ns() + NS
+            assert self.set_back or name.when_ns <= self.clock.time_ns() + NS_PER_S
             message.state, message.owner, message.filebase = CLAIMED_, process, taken.filebase
 
     def _in_state(self, state: str) -> list[Message]:

@@ -17,7 +17,7 @@ from amqp.basic_message import Message
 from amqp.method_framing import frame_handler
 from amqp.serialization import dumps, loads
 
-from switchboard.brokers.message import UNREADABLE
+from switchboard.brokers.message import UNREADABLE_HEADER
 from switchboard.queue.watch import wait_readable
 
 # How long the rest of a frame may take of which the beginning is here.
@@ -49,7 +49,7 @@ def tolerant_frame_handler(connection: Any, callback: Callable[..., Any]) -> Cal
         except Exception:
             if kind != HEADER_FRAME or (why := _why_unreadable(content)) is None:
                 raise
-            headers = dumps('F', [{UNREADABLE: why}])
+            headers = dumps('F', [{UNREADABLE_HEADER: why}])
             return handle((kind, channel, content[:_HEADER_BYTES] + _HEADERS_FOLLOW + headers))
 
     return on_frame

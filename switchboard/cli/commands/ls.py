@@ -25,7 +25,7 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
-from switchboard.message.naming import NS, is_on_hold, sort_key
+from switchboard.message.naming import NS_PER_S, is_on_hold, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import FoundEntry
@@ -72,7 +72,7 @@ def age_text(entry: EntrySummary, now_ns: int) -> str:
     """:return: how long it is as it is; of a held one, since when it is held."""
     if is_on_hold(entry.filebase):
         since_ns = entry.held_ns
-        return f'held {duration((now_ns - since_ns) / NS)}' if since_ns is not None else 'held'
+        return f'held {duration((now_ns - since_ns) / NS_PER_S)}' if since_ns is not None else 'held'
     return age(entry.age_s(now_ns))
 
 

@@ -10,7 +10,7 @@ from switchboard.cli.context import Installation, installation_options, json_opt
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.output import is_json, print_error, report, write_json, write_line
 from switchboard.errors import ConfigError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.text import bytes_text, intcomma, number, size
 from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
@@ -70,7 +70,7 @@ def _show(context: click.Context) -> None:
                 'spares': count,
                 'size_bytes': size_bytes,
                 'unused': unused,
-                'unused_s': since_ns // NS,
+                'unused_s': since_ns // NS_PER_S,
                 **limits,
             }
         )
@@ -81,7 +81,7 @@ def _show(context: click.Context) -> None:
     )
     if unused is not None:
         write_line(
-            f'{unused} of them unused for {since_ns // (60 * NS)} minutes; files unused for an hour go slowly'
+            f'{unused} of them unused for {since_ns // (60 * NS_PER_S)} minutes; files unused for an hour go slowly'
         )
 
 

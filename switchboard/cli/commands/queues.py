@@ -26,7 +26,7 @@ from switchboard.cli.output import (
     write_table,
 )
 from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.option_words import option_words, read_options
 from switchboard.operating.queue_counts import AGE_TITLES, AgeRow, QueueCounts, age_table, count
 from switchboard.operating.queue_info import (
@@ -109,7 +109,7 @@ def row(
 
     :param origins: how many entries of the bad queue came from which queue; the bad queue itself shows all of them.
     """
-    waits_s = now_s - one.oldest_ns / NS
+    waits_s = now_s - one.oldest_ns / NS_PER_S
     is_known = one.waiting != UNKNOWN
     bad: Cell = '?'
     if origins is not None:
@@ -123,7 +123,7 @@ def row(
         intcomma(one.claimed) if one.claimed else '',
         size(one.size_bytes) if is_known else '?',
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
-        age(now_s - one.next_ns / NS) if one.next_ns else '',
+        age(now_s - one.next_ns / NS_PER_S) if one.next_ns else '',
         bad,
         (', '.join(flagged), 'yellow'),
     ]
@@ -243,9 +243,9 @@ def _entries(counts: QueueCounts) -> str:
     if counts.size_bytes:
         text += f'; {bytes_text(counts.size_bytes)}'
     if counts.oldest_ns:
-        text += f'; the oldest has waited for {duration(now_s - counts.oldest_ns / NS)}'
+        text += f'; the oldest has waited for {duration(now_s - counts.oldest_ns / NS_PER_S)}'
     if counts.next_ns:
-        text += f'; the next is due {age(now_s - counts.next_ns / NS)}'
+        text += f'; the next is due {age(now_s - counts.next_ns / NS_PER_S)}'
     if counts.dropped:
         text += f'; {number(counts.dropped, *DROPPED)} not taken in yet'
     if counts.foreign:
@@ -407,7 +407,7 @@ def _left(one: QueueCounts) -> str:
         )
         if many
     ]
-    due = f', next {age(time.time() - one.next_ns / NS)}' if one.next_ns and not one.waiting else ''
+    due = f', next {age(time.time() - one.next_ns / NS_PER_S)}' if one.next_ns and not one.waiting else ''
     return f'{escape_terminal(one.queue)}: {" and ".join(parts)}{due}'
 
 

@@ -18,7 +18,7 @@ from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, is_on_hold
+from switchboard.message.naming import NS_PER_S, is_on_hold
 from switchboard.message.typed_json import parse_json, plain_json
 from switchboard.operating.entry_fields import (
     UNTELLABLE,
@@ -158,7 +158,7 @@ def _lines(
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
-    ready = 'when it is released' if is_on_hold(seen.filebase) else local_time(seen.due_ns(now_ns) / NS)
+    ready = 'when it is released' if is_on_hold(seen.filebase) else local_time(seen.due_ns(now_ns) / NS_PER_S)
     yield f'  ready     {ready}' + (f', priority {seen.priority}' if seen.priority else '')
     yield f'  kind      {one_line(entry.kind)}'
     yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {intcomma(seen.size_bytes)} in its file'

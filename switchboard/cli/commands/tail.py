@@ -14,7 +14,7 @@ from switchboard.cli.commands.ls import choose_sorted, error_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.options import Renamed
 from switchboard.cli.output import is_json, print_error, write_json, write_line
-from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
+from switchboard.message.naming import NS_PER_S, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
@@ -138,7 +138,7 @@ def _write_arrival(found: FoundEntry, seen: EntrySummary | None, *, many: bool) 
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}
         write_json(fields if seen is None else entry_fields(seen, now_ns, {}))
         return
-    parts = [local_time(now_ns / NS if seen is None else seen.since_ns / NS), found.filebase]
+    parts = [local_time(now_ns / NS_PER_S if seen is None else seen.since_ns / NS_PER_S), found.filebase]
     if many:
         parts.insert(1, found.queue)
     if seen is None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from switchboard.brokers.decode import entry_of, filebase_of
 from switchboard.brokers.encode import encode, encode_entry
-from switchboard.brokers.message import HISTORY, METADATA, Delivery, OutgoingMessage
+from switchboard.brokers.message import HISTORY_HEADER, METADATA_HEADER, Delivery, OutgoingMessage
 from switchboard.brokers.redis.payload import unpack
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
 from switchboard.extra.kombu import content
@@ -57,7 +57,7 @@ def test_a_header_holds_what_a_header_can_and_json_the_rest() -> None:
     metadata = {'n': 2**63 - 1, 'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1, 'list': [None, {'a': 1.5}]}
     headers = encode('x', metadata, message_id=DIGEST).headers
     assert (headers['n'], headers['list']) == (2**63 - 1, [None, {'a': 1.5}])
-    assert json.loads(headers[METADATA]) == {'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1}
+    assert json.loads(headers[METADATA_HEADER]) == {'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1}
 
 
 def test_others_can_read_it() -> None:
@@ -85,7 +85,7 @@ def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() 
         encode('x', {'a': 'x' * 100_000}, message_id=DIGEST)
     history = [{'event': 'failed', 'n': number, 'traceback': 'x' * 8000} for number in range(50)]
     outgoing = encode('x', {}, message_id=DIGEST, history=history)
-    kept = json.loads(outgoing.headers[HISTORY])
+    kept = json.loads(outgoing.headers[HISTORY_HEADER])
     assert kept[-1]['n'] == 49
     assert 'traceback' in kept[-1]
     assert len(json.dumps(outgoing.headers)) < 100_000
@@ -96,7 +96,7 @@ def test_tracebacks_stay_at_home_if_they_are_to_and_what_counts_goes_along(trace
     entry = entry_of(delivered(encode_entry(entry_of(delivered(encode('x', {}, message_id=DIGEST))))))
     record = {'event': 'failed', 'error': 'no', 'traceback': 'x', 'set': {'n': 2}}
     sent = delivered(encode_entry(entry, (record,), tracebacks=tracebacks))
-    assert ('traceback' in sent.headers[HISTORY]) == tracebacks
+    assert ('traceback' in sent.headers[HISTORY_HEADER]) == tracebacks
     (failed,) = entry_of(sent).records
     assert failed['error'] == 'no'
     assert read_delivery(sent)[1]['n'] == 2

@@ -376,7 +376,7 @@ class TestTrash:
         assert switchboard('-s', spool.directory, 'restore', filebase).status == Exit.NO_INPUT
 
     def test_the_janitor_empties_it_after_its_time(self, tmp_path: Path) -> None:
-        from switchboard.message.naming import NS
+        from switchboard.message.naming import NS_PER_S
         from switchboard.operating.janitor import tidy
         from switchboard.queue.expiry_clock import SETTLES_S
         from switchboard.testing import FakeClock
@@ -390,7 +390,7 @@ class TestTrash:
             filebase = spool['in'].enqueue('x')
             succeed('-C', config, 'rm', filebase, '--yes')
             for later_s, left in ((kept_s - 600, 1), (kept_s + 60, 0)):
-                clock = FakeClock(spool.clock.time_ns() / NS + later_s)
+                clock = FakeClock(spool.clock.time_ns() / NS_PER_S + later_s)
                 tidy(Spool.from_config(config, clock=clock))
                 clock.advance(SETTLES_S)  # a clock that was set forward is believed after that
                 tidy(Spool.from_config(config, clock=clock))

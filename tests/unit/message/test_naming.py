@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
+    NS_PER_S,
     PRESERVED,
     READY,
     UNFINISHED,
@@ -35,7 +35,7 @@ from switchboard.testing import FakeClock
 DIGEST = '5f0c1e2b9a3d7c41f0e2b6a85d93c41700000007'
 PLAIN = f'1732242000.123456789+{DIGEST}'
 
-whens = st.integers(0, 10**10 * NS - 1)
+whens = st.integers(0, 10**10 * NS_PER_S - 1)
 digests = st.text('0123456789abcdef', min_size=40, max_size=40)
 
 
@@ -95,7 +95,7 @@ class TestGrammar:
         assert is_filebase(text) == (parse_filebase(text) is not None)
 
     def test_another_time_leaves_digest_and_priority(self) -> None:
-        assert with_when(f'{PLAIN}+p7', 5 * NS + 1) == f'0000000005.000000001+{DIGEST}+p7'
+        assert with_when(f'{PLAIN}+p7', 5 * NS_PER_S + 1) == f'0000000005.000000001+{DIGEST}+p7'
 
 
 class TestQueueNames:

@@ -12,7 +12,14 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, EntryName, NameGenerator, digest_of, parse_filebase, slice_digits
+from switchboard.message.naming import (
+    NS_PER_S,
+    EntryName,
+    NameGenerator,
+    digest_of,
+    parse_filebase,
+    slice_digits,
+)
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
@@ -89,7 +96,7 @@ class TestTime:
         clock.set_back(3600)
         packed = ours.pack('x', {'delay': 60})
         assert packed.modified_ns == clock.time_ns()
-        assert name_of(packed).when_ns == clock.time_ns() + 60 * NS
+        assert name_of(packed).when_ns == clock.time_ns() + 60 * NS_PER_S
 
     def test_so_is_a_copy_after_a_clock_was_set_back(self) -> None:
         clock = FakeClock()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from switchboard import Spool
 from switchboard.errors import PermanentFailure
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.metrics.collector import most_frequent, render
 from switchboard.metrics.counting import Count, count_all
 from switchboard.metrics.exporter import Exporter
@@ -49,7 +49,7 @@ def scoreboard(tmp_path: Path) -> Scoreboard:
     place = master_directory(tmp_path)
     place.mkdir(parents=True)
     scoreboard = Scoreboard.create(place / SCOREBOARD, 8)
-    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS, 7 * NS))
+    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS_PER_S, 7 * NS_PER_S))
     return scoreboard
 
 
@@ -105,9 +105,9 @@ def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, score
         scoreboard.post(part, SupervisorRecord('in', part, 2, os.getpid(), restarts=part, started_ns=1))
         slot = Slot(scoreboard, part)
         slot.beat()
-        slot.measured(NS // 100, 2 * NS)
+        slot.measured(NS_PER_S // 100, 2 * NS_PER_S)
         slot.end('done')
-        slot.measured(NS, None)
+        slot.measured(NS_PER_S, None)
         slot.end('failed', 'ValueError')
     found = scrape(tmp_path)
     assert found['entries_done_total', 'in'] == found['entries_failed_total', 'in'] == 2
@@ -126,7 +126,9 @@ def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, score
 
 
 def test_a_failed_reload_is_seen(tmp_path: Path, scoreboard: Scoreboard) -> None:
-    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS, 7 * NS, 6 * NS, 'a mistake'))
+    scoreboard.post_master(
+        MasterRecord(1, ProcessState.RUNNING, 5 * NS_PER_S, 7 * NS_PER_S, 6 * NS_PER_S, 'a mistake')
+    )
     found = scrape(tmp_path)
     assert found['config_last_reload_successful',] == 0
     assert ('config_last_reload_success_timestamp_seconds',) not in found

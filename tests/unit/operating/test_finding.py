@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.actions import remove
 from switchboard.operating.entry_fields import entry_fields
 from switchboard.operating.finding import find
@@ -57,9 +57,9 @@ def test_the_oldest_waiting_and_the_next_delayed_are_told(spool: Spool) -> None:
         path = Path(spool.path('in', f'{when}.000000000+{letter * 40}.pck'))
         Path(spool.path('in', filebase + '.pck')).rename(path)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    counts = count(queue.folder, 'in', now_ns=1_000_000_150 * NS)
+    counts = count(queue.folder, 'in', now_ns=1_000_000_150 * NS_PER_S)
     assert (counts.waiting, counts.delayed) == (2, 2)
-    assert (counts.oldest_ns, counts.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
+    assert (counts.oldest_ns, counts.next_ns) == (1_000_000_050 * NS_PER_S, 1_000_000_200 * NS_PER_S)
 
 
 def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> None:
@@ -198,7 +198,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
     for name in ages_s:
         ages_s[name] = entry_age_s(queue.folder, name, '.pck', now_ns)
         assert told[name]['age_s'] == pytest.approx(ages_s[name], abs=0.01)
-        assert told[name]['ready_at'] == pytest.approx(now_ns / NS - ages_s[name], abs=0.01)
+        assert told[name]['ready_at'] == pytest.approx(now_ns / NS_PER_S - ages_s[name], abs=0.01)
         assert (ages_s[name] >= 0) == (name in files)
     (row,) = age_table(ages_by_group([('in', queue.folder)], now_ns, {}))
     assert row.later == 2 - len(files)
@@ -208,7 +208,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
         assert census.next_ns == 0
     else:
         assert due_s == pytest.approx(60 - max(turned_s, 0), abs=1)
-        assert (census.next_ns - now_ns) / NS == pytest.approx(due_s, abs=1)
+        assert (census.next_ns - now_ns) / NS_PER_S == pytest.approx(due_s, abs=1)
         assert -ages_s[later] == pytest.approx(due_s, abs=1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from switchboard import Spool
 from switchboard.errors import SelectionError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.selection import ALIASES, FIELDS, METADATA_PREFIX, Criteria, Pattern, Term, select
 from switchboard.operating.summary import STATES
@@ -240,7 +240,7 @@ def test_a_name_that_decides_is_not_opened(spool: Spool, names: dict[str, str]) 
     places = [('in', Folder(spool.path('in'), Shut()))]
     for text in ('', 'state:waiting', 'younger:1h', 'priority:9', 'queue:in', 'id:1'):
         assert all(
-            found.summary is None for found in select(places, Criteria.parse(text), 2_000_000_000 * NS)
+            found.summary is None for found in select(places, Criteria.parse(text), 2_000_000_000 * NS_PER_S)
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.message.naming import NS, Slice, format_when
+from switchboard.message.naming import NS_PER_S, Slice, format_when
 from switchboard.queue import wakeup
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import SHARE, STAMP_STEP_NS, ReadyQueue
@@ -20,7 +20,7 @@ from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock
 from tests.large_directories import GrowingDisk
 
-MS = NS // 1000
+MS = NS_PER_S // 1000
 
 
 class TickingClock(FakeClock):
@@ -72,7 +72,7 @@ class Scene:
 
     def add(self, in_s: float = -60, priority: int = 0, first: int = 0) -> str:
         self.count += 1
-        when = format_when(self.clock.time_ns() + int(in_s * NS) + self.count)
+        when = format_when(self.clock.time_ns() + int(in_s * NS_PER_S) + self.count)
         filebase = f'{when}+{first:08x}{self.count:032d}' + (f'+p{priority}' if priority else '')
         # As entries come: finished, by a rename, and dated by the clock that named them, however much later it is for the kernel.
         draft = self.path / '.draft'
@@ -123,7 +123,7 @@ class TestByWhatTheKernelTells:
     def test_an_entry_that_only_a_turned_clock_has_put_into_the_future_is_due(self, scene: Scene) -> None:
         scene.watched()
         filebase = scene.add(3600)
-        an_hour_ahead_ns = scene.clock.time_ns() + 3601 * NS
+        an_hour_ahead_ns = scene.clock.time_ns() + 3601 * NS_PER_S
         os.utime(scene.path / f'{filebase}.pck', ns=(an_hour_ahead_ns, an_hour_ahead_ns))
         assert scene.due()[0] == [filebase]
 
@@ -185,7 +185,7 @@ class TestByWhatTheKernelTells:
 
     def test_it_is_not_believed_for_ever(self, scene: Scene) -> None:
         scene.watched()
-        scene.clock.advance(SHARE * 2 * MS / NS)
+        scene.clock.advance(SHARE * 2 * MS / NS_PER_S)
         scene.due()
         assert scene.disk.listed == 1
 

@@ -15,7 +15,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import DurabilityError
-from switchboard.message.naming import NS, Slice, format_when, sort_key
+from switchboard.message.naming import NS_PER_S, Slice, format_when, sort_key
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue
@@ -64,11 +64,11 @@ class Scene:
         return files, self.queue.wait_s()
 
     def defer(self, filebase: str, seconds: float) -> None:
-        self.queue.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
+        self.queue.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS_PER_S))
 
     def name(self, in_s: float = -60, priority: int = 0) -> str:
         self.count += 1
-        when = format_when(self.clock.time_ns() + int(in_s * NS) + self.count)
+        when = format_when(self.clock.time_ns() + int(in_s * NS_PER_S) + self.count)
         return f'{when}+{DIGEST[:30]}{self.count:010d}' + (f'+p{priority}' if priority else '')
 
     def add(self, in_s: float = -60, priority: int = 0, modified_in_s: float | None = None) -> str:
@@ -76,7 +76,7 @@ class Scene:
         path = self.path / f'{filebase}.pck'
         path.touch()
         if modified_in_s is not None:
-            modified_ns = self.clock.time_ns() + int(modified_in_s * NS)
+            modified_ns = self.clock.time_ns() + int(modified_in_s * NS_PER_S)
             os.utime(path, ns=(modified_ns, modified_ns))
         return filebase
 
@@ -104,7 +104,7 @@ class TestOrder:
 
     def test_names_of_any_length_can_be_put_in_order(self) -> None:
         short = f'1732242000.5+{DIGEST}+p1'
-        assert sort_key(short, 60 * NS) < sort_key(f'1732242000.4+{DIGEST}', 60 * NS)
+        assert sort_key(short, 60 * NS_PER_S) < sort_key(f'1732242000.4+{DIGEST}', 60 * NS_PER_S)
 
     def test_only_the_first_ones_are_kept_of_a_long_queue(self, scene: Scene) -> None:
         filebases = [scene.add(-1000 + number) for number in range(50)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Runner, Spool, Switchboard
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.operating.holding import hold, release
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.queue.ready_queue import requested_wait
@@ -290,7 +290,7 @@ class TestWaiting:
 
     def wakes(self, queue: Switchboard, clock: FakeClock, seconds: float) -> int:
         """Count how often a runner would wake that sleeps as long as it is told to."""
-        until_ns, wakes = clock.monotonic_ns() + int(seconds * NS), 0
+        until_ns, wakes = clock.monotonic_ns() + int(seconds * NS_PER_S), 0
         while clock.monotonic_ns() < until_ns:
             assert taken(queue) == []
             assert not queue.ready()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.message.naming import NS, Slice, format_when
+from switchboard.message.naming import NS_PER_S, Slice, format_when
 from switchboard.queue import wakeup as wakeup_module
 from switchboard.queue.wakeup import Wakeup
 from switchboard.testing import FakeClock
@@ -157,7 +157,7 @@ class TestDescriptors:
 class TestEntriesThatAreBeingFlushed:
     """Seen by the rename, and to be had when the producer lets go."""
 
-    NAME = f'{format_when(NS)}+{"0" * 40}'
+    NAME = f'{format_when(NS_PER_S)}+{"0" * 40}'
 
     def come(self, path: Path) -> int:
         """:return: the producer's descriptor."""
@@ -224,7 +224,7 @@ class TestEntriesThatAreBeingFlushed:
 class TestSlices:
     """The kernel wakes everybody; the name says whose it is."""
 
-    MINE, OTHER = f'{format_when(NS)}+{"0" * 40}', f'{format_when(NS)}+{"f" * 40}'
+    MINE, OTHER = f'{format_when(NS_PER_S)}+{"0" * 40}', f'{format_when(NS_PER_S)}+{"f" * 40}'
 
     @pytest.fixture
     def first(self, tmp_path: Path) -> Iterator[Wakeup]:
@@ -269,7 +269,7 @@ class TestSlices:
     def test_one_among_many_of_other_slices_is_heard(
         self, first: Wakeup, tmp_path: Path, number: int, name: str, wakes: bool
     ) -> None:
-        others = [f'{format_when(NS + n)}+f{n:039x}.{"pck" if n % 3 else "bak"}' for n in range(number)]
+        others = [f'{format_when(NS_PER_S + n)}+f{n:039x}.{"pck" if n % 3 else "bak"}' for n in range(number)]
         places = {0, number // 2, number} if name else {-1}
         for place in places:
             for turn, other in enumerate([*others, '']):

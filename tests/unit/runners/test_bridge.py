@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from switchboard.brokers.message import HISTORY
+from switchboard.brokers.message import HISTORY_HEADER
 from switchboard.errors import (
     ConfigError,
     DestinationDown,
@@ -133,7 +133,7 @@ def test_metadata_and_history_go_along(out: Bridged) -> None:
     assert json.loads(delivery.body) == {'n': 1}
     assert delivery.headers['colour'] == 'red'
     assert 'dedupe_key' not in delivery.headers
-    [record] = json.loads(delivery.headers[HISTORY])
+    [record] = json.loads(delivery.headers[HISTORY_HEADER])
     assert (record['event'], len(record['traceback'])) == ('failed', 5000)
 
 
@@ -145,7 +145,7 @@ def test_a_history_stays_here_unless_it_is_to_go_along(tmp_path: Path) -> None:
     out.turn(out.bridge('up'))
     [delivery] = out.broker.queues['orders']
     assert 'secret' not in repr(delivery)
-    assert HISTORY not in delivery.headers
+    assert HISTORY_HEADER not in delivery.headers
 
 
 def test_the_type_of_an_exchange_is_told_where_it_is_not_declared(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('kombu')
 
 from switchboard.brokers.encode import encode
-from switchboard.brokers.message import HISTORY, UNREADABLE, OutgoingMessage
+from switchboard.brokers.message import HISTORY_HEADER, UNREADABLE_HEADER, OutgoingMessage
 from switchboard.runners import bridge_arrivals
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER
 from tests.unit.runners.bridges import IN, Bridged, letter
@@ -124,7 +124,7 @@ def test_a_message_whose_headers_could_not_be_read_is_put_aside_with_the_reason(
 ) -> None:
     inward = Bridged(tmp_path, IN.replace('origin_name = here', f'origin_name = here\nformat = {form}'))
     inward.turn(inward.bridge('down'))
-    put(inward, OutgoingMessage(b'x', {UNREADABLE: 'its properties cannot be read'}, {}))
+    put(inward, OutgoingMessage(b'x', {UNREADABLE_HEADER: 'its properties cannot be read'}, {}))
     inward.turn(inward.bridge('down'))
     assert inward.contents('in') == []
     bad = inward.spool['bad']
@@ -238,7 +238,7 @@ def test_what_was_sent_from_here_is_left_where_that_is_wanted(tmp_path: Path) ->
 def test_a_history_of_a_stranger_that_is_none_is_put_aside_and_stops_nothing(inward: Bridged) -> None:
     for number, history in enumerate(('[1]', '["x"]', '{"a": 1}', '{')):
         one = encode(str(number), {}, message_id=str(number) * 40)
-        one.headers[HISTORY] = history
+        one.headers[HISTORY_HEADER] = history
         put(inward, one)
     put(inward, letter('good', '9'))
     inward.turn(inward.bridge('down'))

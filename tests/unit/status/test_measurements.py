@@ -16,7 +16,7 @@ from switchboard.status.measurements import (
     BOUNDS_S,
     ERROR_NAME,
     MAX_ERRORS,
-    NS,
+    NS_PER_S,
     OTHER,
     ErrorCount,
     Histogram,
@@ -48,8 +48,8 @@ def shown(measurements: Measurements) -> dict[str, int]:
 def test_a_duration_is_counted_in_the_first_bucket_that_holds_it() -> None:
     histogram = Histogram()
     for bound in BOUNDS_S:
-        histogram.observe(round(bound * NS))
-    histogram.observe(round(BOUNDS_S[-1] * NS) + 1)
+        histogram.observe(round(bound * NS_PER_S))
+    histogram.observe(round(BOUNDS_S[-1] * NS_PER_S) + 1)
     assert histogram.counts == [1] * (len(BOUNDS_S) + 1)
     assert histogram.total == len(BOUNDS_S) + 1
 
@@ -94,17 +94,17 @@ def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
 def test_durations_are_on_the_scoreboard_when_the_runner_rests_and_once_a_second_before(
     scoreboard: Scoreboard,
 ) -> None:
-    now_ns = 5 * NS
+    now_ns = 5 * NS_PER_S
     slot = Slot(scoreboard, 0, clock_ns=lambda: now_ns)
     for seconds in (0, 0.5, 0.9, 1.0):
-        now_ns = int((5 + seconds) * NS)
-        slot.measured(NS, 2 * NS)
+        now_ns = int((5 + seconds) * NS_PER_S)
+        slot.measured(NS_PER_S, 2 * NS_PER_S)
         slot.end('done')
         assert scoreboard.measurements(0).process.total == (4 if seconds == 1.0 else 1)
-    slot.measured(NS, None)
+    slot.measured(NS_PER_S, None)
     slot.flush()
     assert (scoreboard.measurements(0).process.total, scoreboard.measurements(0).wait.total) == (5, 4)
-    assert scoreboard.measurements(0).wait.sum_ns == 8 * NS
+    assert scoreboard.measurements(0).wait.sum_ns == 8 * NS_PER_S
 
 
 def test_a_failure_and_a_recovery_are_on_the_scoreboard_at_once(scoreboard: Scoreboard) -> None:
@@ -119,7 +119,7 @@ def test_a_failure_and_a_recovery_are_on_the_scoreboard_at_once(scoreboard: Scor
 def test_the_next_process_of_a_slice_counts_on(scoreboard: Scoreboard) -> None:
     for _ in range(2):
         slot = Slot(scoreboard, 0)
-        slot.measured(NS, NS)
+        slot.measured(NS_PER_S, NS_PER_S)
         slot.end('failed', 'ValueError')
     assert shown(scoreboard.measurements(0)) == {'ValueError': 2, OTHER: 0}
     assert scoreboard.measurements(0).process.total == 2

@@ -9,7 +9,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import QueueFullError
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS_PER_S
 from switchboard.options import QueueOptions
 from switchboard.store import limits
 from switchboard.store.disk import Disk
@@ -103,7 +103,7 @@ class SlowDisk(Disk):
 def test_a_queue_that_takes_long_to_count_is_not_counted_anew_for_each_refusal(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, is_cheap: bool
 ) -> None:
-    monkeypatch.setattr(limits, 'CHEAP_COUNT_NS', NS if is_cheap else 2 * NS // 1000)
+    monkeypatch.setattr(limits, 'CHEAP_COUNT_NS', NS_PER_S if is_cheap else 2 * NS_PER_S // 1000)
     queue = make(tmp_path, clock, SlowDisk(clock), max_messages=1)
     queue.finish(queue.enqueue('first'))
     if not is_cheap:

@@ -13,7 +13,7 @@ from amqp.serialization import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.brokers.message import UNREADABLE
+from switchboard.brokers.message import UNREADABLE_HEADER
 from switchboard.brokers.rabbitmq.frames import HEADER_FRAME, METHOD_FRAME, tolerant_frame_handler
 
 BODY_FRAME = 3
@@ -63,7 +63,7 @@ def test_a_message_whose_properties_cannot_be_read_comes_with_the_reason(
 ) -> None:
     _, message = received(properties, body=body)
     assert set(message.properties) == {'application_headers'}
-    assert 'cannot be read' in message.properties['application_headers'][UNREADABLE]
+    assert 'cannot be read' in message.properties['application_headers'][UNREADABLE_HEADER]
     assert message.body == body or not body
 
 
