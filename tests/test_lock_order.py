@@ -35,7 +35,7 @@ FILES = {
     'declarations': r'\.run/declared/\.lock',
     'keys': r'\.dedupe@[^/]+/\.lock\d\d',
     'commit record': r'\.stage/[^/:]+:commit',
-    'count': r'\.run/counts/[^/.][^/]*',
+    'count': r'\.run/room/[^/.][^/]*',
     'order': r'\.run/order/[^/]+',
     'removal': r'\.run/declared/[^/.][^/]*',
     'draft, staged output': r'\.(spare|stage)/.+|(.+/)?\.new-[^/]+|[^/.][^/]*/\w+\.tmp',

@@ -1,7 +1,7 @@
 """The configuration in force, for processes that the master does not know.
 
 A program that publishes reads the configuration once.  When a changed one is put into force (the master starts, or a reload
-has passed its checks), ``.run/active-config`` is written anew, with the checksum of the configuration in it.  A publisher asks with
+has passed its checks), ``.run/inforce`` is written anew, with the checksum of the configuration in it.  A publisher asks with
 one ``stat`` whether that has happened, and reads the configuration again if so.  A file that is merely being edited changes
 nothing, and a broken one leaves the configuration before it in force.
 """

@@ -301,7 +301,7 @@ class Folder:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.path)
 
     def _is_internal(self) -> bool:
-        """Is the directory one of a spool's own, like ``.spare`` and ``.run/counts``?
+        """Is the directory one of a spool's own, like ``.spare`` and ``.run/room``?
 
         They never are links.  A member of the spool's group could put one there, and have files of any directory of this user's written again as spares.
         """

@@ -1,7 +1,7 @@
 """The limits of a queue, asked before a message is accepted: a limit that is found out later has lost something.
 
 Counting a directory costs as much as listing it, so it is counted now and then, and messages let in since are added.  The producers of a
-spool share that count, one record for each queue, ``.run/counts/<queue>``, and read and change it under its lock: otherwise each of them
+spool share that count, one record for each queue, ``.run/room/<queue>``, and read and change it under its lock: otherwise each of them
 would give away the same room.  It is a memo and no truth: one that is missing, damaged, or from before a restart of the
 machine is made anew by counting.  So a limit is exceeded by no more than
 

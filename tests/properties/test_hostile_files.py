@@ -165,7 +165,7 @@ def use_all_of(spool_directory: Path) -> None:
     spool.recover()
 
 
-@pytest.mark.parametrize('name', ['.spare', '.stage', '.run', '.run/counts', '.run/order', '.dedupe@in'])
+@pytest.mark.parametrize('name', ['.spare', '.stage', '.run', '.run/room', '.run/order', '.dedupe@in'])
 def test_a_link_in_the_place_of_a_directory_of_ours_leads_nowhere(home: Path, name: str) -> None:
     """What lies where a member of the spool's group has let it lead would be written again, as spares are."""
     use_all_of(home / 'spool')

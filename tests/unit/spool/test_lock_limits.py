@@ -86,7 +86,7 @@ def drop(spool: Spool) -> object:
     return door.store(lambda: None)
 
 
-KEYS, COUNT, DECLARED = '.dedupe@in/.lock*', '.run/counts/in', '.run/declared/.lock'
+KEYS, COUNT, DECLARED = '.dedupe@in/.lock*', '.run/room/in', '.run/declared/.lock'
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_all_that_is_made_may_be_used_by_the_group(umask: int, tmp_path: Path) -
 
     assert in_child(act) == []
     assert (tmp_path / 'spool/.run/declared/.lock').exists()
-    assert (tmp_path / 'spool/.run/counts/in').exists()
+    assert (tmp_path / 'spool/.run/room/in').exists()
     assert list((tmp_path / 'spool').glob('.dedupe@in/.lock*'))
 
 

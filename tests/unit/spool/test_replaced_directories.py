@@ -23,7 +23,7 @@ strict_order = yes
 # Longer than anybody goes without looking.
 A_MOMENT_S = 1.5
 
-OWN = ['.spare', '.stage', 'bad', '.run/counts', '.run/order', '.run/paused']
+OWN = ['.spare', '.stage', 'bad', '.run/room', '.run/order', '.run/paused']
 WAYS = ['renamed away and made', 'removed and made', 'removed']
 
 
