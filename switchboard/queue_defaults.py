@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # Kinds that can be read without running anything; a kind that is not listed here must be asked for by name.
 SAFE_KINDS = ('mail', 'bytes', 'text', 'json')
 
+# The values of `directory_sync` by their old words.
+OLD_SYNC_WORDS = {'one': 'auto', 'two': 'always'}
+
 
 class QueueDefaults:
     """Some fields of `QueueOptions`; see there."""

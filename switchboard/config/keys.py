@@ -28,6 +28,7 @@ from switchboard.config.units import (
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.options import CHOICES, RestartOptions
+from switchboard.queue_defaults import OLD_SYNC_WORDS
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.suggestions import did_you_mean
 
@@ -109,9 +110,7 @@ def _text(text: str) -> str:
 
 
 def _directory_sync(text: str) -> str:
-    return choice(*CHOICES['directory_sync'])(
-        {'one': 'auto', 'two': 'always'}.get(text.lower(), text)
-    )  # by their old names, too
+    return choice(*CHOICES['directory_sync'])(OLD_SYNC_WORDS.get(text.lower(), text))
 
 
 def _command(text: str) -> tuple[str, ...]:

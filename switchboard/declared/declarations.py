@@ -31,6 +31,7 @@ from switchboard.message.naming import CLOCK_SLACK_NS, NS_PER_S, NameGenerator
 from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.queue.expiry_clock import ExpiryClock
+from switchboard.queue_defaults import OLD_SYNC_WORDS
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
@@ -87,12 +88,22 @@ def first_difference(known: Any, asked: Any) -> str:
     return ''
 
 
+def _with_new_names(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """:return: options by their names of today."""
+    if 'flush' not in options:
+        return options
+    word = options['flush']
+    others = {key: value for key, value in options.items() if key != 'flush'}
+    return {'directory_sync': OLD_SYNC_WORDS.get(word, word), **others}
+
+
 def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     """Make options comparable with those read from a record.
 
     :raises ConfigError: a key is no field of `QueueOptions`, or only the configuration may say it.
     """
     section = f'queue.{queue}'
+    options = _with_new_names(options)
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
         raise ConfigError(f'there is no queue option {", ".join(unknown)}', section=section)
@@ -177,6 +188,7 @@ class Declarations:
         try:
             fields = parse_json(content, name)[0]
             fields['discard'] = tuple(fields.get('discard', ()))
+            fields['options'] = _with_new_names(fields.get('options', {}))
             declaration = Declaration(name, **fields)
             declaration.applied_to(QueueOptions())
         except (CorruptEntryError, ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -20,7 +20,7 @@ This module imports nothing that is slow to load.
 from __future__ import annotations
 
 from switchboard.door_errors import ConfigError, UnknownQueueError
-from switchboard.queue_defaults import QueueDefaults
+from switchboard.queue_defaults import OLD_SYNC_WORDS, QueueDefaults
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import PUBLISHED_OPTIONS, RUN
@@ -120,6 +120,8 @@ def _door(queue: str, fields: list[str]) -> PublishedOptions:
     door = PublishedOptions(queue)
     for field in fields:
         key, _, text = field.partition('=')
+        if key == 'flush':  # the name before
+            key, text = 'directory_sync', OLD_SYNC_WORDS[text]
         if key in _READERS:
             setattr(door, key, _READERS[key](text))
     return door

@@ -93,6 +93,15 @@ def test_a_record_is_a_file_that_people_can_read(spool):
     assert record['expires_s'] == 3.0
 
 
+def test_options_of_before_are_read_by_their_names_of_today(spool, other):
+    spool.declare('in', options={'flush': 'two', 'ttl_s': 1.0})
+    path = Path(spool.path('.run', 'declared', 'in'))
+    record = json.loads(path.read_text())
+    assert record['options'] == {'directory_sync': 'always', 'ttl_s': 1.0}
+    path.write_text(json.dumps({**record, 'options': {'flush': 'two', 'ttl_s': 1.0}}))
+    assert other['in'].options.directory_sync == 'always'
+
+
 # Owners.
 
 
