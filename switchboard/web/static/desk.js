@@ -11,7 +11,7 @@ const remembered = {
   get: (key, otherwise) => { try { return localStorage.getItem(key) ?? otherwise; } catch { return otherwise; } },
   set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* a browser that keeps nothing */ } },
 };
-const isLive = !['confirm', 'result', 'directed', 'error', 'help', 'entry', 'edit', 'review', 'configuration'].includes(main.dataset.page);
+const isLive = !['confirm', 'result', 'runner', 'error', 'help', 'entry', 'edit', 'review', 'configuration'].includes(main.dataset.page);
 
 let etag = null;
 let timer = 0;

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from switchboard import web
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, master_directory
@@ -643,6 +644,14 @@ def test_the_table_of_what_is_asked_of_the_desk_names_tests_that_there_are() -> 
     for _, places in rows:
         for name in re.findall(r'(?:: |, )([a-z_]{5,})', places):
             assert re.search(rf'def test_\w*{name}', everything), name
+
+
+def test_no_answer_of_an_act_is_refreshed() -> None:
+    templates = {path.stem for path in Path(web.__file__).parent.glob('templates/acts/*.html')}
+    script = (Path(web.__file__).parent / 'static' / 'desk.js').read_text()
+    [still] = re.findall(r'isLive = !\[(.*)\]', script)
+    assert templates
+    assert templates <= set(re.findall(r"'(\w+)'", still))
 
 
 def test_what_no_encoding_takes_is_written_out_everywhere(tmp_path: Path) -> None:
