@@ -117,11 +117,11 @@ class Requests:
     def handle(self, request: ControlRequest, reply: Reply) -> None:
         """Do what a request over the control socket asks for."""
         do, runner = request.do, request.runner
-        if self._closed:
-            self._refuse(reply, 'the master is stopping')
-        elif do == 'status':
+        if do == 'status':
             under_way = [each.title for each in self._rollouts]
             reply({'ok': True, 'errors': [], 'under_way': under_way, 'is_foreground': self._is_foreground})
+        elif self._closed:
+            self._refuse(reply, 'the master is stopping')
         elif do in ('reload', 'plan'):
             (self.reload if do == 'reload' else self.plan)(reply)
         elif do == 'reopen':

@@ -19,7 +19,7 @@ from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, report, write_line
-from switchboard.errors import MasterError, NotRespondingError, ScoreboardError
+from switchboard.errors import MasterError, NotRespondingError, NotRunningError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number, quoted
 from switchboard.status.alive import LOG, PID, master_alive, master_directory, read_pid
@@ -203,11 +203,14 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
 def _refuse_foreground(directory: Path) -> None:
     """Leave a master alone that a service manager watches: a stop by somebody else is an end to it, and the next master would be none of its.
 
-    :raises MasterError: the master runs in the foreground.
+    :raises MasterError: the master runs in the foreground, or does not say where.
     """
-    answer: dict[str, Any] = {}
-    with contextlib.suppress(MasterError, TimeoutError):  # there is none, or it says so when it is to stop
+    try:
         answer = ask(directory, {'do': 'status'}, ANSWER_TIMEOUT_S)
+    except NotRunningError:
+        return
+    except TimeoutError as error:
+        raise NotRespondingError(pid_of_master(directory)) from error
     if answer.get('is_foreground'):
         raise MasterError(
             f'the master (pid {pid_of_master(directory)}) runs in the foreground, of a service manager or a terminal: nothing was stopped; '

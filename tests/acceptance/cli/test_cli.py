@@ -309,6 +309,14 @@ def test_a_master_in_the_foreground_is_not_replaced_by_one_in_the_background(sit
     assert (ran.returncode, master.poll()) == (69, None)
     assert f'the master (pid {master.pid}) runs in the foreground' in ran.stderr
     assert 'systemctl restart' in ran.stderr
+    master.send_signal(signal.SIGSTOP)
+    try:
+        ran = cli(site, 'restart', '--master')
+    finally:
+        master.send_signal(signal.SIGCONT)
+    assert (ran.returncode, master.poll()) == (75, None)
+    assert 'does not answer' in ran.stderr
+    assert site.ask('status')['ok']
 
 
 def test_what_needs_a_master_says_how_to_get_one(site: Installation) -> None:
