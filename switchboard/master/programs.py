@@ -301,7 +301,7 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
             )
     else:
         with contextlib.suppress(OSError):  # the status says it as well
-            click.echo('\n'.join(map(_words, errors)), err=True)
+            _echo('\n'.join(map(_words, errors)), logging.ERROR)
     return code
 
 
@@ -311,13 +311,17 @@ def _words(error: Exception) -> str:
     return f'{text}; {advice}' if advice else text
 
 
+def _echo(text: str, level: int) -> None:
+    click.echo(log.with_priority(text, level) if log.is_journal(2) else text, err=True)
+
+
 def log_to_stderr(path: Path, text: str) -> None:
     """Write a line to standard error, in the form of the log that a configuration wants."""
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
         event(log.logger('master'), logging.WARNING, None, 'hidden configuration', reason=text)
     else:
-        click.echo(f'switchboard: {text}', err=True)
+        _echo(f'switchboard: {text}', logging.WARNING)
 
 
 def _asks_for_json(path: Path) -> bool:

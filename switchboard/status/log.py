@@ -129,6 +129,12 @@ def _members(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in members.items() if value is not None}
 
 
+def with_priority(text: str, level: int) -> str:
+    """:return: the text as the journal reads it, each line of this level."""
+    priority = next(word for lowest, word in PRIORITIES if level >= lowest)
+    return priority + text.replace('\n', f'\n{priority}')
+
+
 def is_journal(descriptor: int) -> bool:
     """Does a descriptor lead to systemd's journal, as the environment says of a service's?"""
     try:
@@ -211,8 +217,7 @@ class LogFile(logging.Handler):
     def _line(self, record: logging.LogRecord) -> bytes:
         text = self.format(record)
         if self._is_journal:
-            priority = next(word for level, word in PRIORITIES if record.levelno >= level)
-            text = priority + text.replace('\n', f'\n{priority}')
+            text = with_priority(text, record.levelno)
         return f'{text}\n'.encode('utf-8', 'backslashreplace')
 
     def _own(self, say: Callable[[logging.Logger], None]) -> bytes:
