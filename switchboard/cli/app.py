@@ -260,6 +260,10 @@ def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:
 
 
 def _usage(error: click.ClickException, verb: str, *, as_json: bool) -> int:
+    if isinstance(error, click.NoSuchOption) and error.possibilities and error.ctx is not None:
+        from switchboard.cli.options import with_new_names
+
+        error.possibilities[:] = with_new_names(error.possibilities, error.ctx.command.params)
     text = error.format_message()
     if isinstance(error, click.UsageError):
         # Of an option that lacks its value click says no place.

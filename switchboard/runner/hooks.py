@@ -24,6 +24,9 @@ HOOKS = {
     'on_error': ('msg', 'msgdata', 'error'),
 }
 
+# Hooks that were called otherwise: nobody calls them by these names any more.
+OLD_HOOKS = {'confirm': 'on_batch_end', 'longest_s': 'message_time_limit_s'}
+
 # What makes a function one of another kind, or one that takes more.
 CALL_FLAGS = (
     inspect.CO_COROUTINE
@@ -47,6 +50,9 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
     """
     if cls in CHECKED_CLASSES:
         return
+    for old, name in OLD_HOOKS.items():
+        if hasattr(cls, old):
+            raise ConfigError(f'{cls.__name__}.{old} is called {name} now', section=section, key='class')
     for name, words in HOOKS.items():
         hook = getattr(cls, name, None)
         model = getattr(base, name)

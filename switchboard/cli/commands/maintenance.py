@@ -32,7 +32,7 @@ def tidy(installation: Installation) -> Exit:
         print_error(error, subject)
 
     done = dataclasses.asdict(tidy_spool(installation.spool(), tell))
-    parts = [f'{what} {intcomma(count)}' for what, count in done.items() if count]
+    parts = [f'{what.replace("_", " ")} {intcomma(count)}' for what, count in done.items() if count]
     report(', '.join(parts) or ('nothing else to do' if statuses else 'nothing to do'), **done)
     return exit_of_all(statuses, succeeded=1)
 

@@ -9,6 +9,7 @@ import pytest
 
 from switchboard.cli.app import VERBS, switchboard
 from switchboard.cli.options import Renamed
+from tests.helpers.commands import switchboard as program
 
 # By type, a value that is not the default.
 VALUES = {'duration': '7m', 'integer range': '7', 'text': 'red'}
@@ -47,6 +48,14 @@ class TestEach:
             == parsed(verb, param.opts[-1], param)
             != param.get_default(click.Context(switchboard))
         )
+
+    def test_is_not_offered(self, verb: str, param: Renamed, old: str) -> None:
+        if not old.startswith('--'):  # a letter is no beginning of a word
+            return
+        ran = program(verb, f'{old}x')
+        assert ran.status == 2
+        assert f"'{old}'" not in ran.err
+        assert f"'{param.opts[0]}'" in ran.err
 
     def test_is_shown_nowhere(self, verb: str, param: Renamed, old: str) -> None:
         assert old not in param.opts
