@@ -4,11 +4,11 @@
 
 A program that a runner started may outlive it: a wrapper's child, a daemon that leads a session of its own, a program of another
 user.  Should its message be tried again beside it, the work is done twice at once.  So the master adopts what loses its parent
-(``PR_SET_CHILD_SUBREAPER``), and any child that it did not make itself is such a remainder.  Whose it is, its session, its group, or the
+(``PR_SET_CHILD_SUBREAPER``), and any child that it did not make itself is such an orphan.  Whose it is, its session, its group, or the
 mark in its environment tell; what nobody living claims belongs to the one that has just ended.
 
 Only the master's own children are signalled: nobody else waits for them, so a number cannot become a stranger's.  Their children are
-adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds the remainders by
+adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds the orphans by
 the mark.  A process that has become another user's cannot be signalled: it is ended by its control group, if it was begun for a message that has one
 (``control_group``), and waited for if not.
 
@@ -63,11 +63,11 @@ def children() -> set[int]:
     return set(process_children(os.getpid()))
 
 
-def kill_leftovers(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
+def kill_orphans(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
     """Kill what the process `owner`, which has ended, has left behind.
 
     :param living: the other runners' processes.
-    :param known: children that are no runner's remainders.
+    :param known: children that are no runner's orphans.
     :return: the processes found; repeat until there are none.
     """
     found = [
@@ -107,7 +107,7 @@ def read_mark(content: bytes) -> tuple[str, int] | None:
     return None
 
 
-def kill_leftovers_of_spool(spool: str) -> list[int]:
+def kill_orphans_of_spool(spool: str) -> list[int]:
     """Kill what runners of an earlier master of this spool have left behind.  Assumes that its lock is held, so that master is dead.
 
     :return: the processes.

@@ -196,7 +196,7 @@ class Master:
         log.capture_other_loggers()  # once for all children: it looks at each logger
         self._own_children = ending.children()  # a module of `preload` may have made some
         child.set_subreaper()
-        if ended := ending.kill_leftovers_of_spool(str(self.config.spool)):
+        if ended := ending.kill_orphans_of_spool(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)

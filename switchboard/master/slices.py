@@ -105,7 +105,7 @@ class Slices:
             index=self._free.pop(0),
             selector=self._selector,
             fork_all=self._fork_all,
-            kill_leftovers=self._kill_leftovers,
+            kill_orphans=self._kill_orphans,
             kill_with_note=self._kill_with_note,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
@@ -195,9 +195,9 @@ class Slices:
         with signals_blocked() as mask:
             return [_fork(each, self._work, mask) for each in children]
 
-    def _kill_leftovers(self, owner: int) -> list[int]:
+    def _kill_orphans(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        left = ending.kill_leftovers(owner, living, {*self._others(), *self._helpers})
+        left = ending.kill_orphans(owner, living, {*self._others(), *self._helpers})
         # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
         # take the entry for one that somebody works on, and leave it for a minute.
         writing = (each for each, killed in self._helpers.items() if killed == owner)
@@ -234,7 +234,7 @@ class Slices:
                 owner.ended(code, now_s)
             else:
                 for each in self._slices:
-                    each.look_for_leftovers(now_s)
+                    each.look_for_orphans(now_s)
 
     def extend_deadlines(self, lost_s: float, now_s: float) -> None:
         """The master itself was late: see `RunnerSlice.extend_deadlines`."""

@@ -121,7 +121,7 @@ class RunnerSlice:
 
     :param selector: where the channel is registered while there is one, with this object as its data.
     :param fork_all: makes the process.
-    :param kill_leftovers: kills what a process that has ended has left behind, and returns what it was.
+    :param kill_orphans: kills what a process that has ended has left behind, and returns what it was.
     :param kill_with_note: has a process killed by somebody who notes in its entries that an operator wanted it; False if it cannot be had.
     :param waits_for_turn: whether a prepared process waits for `give_turn`, because another still works on the slice.
     """
@@ -136,7 +136,7 @@ class RunnerSlice:
         index: int,
         selector: selectors.BaseSelector,
         fork_all: ForkAll,
-        kill_leftovers: Callable[[int], Sequence[int]],
+        kill_orphans: Callable[[int], Sequence[int]],
         kill_with_note: Callable[[int], bool],
         rng: random.Random,
         start_timeout_s: float,
@@ -152,7 +152,7 @@ class RunnerSlice:
         self.phase = Phase.NONE
         self._selector = selector
         self._fork_all = fork_all
-        self._kill_leftovers = kill_leftovers
+        self._kill_orphans = kill_orphans
         self._kill_with_note = kill_with_note
         self._rng = rng
         self._start_timeout_s = start_timeout_s
@@ -162,7 +162,7 @@ class RunnerSlice:
         self._started_s = 0.0
         self._hung = ''
         self._is_being_killed = False
-        # The last process whose remainders may still live, when to look for them, and since when.
+        # The last process whose orphans may still live, when to look for them, and since when.
         self._ended_pid = 0
         self._look_at_s: float | None = None
         self._ended_s = 0.0
@@ -208,7 +208,7 @@ class RunnerSlice:
         return not self.pid and self._look_at_s is None
 
     def is_alive(self, now_s: float) -> bool:
-        """:return: whether there is a process, or remainders of one that were killed a moment ago."""
+        """:return: whether there is a process, or orphans of one that were killed a moment ago."""
         return bool(self.pid) or (self._look_at_s is not None and now_s - self._ended_s < TELL_AFTER_S)
 
     @property
@@ -427,18 +427,18 @@ class RunnerSlice:
         self.post(pid=0)
         self._apply(decision, now_s)
         self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
-        self.look_for_leftovers(now_s)
+        self.look_for_orphans(now_s)
         # Said last, so that who acts on the line finds the scoreboard as it says.
         level = logging.INFO if end.was_requested or (code == 0 and end.loop_started) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is ProcessState.FATAL:
             event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
 
-    def look_for_leftovers(self, now_s: float) -> None:
+    def look_for_orphans(self, now_s: float) -> None:
         """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
         if self._look_at_s is None:
             return
-        left = self._kill_leftovers(self._ended_pid)
+        left = self._kill_orphans(self._ended_pid)
         if not left:
             self._look_at_s = None
             return
@@ -499,7 +499,7 @@ class RunnerSlice:
     def tick(self, now_s: float) -> None:
         """Take the step that is due."""
         if self._look_at_s is not None and now_s >= self._look_at_s:
-            self.look_for_leftovers(now_s)
+            self.look_for_orphans(now_s)
         if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:
             self.start(now_s)
         if self._kill_at_s is not None and now_s >= self._kill_at_s:

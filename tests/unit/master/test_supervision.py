@@ -53,7 +53,7 @@ class Bench:
             index=0,
             selector=self.selector,
             fork_all=self.fork_all,
-            kill_leftovers=lambda _pid: self.left,
+            kill_orphans=lambda _pid: self.left,
             kill_with_note=lambda _pid: self.notes,
             rng=random.Random(1),
             start_timeout_s=100,
@@ -295,7 +295,7 @@ def test_a_slice_starts_again_only_when_nothing_that_it_has_started_is_left(
     assert made.pid == 0
     assert made.reason.startswith(f'waits for process {os.getpid()} (')
     bench.left = []
-    made.look_for_leftovers(12)
+    made.look_for_orphans(12)
     assert made.gone
     made.tick(12)
     assert made.pid == NOBODY
