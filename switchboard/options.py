@@ -48,7 +48,7 @@ class QueueOptions(NamedTuple):
     """The options of one queue.  See the configuration reference for what each one means to an operator."""
 
     durability: Durability = Defaults.durability
-    # `auto`: not where the file system writes a file's new name with the file.
+    # Whether `full` flushes the directory besides the file.  `auto`: not where the file system writes a file's new name with the file.
     directory_sync: DirectorySync = Defaults.directory_sync
     accept: Sequence[str] = Defaults.accept
     pickle_classes: Sequence[str] = ()

@@ -277,7 +277,7 @@ class Handoff:
             self._record = None
 
     def unlock(self) -> None:
-        """Drop all locks: outputs not yet where they belong are recovery's work from here."""
+        """Drop all locks, and end the reservations as used: outputs not yet where they belong are recovery's work from here."""
         DRAFT_OWNERS.discard(self)
         for item in self.items:
             item.unlock(self.stage.disk)

@@ -70,7 +70,7 @@ class Admission:
         limits = self._limits
         limits.check_size(size)
         refuses = self._options.overflow == 'reject'
-        shortage = limits.try_reserve(1, size, recounts=refuses)
+        shortage = limits.reserve_or_shortage(1, size, recounts=refuses)
         if shortage is not None and refuses:
             raise QueueFullError(shortage.reason, queue=self._queue)
         if not limits.counted:
@@ -89,7 +89,7 @@ class Admission:
 
         :raises QueueFullError: they could not.
         """
-        shortage = self._limits.try_reserve(
+        shortage = self._limits.reserve_or_shortage(
             len(reservations), sum(each.size for each in reservations), dry_run=True
         )
         if shortage is None:
@@ -104,7 +104,7 @@ class Admission:
         """
         limits, messages, size = self._limits, len(reservations), sum(each.size for each in reservations)
         tries = 0
-        while (shortage := limits.try_reserve(messages, size)) is not None:
+        while (shortage := limits.reserve_or_shortage(messages, size)) is not None:
             if self._options.overflow == 'reject':
                 raise QueueFullError(shortage.reason, queue=self._queue)
             if (freed := self._evict(shortage.messages, shortage.size)) is not None:

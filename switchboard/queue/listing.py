@@ -51,7 +51,7 @@ RENEW_AGAIN_S = (0.1, 60.0)
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
 
-class IPickup(Protocol):
+class FilePickup(Protocol):
     """Imports files that other programs drop into a queue's directory, and that are no entries yet."""
 
     # Directories in the queue's directory that belong to the pickup, and the suffix of the files to import.
@@ -90,7 +90,7 @@ class Listing:
         clock: Clock,
         queue: str,
         slice_: Slice,
-        pickup: IPickup | None = None,
+        pickup: FilePickup | None = None,
         *,
         notes_claimed: bool = False,
         renew: Callable[[], bool] = lambda: False,

@@ -83,10 +83,10 @@ class SmallestNames:
                 break
         return None
 
-    def pop_before(self, last: str) -> list[str]:
-        """Take out all names up to one; only where the place of a name is the name."""
+    def pop_before(self, name: str) -> list[str]:
+        """Take out all names before this one; only where the place of a name is the name."""
         names = self.sorted()
-        number = bisect_left(names, last)
+        number = bisect_left(names, name)
         popped, self._names = names[:number], names[number:]
         return popped
 

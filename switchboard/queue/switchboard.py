@@ -36,7 +36,7 @@ from switchboard.options import QueueOptions, check_values
 from switchboard.queue.admission import Admission
 from switchboard.queue.consumer import Consumer
 from switchboard.queue.expiry_clock import ExpiryClock
-from switchboard.queue.listing import IPickup, Listing
+from switchboard.queue.listing import FilePickup, Listing
 from switchboard.queue.producer import Batch, Producer
 from switchboard.queue.ready_queue import SLOW_LISTING_NS, ReadyQueue
 from switchboard.queue.throttle import Throttle
@@ -73,7 +73,7 @@ class Services(NamedTuple):
     expiry_clock: ExpiryClock | None = None
     enqueue_once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
-    pickup: Callable[[Switchboard], IPickup] | None = None
+    pickup: Callable[[Switchboard], FilePickup] | None = None
     renew: Callable[[Folder], bool] = renew
 
 

@@ -86,7 +86,7 @@ class DroppedFile:
 
 
 class Pickup:
-    """Takes in the files that are dropped into one queue.  See `Pickup` of `switchboard.queue.listing`.
+    """Takes in the files that are dropped into one queue.  See `FilePickup`.
 
     :param stage: over which a file becomes an entry.
     """
@@ -113,7 +113,7 @@ class Pickup:
         self._complaint = ('', 0)
 
     def collect(self, names: list[str]) -> int:
-        """See `Pickup` of `switchboard.queue.listing`."""
+        """See `FilePickup`."""
         if not names and not self._waiting and not self._unsettled and self.maildir_new is None:
             return 0
         now_ns = self._clock.monotonic_ns()
@@ -131,11 +131,11 @@ class Pickup:
         return taken
 
     def has_more(self) -> bool:
-        """See `Pickup` of `switchboard.queue.listing`."""
+        """See `FilePickup`."""
         return bool(self._waiting)
 
     def wait_s(self) -> float | None:
-        """See `Pickup` of `switchboard.queue.listing`."""
+        """See `FilePickup`."""
         if not self._unsettled:
             return None
         first_ns = min(since_ns for _, since_ns in self._unsettled.values())

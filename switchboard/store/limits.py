@@ -286,7 +286,7 @@ class Limits:
         :raises LockTimeoutError: another process keeps the count locked.
         """
         self.check_size(size)
-        shortage = self.try_reserve(messages, size)
+        shortage = self.reserve_or_shortage(messages, size)
         if shortage is not None:
             raise QueueFullError(shortage.reason, queue=self.queue)
 
@@ -298,7 +298,7 @@ class Limits:
                 f'{size} bytes, and max_bytes of {self.queue} is {most}', queue=self.queue
             )
 
-    def try_reserve(
+    def reserve_or_shortage(
         self, messages: int, size: int, *, dry_run: bool = False, recounts: bool = True
     ) -> SpaceShortage | None:
         """Ask for room, and count the messages in if it is there.

@@ -87,7 +87,7 @@ class PreparedEntry:
             self.reservation.end(is_used=False)
 
     def unlock(self, disk: Disk) -> None:
-        """Drop its lock: it is an entry now, or recovery makes it one."""
+        """Drop its lock, and end its reservation as used: it is an entry now, or recovery makes it one."""
         disk.unlock_and_close(self.draft.fd)
         if self.reservation is not None:
             self.reservation.end(is_used=True)

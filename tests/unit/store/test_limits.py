@@ -237,13 +237,13 @@ class TestShared:
         queue.mkdir()
         for number in range(3):
             (queue / f'{number}.pck').touch()
-        shortage = one.try_reserve(1, 0)
+        shortage = one.reserve_or_shortage(1, 0)
         assert shortage is not None
         (queue / '0.pck').unlink()
         clock.advance(1.1)
-        assert other.try_reserve(1, 0) is None  # it has counted anew, and fills the room
+        assert other.reserve_or_shortage(1, 0) is None  # it has counted anew, and fills the room
         one.note_evicted(1, 0, shortage)
-        assert one.try_reserve(1, 0, recounts=False) is not None
+        assert one.reserve_or_shortage(1, 0, recounts=False) is not None
 
     def test_a_record_that_is_partly_of_another_time_is_not_believed(
         self, tmp_path: Path, clock: FakeClock
