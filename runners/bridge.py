@@ -127,7 +127,7 @@ class ToBroker(Bridge):
             raise
         except SwitchboardError as error:
             raise DestinationDown(str(error)) from error
-        outcomes = self._publish([posting for _, posting in outbox])
+        outcomes = self._publish([message for _, message in outbox])
         return {
             filebase: self.judged(outcome)
             for (filebase, _), outcome in zip(outbox, outcomes, strict=True)

@@ -225,10 +225,10 @@ def remove(queue: Switchboard, filebase: str) -> None:
 class Remove:
     """Put entries into the trash; or drop them.
 
-    :param at_once: no trash: there is no way back.
+    :param skips_trash: no trash: there is no way back.
     """
 
-    at_once: bool = False
+    skips_trash: bool = False
     name = 'rm'
     done = 'removed'
     needs_summary = False
@@ -236,12 +236,12 @@ class Remove:
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
         """See `Action`."""
-        return self.at_once or target.queue != TRASH
+        return self.skips_trash or target.queue != TRASH
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace | None:
         """See `Action`."""
         source = session.queue(target.queue)
-        if self.at_once or target.queue == TRASH:
+        if self.skips_trash or target.queue == TRASH:
             remove(source, target.filebase)
             return None
         trash = session.unconfigured_spool[TRASH]  # which may be refused, and nobody would let go of a claim

@@ -1,7 +1,7 @@
 """Entries sorted into groups by something that they have: by queue, kind, origin, error or a key of the metadata.
 
-With the age of each, that is the table of `queue_counts.age_table`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
-bad queue, for callers who look again and again.
+With the age of each, that is the table of `queue_counts.age_table`; with a selection, it answers which cause is behind so many failures.  A `FailureSummaryCache` keeps those
+of the bad queue, for callers who look again and again.
 """
 
 from __future__ import annotations

@@ -38,13 +38,13 @@ from switchboard.trace_context import inject_context
 log = logging.getLogger('switchboard.runner')
 
 # After so many waits of the whole runner the trouble may be one message's: the others get their turn.
-TRIES_BEFORE_PASSING = 2
+WAITS_BEFORE_PASSING = 2
 # Of so many messages in a row that meet trouble, it is not theirs: the whole runner waits.
 MAX_PASSED_OVER = 8
 # For so long only, where it is a target that takes nothing: others may take something.
 TARGET_WAIT_S = 1.0
 # After so many waits of the whole runner, some minutes, the disk may be well for others all the same.
-TRIES_BEFORE_ALONE = 20
+WAITS_BEFORE_ALONE = 20
 # Those that wait alone, each for its own trouble, are tried so often together, or as often as the longest wait has it.
 TRIES_ALONE_PER_S = 4.0
 # How long a message that `dispose` kept queued is left alone: it doubles, up to the longest wait of the queue's retry policy.
@@ -100,12 +100,12 @@ class TroubleBackoff:
             self._times.clear()
             self._alone.clear()
         times = self._times[digest] = self._times.get(digest, 0) + 1
-        is_impatient = max(times - 1, self._waits) >= TRIES_BEFORE_PASSING
+        is_impatient = max(times - 1, self._waits) >= WAITS_BEFORE_PASSING
         is_known = digest in self._alone
         if is_down or not is_impatient:
             self.begin_wait()
             return 0.0
-        if is_of_target or self._waits >= TRIES_BEFORE_ALONE:
+        if is_of_target or self._waits >= WAITS_BEFORE_ALONE:
             self._alone.add(digest)
         if not is_known:
             if self._passed_over >= MAX_PASSED_OVER:

@@ -93,7 +93,7 @@ class BackgroundCounter:
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
         self._counts = CountCache()
-        self._failures = FailureSummaryCache(BAD, MAX_OPENED)
+        self._summaries = FailureSummaryCache(BAD, MAX_OPENED)
         # Of the last minute: the time, and of each queue its entries, done, failed and evicted.
         self.seen: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
@@ -123,7 +123,7 @@ class BackgroundCounter:
                 queues[name] = QueueCounts(name, waiting=UNKNOWN, trouble=trouble)
         bad = BadQueueCounts()
         if BAD in queues and queues[BAD].waiting != UNKNOWN:
-            bad = count_bad_queue(self._read_failures(view), queues[BAD].preserved)
+            bad = count_bad_queue(self._read_summaries(view), queues[BAD].preserved)
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}
@@ -131,9 +131,9 @@ class BackgroundCounter:
         self._remember(self.last)
         return self.last
 
-    def _read_failures(self, view: SpoolView) -> list[FailureSummary]:
+    def _read_summaries(self, view: SpoolView) -> list[FailureSummary]:
         try:
-            return self._failures.read(view.folder(BAD), self._is_stopping)
+            return self._summaries.read(view.folder(BAD), self._is_stopping)
         except OSError:
             return []  # its count says why
 

@@ -59,7 +59,7 @@ def leave_at_work(directory: Path, name: str) -> str:
     return filebase
 
 
-@pytest.mark.parametrize('action', [Remove(), Remove(at_once=True), Move('out'), Hold()])
+@pytest.mark.parametrize('action', [Remove(), Remove(skips_trash=True), Move('out'), Hold()])
 def test_what_a_dead_process_has_left_is_acted_on_though_nobody_has_recovered_it(
     session: OperatorSession, action: Action
 ) -> None:
@@ -100,7 +100,7 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
     assert [fields['act'] for fields in recent_acts(session.view.directory)][::2] == [
         *('mv', 'release', 'hold', 'retry', 'restore', 'rm')
     ]
-    assert all(result.now is None for result in act(session, Remove(at_once=True), 'queue:out'))
+    assert all(result.now is None for result in act(session, Remove(skips_trash=True), 'queue:out'))
     assert spool['out'].files == []
 
 
@@ -140,7 +140,7 @@ class Edit:
 
 @pytest.mark.parametrize(
     'action',
-    [Remove(), Remove(at_once=True), Move('out'), Retry('out'), Hold(), Release(), Restore(), Edit()],
+    [Remove(), Remove(skips_trash=True), Move('out'), Retry('out'), Hold(), Release(), Restore(), Edit()],
     ids=repr,
 )
 def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, action: Action | Edit) -> None:
