@@ -31,7 +31,7 @@ from tests.plugins.busy import Busy
 from tests.plugins.process_state import changes, process_state
 from tests.plugins.second_try import SecondTry
 from tests.plugins.skips import Skips
-from tests.plugins.turns import DAY, ORDERS, has_its_day, is_in_memory
+from tests.plugins.turns import DAY, FSYNC_SCOPES, has_its_day, is_in_memory
 
 if TYPE_CHECKING:
     from tests.servers.brokers.broker import Broker
@@ -178,7 +178,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     if config.getoption('every_order'):
         return 'faults: in every flush order'
-    return f'faults: each in one flush order of {len(ORDERS)}, for {DAY}={os.environ[DAY]}; in all with --every-order'
+    return f'faults: each in one flush order of {len(FSYNC_SCOPES)}, for {DAY}={os.environ[DAY]}; in all with --every-order'
 
 
 def pytest_configure(config: pytest.Config) -> None:

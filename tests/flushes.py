@@ -47,13 +47,13 @@ OPERATIONS = {
 }
 
 
-def operate(directory: str, order: int, directory_sync: DirectorySync) -> None:
+def operate(directory: str, fsync_scope: int, directory_sync: DirectorySync) -> None:
     """Do each operation, in a process that strace watches."""
     from switchboard import Spool
     from switchboard.handoff.moving import send_back
 
     logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    spool = Spool(directory, disk=DiskOf(order))
+    spool = Spool(directory, disk=DiskOf(fsync_scope))
     queue, *others = (
         spool.queue(name, directory_sync=directory_sync) for name in ('in', 'a', 'b', 'c', 'd', 'e', 'bad')
     )
@@ -134,9 +134,9 @@ def operate(directory: str, order: int, directory_sync: DirectorySync) -> None:
         queue.finish(taken(None))
 
 
-def counted(order: int, directory_sync: DirectorySync) -> dict[str, str]:
+def counted(fsync_scope: int, directory_sync: DirectorySync) -> dict[str, str]:
     """:return: how many flushes each operation has, and which."""
-    found = trace('tests.flushes', order, directory_sync, only=ONLY)
+    found = trace('tests.flushes', fsync_scope, directory_sync, only=ONLY)
     flushes = {name: [call for call in found[name] if call in FLUSHES] for name in OPERATIONS}
     return {
         name: f'{len(calls)} (`syncfs`)' if 'syncfs' in calls else str(len(calls))
@@ -146,7 +146,7 @@ def counted(order: int, directory_sync: DirectorySync) -> dict[str, str]:
 
 def written(page: str) -> str:
     """:return: the page with its table made anew."""
-    columns = [counted(order, directory_sync) for order, directory_sync in WAYS]
+    columns = [counted(fsync_scope, directory_sync) for fsync_scope, directory_sync in WAYS]
     rows = [
         ' | '.join(['', words, *(column[name] for column in columns), least, '']).strip()
         for name, (words, least) in OPERATIONS.items()

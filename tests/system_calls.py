@@ -77,20 +77,20 @@ def mark(name: str) -> None:
 class DiskOf(Disk):
     """Takes the file system for one that keeps names in a certain order, whatever it is: calls are counted here, not trusted."""
 
-    def __init__(self, order: int) -> None:
-        self.order = order
+    def __init__(self, fsync_scope: int) -> None:
+        self._fsync_scope = fsync_scope
 
     def fsync_scope(self, fd: int) -> int:
-        return self.order
+        return self._fsync_scope
 
 
-def operate(directory: str, order: int, durability: str, accelerated: bool = False) -> None:
+def operate(directory: str, fsync_scope: int, durability: str, accelerated: bool = False) -> None:
     """Do each operation once, in a process that strace watches."""
     from switchboard import Runner, Spool
     from switchboard.options import RunnerOptions
 
     logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    disk = DiskOf(order)
+    disk = DiskOf(fsync_scope)
     disk.accelerator = steps() if accelerated else None
     spool = Spool(directory, durability=durability, disk=disk)
     queue = spool['in']

@@ -96,7 +96,7 @@ class _Commit:
 
     def _stage(self, handoffs: Sequence[Handoff]) -> list[Handoff]:
         """Steps 1 and 2."""
-        order = _order(handoffs)
+        fsync_scope = _fsync_scope(handoffs)
         try:
             written = [item.draft.fd for each in handoffs if each.full for item in each.items]
             if written and not all(is_one_flush(each.directory_sync, each.stage.folder) for each in handoffs):
@@ -107,7 +107,7 @@ class _Commit:
             return []
         staged = self._each(handoffs, Handoff.stage_outputs)
         try:
-            if order == CONTENT_ONLY:
+            if fsync_scope == CONTENT_ONLY:
                 _flush(staged, [handoff.stage.folder for handoff in staged])
             else:
                 _flush_files(staged, [item.draft.fd for each in staged if each.full for item in each.items])
@@ -119,14 +119,14 @@ class _Commit:
     def _rename_inputs(self, staged: Sequence[Handoff]) -> list[Handoff]:
         """Step 3."""
         committed = self._each(staged, Handoff.rename_input)
-        order = _order(committed)
+        fsync_scope = _fsync_scope(committed)
         try:
             records = [handoff.record_fd for handoff in committed]
-            if order == CONTENT_ONLY:
+            if fsync_scope == CONTENT_ONLY:
                 _flush(committed, [handoff.stage.folder for handoff in committed])
             else:
                 # In order: the last one brings those before it along.
-                _flush_files(committed, records[-1:] if order == WITH_ALL_NAMES else records)
+                _flush_files(committed, records[-1:] if fsync_scope == WITH_ALL_NAMES else records)
         except OSError as error:
             self._take_back(committed, error)
             return []
@@ -165,12 +165,12 @@ def _publish(committed: Sequence[Handoff]) -> None:
         stuck |= handoff.order_keys()
         left.append(handoff.name)
         handoff.unlock()
-    order = _order(published)
+    fsync_scope = _fsync_scope(published)
     items = [item for handoff in published for item in handoff.items]
     try:
-        if order == CONTENT_ONLY:
+        if fsync_scope == CONTENT_ONLY:
             _flush(published, [item.folder for item in items])
-        elif order == WITH_NAME:
+        elif fsync_scope == WITH_NAME:
             _flush_files(published, [item.draft.fd for item in items])
         # In order: a record that is gone tells that the outputs' names are there, and until then it tells of them itself.
         for handoff in published:
@@ -183,7 +183,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
         committed[0].stage.retry_publishing(left)
 
 
-def _order(handoffs: Sequence[Handoff]) -> int:
+def _fsync_scope(handoffs: Sequence[Handoff]) -> int:
     """:return: the effect of a flush of a file on names that is relied on: the least of all."""
     return min(
         (relied_fsync_scope(each.directory_sync, each.stage.folder) for each in handoffs),
@@ -199,6 +199,6 @@ def _flush(handoffs: Sequence[Handoff], folders: Iterable[Folder]) -> None:
 
 
 def _flush_files(handoffs: Sequence[Handoff], fds: Sequence[int]) -> None:
-    """Have files on the disk, by an order of `WITH_NAME` or better: their content and their names."""
+    """Have files on the disk, by a scope of `WITH_NAME` or better: their content and their names."""
     if fds and any(handoff.full for handoff in handoffs):
         handoffs[0].stage.disk.sync_files(fds, names=True)

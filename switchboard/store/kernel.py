@@ -150,9 +150,9 @@ def fsync_scope(fd: int) -> int:
     """
     try:
         name, device = _mounted(fd)
-        order = _FSYNC_SCOPES.get(name, CONTENT_ONLY)
+        scope = _FSYNC_SCOPES.get(name, CONTENT_ONLY)
         # Without a journal ext4 writes the directory with the file, and promises no order.
-        return WITH_NAME if name == 'ext4' and not _has_journal(device) else order
+        return WITH_NAME if name == 'ext4' and not _has_journal(device) else scope
     except (OSError, ValueError, IndexError, StopIteration):
         return CONTENT_ONLY
 

@@ -208,7 +208,7 @@ def _publish(
     published = 0
     step = 'room'
     once = sync and is_one_flush(directory_sync, items[0].folder)
-    order = relied_fsync_scope(directory_sync, items[0].folder) if sync else CONTENT_ONLY
+    fsync_scope = relied_fsync_scope(directory_sync, items[0].folder) if sync else CONTENT_ONLY
     try:
         _make_room(items)
         step = 'fdatasync'
@@ -219,7 +219,7 @@ def _publish(
             draft = item.draft
             item.folder.rename_from(draft.folder, draft.name, item.filebase + READY)
             published += 1
-        if order != CONTENT_ONLY:
+        if fsync_scope != CONTENT_ONLY:
             step = 'fsync'
             disk.sync_files([item.draft.fd for item in items], names=True)
         elif sync:

@@ -63,7 +63,7 @@ class FaultyDisk(Disk):
     :param calls: the names of the calls that count.
     :param disk: the disk below.
     :param sync: really wait for the disk.  A test that does not cut the power has nothing to wait for.
-    :param order: the effect of a flush of a file, see `Folder.fsync_scope`; by default that of the disk below.
+    :param fsync_scope: the effect of a flush of a file, see `Folder.fsync_scope`; by default that of the disk below.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FaultyDisk(Disk):
         calls: Container[str] = CALLS,
         disk: Disk | None = None,
         sync: bool = False,
-        order: int | None = None,
+        fsync_scope: int | None = None,
     ) -> None:
         self.fail_at = fail_at
         self.error = error
@@ -87,7 +87,7 @@ class FaultyDisk(Disk):
         self.calls = calls
         self.disk = disk or Disk()
         self.sync = sync
-        self.order = order
+        self._fsync_scope = fsync_scope
         # How many calls there were, which of them failed, and the names of all.
         self.count = 0
         self.failed_call = ''
@@ -109,7 +109,7 @@ class FaultyDisk(Disk):
 
     def fsync_scope(self, fd: int) -> int:
         """See `Disk`."""
-        return self.disk.fsync_scope(fd) if self.order is None else self.order
+        return self.disk.fsync_scope(fd) if self._fsync_scope is None else self._fsync_scope
 
     def can_open_more(self, error: OSError) -> bool:
         """See `Disk`: this process stands at its hard limit, so that what fails has failed."""

@@ -81,13 +81,13 @@ class PowerLossDisk(Disk):
     """Works on the real disk, without waiting for it, and records every change.
 
     :param seed: decides what each cut leaves.
-    :param order: the effect of a flush of a file besides its content, see `Folder.fsync_scope`: ``CONTENT_ONLY`` is the model without mercy,
+    :param fsync_scope: the effect of a flush of a file besides its content, see `Folder.fsync_scope`: ``CONTENT_ONLY`` is the model without mercy,
         ``WITH_NAME`` and ``WITH_ALL_NAMES`` are what Btrfs, and what ext4 and XFS, keep.
     """
 
-    def __init__(self, seed: int = 0, order: int = CONTENT_ONLY) -> None:
+    def __init__(self, seed: int = 0, fsync_scope: int = CONTENT_ONLY) -> None:
         self.seed = seed
-        self.order = order
+        self._fsync_scope = fsync_scope
         self.events: list[Event] = []
         # The running program's view: what each name and each descriptor leads to.
         self._names: dict[DirectoryEntry, int | str] = {}
@@ -114,7 +114,7 @@ class PowerLossDisk(Disk):
 
     def crash_points(self) -> Iterator[CrashPoint]:
         """Walk over the run: the point before the first change, and the one after each."""
-        model = DiskModel(self.order)
+        model = DiskModel(self._fsync_scope)
         notes: list[Any] = []
         yield CrashPoint(0, '', model, self.seed, notes)
         for number, (what, arguments) in enumerate(self.events, 1):
@@ -213,7 +213,7 @@ class PowerLossDisk(Disk):
 
     def fsync_scope(self, fd: int) -> int:
         """See `Disk`."""
-        return self.order
+        return self._fsync_scope
 
     def fdatasync(self, fd: int) -> None:  # type: ignore[override]  # `Disk` has the functions of `os` themselves
         """See `Disk`."""

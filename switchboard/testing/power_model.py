@@ -3,7 +3,7 @@
 No file system would be as unkind as this model in all ways at once.  It assumes what POSIX and the journaling file systems
 (ext4, XFS, Btrfs, F2FS) give, and nothing more:
 
-* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.  With the order ``WITH_NAME``, ``fsync``
+* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.  With the scope ``WITH_NAME``, ``fsync``
   makes the changes of its name durable too, as Btrfs does; with ``WITH_ALL_NAMES``, all changes of names that were made before them, as the
   one journal of ext4 and XFS does.
 * A *sync of a directory* makes durable every change of a name in it so far: not the files' data, and not the
@@ -115,11 +115,11 @@ class Change:
 class DiskModel:
     """The names and files of a disk: durable and pending ones.
 
-    :param order: see the module.
+    :param fsync_scope: see the module.
     """
 
-    def __init__(self, order: int = CONTENT_ONLY) -> None:
-        self.order = order
+    def __init__(self, fsync_scope: int = CONTENT_ONLY) -> None:
+        self.fsync_scope = fsync_scope
         self.files: dict[int, File] = {}
         self.durable: Names = {}
         self.pending: list[Change] = []
@@ -155,12 +155,12 @@ class DiskModel:
     def sync_file(self, number: int) -> None:
         """See the module."""
         self.sync_data(number)
-        if self.order != CONTENT_ONLY:
+        if self.fsync_scope != CONTENT_ONLY:
             self._sync_names(lambda change: change.inode == number)
 
     def sync_directory(self, directory: str) -> None:
         """Make the changes of names in a directory durable, and those that they build upon.  See the module."""
-        if self.order == WITH_NAME:
+        if self.fsync_scope == WITH_NAME:
             self.pending = [part for change in self.pending for part in change.parts(directory)]
         self._sync_names(lambda change: change.touches(directory))
 
@@ -172,7 +172,7 @@ class DiskModel:
             if (
                 is_meant(change)
                 or not wanted.isdisjoint(things)
-                or (durable and self.order == WITH_ALL_NAMES)
+                or (durable and self.fsync_scope == WITH_ALL_NAMES)
             ):
                 wanted |= things
                 durable.append(change)
@@ -202,7 +202,7 @@ class DiskModel:
         """:return: the names that a power cut might leave."""
         names = dict(self.durable)
         if (
-            self.order == WITH_ALL_NAMES or rng.random() < 0.5
+            self.fsync_scope == WITH_ALL_NAMES or rng.random() < 0.5
         ):  # a journal: what happened first is there first
             for change in self.pending[: rng.randint(0, len(self.pending))]:
                 change.apply(names)

@@ -21,7 +21,7 @@ from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.harness.world import World, remove, the_same_again
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS, Outcome, Seen, cuts
+from tests.faults.test_power_loss import FSYNC_SCOPES, OPERATION_BEGUN, OPERATION_DONE, Outcome, Seen, cuts
 from tests.plugins.turns import CALLS, failing_calls
 
 DIED = 'died'
@@ -31,13 +31,13 @@ QUARTERS = {f'{calls}, {each}': (variants, calls) for calls in CALLS for each, v
 
 
 def after_failed_syncs(
-    operation: Operation, scratch: Path, order: int, variants: Iterable[int], calls: str = ''
+    operation: Operation, scratch: Path, fsync_scope: int, variants: Iterable[int], calls: str = ''
 ) -> Iterator[Outcome]:
     """Each sync of an operation fails once; the power goes at any time from its beginning to its end."""
     directory, start_s = scratch / 'run', time.time()
     seen: Seen = {}
     for number in failing_calls(calls):
-        power = PowerLossDisk(seed=number, order=order)
+        power = PowerLossDisk(seed=number, fsync_scope=fsync_scope)
         disk = FaultyDisk(error=errno.EIO, calls=('fsync', 'fdatasync'), disk=power)
         with the_same_again(start_s) as clock:
             world = prepared(operation, directory, disk, power, clock)
@@ -58,7 +58,7 @@ def after_failed_syncs(
 
 
 def after_recoveries(
-    operation: Operation, scratch: Path, order: int, variants: Iterable[int], calls: str = ''
+    operation: Operation, scratch: Path, fsync_scope: int, variants: Iterable[int], calls: str = ''
 ) -> Iterator[Outcome]:
     """A process dies at each call of an operation; the power goes at any time while another recovers, and after.
 
@@ -69,7 +69,7 @@ def after_recoveries(
     directory, start_s = scratch / 'run', time.time()
     seen: Seen = {}
     with the_same_again(start_s) as clock:
-        power = PowerLossDisk(order=order)
+        power = PowerLossDisk(fsync_scope=fsync_scope)
         counting = ChangesDisk(power)
         world = prepared(operation, directory, counting, power, clock)
         counting.arm(0)
@@ -79,7 +79,7 @@ def after_recoveries(
     first, step = CALLS.get(calls, (1, 1))
     assert counting.numbers
     for number in counting.numbers[first - 1 :: step]:
-        power = PowerLossDisk(seed=number, order=order)
+        power = PowerLossDisk(seed=number, fsync_scope=fsync_scope)
         disk = FaultyDisk(kill='simulated', disk=power)
         with the_same_again(start_s) as clock:
             world = prepared(operation, directory, disk, power, clock)
@@ -142,12 +142,12 @@ def recover(path: Path, disk: PowerLossDisk, clock: Clock) -> None:
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @pytest.mark.parametrize('quarter', QUARTERS)
 @pytest.mark.in_turns('quarter', tuple(QUARTERS))
-@ORDERS
+@FSYNC_SCOPES
 @pytest.mark.in_turns
 def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
-    order: int, quarter: str, operation: Operation, scratch: Path
+    fsync_scope: int, quarter: str, operation: Operation, scratch: Path
 ) -> None:
-    for outcome in after_failed_syncs(operation, scratch, order, *QUARTERS[quarter]):
+    for outcome in after_failed_syncs(operation, scratch, fsync_scope, *QUARTERS[quarter]):
         assert outcome.found in outcome.allowed, outcome
 
 
@@ -155,10 +155,10 @@ def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @pytest.mark.parametrize('quarter', QUARTERS)
 @pytest.mark.in_turns('quarter', tuple(QUARTERS))
-@ORDERS
+@FSYNC_SCOPES
 @pytest.mark.in_turns
 def test_what_a_recovery_has_finished_is_not_undone_by_halves(
-    order: int, quarter: str, operation: Operation, scratch: Path
+    fsync_scope: int, quarter: str, operation: Operation, scratch: Path
 ) -> None:
-    for outcome in after_recoveries(operation, scratch, order, *QUARTERS[quarter]):
+    for outcome in after_recoveries(operation, scratch, fsync_scope, *QUARTERS[quarter]):
         assert outcome.found in outcome.allowed, outcome

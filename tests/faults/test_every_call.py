@@ -20,7 +20,7 @@ from switchboard.testing.faults import FaultyDisk
 from tests.faults.harness.images import Recovery, deaths
 from tests.faults.harness.world import State, World, remove, the_same_again
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
-from tests.plugins.turns import CALLS, ORDERS, failing_calls
+from tests.plugins.turns import CALLS, FSYNC_SCOPES, failing_calls
 
 # An operation that makes more calls than this goes round in circles.
 MAX_CALLS = 2000
@@ -132,9 +132,9 @@ def cases(
     :param calls: which of them; by default all.
     """
     start_s, recovery = time.time(), Recovery()
-    order = Folder(directory, Disk()).fsync_scope  # as of all of them, and not asked for by each
+    fsync_scope = Folder(directory, Disk()).fsync_scope  # as of all of them, and not asked for by each
     for number in failing_calls(calls):
-        each = {'order': order, **fault, **fault_at(number)}
+        each = {'fsync_scope': fsync_scope, **fault, **fault_at(number)}
         case = Case(operation, directory, number, each, start_s, recovery)
         if case.disk.count < number:
             assert case.error is None
@@ -191,13 +191,13 @@ def test_a_call_that_fails_loses_nothing_and_names_a_path(
         assert case.says_what_became_of_messages(found), case
 
 
-@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('fsync_scope', FSYNC_SCOPES)
 @pytest.mark.in_turns
 @each_operation
 def test_a_flush_that_says_that_nothing_is_there_fails_as_any_other(
-    operation: Operation, order: int, scratch: Path
+    operation: Operation, fsync_scope: int, scratch: Path
 ) -> None:
-    fault = {'error': errno.ENOENT, 'order': order, 'calls': FLUSHES}
+    fault = {'error': errno.ENOENT, 'fsync_scope': fsync_scope, 'calls': FLUSHES}
     for case in cases(operation, scratch, lambda number: fault):
         assert case.world.leaks() == [], case
         assert case.disk.bad_descriptor_calls == [], case

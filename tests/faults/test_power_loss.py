@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 # What an `fsync` of a file is good for: nothing but its content, its name too (Btrfs), all names before it (ext4, XFS).
-ORDERS = pytest.mark.parametrize(
-    'order', [CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES], ids=['apart', 'with the file', 'in order']
+FSYNC_SCOPES = pytest.mark.parametrize(
+    'fsync_scope', [CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES], ids=['apart', 'with the file', 'in order']
 )
 # What may be left at each moment is decided so many times.
 VARIANTS = 10
@@ -105,7 +105,7 @@ def cuts(
         allowed = operation.after_cut(promised=returned and OPERATION_DONE in point.notes)
         for variant in variants:
             found, _ = cut(point, directory, directory.parent / 'after', variant, seen)
-            if disk.order != CONTENT_ONLY and not any(
+            if point.model.fsync_scope != CONTENT_ONLY and not any(
                 DAMAGED in texts for state in allowed for texts in state.values()
             ):
                 # With one flush the name of what was not promised may be there without its content: it is found out, and counts as nothing.
@@ -114,12 +114,12 @@ def cuts(
 
 
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
-@ORDERS
+@FSYNC_SCOPES
 @pytest.mark.in_turns
 def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
-    order: int, operation: Operation, scratch: Path
+    fsync_scope: int, operation: Operation, scratch: Path
 ) -> None:
-    disk = PowerLossDisk(seed=1, order=order)
+    disk = PowerLossDisk(seed=1, fsync_scope=fsync_scope)
     directory = scratch / 'run'
     directory.mkdir()
     record(operation, directory, disk)
@@ -148,7 +148,7 @@ def cut_pipelines(
     share: float = 0.2,
     believing: bool = False,
     durability: Durability = 'full',
-    order: int = CONTENT_ONLY,
+    fsync_scope: int = CONTENT_ONLY,
     directory_sync: DirectorySync = 'auto',
     sought: str | None = None,
 ) -> Tally:
@@ -160,7 +160,7 @@ def cut_pipelines(
     for seed in seeds:
         source = directory / str(seed)
         source.mkdir()
-        disk = kind(seed, order)
+        disk = kind(seed, fsync_scope)
         line = Line(source / 'spool', disk, seed, durability, directory_sync)
         line.run(steps)
         tally.runs += 1
@@ -184,13 +184,13 @@ def cut_pipelines(
 
 @pytest.mark.parametrize('first_seed', [0, HALF_SEEDS])
 @pytest.mark.in_turns('first_seed', (0, HALF_SEEDS))
-@ORDERS
+@FSYNC_SCOPES
 @pytest.mark.in_turns
 def test_a_pipeline_whose_processes_die_loses_and_doubles_nothing_when_the_power_goes(
-    order: int, first_seed: int, scratch: Path
+    fsync_scope: int, first_seed: int, scratch: Path
 ) -> None:
     seeds = range(first_seed, first_seed + HALF_SEEDS)
-    tally = cut_pipelines(scratch, PowerLossDisk, seeds, order=order)
+    tally = cut_pipelines(scratch, PowerLossDisk, seeds, fsync_scope=fsync_scope)
     assert tally.errors == []
     assert tally.kills > 5
     assert tally.cuts > 300
@@ -261,7 +261,7 @@ class Believer(PowerLossDisk):
     def fsync_scope(self, fd: int) -> int:
         return WITH_ALL_NAMES
 
-    def __init__(self, seed: int, order: int) -> None:
+    def __init__(self, seed: int, fsync_scope: int) -> None:
         super().__init__(seed, CONTENT_ONLY)
 
 
@@ -271,7 +271,7 @@ class WithFileAlone(PowerLossDisk):
     def fsync_scope(self, fd: int) -> int:
         return WITH_ALL_NAMES
 
-    def __init__(self, seed: int, order: int) -> None:
+    def __init__(self, seed: int, fsync_scope: int) -> None:
         super().__init__(seed, WITH_NAME)
 
 
@@ -281,23 +281,25 @@ class DirectoriesAlone(PowerLossDisk):
     def fsync_scope(self, fd: int) -> int:
         return CONTENT_ONLY
 
-    def __init__(self, seed: int, order: int) -> None:
+    def __init__(self, seed: int, fsync_scope: int) -> None:
         super().__init__(seed, WITH_NAME)
 
 
-@ORDERS
+@FSYNC_SCOPES
 @pytest.mark.in_turns
-def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
+def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(
+    fsync_scope: int, scratch: Path
+) -> None:
     """Not even where a flush of a file does less than the program is told: with one flush that is found out, see below."""
-    kind = Believer if order == CONTENT_ONLY else PowerLossDisk
-    tally = cut_pipelines(scratch, kind, range(40, 48), order=order, directory_sync='always')
+    kind = Believer if fsync_scope == CONTENT_ONLY else PowerLossDisk
+    tally = cut_pipelines(scratch, kind, range(40, 48), fsync_scope=fsync_scope, directory_sync='always')
     assert tally.errors == []
     assert tally.cuts > 300
 
 
 @pytest.mark.parametrize('kind', [WithoutFileSync, WithDataSync, Believer, WithFileAlone, DirectoriesAlone])
 def test_one_flush_where_it_does_not_do_is_found_out(kind: type[PowerLossDisk], scratch: Path) -> None:
-    assert cut_pipelines(scratch, kind, range(6), share=0.2, order=WITH_ALL_NAMES, sought='').errors
+    assert cut_pipelines(scratch, kind, range(6), share=0.2, fsync_scope=WITH_ALL_NAMES, sought='').errors
 
 
 def test_lazy_promises_less_and_what_it_loses_is_found(scratch: Path) -> None:

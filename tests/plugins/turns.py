@@ -24,7 +24,7 @@ import pytest
 
 from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES, WITH_NAME
 
-ORDERS = (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
+FSYNC_SCOPES = (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
 # Which calls of an operation fail: the first of them, and how many further on the next is.
 CALLS = {'odd calls': (1, 2), 'even calls': (2, 2)}
 FOURTHS = {f'calls {first}, {first + 4} and so on': (first, 4) for first in range(1, 5)}
@@ -55,7 +55,7 @@ def is_in_memory(file: str) -> bool:
 
 
 def _has_its_day(nodeid: str, params: dict[str, Any], mark: pytest.Mark) -> bool:
-    taking_turns, values = mark.args or ('order', ORDERS)
+    taking_turns, values = mark.args or ('fsync_scope', FSYNC_SCOPES)
     others = [f'{name}={value}' for name, value in sorted(params.items()) if name != taking_turns]
     name = nodeid.partition('::' if mark.kwargs.get('shared') else '[')[0]
     turn = zlib.crc32(' '.join([name, *others]).encode()) + int(os.environ[DAY])

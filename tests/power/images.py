@@ -27,7 +27,7 @@ PROGRAMS = ('mkfs.xfs', 'mkfs.ext4', 'mount', 'umount', 'truncate')
 class FileSystem:
     """One way to make and to mount a file system.
 
-    :param order: what the product is to think of it.
+    :param fsync_scope: what the product is to think of it.
     :param keeps_size: a directory stays as large as it was, so that the product renews it.
     """
 
@@ -35,7 +35,7 @@ class FileSystem:
     make: tuple[str, ...]
     options: str = ''
     copy_options: str = ''
-    order: int = WITH_ALL_NAMES
+    fsync_scope: int = WITH_ALL_NAMES
     keeps_size: bool = False
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ FILE_SYSTEMS = (
         'ext4, data=writeback', ('mkfs.ext4', '-q'), 'data=writeback', 'data=writeback', keeps_size=True
     ),
     FileSystem('xfs', ('mkfs.xfs', '-q'), copy_options='nouuid'),
-    FileSystem('btrfs', ('mkfs.btrfs', '-q'), order=WITH_NAME),
+    FileSystem('btrfs', ('mkfs.btrfs', '-q'), fsync_scope=WITH_NAME),
 )
 
 

@@ -49,7 +49,7 @@ class HandOff(NamedTuple):
 class Promises:
     """What the log says."""
 
-    order: int = -1
+    fsync_scope: int = -1
     begun: set[int] = field(default_factory=set)
     accepted: set[int] = field(default_factory=set)
     finished: set[int] = field(default_factory=set)
@@ -65,8 +65,8 @@ class Promises:
         promises = cls(is_promised=mode != 'lazy')
         for line in log.read_text().split('\n'):
             match line.split():
-                case ['order', order, '.']:
-                    promises.order = int(order)
+                case ['fsync_scope', fsync_scope, '.']:
+                    promises.fsync_scope = int(fsync_scope)
                 case ['begun' | 'accepted' | 'finished' as what, number, '.']:
                     getattr(promises, what).add(int(number))
                 case ['left', number, queue, '.']:
@@ -218,7 +218,7 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
                     # What they did meanwhile would be looked for by no one, and the time for it is that of all other tests.
                     crew.signal(signal.SIGSTOP)
                     tally.cuts += 1
-                    assert before.order == kind.order
+                    assert before.fsync_scope == kind.fsync_scope
                     with images.mounted(copy, work / 'cut', kind.copy_options) as place:
                         look(place / 'spool', before, after, tally)
                     crew.signal(signal.SIGCONT)

@@ -50,7 +50,7 @@ class Work:
         }
         self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
         self.numbers = itertools.count(first)
-        self.note('order', self.queues['in'].folder.fsync_scope)
+        self.note('fsync_scope', self.queues['in'].folder.fsync_scope)
 
     def note(self, what: str, *words: Any) -> None:
         self.log.write(' '.join([what, *map(str, words), '.\n']))

@@ -48,7 +48,7 @@ from tests.faults.test_power_loss import (
     cuts,
     record,
 )
-from tests.plugins.turns import ORDERS
+from tests.plugins.turns import FSYNC_SCOPES
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'explanation' / 'proof.md'
 CUTS_PER_MOMENT = 20
@@ -161,16 +161,18 @@ def power_table(scratch: Path) -> str:
     for operation in OPERATIONS:
         tell(f'power: {operation}')
         counts: Counter[str] = Counter()
-        for order in ORDERS:
+        for fsync_scope in FSYNC_SCOPES:
             with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                counts.update(power_counts(operation, Path(directory), order))
+                counts.update(power_counts(operation, Path(directory), fsync_scope))
             for key, outcomes in SECOND_MISFORTUNES.items():
                 with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                    for outcome in outcomes(operation, Path(directory), order, range(CUTS_AFTER_ANOTHER)):
+                    for outcome in outcomes(
+                        operation, Path(directory), fsync_scope, range(CUTS_AFTER_ANOTHER)
+                    ):
                         counts[key] += 1
                         if outcome.found not in outcome.allowed:
                             counts['holes'] += 1
-                            holes.append(f'{operation}, {key}, flush order {order}: {outcome}')
+                            holes.append(f'{operation}, {key}, fsync scope {fsync_scope}: {outcome}')
         promise = 'on the disk' if operation.durable else 'one rename'
         rows.append([operation.name, promise, *(str(counts[key]) for key in POWER_KEYS)])
     return table(['operation', 'when it has returned', *POWER_KEYS], rows)
@@ -180,9 +182,9 @@ SECOND_MISFORTUNES = {'after a failed sync': after_failed_syncs, 'after death an
 POWER_KEYS = ('cuts', 'before', 'after', 'part', *SECOND_MISFORTUNES, 'holes')
 
 
-def power_counts(operation: Operation, scratch: Path, order: int) -> Counter[str]:
+def power_counts(operation: Operation, scratch: Path, fsync_scope: int) -> Counter[str]:
     counts: Counter[str] = Counter()
-    disk = PowerLossDisk(seed=1, order=order)
+    disk = PowerLossDisk(seed=1, fsync_scope=fsync_scope)
     source = scratch / 'run'
     source.mkdir()
     record(operation, source, disk)
@@ -190,7 +192,7 @@ def power_counts(operation: Operation, scratch: Path, order: int) -> Counter[str
         what = name_of(operation, outcome.found)
         what = 'after' if what == 'there' else what
         if outcome.found not in outcome.allowed:
-            holes.append(f'{operation}, power lost, flush order {order}: {outcome}')
+            holes.append(f'{operation}, power lost, fsync scope {fsync_scope}: {outcome}')
             what = 'holes'
         counts[what] += 1
         counts['cuts'] += 1

@@ -15,7 +15,7 @@ import pytest
 
 from switchboard.store.disk import CREATE_FLAGS, Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import WITH_NAME
+from switchboard.store.kernel import CONTENT_ONLY, WITH_NAME
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.harness.images import died, image, recorded
@@ -114,13 +114,13 @@ def test_one_run_shows_what_a_death_at_each_call_leaves(name: str, scratch: Path
 class Bench:
     """A directory on a disk that may lose power, and what was found in it afterwards."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fsync_scope: int = CONTENT_ONLY) -> None:
         self.root = directory / 'run'
         self.root.mkdir()
         (self.root / 'one').mkdir()
         (self.root / 'two').mkdir()
         self.directory = directory
-        self.disk = PowerLossDisk()
+        self.disk = PowerLossDisk(fsync_scope=fsync_scope)
         self.disk.assume_durable(self.root)
         self.one = Folder(self.root / 'one', self.disk)
         self.two = Folder(self.root / 'two', self.disk)
@@ -199,9 +199,9 @@ def test_a_rename_is_there_when_one_of_its_directories_was_synced(bench: Bench, 
 
 
 def test_where_a_name_comes_with_the_file_a_flush_of_its_new_directory_may_leave_the_old_one(
-    bench: Bench,
+    scratch: Path,
 ) -> None:
-    bench.disk.order = WITH_NAME
+    bench = Bench(scratch, WITH_NAME)
     fd = bench.write('a', b'content')
     bench.disk.fsync(fd)
     bench.disk.sync_all()
@@ -271,15 +271,15 @@ def test_over_three_days_each_operation_has_had_every_flush_order(
     had = []
     for day in range(700_000, 700_003):
         monkeypatch.setenv(turns.DAY, str(day))
-        for order in turns.ORDERS:
+        for fsync_scope in turns.FSYNC_SCOPES:
             item = marked(
-                f'test_x[{order}-{operation}]',
-                {'order': order, 'operation': operation},
+                f'test_x[{fsync_scope}-{operation}]',
+                {'fsync_scope': fsync_scope, 'operation': operation},
                 pytest.mark.in_turns.mark,
             )
             if turns.has_its_day(item):
-                had.append((day, order))
-    assert len({day for day, _ in had}) == len({order for _, order in had}) == len(had) == 3
+                had.append((day, fsync_scope))
+    assert len({day for day, _ in had}) == len({fsync_scope for _, fsync_scope in had}) == len(had) == 3
 
 
 def test_over_two_days_each_operation_has_had_both_of_two_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,16 +301,16 @@ def test_two_parameters_in_turns_have_had_all_pairs_in_six_days(monkeypatch: pyt
     had = []
     for day in range(700_000, 700_006):
         monkeypatch.setenv(turns.DAY, str(day))
-        for order, half in itertools.product(turns.ORDERS, 'ab'):
+        for fsync_scope, half in itertools.product(turns.FSYNC_SCOPES, 'ab'):
             item = marked(
                 'test_x',
-                {'order': order, 'half': half},
+                {'fsync_scope': fsync_scope, 'half': half},
                 pytest.mark.in_turns.mark,
                 pytest.mark.in_turns('half', ('a', 'b')).mark,
             )
             if turns.has_its_day(item):
-                had.append((order, half))
-    assert sorted(had) == sorted(itertools.product(turns.ORDERS, 'ab'))
+                had.append((fsync_scope, half))
+    assert sorted(had) == sorted(itertools.product(turns.FSYNC_SCOPES, 'ab'))
 
 
 @pytest.mark.parametrize('values', ['ab', 'abc', 'abcd'])

@@ -259,23 +259,23 @@ class TestOnDisk:
         assert transaction not in DRAFT_OWNERS
 
     @pytest.mark.parametrize(
-        ('order', 'call', 'number'),
+        ('fsync_scope', 'call', 'number'),
         [
             *((CONTENT_ONLY, 'fdatasync', n) for n in (1, 2)),
             *((CONTENT_ONLY, 'fsync', n) for n in range(1, 4)),
             *((WITH_NAME, 'fsync', n) for n in range(1, 6)),
             *((WITH_ALL_NAMES, 'fsync', n) for n in range(1, 4)),
             *(
-                (order, 'rename', n)
-                for order in (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
+                (fsync_scope, 'rename', n)
+                for fsync_scope in (CONTENT_ONLY, WITH_NAME, WITH_ALL_NAMES)
                 for n in range(1, 6)
             ),
         ],
     )
     def test_a_commit_that_fails_leaves_the_input_and_no_output_or_is_finished_by_recovery(
-        self, tmp_path: Path, order: int, call: str, number: int
+        self, tmp_path: Path, fsync_scope: int, call: str, number: int
     ) -> None:
-        disk = FaultyDisk(0, errno.EIO, calls=(call,), order=order)
+        disk = FaultyDisk(0, errno.EIO, calls=(call,), fsync_scope=fsync_scope)
         spool = Spool(tmp_path, 'full', disk=disk)
         transaction = begin(spool)
         for name in ('a', 'b'):
@@ -341,14 +341,14 @@ class TestOrder:
     STRICT = QueueOptions(strict_order=True)
 
     @pytest.mark.parametrize(
-        ('order', 'numbers'),
+        ('fsync_scope', 'numbers'),
         [(CONTENT_ONLY, range(1, 4)), (WITH_NAME, range(1, 6)), (WITH_ALL_NAMES, range(1, 4))],
     )
     def test_an_input_whose_commit_fails_still_has_its_key(
-        self, tmp_path: Path, order: int, numbers: range
+        self, tmp_path: Path, fsync_scope: int, numbers: range
     ) -> None:
         for number in numbers:
-            disk = FaultyDisk(0, errno.EIO, calls=('fsync',), order=order)
+            disk = FaultyDisk(0, errno.EIO, calls=('fsync',), fsync_scope=fsync_scope)
             spool = Spool(tmp_path / str(number), disk=disk, options=self.STRICT)
             transaction = begin_first(spool)
             transaction.emit(spool['out'], 'x', {})

@@ -297,7 +297,7 @@ class TestFolder:
     def test_what_fails_in_it_names_the_whole_path(self, name: str, tmp_path: Path) -> None:
         for number in count(1):
             place = tmp_path / str(number)
-            disk = FaultyDisk(order=WITH_NAME)
+            disk = FaultyDisk(fsync_scope=WITH_NAME)
             folder = Folder(place / 'folder', disk)
             folder.make()
             for each in ('file', f'{DRAFT_PREFIX}x'):

@@ -57,12 +57,12 @@ def scene(tmp_path: Path) -> Scene:
 class RecordingDisk(Disk):
     """Remembers the calls that make a message last."""
 
-    def __init__(self, order: int = CONTENT_ONLY) -> None:
+    def __init__(self, fsync_scope: int = CONTENT_ONLY) -> None:
         self.calls: list[str] = []
-        self.order = order
+        self._fsync_scope = fsync_scope
 
     def fsync_scope(self, fd: int) -> int:
-        return self.order
+        return self._fsync_scope
 
     def fdatasync(self, fd: int) -> None:
         self.calls.append('fdatasync')
@@ -125,9 +125,9 @@ class TestOrder:
         assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
-    @pytest.mark.parametrize('order', [WITH_NAME, WITH_ALL_NAMES])
-    def test_one_flush_is_names_and_then_the_files(self, order: int, tmp_path: Path) -> None:
-        disk = RecordingDisk(order)
+    @pytest.mark.parametrize('fsync_scope', [WITH_NAME, WITH_ALL_NAMES])
+    def test_one_flush_is_names_and_then_the_files(self, fsync_scope: int, tmp_path: Path) -> None:
+        disk = RecordingDisk(fsync_scope)
         scene = Scene(tmp_path, disk)
         publish([scene.prepare(name) for name in 'abc'], scene.pool, disk, sync=True)
         assert disk.calls == ['rename'] * 3 + ['fsync'] * 3
@@ -177,7 +177,7 @@ class TestOrder:
 
 class TestFailure:
     @pytest.mark.parametrize(
-        ('order', 'call', 'which'),
+        ('fsync_scope', 'call', 'which'),
         [
             *((CONTENT_ONLY, call, which) for call in ('fdatasync', 'rename') for which in (1, 2)),
             (CONTENT_ONLY, 'fsync', 1),
@@ -185,9 +185,9 @@ class TestFailure:
         ],
     )
     def test_a_step_that_fails_takes_all_back(
-        self, tmp_path: Path, order: int, call: str, which: int
+        self, tmp_path: Path, fsync_scope: int, call: str, which: int
     ) -> None:
-        disk = FaultyDisk(which, errno.EIO, calls=(call,), order=order)
+        disk = FaultyDisk(which, errno.EIO, calls=(call,), fsync_scope=fsync_scope)
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'ab']
         with pytest.raises(DurabilityError) as caught:
@@ -195,9 +195,9 @@ class TestFailure:
         assert caught.value.step.startswith(call)
         assert scene.entries() == []
 
-    @pytest.mark.parametrize('order', [CONTENT_ONLY, WITH_NAME])
-    def test_pages_that_a_failed_sync_left_are_not_used_again(self, order: int, tmp_path: Path) -> None:
-        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'), order=order)
+    @pytest.mark.parametrize('fsync_scope', [CONTENT_ONLY, WITH_NAME])
+    def test_pages_that_a_failed_sync_left_are_not_used_again(self, fsync_scope: int, tmp_path: Path) -> None:
+        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'), fsync_scope=fsync_scope)
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
             publish([scene.prepare('a')], scene.pool, disk, sync=True)
