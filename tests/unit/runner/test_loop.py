@@ -210,7 +210,7 @@ class TestTroubleWithTheDisk:
     @pytest.fixture
     def runner(self, spool: Any, waits: Waits) -> Any:
         failing = FailingQueue(spool.queue('in'))
-        failing.wakeup = lambda: waits
+        failing.make_wakeup = lambda: waits
         spool.queue = lambda *_slice: failing
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_interval_s=60.0)
 
