@@ -14,6 +14,7 @@ from switchboard.options import QueueOptions
 from switchboard.store import limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.layout import COUNTS, RUN
 from switchboard.store.limits import Limits, SharedCount, evicted
 from switchboard.store.pool import MISSES_BEFORE_LOOK
 from switchboard.testing import FakeClock
@@ -184,7 +185,7 @@ class TestShared:
     def test_a_damaged_record_is_made_anew(self, tmp_path: Path, clock: FakeClock, content: bytes) -> None:
         queue = self.make(tmp_path, clock, max_messages=2)
         queue.enqueue('x')
-        (tmp_path / '.run' / 'counts' / 'in').write_bytes(content)
+        (tmp_path / RUN / COUNTS / 'in').write_bytes(content)
         queue.enqueue('x')
         with pytest.raises(QueueFullError, match='2 messages wait'):
             queue.enqueue('x')
@@ -217,7 +218,7 @@ class TestShared:
 
     def test_a_queue_without_limits_has_no_record(self, tmp_path: Path, clock: FakeClock) -> None:
         self.make(tmp_path, clock).enqueue('x')
-        assert not (tmp_path / '.run' / 'counts').exists()
+        assert not (tmp_path / RUN / COUNTS).exists()
 
     def test_room_that_a_later_count_has_seen_is_not_given_away_twice(
         self, tmp_path: Path, clock: FakeClock
@@ -268,7 +269,7 @@ class TestEvicted:
     def test_the_messages_that_made_room_are_counted_for_all_producers_together(
         self, tmp_path: Path, clock: FakeClock, overflow: str
     ) -> None:
-        room = Folder(tmp_path / '.run' / 'counts', Disk())
+        room = Folder(tmp_path / RUN / COUNTS, Disk())
         assert evicted(room, 'in') == 0
         for _ in range(2):
             queue = Spool(tmp_path, clock=clock).queue('in', max_messages=2, overflow=overflow)
