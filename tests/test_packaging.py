@@ -47,6 +47,7 @@ PINNED = {
     'switchboard.runner': 'AsyncRunner Runner',
     'switchboard.runner.api': 'Setting Template',
     'switchboard.runners.smtp': 'Smtp',
+    'switchboard.spool': 'Replies Spool',
     'switchboard.testing': 'FakeClock FaultyDisk MemorySpool MemorySwitchboard PowerLossDisk Signal run_until_empty',
 }
 # Words that would bring somebody else's distribution of our name.

@@ -6,6 +6,7 @@ The site's own check (`bin/docs`) finds the same dead links, and takes half a mi
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +241,44 @@ def test_a_page_uses_the_keys_and_the_modules_of_today(page: Path) -> None:
         if match[0] in rooms
     ]
     assert [each for each in named if not list(package.glob(f'{each[0]}/{each[1]}*'))] == []
+
+
+# Names of ours with a dot in them that are no modules: a file, and attributes of spans.
+NO_MODULES = {'switchboard.cfg', 'switchboard.attempt', 'switchboard.outcome'}
+DOTTED = re.compile(r'`(?:from )?(switchboard(?:\.\w+)+)(?:(?::| import )(\w+(?:, \w+)*))?`')
+
+
+def names_that_cannot_be_imported(page: str) -> list[str]:
+    found = []
+    for module, names in DOTTED.findall(page):
+        for name in (f'{module}.{each}' if each else module for each in names.split(', ')):
+            if name not in NO_MODULES and not can_be_imported(name):
+                found.append(name)
+    return found
+
+
+def can_be_imported(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+        return True
+    except ImportError:
+        module, _, attribute = name.rpartition('.')
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        return False
+    # What needs another program, as Mailman's plugin does, is looked up when it is asked for.
+    return attribute in getattr(found, '__all__', ()) or hasattr(found, attribute)
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_name_of_ours_on_a_page_can_be_imported(path: Path) -> None:
+    assert names_that_cannot_be_imported(path.read_text()) == []
+
+
+def test_a_name_that_cannot_be_imported_is_noticed() -> None:
+    page = 'See `switchboard.replies.Replies`, `from switchboard.spool import Spool, Spoon`, `switchboard.spool.spool:Spool`.'
+    assert names_that_cannot_be_imported(page) == ['switchboard.replies.Replies', 'switchboard.spool.Spoon']
 
 
 # Read by administrators at night, and by newcomers: a sentence there is understood at once.

@@ -13,8 +13,9 @@ from switchboard.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from switchboard.spool.replies import Replies
     from switchboard.spool.spool import Spool
 
-__all__ = ['Spool']
+__all__ = ['Replies', 'Spool']
 
-__getattr__ = lazy(__name__, {'switchboard.spool.spool': 'Spool'})
+__getattr__ = lazy(__name__, {'switchboard.spool.spool': 'Spool', 'switchboard.spool.replies': 'Replies'})
