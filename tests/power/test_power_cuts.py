@@ -161,8 +161,8 @@ def look_at_retries(
             tally.errors.append(f'{number}: there {there} times after a retry, in {places.get(number, [])}')
 
 
-class Crew:
-    """Workers in one spool; a killed one is replaced."""
+class Workers:
+    """The processes at work in one spool; a killed one is replaced."""
 
     def __init__(self, spool: Path, log: Path, mode: str) -> None:
         self._place = spool, log, mode
@@ -203,34 +203,34 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
     with images.host(work) as host:
         image = images.make(kind, host)
         with images.mounted(image, work / 'original', kind.options) as original:
-            crew = Crew(original / 'spool', log, mode)
+            workers = Workers(original / 'spool', log, mode)
             try:
                 for number in range(1, cuts + 1):
-                    _wait_for_lines(log, number * LINES_BETWEEN - LINES_BETWEEN // 2, crew)
-                    crew.kill_one()
+                    _wait_for_lines(log, number * LINES_BETWEEN - LINES_BETWEEN // 2, workers)
+                    workers.kill_one()
                     tally.kills += 1
-                    _wait_for_lines(log, number * LINES_BETWEEN, crew)
+                    _wait_for_lines(log, number * LINES_BETWEEN, workers)
                     if number == cuts and kind.keeps_size and mode != 'lazy':
                         eventually(lambda: Promises.read(log).renewed, 'a directory is renewed')
                     before = Promises.read(log, mode)
                     copy = images.cut(image)
                     after = Promises.read(log, mode)
                     # What they did meanwhile would be looked for by no one, and the time for it is that of all other tests.
-                    crew.signal(signal.SIGSTOP)
+                    workers.signal(signal.SIGSTOP)
                     tally.cuts += 1
                     assert before.fsync_scope == kind.fsync_scope
                     with images.mounted(copy, work / 'cut', kind.copy_options) as place:
                         look(place / 'spool', before, after, tally)
-                    crew.signal(signal.SIGCONT)
+                    workers.signal(signal.SIGCONT)
             finally:
-                crew.end()
+                workers.end()
     tally.renewed = Promises.read(log).renewed
     return tally
 
 
-def _wait_for_lines(log: Path, lines: int, crew: Crew) -> None:
+def _wait_for_lines(log: Path, lines: int, workers: Workers) -> None:
     def are_there() -> bool:
-        crew.assert_well()
+        workers.assert_well()
         return log.read_bytes().count(b'\n') >= lines
 
     eventually(are_there, f'{lines} lines in {log}')

@@ -27,7 +27,7 @@ MANY_SHAPES = ((2, 2), (4, 4), (8, 8))
 OWN_COUNT = {'ours': 4000, 'ours-full': 1000, 'floor': 4000, 'floor-full': 1000}
 
 
-class Slices:
+class ContenderProcesses:
     """The processes of one contender, on one directory: producers, and consumers with a slice each.
 
     :param apart: the n-th producer and the n-th consumer have a queue of their own.
@@ -101,16 +101,16 @@ class Slices:
             worker.close()
 
 
-def _crew(
+def _start(
     stack: ExitStack, place: Path, name: str, producers: int, consumers: int, *, apart: bool = False
-) -> Slices:
+) -> ContenderProcesses:
     directory = Path(tempfile.mkdtemp(prefix=f'{name}.', dir=place))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     (directory / 'queues').mkdir()
     environment = stack.enter_context(server(ENTRANTS[name].needs, directory / 'server'))
-    crew = Slices(name, producers, consumers, directory, environment, apart=apart)
-    stack.callback(crew.close)
-    return crew
+    processes = ContenderProcesses(name, producers, consumers, directory, environment, apart=apart)
+    stack.callback(processes.close)
+    return processes
 
 
 def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
@@ -122,13 +122,13 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
             case = f'{producers} to {consumers}'
             try:
                 with ExitStack() as stack:
-                    ours = _crew(stack, place, 'ours', producers, consumers)
-                    theirs = _crew(stack, place, peer, producers, consumers)
+                    ours = _start(stack, place, 'ours', producers, consumers)
+                    theirs = _start(stack, place, peer, producers, consumers)
                     rounds = alternate(
                         place,
                         [
-                            lambda crew=ours: crew.turn(count),
-                            lambda crew=theirs: crew.turn(count),
+                            lambda processes=ours: processes.turn(count),
+                            lambda processes=theirs: processes.turn(count),
                         ],
                         min(2, effort.pairs),
                     )
@@ -152,11 +152,11 @@ def own_speed_up(place: Path, effort: Effort, tell: Callable[[str], None]) -> It
         many = () if ENTRANTS[name].is_native else MANY_SHAPES[: 1 if effort is TINY else None]
         for producers, consumers, apart in (*together, *((*shape, True) for shape in many)):
             with ExitStack() as stack:
-                single = _crew(stack, place, name, 1, 1)
-                several = _crew(stack, place, name, producers, consumers, apart=apart)
+                single = _start(stack, place, name, 1, 1)
+                several = _start(stack, place, name, producers, consumers, apart=apart)
                 turns = [
-                    lambda crew=single, count=count: crew.turn(count),
-                    lambda crew=several, count=count: crew.turn(count),
+                    lambda processes=single, count=count: processes.turn(count),
+                    lambda processes=several, count=count: processes.turn(count),
                 ]
                 rounds = alternate(place, turns, max(3, effort.pairs))
                 shares = several.shares()

@@ -111,7 +111,7 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     assert [one['count'] for one in other.history(other.take().filebase)] == [1, 2]
 
 
-def test_what_was_put_off_comes_and_it_can_be_emptied(full: Full) -> None:
+def test_what_was_deferred_comes_and_it_can_be_emptied(full: Full) -> None:
     queue = full.queue()
     queue.enqueue('late', delay=0.5)
     full.fill(queue)

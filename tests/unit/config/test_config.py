@@ -17,7 +17,7 @@ ETC = Path(__file__).parents[3] / 'etc'
 COMMENTED = re.compile(r'^# (?=[a-z_]+ = )', re.MULTILINE)
 
 
-def test_the_sample_configuration_is_read_without_a_complaint() -> None:
+def test_the_sample_configuration_is_read_without_an_error() -> None:
     config = Config.load(ETC / 'switchboard.cfg')
     assert config.warnings == ()
     assert config.spool == ETC.parent / 'var' / 'spool'

@@ -66,7 +66,7 @@ def test_records_know_their_lines() -> None:
     assert [binding.line for binding in mail.bindings] == [5, 6, 7]
 
 
-def test_the_sample_file_is_read_without_a_complaint() -> None:
+def test_the_sample_file_is_read_without_an_error() -> None:
     table, wrong, odd = read(SAMPLE.read_text())
     assert (wrong, odd) == ([], [])
     assert {one.type for one in table.exchanges.values()} == {'topic', 'fanout', 'headers'}

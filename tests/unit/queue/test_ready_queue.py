@@ -97,7 +97,7 @@ class TestOrder:
         urgent = scene.add(-10, priority=4)
         assert scene.due()[0] == [urgent, old, high, low]
 
-    def test_nothing_is_put_off_for_ever(self, scene: Scene) -> None:
+    def test_nothing_is_deferred_for_ever(self, scene: Scene) -> None:
         old = scene.add(-9 * 60 - 20)
         scene.add(-10, priority=9)
         assert scene.due()[0][0] == old

@@ -148,7 +148,7 @@ def test_what_a_program_says_on_both_channels_is_kept_for_its_failure(bench: Ben
     assert case.reason().endswith(': out\nerr')
 
 
-def test_of_a_long_complaint_the_end_is_kept(bench: Bench) -> None:
+def test_of_a_long_standard_error_the_end_is_kept(bench: Bench) -> None:
     case = bench.run('sys.stderr.write("x" * 1000000 + "the end")\nsys.exit(70)')
     assert case.reason().endswith('x' * 100 + 'the end')
     assert len(case.reason()) <= MAX_COMPLAINT_BYTES

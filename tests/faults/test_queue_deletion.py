@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def produce(config: Path, pipe: Connection, progress: int) -> None:
-    """Put messages in until told to stop, and tell of each; say how many were accepted."""
+    """Publish messages until asked to stop, and report each; then send how many were accepted."""
     spool, accepted = Spool.from_config(config), 0
     while not pipe.poll():
         try:
@@ -38,7 +38,7 @@ def produce(config: Path, pipe: Connection, progress: int) -> None:
 
 
 def consume(config: Path, pipe: Connection, progress: int) -> None:
-    """Take messages out until told to stop, and tell of each; give every third one back; say how many were finished."""
+    """Take messages until asked to stop; give every third one back, finish the others and report each; then send how many were finished."""
     spool, finished, turn = Spool.from_config(config), 0, 0
     while not pipe.poll():
         try:
@@ -60,11 +60,11 @@ def consume(config: Path, pipe: Connection, progress: int) -> None:
     pipe.send(finished)
 
 
-def wait_for(told: int, wanted: bytes) -> None:
-    """Read until so much of what is wanted was told."""
+def wait_for(reports: int, wanted: bytes) -> None:
+    """Read until as many reports have come as wanted."""
     missing = len(wanted)
     while missing > 0:
-        missing -= os.read(told, 65536).count(wanted[:1])
+        missing -= os.read(reports, 65536).count(wanted[:1])
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tm
     spool = Spool.from_config(config)
     context = multiprocessing.get_context('fork')
     workers = []
-    told, progress = os.pipe()
+    reports, progress = os.pipe()
     for work in (*[produce] * PRODUCERS, consume):
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(config, theirs, progress), daemon=True)
@@ -83,7 +83,7 @@ def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tm
         for turn in range(ROUNDS):
             spool.declare('q')
             # A life that ends at once, or after some messages, or when the consumer has got one of those of this life.
-            wait_for(told, (b'', PUT * 5, PUT * 30, GOT)[turn % 4])
+            wait_for(reports, (b'', PUT * 5, PUT * 30, GOT)[turn % 4])
             dropped += spool.delete('q')
     finally:
         counts = []
@@ -92,7 +92,7 @@ def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tm
         for process, ours in workers:
             counts.append(ours.recv())
             process.join(60)
-        os.close(told)
+        os.close(reports)
         os.close(progress)
     *accepted, finished = counts
     spool.delete_unused_queues()
