@@ -17,7 +17,7 @@ from switchboard.errors import (
     SwitchboardError,
 )
 from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS_PER_S, Publication, PublishOutcome, Serializers
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER, elsewhere_records, path_of
 
 if TYPE_CHECKING:
     from switchboard.brokers.message import Delivery
@@ -82,7 +82,7 @@ class ArrivalStore:
         self._decoded_bytes = 0
         for delivery in deliveries:
             try:
-                publications.append(self._parcel(delivery))
+                publications.append(self._publication(delivery))
             except SwitchboardError as error:
                 publications.append(self._publication_for_bad(delivery, error))
             if self._decoded_bytes >= GROUP_BYTES:
@@ -114,7 +114,7 @@ class ArrivalStore:
                 return Arrival(arrival.delivery, error, str(error))
         return arrival
 
-    def _parcel(self, delivery: Delivery) -> Publication:
+    def _publication(self, delivery: Delivery) -> Publication:
         """:raises SwitchboardError: it cannot be read, or there is no way for it."""
         msg, msgdata, history = self._read(delivery)
         exchange = self._setting['exchange']
@@ -126,7 +126,7 @@ class ArrivalStore:
         path = path_of(delivery.headers.get(PATH_HEADER))
         if path:
             msgdata[PATH] = path
-        records = heard_from(history, path[-1] if path else self._origin)
+        records = elsewhere_records(history, path[-1] if path else self._origin)
         records.append(self._arrival(delivery))
         return Publication(msg, self._keyed(delivery, msgdata), tuple(queues), records)
 

@@ -126,18 +126,18 @@ class FromBroker(Bridge):
             self._lose(error)
         except SwitchboardError as error:
             # A queue or exchange to be declared is there already and is different, or the queue is not there.
-            self._complain(str(error))
+            self._report(str(error))
             self._rest()
 
     def _lose(self, error: BrokerDownError) -> None:
         """The broker is away; fetched messages are kept, for some brokers do not give them to others at once."""
         if not self._is_down:
-            self._complain(str(error))
+            self._report(str(error))
         self._is_down = True
         self.wake_when_readable()
         self.wake_after(error.retry_after_s or self._backoff.next())
 
-    def _complain(self, reason: str, level: int = logging.ERROR) -> None:
+    def _report(self, reason: str, level: int = logging.ERROR) -> None:
         if level > logging.INFO:
             self.slot.error(reason)
         event(log, level, None, 'nothing taken', runner=self.name, error=reason)
@@ -173,7 +173,7 @@ class FromBroker(Bridge):
         return not self._unacked
 
     def _more_comes(self) -> bool:
-        """Is something on its way?  For who does not wait for it to wake him."""
+        """Does a message come within a moment?  A runner that ends when the queue is empty waits here: no message wakes it."""
         self._looks_left -= 1
         is_ready = self.connection.count(self.setting['remote_queue']) > 0
         if self._looks_left <= 0 or not (is_ready or self.connection.has_message()):
@@ -182,7 +182,7 @@ class FromBroker(Bridge):
         return True
 
     def _restore(self) -> None:
-        """Now and then, have given out again what dead processes held; RabbitMQ sees to that itself."""
+        """Now and then, have messages that dead processes held delivered again; RabbitMQ does that itself."""
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self._next_restore_ns:
             self._next_restore_ns = now_ns + int(self.options.recovery_interval_s * NS_PER_S)
@@ -190,7 +190,7 @@ class FromBroker(Bridge):
 
     def _fetch(self) -> None:
         limit = self.setting['prefetch']
-        self.connection.has_message()  # or what it has heard would wake us again and again
+        self.connection.has_message()  # or notices that have arrived would wake us again and again
         self._unacked = [one for one in self._unacked if self.connection.is_ours(one)]
         while len(self._unacked) < limit:
             delivery = self.connection.get(self.setting['remote_queue'])
@@ -219,7 +219,7 @@ class FromBroker(Bridge):
                 event(log, logging.ERROR, None, 'preserved', **about, error=reason)
             self.slot.end('failed' if reason else 'done')
         if trouble:
-            self._complain(
+            self._report(
                 f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}', level
             )
         return done

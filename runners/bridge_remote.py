@@ -202,18 +202,18 @@ def path_of(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list | tuple) else []
 
 
-def heard_from(records: Sequence[Any], site: str) -> list[Record]:
-    """:return: a history that came along, as one that counts for nothing here.
+def elsewhere_records(records: Sequence[Any], site: str) -> list[Record]:
+    """:return: the history that a message had at another installation, each record marked so that it counts for nothing here.
 
     :param site: the installation that sent it.
     """
-    heard: list[Record] = []
+    marked: list[Record] = []
     for record in records[-MAX_HISTORY_RECORDS:]:
         if not isinstance(record, Mapping):
             continue
         if record.get('event') == ELSEWHERE:
-            heard.append(record)
+            marked.append(record)
             continue
         when = {'time': record['time']} if 'time' in record else {}
-        heard.append({'event': ELSEWHERE, **when, 'site': site, 'record': dict(record)})
-    return heard
+        marked.append({'event': ELSEWHERE, **when, 'site': site, 'record': dict(record)})
+    return marked

@@ -79,7 +79,7 @@ from switchboard.runner.api import (
 TEMPORARY = range(71, 76)
 PERMANENT = (*range(64, 71), *range(76, 79))
 
-# Of what a program complains about, the end is kept: it says what went wrong.
+# Of what a program writes as errors, the end is kept: it says what went wrong.
 MAX_COMPLAINT_BYTES = 4096
 # Of that, so much goes into the reason, which a list shows.
 MAX_REASON_CHARACTERS = 900
@@ -386,7 +386,7 @@ class Program:
     open are no cases of their own.  The kernel knows a file that is gone by the name that it had: it says for which message a process was begun that
     has the file open.  An empty one is inherited beside the streams, which a program that is started in the background often lacks.
 
-    :param listens: its standard output is kept apart from its complaints.
+    :param listens: its standard output is kept apart from its standard error.
     :param group: where it and all that it starts is.
     """
 
@@ -481,7 +481,7 @@ class Program:
         return self._outputs.read(MAX_OUTPUT_BYTES)
 
     def error_output(self) -> bytes:
-        """:return: the end of what it complained about."""
+        """:return: the end of its standard error."""
         size = os.fstat(self._errors.fileno()).st_size
         return os.pread(self._errors.fileno(), MAX_COMPLAINT_BYTES, max(0, size - MAX_COMPLAINT_BYTES))
 

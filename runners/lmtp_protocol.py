@@ -300,7 +300,7 @@ class LmtpConnection(LMTP):
         await self.leave_if_asked()
 
     async def handle_exception(self, error: Exception) -> str:
-        """Whatever it is, it is ours: nothing may bounce for it."""
+        """Answer for each recipient that the fault is this server's and temporary: no mail may bounce for it."""
         event(log, logging.ERROR, None, 'session failed', exc_info=error)
         return '\r\n'.join([OURS] * max(1, self._owed))
 

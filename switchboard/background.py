@@ -108,8 +108,8 @@ def _leave(main: Callable[[Report], int], report: Report) -> NoReturn:
 
 
 def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] | None) -> StartReport:
-    heard = b''
-    while not heard.endswith(b'\n'):
+    received = b''
+    while not received.endswith(b'\n'):
         left_s = max(0.0, give_up_s - time.monotonic())
         ready, _, _ = select.select([reading], [], [], min(left_s, SHOW_EVERY_S) if while_waiting else left_s)
         if not ready and while_waiting and left_s:
@@ -120,6 +120,6 @@ def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] 
         chunk = os.read(reading, 65536)
         if not chunk:
             return StartReport(0, False, {}, 'the program ended without a word; look into its log')
-        heard += chunk
-    said = json.loads(heard)
+        received += chunk
+    said = json.loads(received)
     return StartReport(said['pid'], said['ready'], said['report'], said.get('error', ''))

@@ -1,4 +1,4 @@
-"""Suggestions: the word that was meant by a word that nobody knows.  A ground of its own, so that a look at a queue need not load the configuration."""
+"""Suggestions for a misspelled word: the known word that looks most like it.  A file of its own, so that a look at a queue need not load the configuration."""
 
 from __future__ import annotations
 

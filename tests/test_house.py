@@ -853,7 +853,7 @@ ALIKE = {
     'OWN_CLAIMS': 'the claims of a process on files, and those on messages of brokers',
     'COUNT_SHARE': 'the share of its time that a producer counts in, and the screen of `top`',
     'EXPIRES': 'the door for mails would load the rules of expiry for one word',
-    'HEARS_S': 'how late a signal is heard by who sleeps, and by who reads: the door does not load what sleeps',
+    'SIGNAL_CHECK_S': 'how late a signal is noticed by a sleep, and by a read: the door does not load what sleeps',
     'LATE_S': 'how late a look of an allowance is, and a turn of the master',
     'LOOKED_AT': 'the future entries of a reading, and the entries of a round of the janitor',
     'LOOKS': 'how often a limit is asked again, and a broker for what it is pushing',

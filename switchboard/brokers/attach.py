@@ -97,7 +97,7 @@ def make_queue(
 
 
 def requeue_held(config: Config, name: str, keys: Collection[str]) -> None:
-    """Have given out again what a process held that was killed on request.
+    """Have the broker deliver again the messages of a process that was killed on request, without counting its death.
 
     :param keys: of the messages, as that process has noted them.
     :raises QueueError: the broker is away; then the death is counted.

@@ -356,7 +356,7 @@ class Connection:
         )
 
     def requeue_uncounted(self, queue: str, keys: Collection[str]) -> None:
-        """Have given out again what a process held that is dead, or will never run again, without counting that as a death.
+        """Have messages delivered again whose process is dead, or will never run again, without counting that as a death.
 
         A broker that keeps messages by its connections does that by itself.
 

@@ -70,7 +70,7 @@ class BrokerClaim:
         return self.connection.is_ours(self.delivery)
 
     def note(self, record: dict[str, Any]) -> None:
-        """Add a record to the history; the broker hears of it when the message is given back, or preserved."""
+        """Add a record to the history; the broker gets it when the message is given back, or preserved."""
         self.entry.records.append(record)
         self.is_changed = True
 
@@ -246,7 +246,7 @@ class BrokerConsumer:
         return True
 
     def _is_known(self, claim: BrokerClaim) -> bool:
-        """Was the message published twice, or done before its producer, or the broker, heard of that?  It is acknowledged."""
+        """Was the message published twice, or done before its producer, or the broker, learned of that?  It is acknowledged."""
         if self._own(claim) is None and not self._is_done(claim.filebase):
             return False
         event(log, logging.INFO, claim.filebase, 'duplicate', queue=self._producer.name)

@@ -10,7 +10,7 @@ A claim is an unacknowledged message, and the broker's redelivery is the recover
 - the history of a message that is claimed is in this process's memory until then.
 
 A message that its queue cannot keep goes to the dead letters, by default the bad queue of the spool on this machine, where operators' tools find it: it is
-on the disk there before the broker hears that it is done.
+on the disk there before it is acknowledged to the broker.
 """
 
 from __future__ import annotations
@@ -146,12 +146,12 @@ class BrokerWakeup(Wakeup):
     def _has_message(self) -> bool:
         connection = self._producer.connection
         try:
-            heard = connection.has_message()
+            noticed = connection.has_message()
         except QueueError:
-            heard = True
-        if heard and not connection.descriptors():
+            noticed = True
+        if noticed and not connection.descriptors():
             self._quiet()  # the connection is gone: its descriptor would leave no sleep
-        return heard
+        return noticed
 
     def descriptors(self) -> list[int]:
         """See `Wakeup`."""

@@ -98,7 +98,7 @@ class BrokerUrl:
     :ivar address: for kombu.
     :ivar shown: for people: without the password.
     :ivar heartbeat_s: RabbitMQ takes a connection for dead that is silent for twice this long.
-    :ivar lease_s: on Redis, how long a message stays with a holder of whom nothing is heard.
+    :ivar lease_s: on Redis, how long a message stays with a holder that renews no lease.
     :ivar queue: the broker's name of the queue, if it is another than ours.
     :ivar slices: over how many of the broker's queues the messages are spread, by order key.
     :ivar queue_type: RabbitMQ's: ``classic`` or ``quorum``.
@@ -129,8 +129,10 @@ class BrokerUrl:
         raise ConfigError(f'{exchange}: on Redis, {what}; take a topic and "#"')
 
     def password_warning(self, section: str, *, has_password: bool = False) -> ConfigError | None:
-        """:param has_password: one that does not stand in the URL.
-        :return: that a password goes over a network in clear text, and nothing says that it may; None if it does not.
+        """Warn of a password that would go over a network in clear text.
+
+        :param has_password: there is one that does not stand in the URL.
+        :return: the warning; None if no password does, or the URL says that it may.
         """
         if self.tls is not None or self.allows_clear_text:
             return None

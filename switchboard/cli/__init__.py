@@ -49,7 +49,7 @@ def runner(prog_name: str | None = None) -> None:
 def end_on_interrupt() -> None:
     """Let Ctrl-C end this process as it ends any program, and not by an error wherever the interpreter is, with a traceback.
 
-    Who starts a program that is not to hear it means that.
+    A program that was started with the signal ignored, as a script starts one by ``&``, goes on ignoring it.
     """
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """The installation that a command is about: its configuration, its spool, its queues.
 
 Commands that look (``ls``, ``status``) and the one that ends things (``stop``) must work when somebody has just broken the
-configuration, and with a spool that has none; so they ask for directories, and hear of mistakes in a warning.  Commands
+configuration, and with a spool that has none; so they ask for directories, and tell mistakes in a warning.  Commands
 that put messages somewhere ask for the configuration, and end with its mistakes.
 """
 

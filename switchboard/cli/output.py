@@ -118,7 +118,7 @@ def make_streams_safe() -> None:
 class _Output(io.BufferedWriter):
     """Standard output, whose errors name it, whatever has written to it.
 
-    The file itself is Python's own: a Ctrl-C that came after a line was written, and before its buffer heard of that, had it written twice.
+    The file itself is Python's own: a Ctrl-C that came after a line was written, and before its buffer had noted that, had it written twice.
     """
 
     # Where all is well, neither method looks up a name of this module: the interpreter flushes once more at its end, when those are gone.
@@ -196,7 +196,7 @@ def drop_unwritten_errors() -> None:
 
 
 def _drop_unwritten(stream: TextIO, descriptor: int) -> None:
-    """Let the rest of a stream's buffer go nowhere: flushing it at the end would complain."""
+    """Let the rest of a stream's buffer go nowhere: flushing it at the end would fail."""
     with contextlib.suppress(OSError, ValueError):  # it was closed, or there is no descriptor left
         if stream.fileno() == descriptor:
             sink = os.open(os.devnull, os.O_WRONLY)

@@ -34,7 +34,7 @@ def load() -> ModuleType:
 
 
 def requeue_held(config: Any, name: str, keys: Sequence[str]) -> None:
-    """Have a broker give out again what a process held that was killed on request, without counting its death.
+    """Have a broker deliver again the messages of a process that was killed on request, without counting its death.
 
     :param keys: as that process has noted them.
     """

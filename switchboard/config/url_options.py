@@ -1,4 +1,4 @@
-"""Options behind the ``?`` of a URL: one table a kind of URL, read and complained of in one way."""
+"""Options behind the ``?`` of a URL: one table a kind of URL, read and checked in one way."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ OPEN_PLACES = 16
 
 
 class ConsumerCount(NamedTuple):
-    """The numbers of a place's tickets that are held, and those that exited processes left, which are cleared away now."""
+    """Two numbers of a place: the tickets that are held, and the tickets of exited processes, which are removed by now."""
 
     present: int
     gone: int

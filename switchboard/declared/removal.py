@@ -15,7 +15,7 @@ An entry at work keeps the directory, and the record, which is marked.  Its hold
 instead, and what a crash in 2 leaves, goes to the bad queue with the reason ``its queue was deleted``: it was not in the queue when
 somebody decided to drop the old ones.  ``docs/explanation/states.md`` has the states.
 
-Rejected: renaming the directory away first (producers that have it open would go on putting messages into it, and hear that
+Rejected: renaming the directory away first (producers that have it open would go on putting messages into it, and learn that
 they are stored), a lock that producers share (each message would pay for what happens once in a queue's life).
 """
 

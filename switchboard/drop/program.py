@@ -58,8 +58,8 @@ MAX_SPARES_TRIED = 8
 MAX_LINE_CHARACTERS = 300
 
 # A signal that comes in the instant before a read, when Python has last looked for one and the kernel has not begun to wait, does not end that
-# read: it is heard so much later.  Python reads on after a timer's signal that nobody has asked for.
-HEARS_S = 1.0
+# read: it is dealt with so much later.  Python reads on after a timer's signal that nobody has asked for.
+SIGNAL_CHECK_S = 1.0
 
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
@@ -90,7 +90,7 @@ def main(
         request = DropRequest(arguments)
         drop = Drop(request, find_spool(request, environment, root, disk), disk)
         drop.check()
-        _wake_each(HEARS_S)
+        _wake_each(SIGNAL_CHECK_S)
         drop.read(stdin)
         _wake_each(0.0)
         drop.write_metadata(environment)

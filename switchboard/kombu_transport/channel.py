@@ -231,14 +231,14 @@ class Channel(Entities, virtual.Channel):
             except (SwitchboardError, OSError):
                 retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
                 raise
-            if message is None or (not no_ack and self._is_put_off(unacked, message)):
+            if message is None or (not no_ack and self._is_deferred(unacked, message)):
                 continue
             if not no_ack:
                 self.qos.add(tag, message, unacked)
             return message
         return None
 
-    def _is_put_off(self, unacked: UnackedMessage, message: Any) -> bool:
+    def _is_deferred(self, unacked: UnackedMessage, message: Any) -> bool:
         """Have a task wait in its queue for its time, where more in this process's hands would leave no file for other messages."""
         if not self.qos.is_crowded() or not (delay_s := wait_s(message.headers)):
             return False

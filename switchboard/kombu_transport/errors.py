@@ -27,7 +27,7 @@ class QueueFull(IrrecoverableChannelError):
 
 
 class SpoolMissing(RecoverableConnectionError):
-    """The directory is not there: perhaps not yet mounted, or another one of a list is."""
+    """The spool's directory is not there: it may be mounted later, and another one of a list of URLs may be there."""
 
     code = 402
 

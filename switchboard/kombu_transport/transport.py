@@ -188,7 +188,7 @@ class Transport(virtual.Transport):
         return [path(name) for channel in self.channels for name in channel.deliverable_queues()]
 
     def _wait_s(self, is_watched: bool) -> float:
-        """:return: how long nothing can happen that nobody tells us of."""
+        """:return: the seconds until the next look: nothing before that comes without a notice."""
         assert self._address is not None
         waits = [self._address.poll_interval_s if is_watched else min(POLL_S, self._address.poll_interval_s)]
         now_s = time.monotonic()

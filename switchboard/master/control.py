@@ -1,4 +1,4 @@
-"""The control socket: how ``switchboard scale`` or ``reload`` asks the master for something, and hears what came of it.
+"""The control socket: how ``switchboard scale`` or ``reload`` asks the master for something, and gets its reply.
 
 ``<spool>/.run/master/control`` is a Unix stream socket that the spool's group may use.  One request and one reply a connection, each
 one line of JSON::

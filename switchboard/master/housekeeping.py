@@ -36,8 +36,8 @@ logger = log.logger('master')
 # How many times as long as a round takes the spool is left alone after it.
 REST_SHARE = 50
 MAX_ANSWER_BYTES = 65536
-# Of so many queues at most it is said that their disk is full.
-MAX_TOLD = 100
+# Queues whose disk is full, that are named at most.
+MAX_FULL_DISKS = 100
 # How many times as long as the longest round so far another one may take, whatever the configuration says; and the longest that is ever allowed.
 PATIENCE, LONGEST_S = 10, 86400.0
 
@@ -170,7 +170,7 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
         spool = Spool.from_config(config)
         done = tidy(spool)
         seen = (
-            {'bad': count_bad(spool), 'full': dict(islice(full_disks(spool), MAX_TOLD))}
+            {'bad': count_bad(spool), 'full': dict(islice(full_disks(spool), MAX_FULL_DISKS))}
             if config.alert_command
             else {}
         )

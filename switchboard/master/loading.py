@@ -183,7 +183,7 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], detach: C
 def _detach_elsewhere(detach: Callable[[], object], ran: set[int]) -> None:
     """Note what only a new process runs: what each module does after a fork, and how a runner's process becomes its own."""
     reading, writing = os.pipe()
-    with open(reading, 'rb') as told:
+    with open(reading, 'rb') as addresses:
         pid = os.fork()
         if pid == 0:
             try:
@@ -193,7 +193,7 @@ def _detach_elsewhere(detach: Callable[[], object], ran: set[int]) -> None:
                 os._exit(os.EX_OK)
         os.close(writing)
         os.waitpid(pid, 0)
-        ran.update(array('Q', told.read()))
+        ran.update(array('Q', addresses.read()))
 
 
 def _take_a_turn(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) -> Runner:

@@ -120,7 +120,7 @@ class Replacement:
         return self.options.name
 
     def begin(self, now_s: float) -> None:
-        """Hire and start the new slices."""
+        """Add the new slices, and start them."""
         self._old = [each for each in self.slices.named(self.name) if self.part in (None, each.part)]
         if self.part is not None and [each.count for each in self._old] != [self.count]:
             self.over = True

@@ -330,18 +330,18 @@ class RunnerSlice:
         if self.channel is None:  # its end was noticed a moment ago
             return
         try:
-            heard = self.channel.recv(16)
+            received = self.channel.recv(16)
         except (BlockingIOError, ConnectionError):
             return
-        if not heard:
+        if not received:
             self._close_channel()  # it is about to end; the exit status follows, unless it has become another program
             if self.phase is Phase.LOOPING:
                 self._check_at_s = now_s + ENDS_WITHIN_S
-        if child.PREPARED in heard:
+        if child.PREPARED in received:
             self._go_on_to(Phase.PREPARED)
             if not self.waits_for_turn:
                 self.give_turn(now_s)
-        if child.READY in heard:
+        if child.READY in received:
             self._go_on_to(Phase.LOOPING)
             self._check_at_s = now_s + self._look_every_s
             if self.state is ProcessState.STARTING:

@@ -177,7 +177,7 @@ def is_kombu_message(msg: Any) -> bool:
 
 @cache
 def bounded_decompressors() -> dict[Any, Callable[[bytes, int], bytes]]:
-    """:return: by the function that kombu knows: what does the same up to a length."""
+    """:return: for each function by which kombu decompresses, one that does the same up to a length."""
     found: dict[Any, Callable[[bytes, int], bytes]] = {
         zlib.decompress: _from_zlib,
         bz2.decompress: _from_streams(bz2.BZ2Decompressor),

@@ -5,7 +5,7 @@ action is applied to each of the chosen entries (`apply`): an entry that comes m
 dealt with, and where somebody has agreed to a number, more than that is refused.
 
 Each entry is claimed before anything happens to it, so what a process works on is never taken away from it, and of two operators one
-hears that the entry is gone.  What went wrong with one entry does not stop the others.
+learns that the entry is gone.  What went wrong with one entry does not stop the others.
 
 A removed entry lies in the queue ``trash`` for a while, from which `Restore` brings it back; the janitor drops it when its time is over.
 It lies there as entries lie in ``bad``: no runner takes it, even if a queue of that name was there before.

@@ -150,10 +150,10 @@ def _task_of(message: dict[str, Any]) -> dict[str, str]:
         return {}
     try:
         encoding = message.get('properties', {}).get('body_encoding')
-        told, _ = parse_json(base64.b64decode(body) if encoding == 'base64' else body.encode(), 'body')
+        task, _ = parse_json(base64.b64decode(body) if encoding == 'base64' else body.encode(), 'body')
     except (CorruptEntryError, *UNTELLABLE):
         return {}
-    if not isinstance(told, dict):
+    if not isinstance(task, dict):
         return {}
-    texts = {name: told[name] for name in ('task', 'id') if isinstance(told.get(name), str)}
-    return texts | {name: repr(told[name]) for name in ('args', 'kwargs') if name in told}
+    texts = {name: task[name] for name in ('task', 'id') if isinstance(task.get(name), str)}
+    return texts | {name: repr(task[name]) for name in ('args', 'kwargs') if name in task}

@@ -25,7 +25,7 @@ log = logging.getLogger('switchboard.queue')
 
 NONE = '(none)'
 # Of the text of an error.
-MAX_TOLD = 400
+MAX_MESSAGE_CHARACTERS = 400
 # The time of a file that the disk did not give: it is read again at each look.
 NEVER_NS = -1
 
@@ -112,7 +112,11 @@ class FailureSummary(NamedTuple):
         try:
             error, message = entry.last_error
             return cls(
-                entry.since_ns, error or NONE, entry.frame or NONE, message[:MAX_TOLD], entry.origin or ''
+                entry.since_ns,
+                error or NONE,
+                entry.frame or NONE,
+                message[:MAX_MESSAGE_CHARACTERS],
+                entry.origin or '',
             )
         except UNTELLABLE:
             return cls(entry.when_ns)

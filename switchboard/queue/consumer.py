@@ -164,11 +164,11 @@ class Consumer:
                 event(log, logging.DEBUG, filebase, 'skipped', error=error)
             except QueueError as error:
                 event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
-                refused += self._put_off(filebase, error)
+                refused += self._defer_unread(filebase, error)
                 if refused == MAX_REFUSED or is_too_many_open_files(error):
                     raise
 
-    def _put_off(self, filebase: str, error: QueueError) -> bool:
+    def _defer_unread(self, filebase: str, error: QueueError) -> bool:
         """Do not try an entry for a while that the disk did not give.
 
         :return: whether that may be the disk's fault: it is not known of this entry.

@@ -489,9 +489,9 @@ class ReadyQueue:
         if age_ns > self._took_ns * SHARE or self._names.foreign_mail:
             return False
         if self._events is not None and self._mark is not None:
-            told = self._events.recorded_names(self._mark)
-            if told is not None:
-                return all(self._apply(name, came, now_ns) for name, came in told)
+            changes = self._events.recorded_names(self._mark)
+            if changes is not None:
+                return all(self._apply(name, came, now_ns) for name, came in changes)
         mark = self._events.start_recording() if self._events is not None else None
         if self._stamp_ns is None or self._stamp_ns != self._names.modified_ns():
             return False
@@ -586,7 +586,7 @@ def _part(some: list[str], now: str, due: SmallestNames, future: SmallestNames) 
 
 
 def requested_wait(records: list[Record], now_ns: int) -> tuple[float, float]:
-    """:return: until when an entry of strict order is to wait, as its history says, and how many seconds that are still; zeros if it is not to.
+    """:return: until when an entry of strict order is to wait, as its history says, and how many seconds that are from now; two zeros if no wait was asked for.
 
     A record from the future was written before the clock was set back: the wait that was asked for is kept, not the hour.
     """

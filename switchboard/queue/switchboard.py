@@ -289,7 +289,7 @@ class Switchboard:
         except FileNotFoundError:
             if not self.folder.follow_renewal():
                 raise
-            return  # it was renewed: sleepers have heard of that
+            return  # it was renewed: sleepers have noticed that
         try:
             self.disk.unlink(WAKE, dir_fd=self.folder.fd)
         except FileNotFoundError:

@@ -8,11 +8,11 @@ For large directories the watch stays armed, and its events replace a rescan: th
 **Many sleepers.**  The kernel wakes everybody who watches a directory, whatever the name.  But the name says whose it is: the slice is in
 the digest.  So a runner of another slice goes on sleeping, without looking at the directory; and after it was woken in vain it does not
 listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MIN_DEAF_S` at least and :data:`MAX_DEAF_S` at
-most.  What came meanwhile is looked through at once, without reading each event.  So a slice for which messages come all the time hears of each
+most.  What came meanwhile is looked through at once, without reading each event.  So a slice for which messages come all the time notices each
 within a moment, and a crowd of idle ones beside it costs next to nothing.
 
 **Entries that are being flushed.**  An entry is seen by its new name and can be had when its producer lets go of it, one flush later.  The kernel
-tells of both, so a sleeper waits for the second, :data:`HELD_S` at most; one that had come too early hears of it as well, and tries again at once.
+tells of both, so a sleeper waits for the second, :data:`HELD_S` at most; one that had come too early notices it as well, and tries again at once.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ MAX_NAMES = 50_000
 # See the module.
 DEAF_SHARE = 20
 MIN_DEAF_S, MAX_DEAF_S = 0.001, 0.02
-# How long an entry that has come is given until its producer lets go of it: some flushes.  Who renames a file that he has not got open is heard so
-# much later.
+# How long an entry that has come is given until its producer lets go of it: some flushes.  A file that is renamed by a program
+# which has not got it open is noticed so much later.
 HELD_S = 0.005
 
 
 def other_slices_arrivals(slice_: Slice) -> Callable[[bytes], object]:
-    """:return: the question whether some events are all of other slices; made in a process that is about to be forked, it is made for all."""
+    """:return: a function that says whether some events are all of other slices.  Made before a fork, it is there in each child."""
     return _arrivals(f'{other_slices_pattern(slice_)}(?:\\{READY}|\\{CLAIMED})')
 
 
-# As many as there are slices at work; a process that was forked asks nobody.
+# As many as there are slices at work: a forked process finds its own here.
 _arrivals = lru_cache(maxsize=512)(arrival_matcher)
 
 
@@ -76,7 +76,7 @@ class Wakeup:
             self._is_ignorable = other_slices_arrivals(self._slice)
         # Has an entry come that its producer may still have locked, to flush it?
         self._held = False
-        # Entries of which the last :meth:`wait` has heard that a process has closed them.
+        # Entries of which the last :meth:`wait` has learned that a process has closed them.
         self._closed: list[str] = []
         # When something came that was worth waking for.
         self._woke_s = 0.0

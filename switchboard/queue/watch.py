@@ -44,8 +44,8 @@ _ARRIVAL_HEAD = r'[\s\S]{4}[\x08\x80]\0{3}[\s\S]{4}[\s\S]\0{3}'
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
 # A sleep without an end is made of such sleeps: Ctrl-C that comes in the instant before one, when Python has last looked for signals and the
-# kernel has not begun to wait, does not end it, and is heard when it is over.
-HEARS_S = 1.0
+# kernel has not begun to wait, does not end it, and is dealt with when it is over.
+SIGNAL_CHECK_S = 1.0
 # The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
 LONGEST_S = 1_000_000.0
 # As many bytes as a pipe holds: one read empties it.
@@ -64,7 +64,7 @@ def load_inotify() -> Any:
 
 
 def arrival_matcher(names: str) -> Callable[[bytes], object]:
-    """:return: the question of some events, as the kernel gives them, whether all are arrivals of names that match a pattern.
+    """:return: a function that says of some events, as the kernel gives them, whether all are arrivals of names that match a pattern.
 
     That takes a fifth of the time of reading each.
     """
@@ -81,7 +81,7 @@ def wait_readable(descriptors: Sequence[int], timeout_s: float | None) -> list[i
     """
     if timeout_s is not None:
         return _readable(descriptors, min(timeout_s, LONGEST_S))
-    while not (ready := _readable(descriptors, HEARS_S)):
+    while not (ready := _readable(descriptors, SIGNAL_CHECK_S)):
         pass
     return ready
 

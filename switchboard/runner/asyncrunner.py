@@ -30,7 +30,7 @@ from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 from switchboard.store.forks import after_fork
 
-# While messages are at work, how often the scoreboard hears that the loop turns.
+# While messages are at work, how often the scoreboard is written to, as a sign that the loop turns.
 HEARTBEAT_INTERVAL_S = 1.0
 
 

@@ -56,7 +56,7 @@ class Loop:
         self._is_one_alone = False
         self._takes_many = takes_many
         # One that must be alone was given back, because it was not.
-        self._has_put_off = False
+        self._has_deferred = False
         self._next_recovery_ns = 0
         self._has_begun = False
         self._wake_ns: int | None = None
@@ -116,11 +116,11 @@ class Loop:
             return None
         self._is_one_alone = False
         try:
-            if self._has_put_off:
+            if self._has_deferred:
                 # Looking anew finds it in its place again, before those that were read behind it.
                 if not queue.ready():
                     return None
-                self._has_put_off = False
+                self._has_deferred = False
             found = queue.take()
             if found is None:
                 if not at_work:
@@ -128,7 +128,7 @@ class Loop:
             elif self._takes_many and self._has_one_life(found.filebase):
                 if at_work:
                     self.settler.give_back(found.filebase)
-                    self._has_put_off = True
+                    self._has_deferred = True
                     return None
                 self._is_one_alone = True
             return found
@@ -138,7 +138,7 @@ class Loop:
 
     def must_be_alone(self, at_work: int) -> bool:
         """Is nothing to be taken beside the messages at work, because one of them, or the next one, has to be alone?"""
-        return at_work > 0 and (self._is_one_alone or self._has_put_off)
+        return at_work > 0 and (self._is_one_alone or self._has_deferred)
 
     def _has_one_life(self, filebase: str) -> bool:
         assert self.queue is not None

@@ -129,7 +129,7 @@ class TroubleBackoff:
 
 
 def _is_of_target(error: BaseException | None) -> bool:
-    """Does one queue take nothing, or does this message alone wait for something, and the disk is well?"""
+    """Has one destination or this message alone to wait, while the disk is well?"""
     if isinstance(error, QueueFullError):
         return not error.is_disk_full
     if isinstance(error, DestinationDown):

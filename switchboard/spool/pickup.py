@@ -56,7 +56,7 @@ SETTLED_NS = 5 * NS_PER_S
 ABANDONED_NS = 36 * 3600 * NS_PER_S
 SWEEP_EVERY_NS = 3600 * NS_PER_S
 # The same trouble is logged again after this.
-COMPLAIN_EVERY_NS = 60 * NS_PER_S
+REPORT_EVERY_NS = 60 * NS_PER_S
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +110,7 @@ class Pickup:
         # Files that the disk does not give: they come last.
         self._refused: set[str] = set()
         self._sweep_at_ns = 0
-        self._complaint = ('', 0)
+        self._last_report = ('', 0)
 
     def collect(self, names: list[str]) -> int:
         """See `FilePickup`."""
@@ -124,7 +124,7 @@ class Pickup:
                     self._sweep_at_ns = now_ns + SWEEP_EVERY_NS
                     self._sweep()
             except OSError as error:
-                self._complain(f'nothing is taken in: {error}')
+                self._report(f'nothing is taken in: {error}')
         taken = 0
         while self._waiting and self._clock.monotonic_ns() - now_ns < ROUND_NS:
             taken += self._commit(self._prepare_group())
@@ -185,7 +185,7 @@ class Pickup:
                     if dropped.name in self._refused:
                         raise  # all others have had their turn
                     self._refused.add(dropped.name)
-                    self._complain(f'{dropped.name}: not taken in: {error}')
+                    self._report(f'{dropped.name}: not taken in: {error}')
                     continue
                 except BaseException:
                     dropped.claim.close()
@@ -194,7 +194,7 @@ class Pickup:
                     group.append((dropped, handoff))
         except (QueueError, OSError) as error:
             self._waiting.clear()
-            self._complain(f'nothing is taken in: {error}', refusal_log_level(error))
+            self._report(f'nothing is taken in: {error}', refusal_log_level(error))
         return group
 
     def _open(self, folder: Folder, name: str) -> DroppedFile | None:
@@ -278,7 +278,7 @@ class Pickup:
                 event(log, logging.INFO, None, 'picked up', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
-                self._complain(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
+                self._report(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
         return len(group) - len(failed)
 
     def _refuse(self, dropped: DroppedFile, reason: str) -> None:
@@ -301,7 +301,7 @@ class Pickup:
             queue.consumer.move_to_bad(claim, reason, cause='corrupt', file=dropped.name)
         except OSError as error:
             claim.close()
-            self._complain(f'{dropped.name}: left claimed: {error}')
+            self._report(f'{dropped.name}: left claimed: {error}')
         if writable is not None:
             self._disk.unlock_and_close(read_only)
 
@@ -338,9 +338,9 @@ class Pickup:
             except OSError as error:
                 event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
-    def _complain(self, text: str, level: int = logging.ERROR) -> None:
+    def _report(self, text: str, level: int = logging.ERROR) -> None:
         now_ns = self._clock.monotonic_ns()
-        last, when_ns = self._complaint
-        if text != last or now_ns - when_ns > COMPLAIN_EVERY_NS:
-            self._complaint = (text, now_ns)
+        last, when_ns = self._last_report
+        if text != last or now_ns - when_ns > REPORT_EVERY_NS:
+            self._last_report = (text, now_ns)
             event(log, level, None, 'not picked up', error=text, queue=self._queue.name)

@@ -99,7 +99,7 @@ class Measurements:
         )
 
     def values(self) -> tuple[Any, ...]:
-        """:return: all of it, as `BUFFER` holds it."""
+        """:return: all numbers and names, in the order in which the scoreboard holds them."""
         counted = [(each.count, each.first_ns) for each in self.errors.values()]
         counted += [(0, 0)] * (MAX_ERRORS - len(counted))
         return (

@@ -142,7 +142,7 @@ class Claim:
         return self.uid != self.folder.disk.geteuid()
 
     def replace_with_copy(self, *, sync: bool, record: Record | None = None) -> None:
-        """Have a file under this name that has no other one, and that no other process has open: a copy takes its place.
+        """Replace the file with a copy that has no other name, and that no other process has open.
 
         A crash leaves the one or the other, and perhaps an unfinished copy, which recovery removes.
 

@@ -85,10 +85,10 @@ class Reservation:
 
 
 def make_room(reservations: Iterable[Reservation | None]) -> None:
-    """Have the room made that messages need which come in together.
+    """Make room in their queues for messages that are stored together.
 
     :param reservations: of each; None: of a queue without limits.
-    :raises QueueFullError: one of the queues cannot make so much; then nothing was pushed out of any.
+    :raises QueueFullError: one of the queues cannot make so much; then no message was removed from any.
     """
     owed: dict[LimitedQueue, list[Reservation]] = {}
     for reservation in reservations:

@@ -283,7 +283,7 @@ def relied_fsync_scope(directory_sync: str, folder: Folder) -> int:
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
-    # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `removal`).
+    # Nothing can be renamed into a directory that was removed: that is how a producer learns of it (see `removal`).
     if item.folder.is_deleted():
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 

@@ -1,7 +1,7 @@
 """The acts: first a page that names act, filter and number, then the act itself, and a result for each entry by its name.
 
 Ticked entries are named; *all that match* is a filter and the number that was shown, and if more fit by then nothing is done.  Each act claims its
-entries, so of two operators one hears that an entry is gone.  An act has a time: the entries left then are counted, and can be gone on with.
+entries, so of two operators one learns that an entry is gone.  An act has a time: the entries left then are counted, and can be gone on with.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ HEADERS = {
 
 
 class Refused(Exception):
-    """The request is not dealt with.
+    """The request is refused.
 
-    :param status: of HTTP.
+    :param status: the HTTP status of the answer.
     """
 
     def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:

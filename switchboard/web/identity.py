@@ -29,7 +29,7 @@ _TOKEN = re.compile(r'([0-9]{1,12})\.([0-9a-f]{64})')
 
 
 class UnknownUserError(Exception):
-    """Nobody who may come in.
+    """The request is of no user of the desk.
 
     :param asks: a browser is to ask for name and password.
     """

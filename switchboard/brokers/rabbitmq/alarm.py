@@ -27,7 +27,7 @@ class Alarm:
         self.connection: Any = None
 
     def watch(self, connection: Any) -> None:
-        """Have the broker's notices on a new connection noted."""
+        """Note from now on what the broker says of its alarm on a new connection."""
         connection.on_blocked = partial(self._set, connection)
         connection.on_unblocked = partial(self._set, None)
 
@@ -35,7 +35,7 @@ class Alarm:
         self.connection = connection
 
     def check(self, in_use: Any) -> None:
-        """Hear, and refuse to publish while the alarm is on.
+        """Read what the broker has said, and refuse to publish while the alarm is on.
 
         :raises BrokerDownError: the broker does not read from the connection that publishes.
         """
@@ -48,7 +48,7 @@ class Alarm:
             )
 
     def update(self, in_use: Any) -> None:
-        """Hear whether the broker reads again.
+        """Read whether the broker takes messages again.
 
         :param in_use: the connection that is not kept aside.
         """

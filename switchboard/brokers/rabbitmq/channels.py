@@ -14,7 +14,7 @@ from typing import Any
 from amqp import spec
 from amqp.exceptions import ChannelError, RecoverableConnectionError, error_for_code
 
-# What we call, and somebody waits to hear of.
+# The calls whose caller waits for an answer.
 _CALLS = frozenset(
     (
         spec.Exchange.Declare,
@@ -29,7 +29,7 @@ _CALLS = frozenset(
 
 
 def _closed(channel: Any, code: int, text: str, class_id: int, method_id: int) -> None:
-    """Hear that the broker has closed a channel."""
+    """Deal with a channel that the broker has closed."""
     channel.send_method(spec.Channel.CloseOk)
     if channel.is_closing:
         return  # by ourselves, too: the answer to that comes yet

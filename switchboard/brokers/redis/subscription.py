@@ -1,4 +1,4 @@
-"""The subscription by which an idle runner hears that something has come.
+"""The subscription by which an idle runner is notified that something has come.
 
 It has a connection of its own, and not one of the pool that the commands use: that pool is thrown away when a command fails, so the thread that
 renews leases would close what a runner sleeps on, and an epoll says nothing of a descriptor that was closed.  It counts when Redis has confirmed it: commands
@@ -15,7 +15,7 @@ from redis import ConnectionPool, Redis, exceptions
 
 
 class Subscription:
-    """Hears the notices that are published on channels.
+    """The notices that are published on channels.
 
     :param pool: of connections to the server: another one like it is made.
     :param connection_number: the connection's, when these were made.
@@ -55,12 +55,12 @@ class Subscription:
         :raises OSError: the connection is gone.
         :raises redis.RedisError: the same.
         """
-        heard = False
+        noticed = False
         # Not by polling the socket: the messages behind the first one may have been read already.
         while self._pubsub.connection.can_read(0):
             reply = self._pubsub.get_message()
-            heard = heard or (reply is not None and reply['type'] == 'message')
-        return heard
+            noticed = noticed or (reply is not None and reply['type'] == 'message')
+        return noticed
 
     def close(self) -> None:
         """End the subscription."""

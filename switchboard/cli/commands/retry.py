@@ -211,7 +211,7 @@ _SHARED: tuple[Callable[..., Any], ...] = (
 def entries_verb(
     *options: Callable[..., Any], searched: str, words: str = '[ENTRY|-]...'
 ) -> Callable[[Callable[..., Exit]], click.Command]:
-    """Make a verb of a function that is handed a `Request`, and returns the exit status.
+    """Make a verb of a function that is handed an `ActionRequest`, and returns the exit status.
 
     :param options: the options of this verb alone.
     :param searched: the queues to select in if none is named, for the help.
