@@ -50,9 +50,9 @@ class FromBroker(Bridge):
         'prefetch': Setting(integer(1, 10_000), default=100),
         'exchange': Setting(str, default=''),
         'routing_key': Setting(Template, default=Template('{routing_key|}')),
-        'format': Setting(choice('message', 'kombu'), default='message', old='form'),
+        'format': Setting(choice('message', 'kombu'), default='message', old_name='form'),
         'dedupe': Setting(boolean, default=True),
-        'own_messages': Setting(_own_messages, default='accept', old='own'),
+        'own_messages': Setting(_own_messages, default='accept', old_name='own'),
     }
     # Does it end when nothing is left, and how often is it to look until it believes that?
     _to_the_end = False

@@ -78,7 +78,7 @@ class Bridge(Runner):
         'remote_bindings': Setting(word_list, default=()),
         'remote_arguments': Setting(arguments, default={}),
         'declare': Setting(boolean, default=True),
-        'origin_name': Setting(str, default='', old='site'),
+        'origin_name': Setting(str, default='', old_name='site'),
     }
 
     @classmethod

@@ -148,7 +148,7 @@ class Lmtp(AsyncRunner):
         'max_size': Setting(size_bytes, default=25 << 20),
         'max_recipients': Setting(integer(1), default=1000),
         'max_connections': Setting(integer(1), default=100),
-        'max_buffer_memory': Setting(size_bytes, default=256 << 20, old='mail_memory'),
+        'max_buffer_memory': Setting(size_bytes, default=256 << 20, old_name='mail_memory'),
         'timeout': Setting(duration_s, default=300.0),
         'socket_mode': Setting(file_mode, default=0o660),
         'hostname': Setting(str, default=''),

@@ -29,8 +29,8 @@ class Metrics(Runner):
 
     settings: ClassVar[Mapping[str, Setting]] = {
         'listen': Setting(str, default='127.0.0.1:9736'),
-        'allowed_hosts': Setting(word_list, default=(), old='hosts'),
-        'count_timeout': Setting(duration_s, default=10.0, old='budget'),
+        'allowed_hosts': Setting(word_list, default=(), old_name='hosts'),
+        'count_timeout': Setting(duration_s, default=10.0, old_name='budget'),
     }
 
     exporter: Exporter | None = None

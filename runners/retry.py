@@ -41,7 +41,7 @@ class Retry(Runner):
     settings = {  # noqa: RUF012  a mapping that nobody changes, as the base class says
         'wait': Setting(retry_policy, retry_policy('15m..6h x4')),
         'max_retries': Setting(integer(1), 3),
-        'retry_on': Setting(word_list, (), old='only'),
+        'retry_on': Setting(word_list, (), old_name='only'),
         'to': Setting(),
     }
 

@@ -164,7 +164,7 @@ class Smtp(Runner):
         'sender': Setting(),
         'connect_timeout': Setting(duration_s, default=30.0),
         'timeout': Setting(duration_s, default=300.0),
-        'idle_timeout': Setting(duration_s, default=30.0, old='idle'),
+        'idle_timeout': Setting(duration_s, default=30.0, old_name='idle'),
         'mails_per_connection': Setting(optional(integer(1)), default=100),
         'recipients_per_mail': Setting(integer(1), default=50),
     }

@@ -33,13 +33,13 @@ class Web(AsyncRunner):
     settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
         'listen': Setting(str, '127.0.0.1:8025'),
-        'allowed_hosts': Setting(word_list, (), old='hosts'),
+        'allowed_hosts': Setting(word_list, (), old_name='hosts'),
         'read_only': Setting(boolean, False),
-        'allow_edit': Setting(boolean, False, old='edit'),
+        'allow_edit': Setting(boolean, False, old_name='edit'),
         'users_file': Setting(str, ''),
         'user_header': Setting(str, ''),
         'environment': Setting(str, ''),
-        'environment_colour': Setting(str, 'grey', old='colour'),
+        'environment_colour': Setting(str, 'grey', old_name='colour'),
         'redact': Setting(word_list, ()),
         'socket_mode': Setting(file_mode, 0o660),
     }

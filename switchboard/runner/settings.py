@@ -22,13 +22,13 @@ MAX_SECRET_CHARACTERS = 10_000
 class Setting(NamedTuple):
     """A key that a runner's class declares for its section: how it is read, and the value without it.
 
-    :param old: an earlier name of the key, which is read as before.
+    :param old_name: an earlier name of the key, which is read as before.
     """
 
     parse: Callable[[str], Any] = str
     default: Any = None
     required: bool = False
-    old: str = ''
+    old_name: str = ''
 
 
 def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class_name: str) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
     section = f'runner.{options.name}'
     given = dict(options.settings)
     for key, setting in declared.items():
-        if setting.old in given:
+        if setting.old_name in given:
             if key in given:
                 raise ConfigError(
-                    f'is the old name of {key!r}, which is there, too', section=section, key=setting.old
+                    f'is the old name of {key!r}, which is there, too', section=section, key=setting.old_name
                 )
-            given[key] = given.pop(setting.old)
+            given[key] = given.pop(setting.old_name)
     for key in given:
         if key not in declared:
             hint = did_you_mean(key, declared)

@@ -14,7 +14,7 @@ from switchboard.runner.settings import Setting, read_secret, read_settings
 DECLARED = {
     'timeout': Setting(duration_s, default=30.0),
     'command': Setting(required=True),
-    'tries': Setting(int, default=3, old='attempts'),
+    'tries': Setting(int, default=3, old_name='attempts'),
 }
 
 

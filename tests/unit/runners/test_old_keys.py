@@ -29,21 +29,21 @@ RENAMED = [
     (name, key, setting)
     for name in sorted(SHIPPED_RUNNERS)
     for key, setting in settings_of(name).items()
-    if setting.old
+    if setting.old_name
 ]
 
 
 @pytest.mark.parametrize(
-    ('name', 'key', 'setting'), RENAMED, ids=[f'{name} {setting.old}' for name, _, setting in RENAMED]
+    ('name', 'key', 'setting'), RENAMED, ids=[f'{name} {setting.old_name}' for name, _, setting in RENAMED]
 )
 def test_an_old_key_means_the_same(name: str, key: str, setting: Setting) -> None:
-    assert setting.old not in settings_of(name).keys() | RUNNER_KEYS.keys()
+    assert setting.old_name not in settings_of(name).keys() | RUNNER_KEYS.keys()
 
     def read(given: str) -> object:
         options = RunnerOptions('a', '', settings={given: VALUES.get(key, '7s')})
         return read_settings({key: setting}, options, name)[key]
 
-    assert read(setting.old) == read(key) != setting.default
+    assert read(setting.old_name) == read(key) != setting.default
 
 
 def test_every_runner_that_has_some_was_looked_at() -> None:
