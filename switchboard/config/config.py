@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from switchboard.config.examine import ParsedConfig, advise_on_value, examine
+from switchboard.config.checks import ParsedConfig, advise_on_value, examine
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, in_order, parse_ini, read_config_file
 from switchboard.config.keys import (

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import cast
 
-from switchboard.config.examine import advise_on_value
+from switchboard.config.checks import advise_on_value
 from switchboard.config.inifile import Option, Problems, Section, parse_ini
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
