@@ -6,7 +6,7 @@ holds into a file of its own, ``<spool>/.held@<queue>/<random>.held``, which it 
 message, one as it ends.  A file without a lock has a dead owner; each digest in it is one more death of that message, kept in
 ``<digest>.deaths``.
 
-A process that an operator wanted to end, and that has to be killed, is not counted: the master empties its file before (``ending``).  Redis counts by
+A process that an operator wanted to end, and that has to be killed, is not counted: the master empties its file before (``orphans``).  Redis counts by
 itself, when a lease is over; there the file tells the master what to give back instead.
 
 Each machine counts the deaths of its own processes.  A power cut may lose a count.

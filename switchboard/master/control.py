@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from switchboard.errors import CorruptEntryError, MasterError, NotRunningError
 from switchboard.events import event
-from switchboard.master.directory import OwnDirectory
+from switchboard.master.directory import MasterDirectory
 from switchboard.message.typed_json import parse_json
 from switchboard.status import log
 from switchboard.status.alive import (
@@ -84,11 +84,11 @@ class ControlRequest(NamedTuple):
             raise MasterError('not a request: "do" must be a word')
         if runner is not None and not _is_word(runner):
             raise MasterError('not a request: "runner" must be a name')
-        part = members.get('slice')
-        for name, value in (('instances', instances), ('slice', part)):
+        slice_number = members.get('slice')
+        for name, value in (('instances', instances), ('slice', slice_number)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise MasterError(f'not a request: "{name}" must be a whole number')
-        return cls(do, runner, instances, part)
+        return cls(do, runner, instances, slice_number)
 
 
 def _is_word(value: object) -> bool:
@@ -120,7 +120,7 @@ class ControlSocket:
     :param handle: called with each request and with the function that sends its reply, now or later.
     """
 
-    def __init__(self, directory: OwnDirectory, selector: selectors.BaseSelector, handle: Handler) -> None:
+    def __init__(self, directory: MasterDirectory, selector: selectors.BaseSelector, handle: Handler) -> None:
         self._directory = directory
         self._selector = selector
         self._handle = handle

@@ -47,7 +47,7 @@ LOOK_AGAIN_S = 0.25
 LOOK_EVERY_S = 0.01
 
 
-class OwnDirectory:
+class MasterDirectory:
     """The open directory; a forked child closes its descriptor.
 
     :param spool: the spool; it and the directory are made if need be.
@@ -163,7 +163,7 @@ class MasterLock:
     :param pid_file: where to note the process, if not beside the lock.
     """
 
-    def __init__(self, directory: OwnDirectory, pid_file: Path | None = None) -> None:
+    def __init__(self, directory: MasterDirectory, pid_file: Path | None = None) -> None:
         self.pid_file = pid_file or directory.path / PID
         self._directory = directory
         self._is_beside = pid_file is None
@@ -171,7 +171,7 @@ class MasterLock:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, directory: OwnDirectory, pid_file: Path | None = None) -> Iterator[Self]:
+    def of(cls, directory: MasterDirectory, pid_file: Path | None = None) -> Iterator[Self]:
         """Hold it for the length of a block.
 
         :raises AlreadyRunningError: another process does.

@@ -57,27 +57,27 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
 def make_runner(
     config: Config,
     options: RunnerOptions,
-    part: int,
+    slice_index: int,
     count: int,
     slot: NullSlot,
     *,
     prefork: PreforkObjects | None = None,
 ) -> Runner:
-    """:return: the runner that works slice `part` of `count`.
+    """:return: the runner that works slice `slice_index` of `count`.
 
     :param prefork: of the same configuration.
     :raises ConfigError: its class cannot be imported, or its section is wrong.
     """
     runner_class = prefork and prefork.classes.get(options.name)
     if runner_class is None:
-        with _asked_first(prefork.finders if prefork else ()):
+        with _finders_first(prefork.finders if prefork else ()):
             runner_class = find_class(options)
     spool = (prefork and prefork.spool) or Spool.from_config(config)
-    return runner_class(spool, options, slice=part, numslices=count, slot=slot)
+    return runner_class(spool, options, slice=slice_index, numslices=count, slot=slot)
 
 
 @contextlib.contextmanager
-def _asked_first(finders: Sequence[Any]) -> Iterator[None]:
+def _finders_first(finders: Sequence[Any]) -> Iterator[None]:
     """Have some finders asked before all others, and not any more afterwards: who loads a module anew wants what it is by then."""
     sys.meta_path[:0] = finders
     try:
@@ -86,7 +86,7 @@ def _asked_first(finders: Sequence[Any]) -> Iterator[None]:
         sys.meta_path[:] = [each for each in sys.meta_path if each not in finders]
 
 
-class _Nothing(Runner):
+class _WarmUpRunner(Runner):
     """A runner of no section."""
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
@@ -110,10 +110,10 @@ def prepare_before_fork(config: Config) -> PreforkObjects:
     classes: dict[str, type[Runner]] = {}
     modules: dict[tuple[str, ...], ModuleSpec] = {}
     for options in config.runners.values():
-        _Nothing(spool, options._replace(settings={}))
+        _WarmUpRunner(spool, options._replace(settings={}))
         if options.queue and is_shared:
-            for part in range(options.instances):
-                spool.preload_queue(options.queue, part, options.instances)
+            for slice_index in range(options.instances):
+                spool.preload_queue(options.queue, slice_index, options.instances)
         with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
             path = _full_path(options.class_path)
             if path.startswith(SHIPPED):
@@ -170,11 +170,11 @@ def run_before_fork(config: Config, classes: Collection[type[Runner]], detach: C
         slot = Slot(scoreboard, 0)
         spool = Spool(place, durability='lazy')
         spool.preload_queue(options.queue, 0, 1)
-        prefork = PreforkObjects(config, spool, {options.name: _Nothing}, [])
-        with _packed() as ran:
+        prefork = PreforkObjects(config, spool, {options.name: _WarmUpRunner}, [])
+        with _compact_code() as ran:
             _detach_elsewhere(detach, ran)
-            _take_a_turn(options, slot, prefork)
-        runner = _take_a_turn(options, slot, prefork)
+            _warm_up(options, slot, prefork)
+        runner = _warm_up(options, slot, prefork)
         for each in classes:
             for name in (*dir(each), *vars(runner)):
                 getattr(each, name, None)
@@ -196,7 +196,7 @@ def _detach_elsewhere(detach: Callable[[], object], ran: set[int]) -> None:
         ran.update(array('Q', addresses.read()))
 
 
-def _take_a_turn(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) -> Runner:
+def _warm_up(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) -> Runner:
     sys.modules.pop(SHIPPED_RUNNERS['null'].partition(':')[0], None)
     find_class(options)  # anew, as a class of a user's is found
     slot.occupy()
@@ -206,7 +206,7 @@ def _take_a_turn(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) ->
 
 
 @contextlib.contextmanager
-def _packed() -> Iterator[set[int]]:
+def _compact_code() -> Iterator[set[int]]:
     """Move the code that runs meanwhile together.
 
     :return: where it lies now.
@@ -223,14 +223,14 @@ def _packed() -> Iterator[set[int]]:
     finally:
         sys.setprofile(before)
     functions = [each for each in gc.get_objects() if type(each) is FunctionType and id(each.__code__) in ran]
-    _REPLACED.extend(each.__code__ for each in functions)
-    packed = {id(code): code.replace() for code in _REPLACED}
+    _REPLACED_CODE.extend(each.__code__ for each in functions)
+    compact = {id(code): code.replace() for code in _REPLACED_CODE}
     for each in functions:
-        each.__code__ = packed[id(each.__code__)]
+        each.__code__ = compact[id(each.__code__)]
 
 
 # Kept: in the holes that they would leave, what a child makes would lie in as many pages.
-_REPLACED: list[CodeType] = []
+_REPLACED_CODE: list[CodeType] = []
 
 
 def find_class(options: RunnerOptions) -> type[Runner]:
@@ -239,7 +239,7 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     :raises ConfigError: it cannot be imported, is no runner, or could not work.
     """
     section = f'runner.{options.name}'
-    with ending_refused(options):
+    with exit_refused(options):
         try:
             found = _load(_full_path(options.class_path))
         except UnknownRunnerError as error:
@@ -257,7 +257,7 @@ def find_class(options: RunnerOptions) -> type[Runner]:
 
 
 @contextlib.contextmanager
-def ending_refused(options: RunnerOptions) -> Iterator[None]:
+def exit_refused(options: RunnerOptions) -> Iterator[None]:
     """Take a class that ends the program, where it is to be loaded or made, for a mistake of the configuration.
 
     :raises ConfigError: it does.

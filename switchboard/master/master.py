@@ -39,9 +39,9 @@ import setproctitle
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError, MasterError
 from switchboard.events import event
-from switchboard.master import child, ending
+from switchboard.master import child, orphans
 from switchboard.master.control import ControlSocket
-from switchboard.master.directory import MasterLock, OwnDirectory
+from switchboard.master.directory import MasterDirectory, MasterLock
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, prepare_before_fork, python_path, work_as_runner
 from switchboard.master.requests import Requests
@@ -115,7 +115,7 @@ class Master:
         os.umask(self.config.master.umask)
         self._manager.tick(time.monotonic())
         with contextlib.ExitStack() as stack:
-            self._directory = stack.enter_context(OwnDirectory(self.config.spool))
+            self._directory = stack.enter_context(MasterDirectory(self.config.spool))
             self._lock = stack.enter_context(MasterLock.of(self._directory, self.config.master.pid_file))
             self._preload()
             self._lock.note_pid()
@@ -194,9 +194,9 @@ class Master:
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
         log.capture_other_loggers()  # once for all children: it looks at each logger
-        self._own_children = ending.children()  # a module of `preload` may have made some
+        self._own_children = orphans.children()  # a module of `preload` may have made some
         child.set_subreaper()
-        if ended := ending.kill_orphans_of_spool(str(self.config.spool)):
+        if ended := orphans.kill_orphans_of_spool(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)

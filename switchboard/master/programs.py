@@ -24,8 +24,8 @@ from switchboard.config.inifile import Problems, parse_ini, read_config_file
 from switchboard.config.spool_place import why_not_alone
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import event
-from switchboard.master.directory import OwnDirectory
-from switchboard.master.loading import ending_refused, extend_path, make_runner, python_path
+from switchboard.master.directory import MasterDirectory
+from switchboard.master.loading import exit_refused, extend_path, make_runner, python_path
 from switchboard.master.master import Master
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
@@ -111,7 +111,7 @@ def _be_daemon(config: Config, report: Report) -> int:
 
     try:
         with exiting_on_signal():
-            with OwnDirectory(config.spool) as own:
+            with MasterDirectory(config.spool) as own:
                 if config.master.log_file is not None:
                     _configure_log(config, config.master.log_file, takes_stderr=True)
                 else:
@@ -164,7 +164,13 @@ def _tell_of_others(config: Config) -> None:
 
 
 def one_runner(
-    config: Config, name: str, part: int = 0, count: int = 1, *, once: bool = False, until_empty: bool = False
+    config: Config,
+    name: str,
+    slice_index: int = 0,
+    count: int = 1,
+    *,
+    once: bool = False,
+    until_empty: bool = False,
 ) -> int:
     """Run one slice of one runner in this process, without a master.
 
@@ -181,12 +187,12 @@ def one_runner(
         raise ConfigError(f'there is no runner {name!r}; there are: {known}', file=str(config.path))
     _configure_log(config, None)
     log.capture_other_loggers()
-    log.set_process_name(f'{name} {part + 1}/{count}')
+    log.set_process_name(f'{name} {slice_index + 1}/{count}')
     _tell_of_others(config)
     extend_path(python_path(config.path, config.master.python_path))
     try:
-        with ending_refused(options):
-            runner = make_runner(config, options, part, count, NullSlot())
+        with exit_refused(options):
+            runner = make_runner(config, options, slice_index, count, NullSlot())
 
         def stop(_signum: int, _frame: FrameType | None) -> None:
             runner.stop()
@@ -213,7 +219,7 @@ def _path_of(error: OSError) -> str | None:
     return os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None
 
 
-RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<part>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')
+RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<slice>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')
 
 config_option = click.option(
     '-C',
@@ -236,10 +242,10 @@ def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tu
     match = RUNNER.fullmatch(value)
     if match is None:
         raise click.BadParameter(f'{value!r} is not of the form RUNNER or RUNNER:SLICE/COUNT')
-    part, count = int(match['part'] or 1), int(match['count'] or 1)
-    if not 1 <= part <= count:
+    slice_number, count = int(match['slice'] or 1), int(match['count'] or 1)
+    if not 1 <= slice_number <= count:
         raise click.BadParameter(f'{value!r}: slices are counted from 1 to {count}')
-    return match['name'], part - 1, count
+    return match['name'], slice_number - 1, count
 
 
 @click.command()
@@ -261,10 +267,11 @@ def master(path: Path) -> None:
 @until_empty_option
 def runner(runner: tuple[str, int, int], path: Path, once: bool, until_empty: bool) -> None:
     """Run one slice of one runner, in the foreground and without a master."""
-    name, part, count = runner
+    name, slice_index, count = runner
     sys.exit(
         _guarded(
-            path, lambda config: one_runner(config, name, part, count, once=once, until_empty=until_empty)
+            path,
+            lambda config: one_runner(config, name, slice_index, count, once=once, until_empty=until_empty),
         )
     )
 

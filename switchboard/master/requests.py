@@ -163,7 +163,7 @@ class Requests:
 
     def _count(self, name: str) -> int:
         planned = self._counts.get(name)
-        return len({each.part for each in self.slices.named(name)}) if planned is None else planned
+        return len({each.slice_index for each in self.slices.named(name)}) if planned is None else planned
 
     def _options(self, name: str) -> RunnerOptions:
         return self.slices.config.runners[name]
@@ -173,10 +173,10 @@ class Requests:
         steps = [step for name in self.slices.names for step in self._one_by_one(name)]
         self._plan('restart', steps, reply)
 
-    def restart(self, name: str, reply: Reply = no_reply, part: int | None = None) -> None:
+    def restart(self, name: str, reply: Reply = no_reply, slice_number: int | None = None) -> None:
         """Restart the slices of one runner, one by one, or start them if they do not run.
 
-        :param part: only this slice, counted from 1.
+        :param slice_number: only this slice, counted from 1.
         """
         if not self.slices.named(name):
             count = self._options(name).instances
@@ -185,19 +185,19 @@ class Requests:
             )
             return
         steps = self._one_by_one(name, starts_stopped=True)
-        if part is not None:
-            if not 1 <= part <= len(steps):
-                self._refuse(reply, f'there is no slice {part} of {name}, which has {len(steps)}')
+        if slice_number is not None:
+            if not 1 <= slice_number <= len(steps):
+                self._refuse(reply, f'there is no slice {slice_number} of {name}, which has {len(steps)}')
                 return
-            steps = [steps[part - 1]]
-        what = name if part is None else f'{name} {part}'
+            steps = [steps[slice_number - 1]]
+        what = name if slice_number is None else f'{name} {slice_number}'
         self._plan(f'restart {what}', steps, reply, runner=name)
 
     def _one_by_one(self, name: str, *, starts_stopped: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)
         return [
-            Replacement(self.slices, options, count, part=part, starts_stopped=starts_stopped)
-            for part in range(count)
+            Replacement(self.slices, options, count, slice_index=slice_index, starts_stopped=starts_stopped)
+            for slice_index in range(count)
         ]
 
     def stop(self, name: str, reply: Reply = no_reply) -> None:

@@ -90,7 +90,7 @@ class Replacement:
     """One change of slices.
 
     :param count: how many slices the runner has afterwards; 0 ends it.
-    :param part: replace this slice only; nothing happens if the runner has another count by then.
+    :param slice_index: replace this slice only; nothing happens if the runner has another count by then.
     :param starts_stopped: start slices that somebody has stopped, too.
     """
 
@@ -100,13 +100,13 @@ class Replacement:
         options: RunnerOptions,
         count: int,
         *,
-        part: int | None = None,
+        slice_index: int | None = None,
         starts_stopped: bool = False,
     ) -> None:
         self.slices = slices
         self.options = options
         self.count = count
-        self.part = part
+        self.slice_index = slice_index
         self.starts_stopped = starts_stopped
         self.error = ''
         self.over = False
@@ -121,8 +121,10 @@ class Replacement:
 
     def begin(self, now_s: float) -> None:
         """Add the new slices, and start them."""
-        self._old = [each for each in self.slices.named(self.name) if self.part in (None, each.part)]
-        if self.part is not None and [each.count for each in self._old] != [self.count]:
+        self._old = [
+            each for each in self.slices.named(self.name) if self.slice_index in (None, each.slice_index)
+        ]
+        if self.slice_index is not None and [each.count for each in self._old] != [self.count]:
             self.over = True
             return
         asleep = (
@@ -131,10 +133,10 @@ class Replacement:
             and not self.starts_stopped
         )
         self._preparing = any(each.pid for each in self._old) and self.count > 0
-        parts = range(self.count) if self.part is None else (self.part,)
+        slice_indexes = range(self.count) if self.slice_index is None else (self.slice_index,)
         try:
-            for part in parts:
-                self._new.append(self.slices.add(self.options, self.count, part, waits_for_turn=True))
+            for slice_index in slice_indexes:
+                self._new.append(self.slices.add(self.options, self.count, slice_index, waits_for_turn=True))
         except MasterError as error:
             self._give_up(str(error), now_s)
             return
@@ -185,7 +187,9 @@ class Replacement:
 
     def _successor_of(self, gone: RunnerSlice) -> RunnerSlice | None:
         """:return: the slice that goes on counting; among several, whose range is another anyway, the first: their sum stays right."""
-        same = (each for each in self._new if (each.part, each.count) == (gone.part, gone.count))
+        same = (
+            each for each in self._new if (each.slice_index, each.count) == (gone.slice_index, gone.count)
+        )
         return next(same, self._new[0] if self._new else None)
 
     def _give_up(self, error: str, now_s: float) -> None:

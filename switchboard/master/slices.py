@@ -18,7 +18,7 @@ from switchboard.config.config import Config
 from switchboard.config.remote_queues import requeue_held
 from switchboard.errors import MasterError
 from switchboard.events import event
-from switchboard.master import child, ending
+from switchboard.master import child, orphans
 from switchboard.master.loading import run_before_fork
 from switchboard.master.signals import signals_blocked
 from switchboard.master.supervision import ChildDescriptors, PastCounters, RunnerSlice, start_all
@@ -87,7 +87,7 @@ class Slices:
         return any(each.is_alive(now_s) for each in self._slices)
 
     def add(
-        self, options: RunnerOptions, count: int, part: int, *, waits_for_turn: bool = False
+        self, options: RunnerOptions, count: int, slice_index: int, *, waits_for_turn: bool = False
     ) -> RunnerSlice:
         """Make a slice; it has no process yet.
 
@@ -99,7 +99,7 @@ class Slices:
             )
         added = RunnerSlice(
             options,
-            part,
+            slice_index,
             count,
             scoreboard=self.scoreboard,
             index=self._free.pop(0),
@@ -122,9 +122,9 @@ class Slices:
         :raises MasterError: the scoreboard has no room for them.
         """
         added = [
-            self.add(options, options.instances, part)
+            self.add(options, options.instances, slice_index)
             for options in self.config.runners.values()
-            for part in range(options.instances)
+            for slice_index in range(options.instances)
         ]
         start_all(added, functools.partial(self._fork_all, freeze=True), time.monotonic())
 
@@ -163,7 +163,7 @@ class Slices:
                 title=each.title,
                 config=config,
                 options=each.options,
-                slice=each.part,
+                slice=each.slice_index,
                 numslices=each.count,
                 slot=Slot(
                     self.scoreboard,
@@ -197,17 +197,17 @@ class Slices:
 
     def _kill_orphans(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        left = ending.kill_orphans(owner, living, {*self._others(), *self._helpers})
+        left = orphans.kill_orphans(owner, living, {*self._others(), *self._helpers})
         # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
         # take the entry for one that somebody works on, and leave it for a minute.
         writing = (each for each, killed in self._helpers.items() if killed == owner)
-        return left + [each for each in writing if ending.has_claims_open(each)]
+        return left + [each for each in writing if orphans.has_claims_open(each)]
 
     def _kill_with_note(self, pid: int) -> bool:
         config, spool = self.config, str(self.config.spool)
         try:
             helper = child.fork_helper(
-                lambda: ending.kill_with_note(
+                lambda: orphans.kill_with_note(
                     pid,
                     spool,
                     'killed on request, its time to stop was over',

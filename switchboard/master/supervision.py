@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
 from switchboard.events import event
-from switchboard.master import child, ending
+from switchboard.master import child, orphans
 from switchboard.master.policy import Decision, ProcessEnd, RestartHistory, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
@@ -129,7 +129,7 @@ class RunnerSlice:
     def __init__(
         self,
         options: RunnerOptions,
-        part: int,
+        slice_index: int,
         count: int,
         *,
         scoreboard: Scoreboard,
@@ -143,7 +143,7 @@ class RunnerSlice:
         waits_for_turn: bool = False,
     ) -> None:
         self.options = options
-        self.part = part
+        self.slice_index = slice_index
         self.count = count
         self.scoreboard = scoreboard
         self.index = index
@@ -173,7 +173,7 @@ class RunnerSlice:
         self._no_beat_since_s: float | None = None
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
-        self._post = SupervisorRecord(options.name, part, count)
+        self._post = SupervisorRecord(options.name, slice_index, count)
         self._carried = Measurements()
         self.post()
 
@@ -185,7 +185,7 @@ class RunnerSlice:
     @property
     def title(self) -> str:
         """``in 1/2``"""
-        return f'{self.name} {self.part + 1}/{self.count}'
+        return f'{self.name} {self.slice_index + 1}/{self.count}'
 
     @property
     def state(self) -> ProcessState:
@@ -231,8 +231,8 @@ class RunnerSlice:
     def overlaps(self, other: RunnerSlice) -> bool:
         """:return: whether the two ranges have an entry in common, in integer arithmetic as everywhere."""
         return (
-            self.part * other.count < (other.part + 1) * self.count
-            and other.part * self.count < (self.part + 1) * other.count
+            self.slice_index * other.count < (other.slice_index + 1) * self.count
+            and other.slice_index * self.count < (self.slice_index + 1) * other.count
         )
 
     def record(self) -> SliceRecord | None:
@@ -446,7 +446,7 @@ class RunnerSlice:
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
         if waited_s < TELL_AFTER_S:
             return
-        reason = f'waits for process {ending.describe_process(left[0])}, which it has started and which does not end'
+        reason = f'waits for process {orphans.describe_process(left[0])}, which it has started and which does not end'
         if reason != self.reason:
             self.post(reason=reason)
             event(
@@ -455,7 +455,7 @@ class RunnerSlice:
                 None,
                 'cannot kill',
                 runner=self.title,
-                process=ending.describe_process(left[0]),
+                process=orphans.describe_process(left[0]),
             )
 
     def _decide(self, end: ProcessEnd) -> Decision:

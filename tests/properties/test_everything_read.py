@@ -46,7 +46,7 @@ from switchboard.kombu_transport.arguments import DELIVERY_LIMIT, queue_keys
 from switchboard.kombu_transport.payload import pack, unpack, wait_s
 from switchboard.master.child import MARK_VARIABLE
 from switchboard.master.control import ControlRequest
-from switchboard.master.ending import read_mark
+from switchboard.master.orphans import read_mark
 from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import Entry, read_entry

@@ -167,13 +167,13 @@ Problem = tuple[str, ConfigError]
 
 def import_problems(config: Config) -> Iterator[Problem]:
     """Import every runner's class and read its section's own keys, as the runner would."""
-    from switchboard.master.loading import ending_refused, extend_path, find_class, python_path
+    from switchboard.master.loading import exit_refused, extend_path, find_class, python_path
     from switchboard.runner.settings import read_settings
 
     extend_path(python_path(config.path, config.master.python_path))
     for options in config.runners.values():
         try:
-            with ending_refused(options):
+            with exit_refused(options):
                 found = find_class(options)
                 setting = read_settings(found.settings, options, found.__name__)
                 found.check(setting, options, config.runners)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.master.directory import MasterLock, OwnDirectory
+from switchboard.master.directory import MasterDirectory, MasterLock
 from tests.acceptance.installation import Installation
 from tests.helpers.descriptors import open_files
 from tests.helpers.waiting import PATIENCE_S
@@ -124,7 +124,7 @@ def test_that_a_spool_is_not_alone_in_its_directory_is_logged(site: Installation
     words, status = [*(MASTERS | RUNNERS)[name], *(['--until-empty'] if name in RUNNERS else [])], os.EX_OK
     with contextlib.ExitStack() as stack:
         if name in MASTERS:  # it ends at once where there is another one
-            own = stack.enter_context(OwnDirectory(site.home / 'var'))
+            own = stack.enter_context(MasterDirectory(site.home / 'var'))
             stack.enter_context(MasterLock.of(own))
             status = os.EX_TEMPFAIL
         lines = run(words, site, status)

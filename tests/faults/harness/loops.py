@@ -31,7 +31,7 @@ from switchboard import AsyncRunner, Runner, Spool
 from switchboard.errors import CorruptEntryError, QueueFullError, SwitchboardError
 from switchboard.filestore import FileStore
 from switchboard.master.control import MAX_SILENT, ControlSocket
-from switchboard.master.directory import OwnDirectory
+from switchboard.master.directory import MasterDirectory
 from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.queue.switchboard import Switchboard
@@ -265,7 +265,7 @@ def connections(directory: Path) -> Iterator[None]:
 
 @loop('strangers call the master and say nothing, or nonsense', 20)
 def strangers(directory: Path) -> Iterator[None]:
-    own, selector = OwnDirectory(directory), selectors.DefaultSelector()
+    own, selector = MasterDirectory(directory), selectors.DefaultSelector()
     control = ControlSocket(own, selector, lambda request, reply: reply({'ok': True}))
     with contextlib.closing(own), contextlib.closing(selector), contextlib.closing(control):
         while True:

@@ -21,7 +21,7 @@ from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.context import Installation
 from switchboard.cli.exits import Exit
 from switchboard.config.config import Config
-from switchboard.master.directory import MasterLock, OwnDirectory
+from switchboard.master.directory import MasterDirectory, MasterLock
 from switchboard.status.scoreboard import ProcessState, Scoreboard, SupervisorRecord
 from tests.helpers.commands import fail, succeed, switchboard
 from tests.helpers.processes import NOBODY, in_child
@@ -133,7 +133,7 @@ def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path
 def test_whoever_starts_a_master_as_root_in_a_users_spool_is_told(config: Path) -> None:
     succeed('-C', config, 'init')
     spool = Config.load(config).spool
-    with OwnDirectory(spool) as own:
+    with MasterDirectory(spool) as own:
         os.chown(spool, 65534, 65534)
         advice = f'`chown -R --reference={spool} {own.path}`'
         assert advice in succeed('-C', config, 'check').out

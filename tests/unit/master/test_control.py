@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from switchboard.errors import MasterError
 from switchboard.master import control
 from switchboard.master.control import ControlRequest, ControlSocket, Reply
-from switchboard.master.directory import OwnDirectory
+from switchboard.master.directory import MasterDirectory
 from tests.helpers.processes import few_descriptors
 
 JSON = st.recursive(
@@ -71,7 +71,7 @@ class Office:
     """A control socket and its loop; `handle` does what the test says."""
 
     def __init__(self, spool: Path) -> None:
-        self.own = OwnDirectory(spool)
+        self.own = MasterDirectory(spool)
         self.selector = selectors.DefaultSelector()
         self.handle: Callable[[ControlRequest, Reply], None] = lambda request, reply: reply(
             {'ok': True, 'did': request.do}
@@ -123,7 +123,7 @@ def answer(caller: socket.socket) -> dict[str, object]:
 
 @pytest.mark.parametrize('missing', ['its directory', 'its loop'])
 def test_a_socket_that_cannot_be_made_leaves_nothing_open(missing: str, tmp_path: Path) -> None:
-    with OwnDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
+    with MasterDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
         if missing == 'its directory':
             own.path.rmdir()
         else:

@@ -18,7 +18,7 @@ import pytest
 
 from switchboard.errors import AlreadyRunningError, MasterError, NotRunningError, ScoreboardError
 from switchboard.master.control import ControlSocket, ask, signal_master
-from switchboard.master.directory import MasterLock, OwnDirectory, replace_file
+from switchboard.master.directory import MasterDirectory, MasterLock, replace_file
 from switchboard.status import log
 from switchboard.status.alive import (
     CONTROL,
@@ -52,8 +52,8 @@ def precious(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnDirectory]:
-    with OwnDirectory(tmp_path) as directory:
+def own(tmp_path: Path) -> Iterator[MasterDirectory]:
+    with MasterDirectory(tmp_path) as directory:
         yield directory
 
 
@@ -62,7 +62,7 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
         spool = tmp_path / f'{umask}'
         before = os.umask(umask)
         try:
-            with OwnDirectory(spool) as own, MasterLock.of(own) as lock:
+            with MasterDirectory(spool) as own, MasterLock.of(own) as lock:
                 log.LogFile(own.path / LOG, directory=own.fileno()).close()
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
                 lock.note_pid()
@@ -85,14 +85,14 @@ def test_a_failing_disk_leaves_no_descriptor_open(
 
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(OSError, match='the disk fails'):
-        OwnDirectory(tmp_path)
+        MasterDirectory(tmp_path)
     monkeypatch.undo()
     assert os.listdir('/proc/self/fd') == opened
 
 
 def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
     for _ in range(2):
-        with OwnDirectory(tmp_path) as own:
+        with MasterDirectory(tmp_path) as own:
             os.close(own.open(LOG, os.O_WRONLY))
             log.LogFile(own.path / LOG, directory=own.fileno()).close()
             (own.path / LOG).chmod(0o600)
@@ -102,21 +102,21 @@ def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('mode', [0o770, 0o757, 0o777])
 def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
-    OwnDirectory(tmp_path).close()
+    MasterDirectory(tmp_path).close()
     master_directory(tmp_path).chmod(mode)
     with pytest.raises(MasterError, match='chmod go-w'):
-        OwnDirectory(tmp_path)
+        MasterDirectory(tmp_path)
 
 
 def test_an_advised_command_quotes_its_paths(tmp_path: Path) -> None:
     spool = tmp_path / 'two words'
-    OwnDirectory(spool).close()
+    MasterDirectory(spool).close()
     master_directory(spool).chmod(0o777)
     with pytest.raises(MasterError) as caught:
-        OwnDirectory(spool)
+        MasterDirectory(spool)
     [command] = re.findall('`(.*)`', str(caught.value))
     subprocess.run(command, shell=True, timeout=60, check=True)
-    OwnDirectory(spool).close()
+    MasterDirectory(spool).close()
 
 
 @needs_root
@@ -125,26 +125,26 @@ def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     for path in (master_directory(tmp_path), tmp_path):
         os.chown(path, NOBODY, NOBODY)
     with pytest.raises(MasterError, match='start the master as the user of the spool'):
-        OwnDirectory(tmp_path)
+        MasterDirectory(tmp_path)
 
 
 @needs_root
 def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool: Path) -> None:
     os.chown(open_spool, -1, NOBODY)
     open_spool.chmod(0o2770)
-    OwnDirectory(open_spool).close()  # as root
+    MasterDirectory(open_spool).close()  # as root
     for path in (open_spool, master_directory(open_spool).parent):
         os.chown(path, NOBODY, NOBODY)
 
     def start() -> str:
         with pytest.raises(MasterError) as caught:
-            OwnDirectory(open_spool)
+            MasterDirectory(open_spool)
         return str(caught.value)
 
     own = master_directory(open_spool)
     assert f'as root: `chown -R --reference={open_spool} {own}`' in in_child(start, NOBODY)
     os.chown(own, NOBODY, NOBODY)
-    in_child(lambda: OwnDirectory(open_spool).close(), NOBODY)
+    in_child(lambda: MasterDirectory(open_spool).close(), NOBODY)
 
 
 @pytest.mark.parametrize('name', ['.run', '.run/master'])
@@ -155,12 +155,12 @@ def test_no_link_is_followed_on_the_way(tmp_path: Path, name: str) -> None:
     (spool / name).parent.mkdir(parents=True)
     (spool / name).symlink_to(elsewhere)
     with pytest.raises(MasterError, match='cannot open'):
-        OwnDirectory(spool)
+        MasterDirectory(spool)
     assert list(elsewhere.iterdir()) == []
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path, precious: Path) -> None:
-    with OwnDirectory(tmp_path) as own:
+    with MasterDirectory(tmp_path) as own:
         (own.path / LOCK).symlink_to(precious)
         with pytest.raises(OSError, match='symbolic link'):
             MasterLock(own)
@@ -172,7 +172,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path, preciou
 def test_a_link_in_the_place_of_the_pid_file_is_replaced(
     tmp_path: Path, precious: Path, *, elsewhere: bool
 ) -> None:
-    with OwnDirectory(tmp_path) as own:
+    with MasterDirectory(tmp_path) as own:
         path = tmp_path / 'other.pid' if elsewhere else own.path / PID
         path.symlink_to(precious)
         (path.parent / f'{path.name}.new').symlink_to(precious)
@@ -187,7 +187,7 @@ def test_a_link_in_the_place_of_the_pid_file_is_replaced(
 def test_a_link_in_the_place_of_the_scoreboard_is_replaced_and_not_read(
     tmp_path: Path, precious: Path
 ) -> None:
-    with OwnDirectory(tmp_path) as own:
+    with MasterDirectory(tmp_path) as own:
         for name in (SCOREBOARD, f'{SCOREBOARD}.new'):
             (own.path / name).symlink_to(precious)
         with pytest.raises(ScoreboardError, match='symbolic link'):
@@ -200,7 +200,7 @@ def test_a_link_in_the_place_of_the_scoreboard_is_replaced_and_not_read(
 def test_a_link_in_the_place_of_the_log_is_not_followed_when_opened_or_reopened(
     tmp_path: Path, precious: Path
 ) -> None:
-    with OwnDirectory(tmp_path) as own:
+    with MasterDirectory(tmp_path) as own:
         path = own.path / LOG
         path.symlink_to(precious)
         with pytest.raises(OSError, match='symbolic link'):
@@ -216,7 +216,7 @@ def test_a_link_in_the_place_of_the_log_is_not_followed_when_opened_or_reopened(
 
 
 def test_a_link_in_the_place_of_the_control_socket_is_replaced(tmp_path: Path, precious: Path) -> None:
-    with OwnDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
+    with MasterDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
         (own.path / CONTROL).symlink_to(precious)
         mode = precious.stat().st_mode
         ControlSocket(own, selector, lambda _request, reply: reply({})).close()
@@ -225,7 +225,7 @@ def test_a_link_in_the_place_of_the_control_socket_is_replaced(tmp_path: Path, p
 
 
 def test_whoever_puts_another_directory_in_its_place_changes_only_a_name(tmp_path: Path) -> None:
-    with OwnDirectory(tmp_path) as own, MasterLock.of(own) as lock:
+    with MasterDirectory(tmp_path) as own, MasterLock.of(own) as lock:
         own.path.rename(tmp_path / 'moved')
         own.path.mkdir()
         lock.note_pid()
@@ -254,7 +254,7 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
         os.chown(spool, 0, NOBODY)
         before = os.umask(0o007)
         try:
-            with OwnDirectory(spool) as own, MasterLock.of(own):
+            with MasterDirectory(spool) as own, MasterLock.of(own):
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
 
                 def as_member() -> tuple[bool, int, list[str]]:
@@ -296,7 +296,7 @@ def test_a_link_to_the_socket_of_somebody_else_is_no_way_to_be_asked_or_signalle
 
 @pytest.mark.parametrize('is_writable', [True, False])
 def test_a_process_that_is_no_master_of_ours_is_not_signalled(tmp_path: Path, *, is_writable: bool) -> None:
-    with OwnDirectory(tmp_path) as own, MasterLock.of(own), socket.socket(socket.AF_UNIX) as listener:
+    with MasterDirectory(tmp_path) as own, MasterLock.of(own), socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(own.path / CONTROL))
         listener.listen(5)
         if is_writable:
@@ -309,7 +309,7 @@ def test_a_process_that_is_no_master_of_ours_is_not_signalled(tmp_path: Path, *,
 
 @needs_root
 def test_the_socket_of_another_user_is_no_masters(tmp_path: Path) -> None:
-    with OwnDirectory(tmp_path) as own, socket.socket(socket.AF_UNIX) as listener:
+    with MasterDirectory(tmp_path) as own, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(own.path / CONTROL))
         listener.listen(5)
         os.chown(own.path, NOBODY, NOBODY)  # as a member of the group would have put it there
@@ -327,7 +327,7 @@ def test_whoever_asks_where_no_master_is_learns_it(tmp_path: Path) -> None:
 # The lock: one holder, dropped by the kernel, and nothing else counts.
 
 
-def test_only_one_may_hold_it_and_the_other_learns_who(own: OwnDirectory) -> None:
+def test_only_one_may_hold_it_and_the_other_learns_who(own: MasterDirectory) -> None:
     first = MasterLock(own).acquire()
     first.note_pid()
     with pytest.raises(AlreadyRunningError, match=f'pid {os.getpid()}') as caught:
@@ -338,7 +338,7 @@ def test_only_one_may_hold_it_and_the_other_learns_who(own: OwnDirectory) -> Non
 
 
 def test_whether_a_master_lives_is_asked_of_the_lock_and_not_of_the_pid_file(
-    own: OwnDirectory, tmp_path: Path
+    own: MasterDirectory, tmp_path: Path
 ) -> None:
     assert not master_alive(tmp_path / 'nowhere')
     assert not master_alive(tmp_path)
@@ -350,7 +350,7 @@ def test_whether_a_master_lives_is_asked_of_the_lock_and_not_of_the_pid_file(
     assert not master_alive(tmp_path)
 
 
-def test_a_holder_whose_pid_nobody_knows_is_refused_without_a_number(own: OwnDirectory) -> None:
+def test_a_holder_whose_pid_nobody_knows_is_refused_without_a_number(own: MasterDirectory) -> None:
     lock = MasterLock(own).acquire()
     with pytest.raises(AlreadyRunningError, match=r'^a master is already running$') as caught:
         MasterLock(own).acquire()
@@ -358,7 +358,7 @@ def test_a_holder_whose_pid_nobody_knows_is_refused_without_a_number(own: OwnDir
     lock.close()
 
 
-def test_the_pid_file_may_lie_elsewhere_and_is_taken_away(own: OwnDirectory, tmp_path: Path) -> None:
+def test_the_pid_file_may_lie_elsewhere_and_is_taken_away(own: MasterDirectory, tmp_path: Path) -> None:
     pid_file = tmp_path / 'elsewhere.pid'
     lock = MasterLock(own, pid_file).acquire()
     lock.note_pid()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from switchboard import Spool
-from switchboard.master.ending import has_claims_open
+from switchboard.master.orphans import has_claims_open
 from tests.helpers.processes import held_elsewhere
 
 

@@ -41,13 +41,13 @@ class Bench:
         return [NOBODY for _ in to_start]
 
     def slice(
-        self, part: int = 0, count: int = 1, *, waits_for_turn: bool = False, **options: object
+        self, slice_index: int = 0, count: int = 1, *, waits_for_turn: bool = False, **options: object
     ) -> RunnerSlice:
         restart = RestartOptions(RetryPolicy(1, 60, jitter=0))
         made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)
         return RunnerSlice(
             made,
-            part,
+            slice_index,
             count,
             scoreboard=self.scoreboard,
             index=0,
