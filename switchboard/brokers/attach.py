@@ -96,7 +96,7 @@ def make_queue(
         raise
 
 
-def requeue_held(config: Config, name: str, keys: Collection[str]) -> None:
+def requeue_claimed(config: Config, name: str, keys: Collection[str]) -> None:
     """Have the broker deliver again the messages of a process that was killed on request, without counting its death.
 
     :param keys: of the messages, as that process has noted them.

@@ -210,8 +210,8 @@ class BrokerConsumer:
         """
         producer, digest = self._producer, identity_of(delivery)
         deaths = self._deaths(delivery, digest)
-        is_at_work = self._delivery_counts.is_held(digest)  # given out again to its own holder
-        self._delivery_counts.note_held(digest)
+        is_at_work = self._delivery_counts.is_claimed(digest)  # given out again to its own holder
+        self._delivery_counts.note_claimed(digest)
         try:
             options = producer.options
             entry = entry_of(
@@ -341,7 +341,7 @@ class BrokerConsumer:
     def register(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
         OWN_CLAIMS[self._key(claim.filebase)] = claim
-        self._delivery_counts.note_held(claim.identity)
+        self._delivery_counts.note_claimed(claim.identity)
 
     def claim_of(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""

@@ -64,12 +64,12 @@ class DeliveryCounts:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
 
-    def is_held(self, digest: str) -> bool:
-        """Is a message noted as held by this process?"""
+    def is_claimed(self, digest: str) -> bool:
+        """Is a message noted as claimed by this process?"""
         return digest in self._slots
 
-    def note_held(self, digest: str) -> None:
-        """Note that this process holds a message.  A disk that refuses does not keep it from working."""
+    def note_claimed(self, digest: str) -> None:
+        """Note that this process has claimed a message.  A disk that refuses does not keep it from working."""
         if self._folder is None or digest in self._slots:
             return
         try:

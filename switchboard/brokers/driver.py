@@ -56,7 +56,7 @@ class Driver(Protocol):
     def is_trouble(self, error: BaseException) -> bool:
         """Does an error say that the connection is of no more use?"""
 
-    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:
         """Show the broker that this process lives, and holds messages.
 
         :return: the tags of those that are lost.

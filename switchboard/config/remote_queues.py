@@ -33,12 +33,12 @@ def load() -> ModuleType:
         ) from error
 
 
-def requeue_held(config: Any, name: str, keys: Sequence[str]) -> None:
+def requeue_claimed(config: Any, name: str, keys: Sequence[str]) -> None:
     """Have a broker deliver again the messages of a process that was killed on request, without counting its death.
 
     :param keys: as that process has noted them.
     """
-    load().requeue_held(config, name, keys)
+    load().requeue_claimed(config, name, keys)
 
 
 # Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.

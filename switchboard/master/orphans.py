@@ -146,16 +146,16 @@ def kill_with_note(
     pid: int,
     spool: str,
     reason: str,
-    requeue_held: Callable[[str, list[str]], None] = lambda _queue, _keys: None,
+    requeue_claimed: Callable[[str, list[str]], None] = lambda _queue, _keys: None,
 ) -> list[str]:
     """Kill a process of this machine, and note in each entry that it holds why.
 
     :param pid: a process that cannot become a stranger's meanwhile: its parent has not waited for it.
-    :param requeue_held: has a broker give out again what the process held of a queue, given by its name and the messages' keys.
+    :param requeue_claimed: has a broker give out again what the process held of a queue, given by its name and the messages' keys.
     :return: the entries in which it was noted.
     """
     noted = []
-    held: list[tuple[str, list[str]]] = []
+    claimed: list[tuple[str, list[str]]] = []
     claims: list[Claim] = []
     try:
         os.kill(pid, signal.SIGSTOP)
@@ -173,16 +173,16 @@ def kill_with_note(
                     # One entry that cannot be noted dies as any other: it is counted.
                     name = os.path.basename(path)
                     event(log, logging.WARNING, None, 'history not written', name=name, error=error)
-            held = _forget_held(pid, os.path.join(spool, ''))
+            claimed = _forget_claimed(pid, os.path.join(spool, ''))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         # Not before: a file with a second name is another one now, and this process has its lock.
         for claim in claims:
             os.close(claim.fd)
-    for queue, keys in held:
+    for queue, keys in claimed:
         try:
-            requeue_held(queue, keys)
+            requeue_claimed(queue, keys)
         except Exception as error:
             # A broker that is away: it gives them out again by and by, and counts the death.
             event(log, logging.WARNING, None, 'not released', queue=queue, error=error)
@@ -199,7 +199,7 @@ def has_claims_open(pid: int) -> bool:
     return False
 
 
-def _forget_held(pid: int, spool: str) -> list[tuple[str, list[str]]]:
+def _forget_claimed(pid: int, spool: str) -> list[tuple[str, list[str]]]:
     """Empty the files in which a process notes what it holds on brokers: then nobody counts its death.
 
     :return: by queue, the keys of the messages.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from switchboard.config.config import Config
-from switchboard.config.remote_queues import requeue_held
+from switchboard.config.remote_queues import requeue_claimed
 from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, orphans
@@ -211,7 +211,7 @@ class Slices:
                     pid,
                     spool,
                     'killed on request, its time to stop was over',
-                    functools.partial(requeue_held, config),
+                    functools.partial(requeue_claimed, config),
                 )
             )
         except OSError:

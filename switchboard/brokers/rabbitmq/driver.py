@@ -187,7 +187,7 @@ class RabbitDriver(Driver):
             is_collected and isinstance(error, AttributeError | TypeError)
         )
 
-    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
         self._alarm.update(self.connection)
         read_frames(self.connection)

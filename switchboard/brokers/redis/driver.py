@@ -156,10 +156,10 @@ class RedisDriver(Driver):
         """See `Driver`."""
         return isinstance(error, _TROUBLES)
 
-    def send_heartbeat(self, held: Collection[Delivery]) -> list[Any]:
+    def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
         by_queue: dict[str, dict[str, Delivery]] = {queue: {} for queue in self._looked_into}
-        for delivery in held:
+        for delivery in claimed:
             by_queue.setdefault(delivery.queue, {})[delivery.tag] = delivery
         return [tag for queue, mine in by_queue.items() for tag in self._renew(queue, mine)]
 

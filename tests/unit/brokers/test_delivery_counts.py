@@ -30,8 +30,8 @@ def delivery_counts(place: Path, clock: object = SYSTEM_CLOCK) -> DeliveryCounts
 def test_what_a_dead_process_held_is_counted_once(place: Path) -> None:
     def hold_and_die() -> None:
         mine = delivery_counts(place)
-        mine.note_held(ONE)
-        mine.note_held(TWO)
+        mine.note_claimed(ONE)
+        mine.note_claimed(TWO)
         mine.note_ended(TWO)
         os.kill(os.getpid(), 9)
 
@@ -46,7 +46,7 @@ def test_what_a_dead_process_held_is_counted_once(place: Path) -> None:
 
 def test_what_a_living_one_holds_is_not(place: Path) -> None:
     mine = delivery_counts(place)
-    mine.note_held(ONE)
+    mine.note_claimed(ONE)
     assert delivery_counts(place).collect_dead_holders() == []
     assert Child(lambda: delivery_counts(place).collect_dead_holders()).join() == []
     mine.close()
@@ -54,10 +54,10 @@ def test_what_a_living_one_holds_is_not(place: Path) -> None:
 
 def test_a_child_lets_go_of_it_and_the_parent_keeps_it(place: Path) -> None:
     mine = delivery_counts(place)
-    mine.note_held(ONE)
+    mine.note_claimed(ONE)
 
     def in_the_child() -> list[str]:
-        mine.note_held(TWO)  # in a file of its own
+        mine.note_claimed(TWO)  # in a file of its own
         mine.note_ended(TWO)
         mine.close()
         return delivery_counts(place).collect_dead_holders()
@@ -92,7 +92,7 @@ def test_a_count_that_could_not_be_written_is_kept_here(place: Path) -> None:
 
 def test_a_process_that_ends_in_order_leaves_nothing(place: Path) -> None:
     mine = delivery_counts(place)
-    mine.note_held(ONE)
+    mine.note_claimed(ONE)
     mine.note_ended(ONE)
     mine.close()
     assert list(place.iterdir()) == []
@@ -101,7 +101,7 @@ def test_a_process_that_ends_in_order_leaves_nothing(place: Path) -> None:
 def test_slots_are_used_again(place: Path) -> None:
     mine = delivery_counts(place)
     for number in range(100):
-        mine.note_held(f'{number:040x}')
+        mine.note_claimed(f'{number:040x}')
         mine.note_ended(f'{number:040x}')
     [file] = place.iterdir()
     assert file.stat().st_size == 41
@@ -118,7 +118,7 @@ def test_old_counts_are_forgotten(place: Path) -> None:
 
 def test_without_a_directory_it_counts_for_itself() -> None:
     mine = DeliveryCounts(None, Disk(), SYSTEM_CLOCK)
-    mine.note_held(ONE)
+    mine.note_claimed(ONE)
     assert mine.collect_dead_holders() == []
     assert (mine.add_death(ONE), mine.deaths(ONE)) == (1, 1)
 

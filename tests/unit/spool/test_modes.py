@@ -87,7 +87,7 @@ def use(path: Path) -> None:
     door.store(lambda: None)
     note_act(path / 'spool', Operator('somebody'), 'hold', 'in')
     delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)
-    delivery_counts.note_held('0' * 40)
+    delivery_counts.note_claimed('0' * 40)
     delivery_counts.add_death('1' * 40)
     spool['in'].wake_consumers()
     tidy(spool)

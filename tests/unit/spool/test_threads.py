@@ -148,7 +148,7 @@ def test_threads_that_hold_a_brokers_messages_note_them_in_one_file(tmp_path: Pa
         held = DeliveryCounts(folder, spool.disk, spool.clock)
 
         def hold(number: int, held: DeliveryCounts = held) -> None:
-            held.note_held(f'{number:040x}')
+            held.note_claimed(f'{number:040x}')
 
         together(hold)
         [file] = Path(folder.path).iterdir()
