@@ -33,10 +33,10 @@ def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     from switchboard.store.layout import BAD
 
     queue, slash, _ = incomplete.rpartition('/')
-    places = installation.view.queue_folders([queue] if slash else ())
+    queue_folders = installation.view.queue_folders([queue] if slash else ())
     found = (
         f'{queue}{slash}{filebase}'
-        for _, folder in sorted(places, key=lambda place: place[0] != BAD)
+        for _, folder in sorted(queue_folders, key=lambda each: each[0] != BAD)
         for filebase, _ in walk_entries(folder, (PRESERVED, READY, CLAIMED))
     )
     yield from itertools.islice((each for each in found if each.startswith(incomplete)), MAX_ENTRIES)

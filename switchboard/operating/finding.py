@@ -33,10 +33,10 @@ class FoundEntry(NamedTuple):
         return self.summary or summarize(self.folder, self.queue, self.filebase, self.suffix)
 
 
-def find(places: Sequence[tuple[str, Folder]], text: str) -> FoundEntry:
+def find(queue_folders: Sequence[tuple[str, Folder]], text: str) -> FoundEntry:
     """Find one entry in some queues.
 
-    :param places: the queues to look in, by name.
+    :param queue_folders: the queues to look in, by name.
     :param text: its filebase, or the beginning of that or of its digest; ``QUEUE/`` in front and a suffix behind, as in a path,
         are understood.
     :raises UnknownEntryError: there is no such entry.
@@ -44,12 +44,14 @@ def find(places: Sequence[tuple[str, Folder]], text: str) -> FoundEntry:
     """
     *above, wanted = text.rstrip('/').split('/')
     if above:
-        places = [place for place in places if place[0] == above[-1]]
+        queue_folders = [each for each in queue_folders if each[0] == above[-1]]
     if wanted[-4:] in SUFFIXES:
         wanted = wanted[:-4]
     if not wanted:
         raise UnknownEntryError(f'{text!r} names no entry')
-    found = _by_whole_name(places, wanted) if is_filebase(wanted) else _by_beginning(places, wanted)
+    found = (
+        _by_whole_name(queue_folders, wanted) if is_filebase(wanted) else _by_beginning(queue_folders, wanted)
+    )
     # An entry that is renamed while the directory is walked over can be met under both names.
     entries = {(each.queue, each.filebase): each for each in found}
     if not entries:
@@ -60,28 +62,30 @@ def find(places: Sequence[tuple[str, Folder]], text: str) -> FoundEntry:
     return found[0]
 
 
-def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
-    found = _by_name(places, filebase)
+def _by_whole_name(queue_folders: Sequence[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
+    found = _by_name(queue_folders, filebase)
     if found:
         return found
     # It may have been held or let go since its name was written down.  Which time a held one had is not in its name.
     return (
-        _by_beginning(places, filebase) if is_on_hold(filebase) else _by_name(places, on_hold_name(filebase))
+        _by_beginning(queue_folders, filebase)
+        if is_on_hold(filebase)
+        else _by_name(queue_folders, on_hold_name(filebase))
     )
 
 
-def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
+def _by_name(queue_folders: Iterable[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
     found = []
-    for queue, folder in places:
-        seen = summarize(folder, queue, filebase) if directory_exists(folder) else None
-        if seen is not None:
-            found.append(FoundEntry(queue, folder, filebase, seen.suffix, seen))
+    for queue, folder in queue_folders:
+        summary = summarize(folder, queue, filebase) if directory_exists(folder) else None
+        if summary is not None:
+            found.append(FoundEntry(queue, folder, filebase, summary.suffix, summary))
     return found
 
 
-def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[FoundEntry]:
+def _by_beginning(queue_folders: Iterable[tuple[str, Folder]], beginning: str) -> list[FoundEntry]:
     found: dict[tuple[str, str], FoundEntry] = {}
-    for queue, folder in places:
+    for queue, folder in queue_folders:
         # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
         for _ in range(1 if not directory_exists(folder) or folder.reads_every_name else 2):
             for filebase, suffix in walk_entries(folder, SUFFIXES):

@@ -53,7 +53,7 @@ def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[
 
 
 def ages_by_group(
-    places: Iterable[tuple[str, Folder]],
+    queue_folders: Iterable[tuple[str, Folder]],
     now_ns: int,
     unread: dict[str, OSError],
     *,
@@ -68,7 +68,7 @@ def ages_by_group(
     :raises PermissionError: this process may not look.
     """
     groups = group_of(by, domain=domain)
-    for queue, folder in places:
+    for queue, folder in queue_folders:
         try:
             if by == 'queue' and queue != BAD:
                 for filebase, suffix in walk_entries(folder, (READY, CLAIMED)):

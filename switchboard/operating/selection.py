@@ -551,7 +551,7 @@ class Budget:
 
 
 def select(
-    places: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int, budget: Budget | None = None
+    queue_folders: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int, budget: Budget | None = None
 ) -> Iterator[FoundEntry]:
     """Walk over the entries of some queues that are asked for, in no order.
 
@@ -559,7 +559,7 @@ def select(
 
     :param budget: where to end; it says whether that came before the end of the queues.
     """
-    for queue, folder in places:
+    for queue, folder in queue_folders:
         if not criteria.may_match_queue(queue):
             continue
         for filebase, suffix in walk_entries(folder, criteria.suffixes()):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FLAGS = (PAUSED, DRAINING)
 MAX_FLAG_BYTES = 4096
 
-Place = tuple[str, Folder]
+QueueFolder = tuple[str, Folder]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SpoolView:
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return wanted
 
-    def queue_folders(self, queues: Iterable[str] = ()) -> list[Place]:
+    def queue_folders(self, queues: Iterable[str] = ()) -> list[QueueFolder]:
         """:return: queues and their directories, to look into; all that have one, if none is named.
 
         :raises UnknownQueueError: there is no such queue.
@@ -108,7 +108,7 @@ class SpoolView:
 
         return select(self.searched(criteria, queues), criteria, time.time_ns(), budget)
 
-    def searched(self, criteria: Criteria, queues: Sequence[str] = ()) -> list[Place]:
+    def searched(self, criteria: Criteria, queues: Sequence[str] = ()) -> list[QueueFolder]:
         """:return: where entries that fit a selection are looked for.
 
         :param queues: where to look if the selection does not say it by ``queue:``.
@@ -118,7 +118,7 @@ class SpoolView:
         self.known(named)
         if any(term.field == 'queue' and not term.negated for term in criteria.terms):
             queues = ()
-        return [place for place in self.queue_folders(queues) if criteria.may_match_queue(place[0])]
+        return [each for each in self.queue_folders(queues) if criteria.may_match_queue(each[0])]
 
 
 def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:

@@ -253,13 +253,13 @@ def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = No
     :raises OSError: the directory cannot be read, whether there is such an entry cannot be seen, or this process may open no more files.
     """
     for extension in (suffix, *SUFFIXES) if suffix else SUFFIXES:
-        found = _glance(folder, queue, filebase, extension, is_listed=extension == suffix)
+        found = _summarize(folder, queue, filebase, extension, is_listed=extension == suffix)
         if found is not None:
             return found
     return None
 
 
-def _glance(
+def _summarize(
     folder: Folder, queue: str, filebase: str, suffix: str, *, is_listed: bool
 ) -> EntrySummary | None:
     disk = folder.disk

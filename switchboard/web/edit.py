@@ -35,13 +35,13 @@ KINDS = ('mail', 'text', 'json', 'yaml', 'bytes')
 def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     """The parts of one entry that can be changed, as they are now."""
     found = locate(desk, name, filebase)
-    seen = found.look()
-    assert seen is not None
-    entry = whole_entry(found, seen)
+    summary = found.look()
+    assert summary is not None
+    entry = whole_entry(found, summary)
     fields: dict[str, Any] = {
         'queue': name,
         'filebase': found.filebase,
-        'home': seen.home if seen.damage == '' else None,
+        'home': summary.home if summary.damage == '' else None,
         'why_not': None,
         'seen': '',
         'metadata': '',
@@ -51,8 +51,8 @@ def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]
         'is_edited': False,
         'command': desk.command('edit', f'{name}/{filebase}'),
     }
-    damage = damage_of(seen, entry)
-    if name == TRASH or entry is None or damage or seen.suffix == '.bak':
+    damage = damage_of(summary, entry)
+    if name == TRASH or entry is None or damage or summary.suffix == '.bak':
         reason = (
             'it is in the trash' if name == TRASH else damage or 'a process is working on it, or it is long'
         )
@@ -164,9 +164,9 @@ class RequestedEdit:
 def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     """:return: the changes that an edit, or its undoing, would make."""
     found = locate(desk, name, filebase)
-    seen = found.look()
-    entry = None if seen is None else whole_entry(found, seen)
-    if seen is None or entry is None or damage_of(seen, entry):
+    summary = found.look()
+    entry = None if summary is None else whole_entry(found, summary)
+    if summary is None or entry is None or damage_of(summary, entry):
         raise QueueError('it cannot be changed here', queue=name, filebase=filebase)
     wanted = RequestedEdit(desk, form, found.filebase, entry)
     to = form.text('to', limit=200)
@@ -185,7 +185,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'difference': difference(
             *(one._replace(metadata=redacted(one.metadata, patterns)) for one in (wanted.now, wanted.then))
         ),
-        'goes_to': to or (seen.home if seen is not None and name == BAD else name),
+        'goes_to': to or (summary.home if summary is not None and name == BAD else name),
         'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }
 

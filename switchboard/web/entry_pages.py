@@ -26,7 +26,7 @@ from switchboard.operating.entry_fields import (
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp
 from switchboard.operating.selection import Budget, Criteria, select
-from switchboard.operating.spool_view import Place, flags_of
+from switchboard.operating.spool_view import QueueFolder, flags_of
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
@@ -75,12 +75,12 @@ class ListQuery:
         self.matching = 0
         last_queue, _, last = after.partition('/')
         behind = (sort_key(last), last_queue) if last else None
-        places = places_of(desk, criteria)
+        queue_folders = queue_folders_of(desk, criteria)
         # As long as it is the same, another look would find the same.
-        self.stamp = None if criteria.changes_with_time else stamps_of(places)
+        self.stamp = None if criteria.changes_with_time else stamps_of(queue_folders)
 
         def counted() -> Iterator[FoundEntry]:
-            for found in select(places, criteria, self.at_ns, self.budget):
+            for found in select(queue_folders, criteria, self.at_ns, self.budget):
                 self.matching += 1
                 if behind is None or (sort_key(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
@@ -100,14 +100,14 @@ class ListQuery:
         self.took_s = self.ended_s - began_s
 
 
-def places_of(desk: Desk, criteria: Criteria) -> list[Place]:
+def queue_folders_of(desk: Desk, criteria: Criteria) -> list[QueueFolder]:
     """:return: the queues that a list is about: the bad one, if its filter names none."""
     return desk.view.searched(criteria, () if criteria.values('queue') else (BAD,))
 
 
-def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
+def stamps_of(queue_folders: Sequence[QueueFolder]) -> tuple[tuple[int, ...], ...] | None:
     """:return: the marks of these directories; None if one of them has none."""
-    stamps = [directory_stamp(folder, time.time_ns()) for _, folder in places]
+    stamps = [directory_stamp(folder, time.time_ns()) for _, folder in queue_folders]
     return None if None in stamps else tuple(filter(None, stamps))
 
 
@@ -122,7 +122,7 @@ def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> ListQuery:
         now_s = kept.asked_s = time.monotonic()
         took_s = sum(one.took_s for one in [*desk.list_cache.values()] if now_s - one.asked_s < LEFT_S)
         if now_s - kept.ended_s < REST_TIMES * took_s or (
-            kept.stamp is not None and kept.stamp == stamps_of(places_of(desk, criteria))
+            kept.stamp is not None and kept.stamp == stamps_of(queue_folders_of(desk, criteria))
         ):
             return kept
     look = ListQuery(desk, criteria, limit, after)
@@ -145,9 +145,9 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     now_ns = time.time_ns()
     owners = LockHolders()
     rows = [
-        _entry(seen, now_ns, owners) | {'title': title_of(found, seen.kind)}
+        _entry(summary, now_ns, owners) | {'title': title_of(found, summary.kind)}
         for found in look.found
-        if (seen := found.look()) is not None
+        if (summary := found.look()) is not None
     ]
     named = criteria.values('queue') or (BAD,)
     queues = desk.counter.last.queues
@@ -167,8 +167,8 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     }
 
 
-def _entry(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
-    return entry_fields(seen, now_ns, owners) | {'ready_at_ns': str(seen.due_ns(now_ns))}
+def _entry(summary: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
+    return entry_fields(summary, now_ns, owners) | {'ready_at_ns': str(summary.due_ns(now_ns))}
 
 
 def locate(desk: Desk, name: str, filebase: str) -> FoundEntry:
@@ -199,38 +199,38 @@ def locate_or_none(desk: Desk, name: str, filebase: str) -> FoundEntry | None:
 def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     """One entry: metadata, its whole history, its body, and who holds it by the kernel's word."""
     found = locate(desk, name, filebase)
-    seen = found.look()
-    assert seen is not None
+    summary = found.look()
+    assert summary is not None
     now_ns, owners = time.time_ns(), LockHolders()
-    fields = _entry(seen, now_ns, owners)
+    fields = _entry(summary, now_ns, owners)
     patterns = desk.settings.redact
-    metadata = redacted(seen.metadata(), patterns)
-    entire = whole_entry(found, seen)
-    damage, is_checked = check_long(found, seen) if entire is None else (damage_of(seen, entire), True)
+    metadata = redacted(summary.metadata(), patterns)
+    entire = whole_entry(found, summary)
+    damage, is_checked = check_long(found, summary) if entire is None else (damage_of(summary, entire), True)
     return fields | {
         'damage': damage or None,
         'is_checked': is_checked,
         **({'body': None} if entire is None else body_fields(entire.body)),
         'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),
-        'home': _or_none(lambda: seen.home),
+        'home': _or_none(lambda: summary.home),
         'metadata': json.loads(json.dumps(plain_json(metadata), default=str)),
-        'history': _history(found, seen, patterns),
-        'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
-        'content': describe(found, seen.kind),
-        'described': describe_body(seen.kind, entire.body) if entire is not None else {},
+        'history': _history(found, summary, patterns),
+        'is_edited': any(record.get('event') == 'edited' for record in summary.entry.records),
+        'content': describe(found, summary.kind),
+        'described': describe_body(summary.kind, entire.body) if entire is not None else {},
         'comes_back': fields['sent_back'] >= 3,
         'file': str(desk.directory / name / (filebase + found.suffix)),
         'command': desk.command('show', f'{name}/{filebase}'),
     }
 
 
-def _history(found: FoundEntry, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
+def _history(found: FoundEntry, summary: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
     """:return: its records; of an edit, the difference that it made instead of the old parts."""
-    records = [redacted(dict(record), patterns) for record in seen.entry.records]
+    records = [redacted(dict(record), patterns) for record in summary.entry.records]
     edits: dict[int, list[str]] = {}
     if any(record.get('event') == 'edited' for record in records):
-        entry = whole_entry(found, seen)
+        entry = whole_entry(found, summary)
         edits = differences(dataclasses.replace(entry, records=records)) if entry is not None else {}
     for place, record in enumerate(records):
         if record.get('event') == 'edited':
@@ -285,14 +285,18 @@ def _became(desk: Desk, name: str) -> str:
     digest = filebase.partition('+')[2]
     for where in filter(None, (queue, BAD)):
         try:
-            places = desk.view.queue_folders([where])
+            queue_folders = desk.view.queue_folders([where])
         except SwitchboardError:
             continue  # there is no such queue any more
         budget = Budget(BUDGET_S / 4)
-        for found in select(places, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
-            seen = found.look()
-            if seen is not None:
-                return 'failed again' if where == BAD or seen.attempts + seen.recoveries else 'not done yet'
+        for found in select(queue_folders, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
+            summary = found.look()
+            if summary is not None:
+                return (
+                    'failed again'
+                    if where == BAD or summary.attempts + summary.recoveries
+                    else 'not done yet'
+                )
     return 'went through'
 
 
@@ -302,5 +306,5 @@ def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
     look = ListQuery(desk, criteria, limit, seconds=EXPORT_S)
     now_ns, owners = time.time_ns(), LockHolders()
-    rows = [_entry(seen, now_ns, owners) for found in look.found if (seen := found.look()) is not None]
+    rows = [_entry(summary, now_ns, owners) for found in look.found if (summary := found.look()) is not None]
     return rows, not look.has_more and not look.budget.is_spent

@@ -104,28 +104,28 @@ class Body:
             self._disk.close(fd)
 
 
-def whole_entry(found: FoundEntry, seen: EntrySummary) -> Entry | None:
+def whole_entry(found: FoundEntry, summary: EntrySummary) -> Entry | None:
     """:return: the entry with all of its body, checked; None if that is long, or cannot be read."""
-    if seen.body_bytes > MAX_WHOLE_BYTES:
+    if summary.body_bytes > MAX_WHOLE_BYTES:
         return None
     try:
-        return peek(found.folder, found.filebase, seen.suffix)
+        return peek(found.folder, found.filebase, summary.suffix)
     except OSError:
         return None
 
 
-def damage_of(seen: EntrySummary, entire: Entry | None) -> str:
+def damage_of(summary: EntrySummary, entire: Entry | None) -> str:
     """:return: the reason why an entry cannot be believed, by its header and, if it was read, its body; empty if there is none."""
-    return entire.damage.reason if entire is not None and entire.damage is not None else seen.damage
+    return entire.damage.reason if entire is not None and entire.damage is not None else summary.damage
 
 
-def check_long(found: FoundEntry, seen: EntrySummary) -> tuple[str, bool]:
+def check_long(found: FoundEntry, summary: EntrySummary) -> tuple[str, bool]:
     """Look through an entry that is not read as a `whole_entry`.
 
     :return: its damage; and whether it was looked for in its body, which may be too long for that.
     """
-    if seen.damage or seen.body_bytes > MAX_CHECKED_BYTES:
-        return seen.damage, bool(seen.damage)
+    if summary.damage or summary.body_bytes > MAX_CHECKED_BYTES:
+        return summary.damage, bool(summary.damage)
     try:
         with closing(Body(found)) as body:
             body.check()

@@ -76,17 +76,17 @@ def age_text(entry: EntrySummary, now_ns: int) -> str:
     return age(entry.age_s(now_ns))
 
 
-def state_text(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
+def state_text(summary: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
     """:return: the state, and for a claimed entry the process that holds it, if it is known."""
-    state = seen.state(now_ns)
-    owner = owners.get(seen.inode) if state == 'claimed' else None
+    state = summary.state(now_ns)
+    owner = owners.get(summary.inode) if state == 'claimed' else None
     return f'{state} by {owner}' if owner else state
 
 
-def error_text(seen: EntrySummary) -> str:
+def error_text(summary: EntrySummary) -> str:
     """:return: the last error, or the damage of the file."""
-    kind, text = seen.last_error
-    parts = [f'damaged: {seen.damage}'] if seen.damage else []
+    kind, text = summary.last_error
+    parts = [f'damaged: {summary.damage}'] if summary.damage else []
     if kind or text:
         parts.append(f'{kind}: {text}' if text else kind)
     return '; '.join(parts)
@@ -149,10 +149,10 @@ class EntryRow:
 
 # The values to compare, for orders that need a look into the file.
 _BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
-    'age': lambda seen: seen.since_ns,
-    'size': lambda seen: -seen.body_bytes,
-    'attempts': lambda seen: -(seen.attempts + seen.recoveries),
-    'error': lambda seen: seen.last_error,
+    'age': lambda summary: summary.since_ns,
+    'size': lambda summary: -summary.body_bytes,
+    'attempts': lambda summary: -(summary.attempts + summary.recoveries),
+    'error': lambda summary: summary.last_error,
 }
 
 
@@ -160,8 +160,8 @@ def _keyed(found: Iterable[FoundEntry], sort: str) -> Iterator[tuple[Any, FoundE
     for each in found:
         if sort not in _BY_CONTENT:
             yield sort_key(each.filebase), each
-        elif (seen := each.look()) is not None:
-            yield (_BY_CONTENT[sort](seen), sort_key(each.filebase)), each
+        elif (summary := each.look()) is not None:
+            yield (_BY_CONTENT[sort](summary), sort_key(each.filebase)), each
 
 
 def choose_sorted(
@@ -270,7 +270,7 @@ def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
 
 
 def _list(
-    places: Sequence[tuple[str, Folder]],
+    queue_folders: Sequence[tuple[str, Folder]],
     criteria: Criteria,
     *,
     sort: str,
@@ -281,7 +281,7 @@ def _list(
     count_only: bool,
 ) -> None:
     now_ns = time.time_ns()
-    selected = select(places, criteria, now_ns)
+    selected = select(queue_folders, criteria, now_ns)
     if count_only:
         many = sum(1 for _ in selected)
         report(str(many), entries=many)
@@ -291,7 +291,7 @@ def _list(
     if columns and names_only:
         raise click.UsageError('--names writes names and nothing else: leave --columns out')
     chosen, more = choose_sorted(selected, sort, limit, backwards=backwards)
-    queues = [name for name, _ in places]
+    queues = [name for name, _ in queue_folders]
     wanted = _named_columns(columns or '')
     if names_only:
         for found in chosen:

@@ -281,13 +281,13 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     switchboard shape out --by rcpt --domain   which receiver do they wait for?
     switchboard shape bad --by error           why did they fail, and when?
     """
-    places = [
-        place for place in installation.view.queue_folders(names) if names or place[0] not in (BAD, TRASH)
+    queue_folders = [
+        each for each in installation.view.queue_folders(names) if names or each[0] not in (BAD, TRASH)
     ]
     from switchboard.operating.grouping import ages_by_group  # here, because it brings the selections with it
 
     unread: dict[str, OSError] = {}
-    rows = age_table(ages_by_group(places, time.time_ns(), unread, by=by, domain=domain))
+    rows = age_table(ages_by_group(queue_folders, time.time_ns(), unread, by=by, domain=domain))
     for queue, error in unread.items():
         if names:
             raise error

@@ -102,11 +102,11 @@ class ActionRequest:
             return self._counted(view.select(self.criteria, self.queues or default))
         if not self.entries:
             raise click.UsageError('name an entry, or select some with --all, --where, --error, --older ...')
-        places = view.queue_folders(self.queues)
+        queue_folders = view.queue_folders(self.queues)
         found = []
         for text in _names(self.entries):
             try:
-                found.append(find(places, text))
+                found.append(find(queue_folders, text))
             except QueueError as error:
                 self.missing.append(exit_of(error))
                 print_error(error)

@@ -98,19 +98,19 @@ def _show_entry(
     installation: Installation, name: str, queues: Sequence[str], *, raw: bool, headers: bool, full: bool
 ) -> None:
     found = installation.view.find(name, queues)
-    seen = found.look()
+    summary = found.look()
     kept_bytes = None if raw or full or is_json() else KEPT_BODY_BYTES
-    whole = peek(found.folder, found.filebase, seen.suffix, kept_bytes) if seen is not None else None
-    if seen is None or whole is None:
+    whole = peek(found.folder, found.filebase, summary.suffix, kept_bytes) if summary is not None else None
+    if summary is None or whole is None:
         raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
     if raw:
         write_bytes(whole.body)
         return
-    said = flags_of(installation.directory, seen.queue)
+    said = flags_of(installation.directory, summary.queue)
     if is_json():
-        write_json({**_whole_fields(seen, whole, headers=headers), 'queue_flags': said})
+        write_json({**_whole_fields(summary, whole, headers=headers), 'queue_flags': said})
     else:
-        write_line('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
+        write_line('\n'.join(_lines(summary, whole, said, headers=headers, full=full)))
 
 
 def _show_queue(installation: Installation, name: str, *, everything: bool) -> None:
@@ -132,8 +132,8 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
         return None
 
 
-def _whole_fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
-    fields = entry_fields(seen, time.time_ns(), LockHolders())
+def _whole_fields(summary: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
+    fields = entry_fields(summary, time.time_ns(), LockHolders())
     fields['damage'] = entry.damage.reason if entry.damage else None
     fields['metadata'] = plain_json(_metadata(entry))
     fields['history'] = plain_json(list(entry.records))
@@ -150,23 +150,27 @@ def _mail_header(entry: Entry) -> bytes:
 
 
 def _lines(
-    seen: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
+    summary: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
 ) -> Iterator[str]:
     now_ns = time.time_ns()
-    state = click.style(state_text(seen, now_ns, LockHolders()), fg=STYLES[seen.state(now_ns)])
-    yield _bold(f'{seen.queue}/{seen.filebase}')
-    yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
-    for line in flag_lines(seen.queue, said):
+    state = click.style(state_text(summary, now_ns, LockHolders()), fg=STYLES[summary.state(now_ns)])
+    yield _bold(f'{summary.queue}/{summary.filebase}')
+    yield f'  state     {state}, {age_text(summary, now_ns).removeprefix("held ")}'
+    for line in flag_lines(summary.queue, said):
         yield f'  queue     {line}'
-    ready = 'when it is released' if is_on_hold(seen.filebase) else local_time(seen.due_ns(now_ns) / NS_PER_S)
-    yield f'  ready     {ready}' + (f', priority {seen.priority}' if seen.priority else '')
+    ready = (
+        'when it is released'
+        if is_on_hold(summary.filebase)
+        else local_time(summary.due_ns(now_ns) / NS_PER_S)
+    )
+    yield f'  ready     {ready}' + (f', priority {summary.priority}' if summary.priority else '')
     yield f'  kind      {one_line(entry.kind)}'
-    yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {intcomma(seen.size_bytes)} in its file'
+    yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {intcomma(summary.size_bytes)} in its file'
     for key, value in describe_body(entry.kind, entry.body).items():
         yield f'  {key:<9} {one_line(value)}'
-    if seen.origin:
-        yield f'  came from {one_line(seen.origin)}' + (
-            f', sent back {seen.sent_back}x' if seen.sent_back else ''
+    if summary.origin:
+        yield f'  came from {one_line(summary.origin)}' + (
+            f', sent back {summary.sent_back}x' if summary.sent_back else ''
         )
     if entry.damage is not None:
         yield f'  damage    {click.style(one_line(entry.damage.reason), fg="red")}'

@@ -35,21 +35,21 @@ class ArrivalWatch:
     :param root: the spool, in which they are.
     """
 
-    def __init__(self, root: Path, places: list[tuple[str, Folder]]) -> None:
-        self._places = dict(places)
+    def __init__(self, root: Path, queue_folders: list[tuple[str, Folder]]) -> None:
+        self._queue_folders = dict(queue_folders)
         self._known: set[tuple[str, str]] = set()
-        self._names = {folder.path: queue for queue, folder in places}
+        self._names = {folder.path: queue for queue, folder in queue_folders}
         self._root = os.fspath(root)
         self._watch = DirectoryWatch()
         self._is_watched = self._watch.watch(self._root, CREATIONS | RENAMES) and all(
             self._watch.watch(path, RENAMES) or not os.path.lexists(path) for path in self._names
         )
         if not self._is_watched:
-            self._known = set(self._there(self._places))
+            self._known = set(self._there(self._queue_folders))
 
     def _there(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
         for queue in queues:
-            for filebase, suffix in walk_entries(Folder(self._places[queue].path, Disk()), ARRIVED):
+            for filebase, suffix in walk_entries(Folder(self._queue_folders[queue].path, Disk()), ARRIVED):
                 yield queue, filebase + suffix
 
     def wait(self) -> list[FoundEntry]:
@@ -57,16 +57,16 @@ class ArrivalWatch:
         self._watch.wait(None if self._is_watched else POLL_S)
         if self._is_watched:
             return [found for event in self._watch.events() for found in self._of_event(*event)]
-        there = set(self._there(self._places))
+        there = set(self._there(self._queue_folders))
         fresh, self._known = sorted(there - self._known), there
         return [self._found(queue, name) for queue, name in fresh]
 
     def _found(self, queue: str, name: str) -> FoundEntry:
-        return FoundEntry(queue, Folder(self._places[queue].path, Disk()), name[:-4], name[-4:])
+        return FoundEntry(queue, Folder(self._queue_folders[queue].path, Disk()), name[:-4], name[-4:])
 
     def _of_event(self, directory: str, name: str, mask: int) -> Iterator[FoundEntry]:
-        if directory == self._root and name in self._places:
-            path = self._places[name].path
+        if directory == self._root and name in self._queue_folders:
+            path = self._queue_folders[name].path
             self._watch.unwatch(path)  # of the directory that stood there before
             # First, so that what comes while the directory is read is not missed.
             self._watch.watch(path, RENAMES)
@@ -103,16 +103,16 @@ def tail(
 
     An entry that a retry or a recovery makes ready again arrives again.
     """
-    places = installation.view.queue_folders(names + queues or (BAD,))
+    queue_folders = installation.view.queue_folders(names + queues or (BAD,))
     # Before the first listing, so that nothing falls between the two.
-    watch = ArrivalWatch(installation.directory, places)
+    watch = ArrivalWatch(installation.directory, queue_folders)
     shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
-        latest, _ = choose_sorted(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
+        latest, _ = choose_sorted(select(queue_folders, Criteria(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
             shown.add((found.queue, found.filebase + found.suffix))
-            _say_arrival(found, many=len(places) > 1)
+            _say_arrival(found, many=len(queue_folders) > 1)
     left = itertools.count(1)
     while True:
         for found in watch.wait():
@@ -120,7 +120,7 @@ def tail(
             if name in shown:  # it came while the latest ones were looked at
                 shown.discard(name)
                 continue
-            _say_arrival(found, many=len(places) > 1)
+            _say_arrival(found, many=len(queue_folders) > 1)
             if count is not None and next(left) >= count:
                 return
 
@@ -132,21 +132,24 @@ def _say_arrival(found: FoundEntry, *, many: bool) -> None:
         print_error(error, f'{found.queue}/{found.filebase}')
 
 
-def _write_arrival(found: FoundEntry, seen: EntrySummary | None, *, many: bool) -> None:
+def _write_arrival(found: FoundEntry, summary: EntrySummary | None, *, many: bool) -> None:
     now_ns = time.time_ns()
     if is_json():
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}
-        write_json(fields if seen is None else entry_fields(seen, now_ns, {}))
+        write_json(fields if summary is None else entry_fields(summary, now_ns, {}))
         return
-    parts = [local_time(now_ns / NS_PER_S if seen is None else seen.since_ns / NS_PER_S), found.filebase]
+    parts = [
+        local_time(now_ns / NS_PER_S if summary is None else summary.since_ns / NS_PER_S),
+        found.filebase,
+    ]
     if many:
         parts.insert(1, found.queue)
-    if seen is None:
+    if summary is None:
         parts.append('gone already')
     else:
-        parts += [seen.kind, size(seen.body_bytes)]
-        if seen.suffix == PRESERVED:
-            parts.append(f'from {seen.origin or "?"}')
-        if text := error_text(seen):
+        parts += [summary.kind, size(summary.body_bytes)]
+        if summary.suffix == PRESERVED:
+            parts.append(f'from {summary.origin or "?"}')
+        if text := error_text(summary):
             parts.append(one_line(text))
     write_line('  '.join(parts))
