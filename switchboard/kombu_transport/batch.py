@@ -25,12 +25,12 @@ class PublishBatch:
     def __init__(
         self,
         channel: object,
-        broker: SpoolConnection,
+        spool_connection: SpoolConnection,
         unroutable: Callable[[RoutedMessage, Mapping[str, Any], bool], None],
         max_size: int,
     ) -> None:
         self.channel = channel
-        self._broker = broker
+        self._spool_connection = spool_connection
         self._unroutable = unroutable
         self._max_size = min(max_size, BATCH_LIMIT)
         self._items: list[PreparedEntry] = []
@@ -50,10 +50,10 @@ class PublishBatch:
 
         :raises NotFound: there is no such exchange.
         """
-        broker = self._broker
-        with broker.lock, amqp_errors('Basic.publish'):
-            routed = broker.route(message, exchange or '', routing_key or '')
-            self._add(broker.prepare(routed), routed, message, mandatory)
+        spool_connection = self._spool_connection
+        with spool_connection.lock, amqp_errors('Basic.publish'):
+            routed = spool_connection.route(message, exchange or '', routing_key or '')
+            self._add(spool_connection.prepare(routed), routed, message, mandatory)
             if len(self._items) + len(self._transactions) >= self._max_size:
                 self.flush()
 
@@ -82,10 +82,10 @@ class PublishBatch:
         items, self._items = self._items, []
         transactions, self._transactions = self._transactions, []
         sync, self._sync = self._sync, False
-        broker = self._broker
-        with broker.lock, amqp_errors('Basic.publish'):
+        spool_connection = self._spool_connection
+        with spool_connection.lock, amqp_errors('Basic.publish'):
             try:
-                broker.flush(items, transactions, sync=sync, directory_sync=self._directory_sync)
+                spool_connection.flush(items, transactions, sync=sync, directory_sync=self._directory_sync)
             except BaseException:
                 for transaction in transactions:
                     transaction.discard()
@@ -93,9 +93,9 @@ class PublishBatch:
 
     def discard(self) -> None:
         """Throw away the messages that are not yet visible."""
-        with self._broker.lock:
+        with self._spool_connection.lock:
             for item in self._items:
-                item.discard(self._broker.spool.spares)
+                item.discard(self._spool_connection.spool.spares)
             for transaction in self._transactions:
                 transaction.discard()
         self._items, self._transactions = [], []

@@ -83,7 +83,7 @@ class Channel(Entities, virtual.Channel):
     from_transport_options = ()
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self.broker: SpoolConnection = connection.broker
+        self.spool_connection: SpoolConnection = connection.spool_connection
         self.events: dict[str, set[Any]] = defaultdict(set)
         self._tags = itertools.count(1)
         self._by_tag: dict[str, ChannelConsumer] = {}
@@ -114,9 +114,9 @@ class Channel(Entities, virtual.Channel):
             )
         else:
             prepared = message
-        with self.broker.lock, amqp_errors('Basic.publish'):
-            routed = self.broker.route(prepared, exchange or '', routing_key or '')
-            stored = self.broker.publish(routed)
+        with self.spool_connection.lock, amqp_errors('Basic.publish'):
+            routed = self.spool_connection.route(prepared, exchange or '', routing_key or '')
+            stored = self.spool_connection.publish(routed)
         if not stored:
             self.unroutable(routed, prepared, mandatory)
 
@@ -138,7 +138,7 @@ class Channel(Entities, virtual.Channel):
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """:return: the batch that `kombu.Producer.batch` collects in: many messages, one flush."""
-        return PublishBatch(self, self.broker, self.unroutable, max_size)
+        return PublishBatch(self, self.spool_connection, self.unroutable, max_size)
 
     # Consuming.
 
@@ -164,24 +164,24 @@ class Channel(Entities, virtual.Channel):
                 f'NOT_ALLOWED - consumer tag {tag!r} is in use on this channel', (60, 20), reply_code=530
             )
         name = directory_name(queue)
-        with self.broker.lock, amqp_errors('Basic.consume'):
-            spool_queue = self.broker.queue(name, 'consume')
-            ticket = self.broker.spool.consume(name, self.broker.owner_of(name))
+        with self.spool_connection.lock, amqp_errors('Basic.consume'):
+            spool_queue = self.spool_connection.queue(name, 'consume')
+            ticket = self.spool_connection.spool.consume(name, self.spool_connection.owner_of(name))
             limit = self._delivery_limit(name)
             self._by_tag[tag] = ChannelConsumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
-            self.broker.recover(spool_queue)
+            self.spool_connection.recover(spool_queue)
         self.connection.rescan()
         return tag
 
     def _delivery_limit(self, name: str) -> int:
-        declaration = self.broker.spool.declared.records.get(name)
+        declaration = self.spool_connection.spool.declared.records.get(name)
         limit = declaration.arguments.get(DELIVERY_LIMIT) if declaration is not None else None
-        return self.broker.address.delivery_limit if limit is None else int(limit)
+        return self.spool_connection.address.delivery_limit if limit is None else int(limit)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Have no more messages delivered.  Delivered ones stay unacknowledged."""
-        with self.broker.lock, amqp_errors('Basic.cancel'):
+        with self.spool_connection.lock, amqp_errors('Basic.cancel'):
             consumer = self._by_tag.pop(consumer_tag, None)
             self._consumers.discard(consumer_tag)
             if consumer is not None:
@@ -202,7 +202,7 @@ class Channel(Entities, virtual.Channel):
         """:return: the next message of a consumer; None if there is none, or no room for it, or a callback has cancelled the consumer."""
         if self._by_tag.get(consumer.tag) is not consumer or not (consumer.no_ack or self.qos.can_consume()):
             return None
-        with self.broker.lock:
+        with self.spool_connection.lock:
             try:
                 with amqp_errors('Basic.deliver'):
                     return self._take(consumer.queue, consumer.name, consumer.no_ack, consumer.limit)
@@ -220,7 +220,7 @@ class Channel(Entities, virtual.Channel):
         consumer.on_cancel(consumer.tag)
 
     def _take(self, queue: str, name: str, no_ack: bool, limit: int) -> Any:
-        spool_queue = self.broker.queue(name, 'consume')
+        spool_queue = self.spool_connection.queue(name, 'consume')
         while (taken := spool_queue.take()) is not None:
             tag = next(self._tags)
             unacked = UnackedMessage(spool_queue, taken.filebase, limit)
@@ -279,9 +279,9 @@ class Channel(Entities, virtual.Channel):
         :raises ResourceLocked: it is another process's alone.
         """
         name = directory_name(queue)
-        with self.broker.lock, amqp_errors('Basic.get'):
-            self.broker.check_access(name)
-            self.broker.spool.declared.records.note_use(name)
+        with self.spool_connection.lock, amqp_errors('Basic.get'):
+            self.spool_connection.check_access(name)
+            self.spool_connection.spool.declared.records.note_use(name)
             return self._take(queue, name, no_ack, self._delivery_limit(name))
 
     def basic_ack(self, delivery_tag: Any, multiple: bool = False) -> None:

@@ -32,7 +32,7 @@ log = logging.getLogger('switchboard.queue')
 class Entities:
     """The methods of `Channel` about queues and exchanges."""
 
-    broker: SpoolConnection
+    spool_connection: SpoolConnection
     exchange_types: Any
 
     # Exchanges.
@@ -54,11 +54,11 @@ class Entities:
         """
         kind: Any = type or 'direct'
         exchange = exchange or f'amq.{kind}'
-        with self.broker.lock, amqp_errors('Exchange.declare'):
+        with self.spool_connection.lock, amqp_errors('Exchange.declare'):
             arguments = normalized(arguments)
             alternate = arguments.get(ALTERNATE)
             if passive:
-                if exchange not in self.broker.spool.exchanges and exchange not in PREDECLARED:
+                if exchange not in self.spool_connection.spool.exchanges and exchange not in PREDECLARED:
                     raise NotFound(f'NOT_FOUND - no exchange {exchange!r}', method_name='Exchange.declare')
                 return
             if exchange in PREDECLARED:
@@ -69,12 +69,12 @@ class Entities:
             wanted = DeclaredExchange(
                 exchange, kind, alternate, auto_delete, {**arguments, 'durable': durable}
             )
-            self.broker.spool.declared.exchanges.declare(wanted)
+            self.spool_connection.spool.declared.exchanges.declare(wanted)
 
     def _make_predeclared(self, exchange: str) -> None:
-        if exchange in PREDECLARED and exchange not in self.broker.spool.exchanges:
+        if exchange in PREDECLARED and exchange not in self.spool_connection.spool.exchanges:
             kind: Any = PREDECLARED[exchange]
-            self.broker.spool.declared.exchanges.declare(DeclaredExchange(exchange, kind))
+            self.spool_connection.spool.declared.exchanges.declare(DeclaredExchange(exchange, kind))
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange, with its bindings.  One that is not there is deleted already.
@@ -84,8 +84,8 @@ class Entities:
         """
         if not exchange or exchange in PREDECLARED:
             raise AccessRefused(f'{exchange or "the default exchange"} is always there')
-        with self.broker.lock, amqp_errors('Exchange.delete'):
-            self.broker.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
+        with self.spool_connection.lock, amqp_errors('Exchange.delete'):
+            self.spool_connection.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
 
     def exchange_bind(
         self,
@@ -144,29 +144,29 @@ class Entities:
     def _bind(
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
     ) -> None:
-        with self.broker.lock, amqp_errors('Queue.bind'):
+        with self.spool_connection.lock, amqp_errors('Queue.bind'):
             if not source:
                 raise AccessRefused('every queue is bound to the default exchange, and nothing else is')
             if not target.is_exchange:
-                self.broker.check_access(target.name)
+                self.spool_connection.check_access(target.name)
             self._make_predeclared(source)
-            self.broker.spool.declared.bind(self._binding(source, target, routing_key, arguments))
+            self.spool_connection.spool.declared.bind(self._binding(source, target, routing_key, arguments))
 
     def _unbind(
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
     ) -> None:
-        with self.broker.lock, amqp_errors('Queue.unbind'):
+        with self.spool_connection.lock, amqp_errors('Queue.unbind'):
             if not target.is_exchange:
-                self.broker.check_access(target.name)
-            if source in self.broker.spool.exchanges:
-                self.broker.spool.declared.exchanges.unbind(
+                self.spool_connection.check_access(target.name)
+            if source in self.spool_connection.spool.exchanges:
+                self.spool_connection.spool.declared.exchanges.unbind(
                     self._binding(source, target, routing_key, arguments)
                 )
 
     def _binding(
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
     ) -> DeclaredBinding:
-        exchange = self.broker.spool.exchanges.exchanges.get(source)
+        exchange = self.spool_connection.spool.exchanges.exchanges.get(source)
         kind = exchange.type if exchange is not None else 'direct'
         match = binding_match(kind, routing_key or '', arguments or {})
         return DeclaredBinding(source, target, match, routing_key or '', normalized(arguments))
@@ -174,7 +174,7 @@ class Entities:
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
         with amqp_errors('Exchange.declare'):
-            definitions = self.broker.spool.declared.exchanges.load()
+            definitions = self.spool_connection.spool.declared.exchanges.load()
         return [
             (one.target.name, one.source, one.routing_key)
             for one in definitions.bindings
@@ -183,7 +183,7 @@ class Entities:
 
     def typeof(self, exchange: str, default: str = 'direct') -> Any:
         """:return: kombu's own idea of an exchange's type, which the messages here are not routed by."""
-        known = self.broker.spool.exchanges.exchanges.get(exchange)
+        known = self.spool_connection.spool.exchanges.exchanges.get(exchange)
         return self.exchange_types[PREDECLARED.get(exchange, default) if known is None else known.type]
 
     def get_table(self, exchange: str) -> list[Any]:
@@ -197,7 +197,7 @@ class Entities:
 
     def get_exchanges(self) -> list[str]:
         """:return: the names of all exchanges."""
-        return list(self.broker.spool.exchanges.exchanges)
+        return list(self.spool_connection.spool.exchanges.exchanges)
 
     # Queues.
 
@@ -224,28 +224,30 @@ class Entities:
         """
         queue = queue or f'amq.gen-{uuid()}'
         name = directory_name(queue)
-        with self.broker.lock, amqp_errors('Queue.declare'):
+        with self.spool_connection.lock, amqp_errors('Queue.declare'):
             if passive:
-                self.broker.check_access(name)
-                self.broker.check_known(name)
+                self.spool_connection.check_access(name)
+                self.spool_connection.check_known(name)
             else:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
-                owner = self.broker.claim_exclusive(name) if exclusive else None
+                owner = self.spool_connection.claim_exclusive(name) if exclusive else None
                 self._declare(name, {**keys, 'owner': owner, 'auto_delete': auto_delete})
-            return queue_declare_ok_t(queue, self._size(queue), self.broker.spool.consumer_count(name))
+            return queue_declare_ok_t(
+                queue, self._size(queue), self.spool_connection.spool.consumer_count(name)
+            )
 
     def _declare(self, name: str, keys: Mapping[str, Any]) -> None:
         try:
-            self.broker.spool.declared.declare(name, **keys)
+            self.spool_connection.spool.declared.declare(name, **keys)
         except QueueMismatchError as error:
             # kombu's simple queues contradict themselves on one connection; another one's word counts.
-            known = self.broker.spool.declared.records.get(name)
-            if name not in self.broker.declared_here or known is None:
+            known = self.spool_connection.spool.declared.records.get(name)
+            if name not in self.spool_connection.declared_here or known is None:
                 raise
             if not same_arguments(known.arguments, keys['arguments']):
                 raise
             event(log, logging.WARNING, None, 'declared twice', queue=name, error=error)
-        self.broker.declared_here.add(name)
+        self.spool_connection.declared_here.add(name)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
         """Delete a queue.  One that is not there is deleted already.
@@ -254,10 +256,12 @@ class Entities:
         :raises PreconditionFailed: it has consumers, and `if_unused`; or messages, and `if_empty`.
         :raises ResourceLocked: it is another process's alone.
         """
-        with self.broker.lock, amqp_errors('Queue.delete'):
-            self.broker.check_access(directory_name(queue))
+        with self.spool_connection.lock, amqp_errors('Queue.delete'):
+            self.spool_connection.check_access(directory_name(queue))
             try:
-                return self.broker.spool.delete(directory_name(queue), if_unused=if_unused, if_empty=if_empty)
+                return self.spool_connection.spool.delete(
+                    directory_name(queue), if_unused=if_unused, if_empty=if_empty
+                )
             except UnknownQueueError:
                 return 0
 
@@ -267,13 +271,13 @@ class Entities:
         :return: how many.
         :raises ResourceLocked: it is another process's alone.
         """
-        with self.broker.lock, amqp_errors('Queue.purge'):
-            self.broker.check_access(directory_name(queue))
-            self.broker.check_known(directory_name(queue))
-            return self.broker.spool.purge(directory_name(queue))
+        with self.spool_connection.lock, amqp_errors('Queue.purge'):
+            self.spool_connection.check_access(directory_name(queue))
+            self.spool_connection.check_known(directory_name(queue))
+            return self.spool_connection.spool.purge(directory_name(queue))
 
     def _size(self, queue: str) -> int:
-        return self.broker.size(directory_name(queue))
+        return self.spool_connection.size(directory_name(queue))
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return self.broker.spool.declared.is_known(directory_name(queue))
+        return self.spool_connection.spool.declared.is_known(directory_name(queue))

@@ -111,7 +111,7 @@ class SpoolConnection:
         self._has_expired = False
         # What this connection has declared, by directory.
         self.declared_here: set[str] = set()
-        _BROKERS.add(self)
+        _SPOOL_CONNECTIONS.add(self)
 
     def _renew_lock(self) -> None:
         # Also in a forked child: another thread of the parent's may have held it, and is not in the child.
@@ -415,14 +415,14 @@ class SpoolConnection:
             raise error
 
 
-_BROKERS = after_fork(SpoolConnection._renew_lock)
+_SPOOL_CONNECTIONS = after_fork(SpoolConnection._renew_lock)
 
 
 def _close_all() -> None:
     # A program may end without closing, as Celery's commands do: its exclusive queues go with it all the same.
-    for broker in list(_BROKERS):
+    for spool_connection in list(_SPOOL_CONNECTIONS):
         with suppress(SwitchboardError, OSError):  # at the end of a program: a janitor tidies up after it
-            broker.close()
+            spool_connection.close()
 
 
 atexit.register(_close_all)

@@ -54,7 +54,7 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        self.broker: SpoolConnection
+        self.spool_connection: SpoolConnection
         self._address: Address | None = None
         self.watch: DirectoryWatch | None = None
         self._pid = os.getpid()
@@ -78,12 +78,12 @@ class Transport(virtual.Transport):
         """
         self._address = address = read_address(self.client)
         with amqp_errors('Connection.open'), ExitStack() as opened:
-            self.broker = broker = SpoolConnection(address)
-            opened.callback(broker.close)
+            self.spool_connection = spool_connection = SpoolConnection(address)
+            opened.callback(spool_connection.close)
             if amqp_errors.doubts_disk:
-                broker.check_disk()
+                spool_connection.check_disk()
                 amqp_errors.doubts_disk = False
-            broker.spool.delete_unused_queues()
+            spool_connection.spool.delete_unused_queues()
             self.watch = DirectoryWatch()
             opened.callback(self._close_watch)
             self._pid = os.getpid()
@@ -99,7 +99,7 @@ class Transport(virtual.Transport):
         self._leave_loop()
         with amqp_errors('Connection.close'), ExitStack() as closing:
             closing.callback(self._close_watch)
-            closing.callback(self.broker.close)
+            closing.callback(self.spool_connection.close)
             self.cycle.close()
             for channels in (self.channels, self._avail_channels):
                 while channels:
@@ -176,7 +176,7 @@ class Transport(virtual.Transport):
             is_over = consumer.left <= 0
             if is_over and self.watch is not None:
                 self.watch.unwatch_all()  # a busy consumer needs no notice that there is something to do
-            if message is None or is_over or self.broker.needs_listing(consumer.name):
+            if message is None or is_over or self.spool_connection.needs_listing(consumer.name):
                 consumer.turn, consumer.left = next(self._turns), BURST
             if message is not None:
                 consumer.callback(message)
@@ -184,7 +184,7 @@ class Transport(virtual.Transport):
         return False
 
     def _directories(self) -> list[str]:
-        path = self.broker.spool.path
+        path = self.spool_connection.spool.path
         return [path(name) for channel in self.channels for name in channel.deliverable_queues()]
 
     def _wait_s(self, is_watched: bool) -> float:
@@ -194,11 +194,11 @@ class Transport(virtual.Transport):
         now_s = time.monotonic()
         whens = [self._next_look_s, *(when_s for when_s, _ in self._suspects.values())]
         waits += [max(0.0, when_s - now_s) for when_s in whens]
-        with self.broker.lock:
+        with self.spool_connection.lock:
             for channel in self.channels:
                 for name in channel.deliverable_queues():
                     try:
-                        wait_s = self.broker.queue(name, 'consume').wait_s()
+                        wait_s = self.spool_connection.queue(name, 'consume').wait_s()
                     except QueueError:
                         wait_s = 0.0  # deleted: the next delivery says so
                     if wait_s is not None:
@@ -230,7 +230,7 @@ class Transport(virtual.Transport):
     def _look_after_queues(self) -> None:
         """Make ready again what exited processes held, end what the disk refused to, and take away queues and messages whose time is over."""
         now_s = time.monotonic()
-        with self.broker.lock, amqp_errors('Basic.recover'):
+        with self.spool_connection.lock, amqp_errors('Basic.recover'):
             self._look_at_suspects(now_s)
             if now_s < self._next_look_s:
                 return
@@ -241,12 +241,12 @@ class Transport(virtual.Transport):
                 channel.qos.end_refused()
             for name in {one.name for channel in list(self.channels) for one in channel.consumers()}:
                 try:
-                    self.broker.recover(self.broker.queue(name, 'consume'))
+                    self.spool_connection.recover(self.spool_connection.queue(name, 'consume'))
                 except QueueError:
                     continue  # deleted: the next delivery says so
-            self.broker.spool.recover()
-            self.broker.spool.delete_unused_queues()
-            if (more_s := self.broker.expire()) is not None:
+            self.spool_connection.spool.recover()
+            self.spool_connection.spool.delete_unused_queues()
+            if (more_s := self.spool_connection.expire()) is not None:
                 self._next_look_s = min(self._next_look_s, time.monotonic() + more_s)
 
     def _look_at_suspects(self, now_s: float) -> None:
@@ -256,10 +256,10 @@ class Transport(virtual.Transport):
             directory, filebase = suspect
             del self._suspects[suspect]
             try:
-                queue = self.broker.queue(os.path.basename(directory), 'consume')
+                queue = self.spool_connection.queue(os.path.basename(directory), 'consume')
             except QueueError:
                 continue  # deleted meanwhile
-            if not self.broker.recover(queue, [filebase]) and count + 1 < len(DEATH_WAITS_S):
+            if not self.spool_connection.recover(queue, [filebase]) and count + 1 < len(DEATH_WAITS_S):
                 self._suspects[suspect] = (now_s + DEATH_WAITS_S[count + 1], count + 1)
 
     def wake_for_capacity(self) -> None:

@@ -158,7 +158,7 @@ class UnackedMessages(QoS):
 
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
-        limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
+        limit: int = self.prefetch_count or self.channel.spool_connection.address.max_unacked
         files = max_claims() - len(OWN_CLAIMS)
         if files <= 0 < limit - len(self.claims):
             self._warn_of_files(len(OWN_CLAIMS))
@@ -203,7 +203,7 @@ class UnackedMessages(QoS):
 
     def _end(self, tag: Any, how: Ending, method: str) -> None:
         channel = self.channel
-        with channel.broker.lock, amqp_errors(method):
+        with channel.spool_connection.lock, amqp_errors(method):
             unacked = self.claims.get(tag)
             if unacked is None:
                 self._forget(tag)
@@ -233,7 +233,7 @@ class UnackedMessages(QoS):
     def restore_unacked(self) -> list[tuple[BaseException, Any]]:
         """Give all back, but those that were to end otherwise."""
         errors: list[tuple[BaseException, Any]] = []
-        with self.channel.broker.lock:
+        with self.channel.spool_connection.lock:
             for tag, unacked in list(self.claims.items()):
                 message = self._delivered.get(tag)
                 how = self._refused.get(tag, UnackedMessage.give_back)

@@ -109,10 +109,10 @@ def test_fail_over_keeps_the_options_of_each(tmp_path, spool_path):
     missing, there = f'switchboard://{tmp_path}/missing', f'switchboard://{spool_path}?eta=broker'
     connection = kombu.Connection(f'{missing}?eta=broker;{there}')
     assert connection.connect()
-    assert connection.transport.broker.address == Address(str(spool_path), eta='broker')
+    assert connection.transport.spool_connection.address == Address(str(spool_path), eta='broker')
     again = connection.clone()
     assert again.connect()
-    assert again.transport.broker.address.directory == str(spool_path)
+    assert again.transport.spool_connection.address.directory == str(spool_path)
     for one in (connection, again):
         one.release()
 
@@ -121,7 +121,9 @@ def test_a_connection_fails_over_from_another_transport_with_the_options_of_each
     nobody = f'redis://127.0.0.1:{free_port()}/0'
     connection = kombu.Connection(f'{nobody};switchboard://{tmp_path}/made?create=yes&eta=broker')
     connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0)
-    assert connection.transport.broker.address == Address(f'{tmp_path}/made', create=True, eta='broker')
+    assert connection.transport.spool_connection.address == Address(
+        f'{tmp_path}/made', create=True, eta='broker'
+    )
     connection.release()
 
 
@@ -174,7 +176,7 @@ def test_copies_lead_to_the_same_spool(connection, spool_path):
     connection.connect()
     for one in (connection.clone(), copy.copy(connection), pickle.loads(pickle.dumps(connection))):
         assert one.connect()
-        assert one.transport.broker.address == connection.transport.broker.address
+        assert one.transport.spool_connection.address == connection.transport.spool_connection.address
         assert one.as_uri() == connection.as_uri() == f'switchboard://{spool_path}?durability=lazy'
         one.release()
 
@@ -203,7 +205,7 @@ def test_pools(connection):
 def test_publishing_tries_again_where_the_disk_refused_once(connect):
     connection = connect()
     kombu.Queue('q')(connection.default_channel).declare()
-    broken = connection.transport.broker.spool.spares
+    broken = connection.transport.spool_connection.spool.spares
     broken.acquire = lambda: (_ for _ in ()).throw(OSError(errno.EIO, 'no'))
     with pytest.raises(DiskFault):
         kombu.Producer(connection.default_channel).publish('x', routing_key='q')
@@ -272,7 +274,7 @@ def test_a_batch_is_visible_when_it_ends_with_one_flush(connect, files):
     flushes = []
     producer = kombu.Producer(channel)
     assert producer.supports_batch_publish
-    disk = channel.broker.spool.disk
+    disk = channel.spool_connection.spool.disk
     real = disk.sync_files
     disk.sync_files = lambda fds, **keys: flushes.append(len(fds)) or real(fds, **keys)
     with producer.batch():

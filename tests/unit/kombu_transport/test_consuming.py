@@ -349,7 +349,7 @@ def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
     channel = connection.default_channel
     queue = kombu.Queue('work')(channel)
     queue.declare()
-    spool_queue = channel.broker.spool['work']
+    spool_queue = channel.spool_connection.spool['work']
     inbox = Inbox()
     connection.register_with_event_loop(hub)
     with kombu.Consumer(channel, queue, callbacks=[inbox]):

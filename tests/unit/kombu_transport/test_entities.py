@@ -392,7 +392,7 @@ def test_an_auto_delete_queue_goes_with_its_last_consumer_and_what_it_held(conne
 def test_an_expiring_queue_goes_in_its_time(connect):
     channel = connect().default_channel
     declared(channel, 'q', expires=0.2)
-    assert eventually(channel.broker.spool.delete_unused_queues, 'expired') == ['q']
+    assert eventually(channel.spool_connection.spool.delete_unused_queues, 'expired') == ['q']
 
 
 def test_queues_of_the_configuration_are_used_as_they_are(connect, tmp_path, spool_path):

@@ -84,7 +84,7 @@ def test_a_body_that_cannot_be_read_goes_to_bad_and_kills_nobody(
         connection.drain_events(timeout=PATIENCE_S)
     assert inbox.bodies == ['good']
     [name] = files('bad')
-    [*_, record] = channel.broker.spool['bad'].history(name.removesuffix('.psv'))
+    [*_, record] = channel.spool_connection.spool['bad'].history(name.removesuffix('.psv'))
     assert record['cause'] == 'corrupt'
     assert len(record['reason']) <= 500
 
@@ -114,7 +114,7 @@ def test_closing_in_one_thread_ends_the_wait_in_another(connect, queue):
 
 @pytest.mark.filterwarnings('ignore:.*multi-threaded.*fork')
 def test_a_forked_child_may_publish_though_a_thread_of_its_parent_was_publishing(connect, channel, queue):
-    lock = channel.broker.lock
+    lock = channel.spool_connection.lock
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(
     put(connect, 'x')
     connection = connect()
     channel = connection.default_channel
-    disk = channel.broker.spool.disk
+    disk = channel.spool_connection.spool.disk
 
     def full(fd, content, offset):
         raise OSError(errno.ENOSPC, 'no room')
@@ -267,7 +267,7 @@ def refusing(monkeypatch):
 
     @contextmanager
     def refusing(connection):
-        disk = connection.default_channel.broker.spool.disk
+        disk = connection.default_channel.spool_connection.spool.disk
 
         def refuse(call, name, *names, **keys):
             if name.endswith('.bak'):

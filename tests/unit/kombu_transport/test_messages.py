@@ -134,7 +134,7 @@ def test_a_persistent_message_in_a_durable_queue_is_synced_and_no_other(connect,
     connection = connect(durability='full')
     channel = connection.default_channel
     synced: list[int] = []
-    disk = channel.broker.spool.disk
+    disk = channel.spool_connection.spool.disk
     real = disk.sync_files
     disk.sync_files = lambda fds, **keys: synced.append(len(fds)) or real(fds, **keys)
     for name, durable in (('durable', True), ('fleeting', False)):
@@ -150,7 +150,7 @@ def test_a_persistent_message_in_a_durable_queue_is_synced_and_no_other(connect,
 def test_the_connections_word_on_durability_is_the_upper_bound(connect):
     channel = connect(durability='lazy').default_channel
     kombu.Queue('work')(channel).declare()
-    assert channel.broker.queue('work', 'publish').options.durability == 'lazy'
+    assert channel.spool_connection.queue('work', 'publish').options.durability == 'lazy'
 
 
 def test_a_message_beyond_a_limit_is_refused_or_makes_room(channel, files):
@@ -251,7 +251,7 @@ def test_closing_gives_back_what_is_not_acknowledged_and_holds_nothing_against_i
     message = queue(second.default_channel).get()
     assert message.delivery_info['redelivered'] is True
     assert message.delivery_info['attempts'] == 1
-    history = message.channel.broker.queue('work', 'consume').history
+    history = message.channel.spool_connection.queue('work', 'consume').history
     [delivery] = message.channel.qos.claims.values()
     assert [record['event'] for record in history(delivery.filebase)] == ['returned']
 
@@ -337,7 +337,7 @@ def kept_without_consumers(channel, *bodies, queue='kept', **keys):
 def test_a_message_whose_time_is_over_is_dropped_where_nobody_consumes(connect, files):
     connection = connect()
     kept_without_consumers(connection.default_channel, 'x')
-    connection.transport.broker.expire()
+    connection.transport.spool_connection.expire()
     assert files('kept') == files('bad') == []
 
 
@@ -348,7 +348,7 @@ def test_a_damaged_message_holds_up_no_other_where_nobody_consumes(connect, spoo
     declared.declare()
     kept_without_consumers(connection.default_channel, 'damaged', 'x', queue_arguments=dead_letters)
     os.truncate(spool_path / 'kept' / files('kept')[0], 30)
-    connection.transport.broker.expire()
+    connection.transport.spool_connection.expire()
     assert declared.get(no_ack=True).payload == 'x'
     assert len(files('bad')) == 1
 
@@ -363,21 +363,21 @@ class Slow(FakeClock):
 
 def test_who_consumes_has_the_time_between_two_looks_for_what_is_over(connect, files, monkeypatch):
     connection = connect()
-    channel, broker = connection.default_channel, connection.transport.broker
+    channel, opened = connection.default_channel, connection.transport.spool_connection
     for module in (janitor, spool_connection):
         monkeypatch.setattr(module, 'LOOKED_AT', 2)
-    monkeypatch.setattr(broker.spool, 'clock', Slow())
+    monkeypatch.setattr(opened.spool, 'clock', Slow())
     kept_without_consumers(channel, *range(3))
-    assert broker.expire() > 0
-    assert broker.expire() is not None  # it rests as long as that took, and tells when to go on
+    assert opened.expire() > 0
+    assert opened.expire() is not None  # it rests as long as that took, and tells when to go on
     assert len(files('kept')) == 1
-    looks = [broker.expire() for _ in range(20)]
+    looks = [opened.expire() for _ in range(20)]
     assert files('kept') == []
     assert looks[-1] is None
     kept_without_consumers(channel, 'late')
     count = 0
     while files('kept'):
-        broker.expire()
+        opened.expire()
         count += 1
         assert count < 10 * EXPIRY_RESTS
     assert count > EXPIRY_RESTS / 2  # of a look that has found nothing
