@@ -31,13 +31,13 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
     :param filebase: the entry that it is about, if it is about one.
     :param word: a constant, so that grep finds it.
     :param fields: the other parts of the line; those that are None are left out.  ``exc_info`` is an exception whose traceback is
-        added, or True for the one that is being handled; ``speaker`` is the process whose line it is, name and process id, where
+        added, or True for the one that is being handled; ``named_process`` is the process whose line it is, name and process id, where
         that is not this one.
     """
     if not log.isEnabledFor(level):
         return
     exc_info: Any = fields.pop('exc_info', None)
-    speaker = fields.pop('speaker', None)
+    named_process = fields.pop('named_process', None)
     text = ' '.join(filter(None, (filebase, word, format_pairs(**fields))))
     members = {
         'filebase': filebase,
@@ -47,8 +47,8 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
     extra: dict[str, object] = {
         'members': {key: value for key, value in members.items() if value is not None}
     }
-    if speaker is not None:
-        extra['speaker'] = speaker
+    if named_process is not None:
+        extra['named_process'] = named_process
     log.log(level, '%s', text, exc_info=exc_info, extra=extra, stacklevel=2)
 
 

@@ -46,11 +46,11 @@ def line_text(line: bytes) -> str:
 class LoggedStreams:
     """Both standard streams as `LoggedStream`; a master makes them in advance for the process that is to use them.
 
-    :param purpose: of the logger.
+    :param logger_name: one of `LOGGER_NAMES`.
     """
 
-    def __init__(self, purpose: str = 'runner') -> None:
-        self._raw = [LoggedStream(name, purpose) for name in LEVELS]
+    def __init__(self, logger_name: str = 'runner') -> None:
+        self._raw = [LoggedStream(name, logger_name) for name in LEVELS]
         self._stdout, self._stderr = (
             io.TextIOWrapper(cast(Any, each), encoding='utf-8', errors='backslashreplace', write_through=True)
             for each in self._raw
@@ -67,14 +67,14 @@ class LoggedStreams:
 
 
 @contextlib.contextmanager
-def output_as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
+def output_as_events(logger_name: str, *, raw: bool = False) -> Iterator[None]:
     """Turn what this process prints meanwhile into events; later it goes where it went before.
 
     :param raw: also the output past Python, to the descriptors: its lines are events at the end; until then they can be read in ``/proc/PID/fd``.
     """
     before = sys.stdout, sys.stderr
-    with _kept(purpose) if raw else contextlib.nullcontext():
-        streams = LoggedStreams(purpose)
+    with _kept(logger_name) if raw else contextlib.nullcontext():
+        streams = LoggedStreams(logger_name)
         streams.use()
         try:
             yield
@@ -84,7 +84,7 @@ def output_as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept(purpose: str) -> Iterator[None]:
+def _kept(logger_name: str) -> Iterator[None]:
     """Keep the bytes for descriptors 1 and 2 in memory: a pipe would fill, and its only reader is the process that writes."""
     log.use_own_descriptor()
     sinks = {name: os.memfd_create(name) for name in DESCRIPTORS}
@@ -100,7 +100,7 @@ def _kept(purpose: str) -> Iterator[None]:
             with open(sinks[name], 'rb') as kept:
                 kept.seek(0)
                 for line in _lines(kept):
-                    log_printed_line(log.logger(purpose), name, line)
+                    log_printed_line(log.logger(logger_name), name, line)
 
 
 def _lines(kept: io.BufferedReader) -> Iterator[str]:
@@ -121,12 +121,12 @@ class LoggedStream(io.RawIOBase):
     """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
 
     :param name: ``stdout`` or ``stderr``.
-    :param purpose: of the logger.
+    :param logger_name: one of `LOGGER_NAMES`.
     """
 
-    def __init__(self, name: str, purpose: str = 'runner') -> None:
+    def __init__(self, name: str, logger_name: str = 'runner') -> None:
         self._name = name
-        self._purpose = purpose
+        self._logger_name = logger_name
         # Of two threads that print at the same time, each has its own line.
         self._own = threading.local()
 
@@ -160,7 +160,7 @@ class LoggedStream(io.RawIOBase):
             return
         self._own.is_writing = True
         try:
-            log_printed_line(log.logger(self._purpose), self._name, text, entry)
+            log_printed_line(log.logger(self._logger_name), self._name, text, entry)
         finally:
             self._own.is_writing = False
 
@@ -181,17 +181,17 @@ class OutputPipes:
     """The pipes behind descriptors 1 and 2 of one process, which its master reads.
 
     :param selector: where the reading ends are registered; a loop calls `on_readable` of what it finds there.
-    :param speaker: the process in the log: ``in 1/2``.
+    :param process_name: the process in the log: ``in 1/2``.
     :raises OSError: no descriptor is left.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, speaker: str) -> None:
+    def __init__(self, selector: selectors.BaseSelector, process_name: str) -> None:
         # Of the process; until it is forked.
         self.pid = 0
         self._streams: dict[str, _RawStream] = {}
         try:
             for name in LEVELS:
-                self._streams[name] = _RawStream(self, name, selector, speaker)
+                self._streams[name] = _RawStream(self, name, selector, process_name)
         except OSError:
             self.close()
             self.close_ends()
@@ -218,12 +218,12 @@ class OutputPipes:
 
 class _RawStream:
     def __init__(
-        self, output: OutputPipes, name: str, selector: selectors.BaseSelector, speaker: str
+        self, output: OutputPipes, name: str, selector: selectors.BaseSelector, process_name: str
     ) -> None:
         self._output = output
         self._name = name
         self._selector = selector
-        self._speaker = speaker
+        self._process_name = process_name
         self._rest = b''
         self.reading, self.writing = os.pipe2(os.O_CLOEXEC)
         # The reader's end alone: programs expect a standard output that waits for them.
@@ -252,8 +252,16 @@ class _RawStream:
         text = line_text(line)
         if text:
             logger = log.logger('runner')
-            speaker = self._speaker, self._output.pid
-            event(logger, LEVELS[self._name], None, 'printed', stream=self._name, text=text, speaker=speaker)
+            named_process = self._process_name, self._output.pid
+            event(
+                logger,
+                LEVELS[self._name],
+                None,
+                'printed',
+                stream=self._name,
+                text=text,
+                named_process=named_process,
+            )
 
     def _stop(self) -> None:
         if self.reading >= 0:

@@ -24,7 +24,7 @@ from switchboard.regular_file import open_or_make
 from switchboard.status.alive import FILE_MODE
 from switchboard.status.log_writer import LogWriter, nonblocking_copy
 
-PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
+LOGGER_NAMES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
 # Control characters of a message would forge lines and play tricks on terminals.
 CONTROL = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]')
@@ -44,10 +44,10 @@ PRIORITIES = (
 _KNOWN = frozenset({*vars(logging.makeLogRecord({})), 'message', 'asctime', 'taskName'})
 
 
-def logger(purpose: str) -> logging.Logger:
-    """:return: the logger of one of `PURPOSES`."""
-    assert purpose in PURPOSES, purpose
-    return logging.getLogger(f'{ROOT}.{purpose}')
+def logger(name: str) -> logging.Logger:
+    """:return: the logger of one of `LOGGER_NAMES`."""
+    assert name in LOGGER_NAMES, name
+    return logging.getLogger(f'{ROOT}.{name}')
 
 
 def escape(text: str) -> str:
@@ -61,19 +61,19 @@ def rfc3339(created: float) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """For people: time, level, purpose, process, message; a traceback follows, indented.
+    """For people: time, level, logger, process, message; a traceback follows, indented.
 
-    ``speaker`` is the name of the process, such as ``in 1/2``; a record about another process has its ``speaker``.
+    ``process_name`` is the name of the process, such as ``in 1/2``; a record about another process has that one as its ``named_process``.
     """
 
-    speaker = 'master'
+    process_name = 'master'
 
     def format(self, record: logging.LogRecord) -> str:
-        purpose = record.name
-        if purpose.startswith(f'{ROOT}.'):
-            purpose = purpose.split('.')[1]
-        speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
-        who = purpose if purpose == speaker else f'{purpose} {speaker}'
+        name = record.name
+        if name.startswith(f'{ROOT}.'):
+            name = name.split('.')[1]
+        process_name, pid = getattr(record, 'named_process', (self.process_name, record.process))
+        who = name if name == process_name else f'{name} {process_name}'
         head = f'{rfc3339(record.created)} {record.levelname.lower()} {who}[{pid}]'
         text = record.getMessage()
         if not hasattr(record, 'members'):
@@ -89,12 +89,12 @@ class JsonFormatter(LineFormatter):
     """For programs: one JSON object a line.  Readers ignore members that they do not know."""
 
     def format(self, record: logging.LogRecord) -> str:
-        speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
+        process_name, pid = getattr(record, 'named_process', (self.process_name, record.process))
         fields: dict[str, Any] = {
             'time': rfc3339(record.created),
             'level': record.levelname.lower(),
             'logger': record.name,
-            'process': speaker,
+            'process': process_name,
             'pid': pid,
         }
         members: Mapping[str, Any] | None = getattr(record, 'members', None)
@@ -359,11 +359,11 @@ def descriptor() -> int:
     return next((each.fileno() for each in _opened), 2)
 
 
-def set_process_name(speaker: str) -> None:
+def set_process_name(process_name: str) -> None:
     """Let the lines of this process say who it is: ``in 1/2``."""
     for log_file in _opened:
         if isinstance(log_file.formatter, LineFormatter):
-            log_file.formatter.speaker = speaker
+            log_file.formatter.process_name = process_name
 
 
 def reopen() -> list[str]:
