@@ -121,7 +121,7 @@ class FromBroker(Bridge):
         """Store and acknowledge until nothing is there, or nothing can be stored."""
         try:
             while not self.is_stopping and self._turn():
-                self.slot.beat()
+                self.slot.heartbeat()
         except BrokerDownError as error:
             self._lose(error)
         except SwitchboardError as error:

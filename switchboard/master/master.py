@@ -198,7 +198,7 @@ class Master:
         child.set_subreaper()
         if ended := orphans.kill_orphans_of_spool(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
-        self._post(pid=os.getpid(), started_ns=time.time_ns())
+        self._update_record(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
         self._slices.prefork = prepare_before_fork(self.config)
@@ -216,9 +216,9 @@ class Master:
         fileno = getattr(self._selector, 'fileno', None)  # epoll and kqueue have one, select has not
         return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
 
-    def _post(self, **fields: Any) -> None:
+    def _update_record(self, **fields: Any) -> None:
         self._record = self._record._replace(**fields)
-        self._scoreboard.post_master(self._record)
+        self._scoreboard.write_master_record(self._record)
 
     def _describe(self) -> str:
         """:return: how it looks, in a line."""
@@ -229,7 +229,7 @@ class Master:
         return f'{len(self._slices)} runners: {", ".join(parts)}'
 
     def _note_reload(self, error: str) -> None:
-        self._post(reloaded_ns=time.time_ns(), reload_error=error)
+        self._update_record(reloaded_ns=time.time_ns(), reload_error=error)
 
     def _note_seen(self, seen: Mapping[str, Any]) -> None:
         bad = seen.get('bad', 0)
@@ -264,7 +264,7 @@ class Master:
             self._slices.kill()
             raise
         failed = [each.title for each in self._slices if each.state is ProcessState.FATAL]
-        self._post(state=ProcessState.EXITED)
+        self._update_record(state=ProcessState.EXITED)
         event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
         self._guard(self._look_whether_removed, time.monotonic())
         if self._is_removed:
@@ -323,7 +323,7 @@ class Master:
     def _mend_scoreboard(self, _now_s: float) -> None:
         if self._scoreboard.repair():
             event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
-            self._post()
+            self._update_record()
             for each in self._slices:
                 each.rewrite_record()
 
@@ -337,7 +337,7 @@ class Master:
     def _look_whether_ready(self) -> None:
         if self._record.state is ProcessState.STARTING and all(each.start_is_over for each in self._slices):
             self._slices.prefork = None
-            self._post(state=ProcessState.RUNNING, ready_ns=time.time_ns())
+            self._update_record(state=ProcessState.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())
             if self._on_ready is not None:
@@ -383,7 +383,7 @@ class Master:
         """Let every runner finish its message and go; then `run` returns."""
         if not self._stopping:
             self._stopping = True
-            self._post(state=ProcessState.STOPPING)
+            self._update_record(state=ProcessState.STOPPING)
             self._manager.stopping()
             self._operations.cancel()
             self._slices.stop()

@@ -113,7 +113,7 @@ class Slices:
         )
         self._slices.append(added)
         for past in self._past.pop(options.name, ()):
-            added.carry_counters(past)
+            added.inherit_counters(past)
         return added
 
     def start_all(self) -> None:
@@ -139,7 +139,7 @@ class Slices:
             self._slices.remove(gone)
             successor = successor or next(iter(self.named(gone.name)), None)
             if successor is not None:
-                successor.carry_counters(gone.past_counters())
+                successor.inherit_counters(gone.past_counters())
             else:
                 self._past.setdefault(gone.name, []).append(gone.past_counters())
             try:

@@ -173,9 +173,9 @@ class RunnerSlice:
         self._no_beat_since_s: float | None = None
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
-        self._post = SupervisorRecord(options.name, slice_index, count)
-        self._carried = Measurements()
-        self.post()
+        self._supervisor_record = SupervisorRecord(options.name, slice_index, count)
+        self._inherited = Measurements()
+        self.update_record()
 
     @property
     def name(self) -> str:
@@ -190,17 +190,17 @@ class RunnerSlice:
     @property
     def state(self) -> ProcessState:
         """The state as the scoreboard shows it."""
-        return self._post.state
+        return self._supervisor_record.state
 
     @property
     def reason(self) -> str:
         """The reason for this state, if there is something to say."""
-        return self._post.reason
+        return self._supervisor_record.reason
 
     @property
     def pid(self) -> int:
         """Its process, 0 for none."""
-        return self._post.pid
+        return self._supervisor_record.pid
 
     @property
     def gone(self) -> bool:
@@ -243,40 +243,46 @@ class RunnerSlice:
             event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
             return None
 
-    def post(self, **fields: Any) -> None:
+    def update_record(self, **fields: Any) -> None:
         """Change what the scoreboard says."""
-        self._post = self._post._replace(**fields)
-        self.scoreboard.post(self.index, self._post)
+        self._supervisor_record = self._supervisor_record._replace(**fields)
+        self.scoreboard.write_supervisor_record(self.index, self._supervisor_record)
 
     def rewrite_record(self) -> None:
         """Say all of it once more: somebody has cut the scoreboard."""
-        self.post()
-        self.scoreboard.post_carried(self.index, self._carried)
+        self.update_record()
+        self.scoreboard.write_inherited(self.index, self._inherited)
 
     def past_counters(self) -> PastCounters:
         """:return: the counters of this slice until now, with those of slices that it replaces."""
         record = self.record()
         if record is None:
-            return PastCounters(self._post.carried, self._post.restarts, self._carried)
+            return PastCounters(
+                self._supervisor_record.inherited, self._supervisor_record.restarts, self._inherited
+            )
         try:
             measurements = self.scoreboard.measurements(self.index)
         except ScoreboardError:
-            measurements = self._carried
+            measurements = self._inherited
         return PastCounters(record.counters, record.restarts, measurements)
 
-    def carry_counters(self, past: PastCounters) -> None:
+    def inherit_counters(self, past: PastCounters) -> None:
         """Go on counting from where others of this runner have stopped.
 
         Of more errors than a slice has room for, those keep their counters that the runner as a whole has.
         """
-        done, failed, retried, kept = map(sum, zip(self._post.carried, past.counters, strict=True))
+        done, failed, retried, kept = map(
+            sum, zip(self._supervisor_record.inherited, past.counters, strict=True)
+        )
         try:
             shown = self.scoreboard.measurements_of(self.name).errors or None
         except ScoreboardError:
             shown = None
-        self._carried = sum_of((self._carried, past.measurements), keep=shown)
-        self.scoreboard.post_carried(self.index, self._carried)
-        self.post(carried=(done, failed, retried, kept), restarts=self._post.restarts + past.restarts)
+        self._inherited = sum_of((self._inherited, past.measurements), keep=shown)
+        self.scoreboard.write_inherited(self.index, self._inherited)
+        self.update_record(
+            inherited=(done, failed, retried, kept), restarts=self._supervisor_record.restarts + past.restarts
+        )
 
     def start(self, now_s: float) -> None:
         """Start a process."""
@@ -314,7 +320,7 @@ class RunnerSlice:
         """Wait before the next try: what the machine lacks now it may have then, so that is a failure like another."""
         self._close_all()
         self._apply(self._decide(ProcessEnd(os.EX_OSERR, now_s, now_s)), now_s)
-        self.post(reason=f'cannot start a process: {error.strerror}')
+        self.update_record(reason=f'cannot start a process: {error.strerror}')
         event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
 
     def watch(self, pid: int, forked_ns: int, now_s: float) -> None:
@@ -323,7 +329,9 @@ class RunnerSlice:
         if self._output is not None:
             self._output.pid = pid
         self._check_at_s = now_s + self._start_timeout_s
-        self.post(pid=pid, state=ProcessState.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
+        self.update_record(
+            pid=pid, state=ProcessState.STARTING, started_ns=forked_ns, next_restart_ns=0, reason=''
+        )
 
     def on_readable(self, now_s: float) -> None:
         """Take what the process has sent."""
@@ -345,7 +353,7 @@ class RunnerSlice:
             self._go_on_to(Phase.LOOPING)
             self._check_at_s = now_s + self._look_every_s
             if self.state is ProcessState.STARTING:
-                self.post(state=ProcessState.RUNNING)
+                self.update_record(state=ProcessState.RUNNING)
                 event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
 
     def _go_on_to(self, phase: Phase) -> None:
@@ -366,7 +374,7 @@ class RunnerSlice:
         self._start_at_s = None
         if not self.pid:
             if self.state is not ProcessState.FATAL:
-                self.post(state=ProcessState.EXITED, next_restart_ns=0)
+                self.update_record(state=ProcessState.EXITED, next_restart_ns=0)
             return
         if self.phase is Phase.STOPPING:
             return
@@ -374,7 +382,7 @@ class RunnerSlice:
         self._check_at_s = None
         if not self._hung:
             self._kill_at_s = now_s + self.options.stop_timeout_s
-        self.post(state=ProcessState.STOPPING)
+        self.update_record(state=ProcessState.STOPPING)
         self.signal(signal.SIGTERM)
         event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
 
@@ -424,7 +432,7 @@ class RunnerSlice:
         self._kill_at_s = self._check_at_s = None
         self.phase = Phase.NONE
         decision = self._decide(end)
-        self.post(pid=0)
+        self.update_record(pid=0)
         self._apply(decision, now_s)
         self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
         self.look_for_orphans(now_s)
@@ -448,7 +456,7 @@ class RunnerSlice:
             return
         reason = f'waits for process {orphans.describe_process(left[0])}, which it has started and which does not end'
         if reason != self.reason:
-            self.post(reason=reason)
+            self.update_record(reason=reason)
             event(
                 logger,
                 logging.ERROR,
@@ -467,7 +475,7 @@ class RunnerSlice:
     def _last_word(self) -> str:
         """:return: why its process cannot work, in its own words; empty if it has not said so."""
         record = self.record()
-        if record is None or not record.fatal or record.last_error_ns < self._post.started_ns:
+        if record is None or not record.fatal or record.last_error_ns < self._supervisor_record.started_ns:
             return ''
         return record.last_error
 
@@ -476,8 +484,10 @@ class RunnerSlice:
         wait_ns = int(decision.wait_s * 1e9)
         again_ns = time.time_ns() + wait_ns if decision.starts_again else 0
         self._start_at_s = now_s + decision.wait_s if decision.starts_again else None
-        restarts = self._post.restarts + decision.starts_again
-        self.post(state=decision.state, restarts=restarts, next_restart_ns=again_ns, reason=decision.reason)
+        restarts = self._supervisor_record.restarts + decision.starts_again
+        self.update_record(
+            state=decision.state, restarts=restarts, next_restart_ns=again_ns, reason=decision.reason
+        )
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
@@ -553,7 +563,7 @@ class RunnerSlice:
         self.phase = Phase.HANGING
         self._check_at_s = None
         self._kill_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
-        self.post(state=ProcessState.STOPPING, reason=reason)
+        self.update_record(state=ProcessState.STOPPING, reason=reason)
         self.signal(child.DUMP_SIGNAL)
         self.signal(signal.SIGTERM)
 

@@ -405,7 +405,7 @@ class Runner:
     def _next_turn(self) -> None:
         """Do what each turn of the loop begins with."""
         self._loop.recover()
-        self.slot.beat()
+        self.slot.heartbeat()
 
     @contextmanager
     def _stopped_by_interrupt(self) -> Iterator[None]:

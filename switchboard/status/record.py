@@ -32,7 +32,7 @@ class MasterRecord(NamedTuple):
 class SupervisorRecord(NamedTuple):
     """The master's record of one slice.  Times are wall clock nanoseconds, 0 for never.
 
-    ``carried`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.
+    ``inherited`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.
     """
 
     runner: str
@@ -44,7 +44,7 @@ class SupervisorRecord(NamedTuple):
     restarts: int = 0
     next_restart_ns: int = 0
     reason: str = ''
-    carried: tuple[int, int, int, int] = (0, 0, 0, 0)
+    inherited: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

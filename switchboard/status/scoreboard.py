@@ -63,7 +63,7 @@ SLOT_BYTES = 3 * PAGE_BYTES
 # Numbers for slices that are added while running.  The disk's room is taken when one is used.
 DEFAULT_SLOTS = 256
 # How old the measurements of a busy runner may be.
-FIGURES_EVERY_NS = 1_000_000_000
+MEASUREMENTS_EVERY_NS = 1_000_000_000
 
 HEADER = struct.Struct('<8sIII')
 Counted = Literal['done', 'failed', 'retried', 'kept']
@@ -75,14 +75,14 @@ _COUNTERS = ('done', 'failed', 'retried', 'kept')
 
 # pid, state, started, reloaded, ready; the last reload's error
 _MASTER = DoubleBuffer('IBQQQ900s', 1024, 1024)
-# name, slice, numslices, pid, state, started, restarts, next restart, carried (4), reason
-_POST = DoubleBuffer('64sIIIBQIQ4Q512s', 0, 1024)
+# name, slice, numslices, pid, state, started, restarts, next restart, inherited (4), reason
+_SUPERVISOR_RECORD = DoubleBuffer('64sIIIBQIQ4Q512s', 0, 1024)
 # pid, heartbeat, done, failed, retried, kept, current, since, deadline
 _WORK = DoubleBuffer('IQQQQQ96sQQ', 2048, 256)
 # when, whether it is fatal, text
 _ERROR = DoubleBuffer('QB720s', 2560, 768)
 _MEASUREMENTS = buffer(PAGE_BYTES)
-_CARRIED = buffer(2 * PAGE_BYTES)
+_INHERITED = buffer(2 * PAGE_BYTES)
 # How often slices have taken the place of others.
 _CHANGES = DoubleBuffer('Q', 64, 64)
 
@@ -103,8 +103,8 @@ def _text(raw: bytes) -> str:
 class NullSlot:
     """The place of a runner that has no master: all it reports goes nowhere."""
 
-    def beat(self) -> None:
-        """Say that the loop turns.  The first beat says that this runner is ready."""
+    def heartbeat(self) -> None:
+        """Say that the loop turns.  The first heartbeat says that this runner is ready."""
 
     def begin(self, filebase: str) -> None:
         """Say which entry is at work from now on."""
@@ -168,7 +168,7 @@ class Slot(NullSlot):
             counted = None
         self._measurements_number = counted[0] if counted else 0
         self.measurements = Measurements.of(counted[1:]) if counted else Measurements()
-        self._figures_ns = 0
+        self._measurements_ns = 0
         self._has_news = False
         if pid != 0:
             self.occupy(pid)
@@ -178,7 +178,7 @@ class Slot(NullSlot):
         self._pid = pid or os.getpid()
         self._write(0)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         now_ns = self._clock_ns()
         self._write(now_ns)
         self.flush()
@@ -196,9 +196,9 @@ class Slot(NullSlot):
         self._write(now_ns)
         if outcome == 'failed':
             self.measurements.failed_by(error, time.time_ns())
-            self._write_figures(now_ns)
-        elif self._has_news and now_ns - self._figures_ns >= FIGURES_EVERY_NS:
-            self._write_figures(now_ns)
+            self._write_measurements(now_ns)
+        elif self._has_news and now_ns - self._measurements_ns >= MEASUREMENTS_EVERY_NS:
+            self._write_measurements(now_ns)
 
     def measured(self, process_ns: int, wait_ns: int | None) -> None:
         self.measurements.process.observe(process_ns)
@@ -209,11 +209,11 @@ class Slot(NullSlot):
     def recovered(self, count: int) -> None:
         if count:
             self.measurements.recovered += count
-            self._write_figures(self._clock_ns())
+            self._write_measurements(self._clock_ns())
 
     def flush(self) -> None:
         if self._has_news:
-            self._write_figures(self._clock_ns())
+            self._write_measurements(self._clock_ns())
 
     def error(self, text: str) -> None:
         self._write_error(text, fatal=False)
@@ -227,9 +227,9 @@ class Slot(NullSlot):
         values = (self._pid, now_ns, *counts, current, since_ns, deadline_ns)
         _WORK.write(self._descriptor, self._base, self._number, *values)
 
-    def _write_figures(self, now_ns: int) -> None:
+    def _write_measurements(self, now_ns: int) -> None:
         self._measurements_number += 1
-        self._figures_ns = now_ns
+        self._measurements_ns = now_ns
         self._has_news = False
         _MEASUREMENTS.write(
             self._descriptor, self._base, self._measurements_number, *self.measurements.values()
@@ -249,7 +249,7 @@ class Scoreboard:
         self.slots = slots
         # Of what this process has written last, in the header and in each slot.
         self._numbers = [0] * (slots + 1)
-        self._carried = [0] * slots
+        self._inherited = [0] * slots
         self._changes = 0
         # Slots whose room this process has taken.
         self._reserved: set[int] = set()
@@ -388,8 +388,10 @@ class Scoreboard:
 
     def _is_free(self, index: int) -> bool:
         """Tell the many places that no slice has from the few, at the cost of one short read: somebody may look at all of them all the time."""
-        posts = os.pread(self.descriptor, 2 * _POST.size, self.base(index) + _POST.offset)
-        return not posts.strip(b'\0')
+        records = os.pread(
+            self.descriptor, 2 * _SUPERVISOR_RECORD.size, self.base(index) + _SUPERVISOR_RECORD.offset
+        )
+        return not records.strip(b'\0')
 
     def read_unchanged(self, look: Callable[[], _Found]) -> _Found:
         """Look again if a slice has taken the place of another meanwhile: counters would be missing, or be there twice.
@@ -429,8 +431,8 @@ class Scoreboard:
 
     def measurements(self, index: int) -> Measurements:
         """:return: the measurements of a slice, with those of slices that it replaces."""
-        own, carried = self.read(self.base(index), _MEASUREMENTS, _CARRIED)
-        return sum_of(Measurements.of(each[1:]) for each in (own, carried) if each is not None)
+        own, inherited = self.read(self.base(index), _MEASUREMENTS, _INHERITED)
+        return sum_of(Measurements.of(each[1:]) for each in (own, inherited) if each is not None)
 
     def measurements_of(self, runner: str) -> Measurements:
         """:return: the measurements of all slices of a runner together."""
@@ -438,20 +440,22 @@ class Scoreboard:
             self.measurements(each.index) for each in self.records_unchecked() if each.runner == runner
         )
 
-    def post_carried(self, index: int, measurements: Measurements) -> None:
+    def write_inherited(self, index: int, measurements: Measurements) -> None:
         """Write the measurements of those in whose place a slice stands; the master's part."""
-        self._carried[index] += 1
-        _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *measurements.values())
+        self._inherited[index] += 1
+        _INHERITED.write(self.descriptor, self.base(index), self._inherited[index], *measurements.values())
 
     def record(self, index: int) -> SliceRecord | None:
         """:return: the record of one slot, or nothing when it is free."""
         base = self.base(index)
-        post, work, error = self.read(base, _POST, _WORK, _ERROR)
-        if post is None or not post[1][0]:
+        supervised, work, error = self.read(base, _SUPERVISOR_RECORD, _WORK, _ERROR)
+        if supervised is None or not supervised[1][0]:
             return None
-        _, runner, part, count, pid, code, started_ns, restarts, next_ns, *carried, reason = post
+        _, runner, slice_index, count, pid, code, started_ns, restarts, next_ns, *inherited, reason = (
+            supervised
+        )
         state = _state(code)
-        fields: dict[str, Any] = dict(zip(_COUNTERS, carried, strict=True))
+        fields: dict[str, Any] = dict(zip(_COUNTERS, inherited, strict=True))
         if work is not None:
             _, writer, beat_ns, *counts, current, since_ns, deadline_ns = work
             for counter, count_here in zip(_COUNTERS, counts, strict=True):
@@ -466,7 +470,7 @@ class Scoreboard:
         return SliceRecord(
             index,
             _text(runner),
-            part,
+            slice_index,
             count,
             pid,
             state,
@@ -477,13 +481,15 @@ class Scoreboard:
             **fields,
         )
 
-    def post(self, index: int, post: SupervisorRecord) -> None:
+    def write_supervisor_record(self, index: int, record: SupervisorRecord) -> None:
         """Write the master's side of a slot."""
-        values = (_cut(post.runner, 64), post.slice, post.numslices, post.pid, _CODES[post.state])
-        times = (post.started_ns, post.restarts, post.next_restart_ns)
+        values = (_cut(record.runner, 64), record.slice, record.numslices, record.pid, _CODES[record.state])
+        times = (record.started_ns, record.restarts, record.next_restart_ns)
         base = self.base(index)
         number = self._next(index + 1)
-        _POST.write(self.descriptor, base, number, *values, *times, *post.carried, _cut(post.reason, 512))
+        _SUPERVISOR_RECORD.write(
+            self.descriptor, base, number, *values, *times, *record.inherited, _cut(record.reason, 512)
+        )
 
     def _next(self, page: int) -> int:
         self._numbers[page] += 1
@@ -501,7 +507,7 @@ class Scoreboard:
             if not self._is_free(index):  # as one that a full disk never had room for
                 raise
 
-    def post_master(self, record: MasterRecord) -> None:
+    def write_master_record(self, record: MasterRecord) -> None:
         """Write what the master says of itself."""
         times = (record.started_ns, record.reloaded_ns, record.ready_ns)
         error = _cut(record.reload_error, 900)

@@ -55,8 +55,8 @@ class RecordingSlot(NullSlot):
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def beat(self) -> None:
-        self.calls.append('beat')
+    def heartbeat(self) -> None:
+        self.calls.append('heartbeat')
 
     def begin(self, filebase: str) -> None:
         self.calls.append('begin')

@@ -171,7 +171,7 @@ def name(content: bytes) -> object:
 def scoreboard_of_one() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         scoreboard = Scoreboard.create(f'{directory}/scoreboard', 2)
-        scoreboard.post(0, SupervisorRecord('in', 0, 1))
+        scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 1))
         scoreboard.close()
         return Path(directory, 'scoreboard').read_bytes()
 

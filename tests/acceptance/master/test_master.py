@@ -226,7 +226,7 @@ class Init(Runner):
 
 class Run(Runner):
     def run(self, **keys):
-        self.slot.beat()
+        self.slot.heartbeat()
         return {code}
 
     def dispose(self, msg, msgdata):

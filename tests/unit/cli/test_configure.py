@@ -536,7 +536,7 @@ def test_objects_have_the_members_that_the_manual_names(tmp_path: Path) -> None:
     assert set().union(*queues) == members('A queue')
     (tmp_path / '.run' / 'master').mkdir(parents=True)
     scoreboard = Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
-    scoreboard.post(0, SupervisorRecord('in', state=ProcessState.RUNNING))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('in', state=ProcessState.RUNNING))
     master, runner, *_ = switchboard('-s', tmp_path, 'status', '--json').objects
     assert (master.keys(), runner.keys()) == (members('The master'), members("A runner's slice"))
     for words in (['retry', filebase], ['edit', 'in/', '--set', 'a=b']):

@@ -83,14 +83,18 @@ def scoreboard(tmp_path: Path) -> Scoreboard:
 
 
 def test_a_slice_in_trouble_is_told_of_with_its_reason(scoreboard: Scoreboard, tmp_path: Path) -> None:
-    scoreboard.post(0, SupervisorRecord('in', state=ProcessState.FATAL, reason='no such class'))
-    scoreboard.post(
+    scoreboard.write_supervisor_record(
+        0, SupervisorRecord('in', state=ProcessState.FATAL, reason='no such class')
+    )
+    scoreboard.write_supervisor_record(
         1,
         SupervisorRecord(
             'out', state=ProcessState.BACKOFF, reason='exited with status 1', next_restart_ns=105_000_000_000
         ),
     )
-    scoreboard.post(2, SupervisorRecord('well', state=ProcessState.RUNNING, pid=os.getpid()))
+    scoreboard.write_supervisor_record(
+        2, SupervisorRecord('well', state=ProcessState.RUNNING, pid=os.getpid())
+    )
     Slot(scoreboard, 2).error('ValueError: \x1b[2J')
     told = dict(troubles(take(tmp_path).records, 100.0))
     assert told['in 1/1'] == 'FATAL: no such class'
@@ -109,7 +113,7 @@ def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
     assert not snapshot.alive
     assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; the last start failed')
     assert status_of(snapshot) == 69
-    scoreboard.post_master(MasterRecord(pid=12, state=ProcessState.RUNNING))
+    scoreboard.write_master_record(MasterRecord(pid=12, state=ProcessState.RUNNING))
     snapshot = take(tmp_path)
     assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died (pid 12)')
     assert status_of(snapshot) == 69
@@ -117,7 +121,9 @@ def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
 
 def test_who_is_left_is_told_with_what_keeps_the_busy_ones(scoreboard: Scoreboard, tmp_path: Path) -> None:
     for index, name in enumerate(('in', 'out')):
-        scoreboard.post(index, SupervisorRecord(name, pid=os.getpid(), state=ProcessState.STOPPING))
+        scoreboard.write_supervisor_record(
+            index, SupervisorRecord(name, pid=os.getpid(), state=ProcessState.STOPPING)
+        )
     Slot(scoreboard, 0).begin('1795317402.674871037+' + 'a' * 40)
     assert (
         describe_remaining(take(tmp_path).records)

@@ -185,7 +185,7 @@ def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Ben
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     assert made.due_s() == 11
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
-    heart.beat()
+    heart.heartbeat()
     made.tick(11)
     assert (made.state, made.due_s()) == (ProcessState.RUNNING, 17)
     made.tick(17)
@@ -199,14 +199,14 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     times_ns = [1_007_000_000_000]
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: times_ns[-1], pid=NOBODY)
-    heart.beat()
+    heart.heartbeat()
     os.truncate(bench.scoreboard.path, 100)
     assert bench.scoreboard.repair()
     made.rewrite_record()
     made.tick(1_008)
     assert (made.state, made.due_s()) == (ProcessState.RUNNING, 1_018)
     times_ns.append(1_016_000_000_000)
-    heart.beat()
+    heart.heartbeat()
     made.tick(1_018)
     assert (made.state, made.due_s()) == (ProcessState.RUNNING, 1_026)
     os.truncate(bench.scoreboard.path, 100)
@@ -231,7 +231,7 @@ def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: B
 def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
-    heart.beat()
+    heart.heartbeat()
     made.extend_deadlines(1000.0, 1011.0)  # it should have looked at 11
     made.tick(1011.0)
     assert made.due_s() == 1016

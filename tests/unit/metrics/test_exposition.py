@@ -49,7 +49,7 @@ def scoreboard(tmp_path: Path) -> Scoreboard:
     place = master_directory(tmp_path)
     place.mkdir(parents=True)
     scoreboard = Scoreboard.create(place / SCOREBOARD, 8)
-    scoreboard.post_master(MasterRecord(1, ProcessState.RUNNING, 5 * NS_PER_S, 7 * NS_PER_S))
+    scoreboard.write_master_record(MasterRecord(1, ProcessState.RUNNING, 5 * NS_PER_S, 7 * NS_PER_S))
     return scoreboard
 
 
@@ -102,9 +102,11 @@ def test_a_count_that_had_no_time_says_so(tmp_path: Path) -> None:
 
 def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, scoreboard: Scoreboard) -> None:
     for part in range(2):
-        scoreboard.post(part, SupervisorRecord('in', part, 2, os.getpid(), restarts=part, started_ns=1))
+        scoreboard.write_supervisor_record(
+            part, SupervisorRecord('in', part, 2, os.getpid(), restarts=part, started_ns=1)
+        )
         slot = Slot(scoreboard, part)
-        slot.beat()
+        slot.heartbeat()
         slot.measured(NS_PER_S // 100, 2 * NS_PER_S)
         slot.end('done')
         slot.measured(NS_PER_S, None)
@@ -126,7 +128,7 @@ def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, score
 
 
 def test_a_failed_reload_is_seen(tmp_path: Path, scoreboard: Scoreboard) -> None:
-    scoreboard.post_master(
+    scoreboard.write_master_record(
         MasterRecord(1, ProcessState.RUNNING, 5 * NS_PER_S, 7 * NS_PER_S, 6 * NS_PER_S, 'a mistake')
     )
     found = scrape(tmp_path)
@@ -181,7 +183,7 @@ def test_of_many_errors_the_most_frequent_are_told() -> None:
 
 
 def test_what_is_told_is_what_the_table_says(tmp_path: Path, scoreboard: Scoreboard) -> None:
-    scoreboard.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 1, os.getpid()))
     told = {}
     for family in text_string_to_metric_families(
         render(tmp_path, count_all(SpoolView(tmp_path)))[0].decode()
@@ -196,7 +198,7 @@ def test_what_is_told_is_what_the_table_says(tmp_path: Path, scoreboard: Scorebo
 
 
 def test_counters_say_since_when_they_count_to_who_reads_that(tmp_path: Path, scoreboard: Scoreboard) -> None:
-    scoreboard.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 1, os.getpid()))
     text, kind = render(tmp_path, Count(), accept='application/openmetrics-text; version=1.0.0')
     assert kind.startswith('application/openmetrics-text')
     assert b'switchboard_entries_done_created{runner="in"} 5.0' in text

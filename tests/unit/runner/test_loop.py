@@ -155,10 +155,10 @@ class TestWakingUp:
                 raise PermanentFailure('no')
 
         make_runner(spool, dispose, slot=slot).run(until_empty=True)
-        assert [call for call in slot.calls if call != 'beat'] == [
+        assert [call for call in slot.calls if call != 'heartbeat'] == [
             *('begin', 'done', 'begin', 'error PermanentFailure: no', 'failed'),
         ]
-        assert slot.calls[0] == 'beat'
+        assert slot.calls[0] == 'heartbeat'
 
 
 class FailingQueue:

@@ -34,7 +34,7 @@ names = st.one_of(st.sampled_from(HOSTILE), st.from_regex(ERROR_NAME, fullmatch=
 def scoreboard(tmp_path: Path) -> Iterator[Scoreboard]:
     scoreboard = Scoreboard.create(tmp_path / 'scoreboard', 4)
     for index in range(2):
-        scoreboard.post(index, SupervisorRecord('in', index, 2, os.getpid()))
+        scoreboard.write_supervisor_record(index, SupervisorRecord('in', index, 2, os.getpid()))
     yield scoreboard
     scoreboard.close()
 
@@ -130,10 +130,10 @@ def test_what_others_have_measured_is_carried_on_and_a_freed_slot_has_measured_n
 ) -> None:
     slot = Slot(scoreboard, 0)
     slot.end('failed', 'ValueError')
-    scoreboard.post_carried(1, scoreboard.measurements(0))
+    scoreboard.write_inherited(1, scoreboard.measurements(0))
     scoreboard.clear(0)
     assert shown(scoreboard.measurements_of('in')) == {'ValueError': 1, OTHER: 0}
-    scoreboard.post(0, SupervisorRecord('out'))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('out'))
     assert scoreboard.measurements(0) == Measurements()
 
 
@@ -146,7 +146,7 @@ def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_on
         looks.append(sum(each.done for each in scoreboard.records_unchecked()))
         if len(looks) == 1:
             with scoreboard.changing():
-                scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
+                scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 2, inherited=(1, 0, 0, 0)))
         return looks[-1]
 
     assert scoreboard.read_unchanged(look) == 1
@@ -177,8 +177,8 @@ def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreb
             reader = threading.Thread(target=read)
             reader.start()
             looking.wait()
-            scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
-            scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(3, 0, 0, 0)))
+            scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 2, inherited=(1, 0, 0, 0)))
+            scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 2, inherited=(3, 0, 0, 0)))
         reader.join()
     assert seen == [3]
 

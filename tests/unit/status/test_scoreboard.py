@@ -37,9 +37,9 @@ def reading(path: Path) -> contextlib.closing[Scoreboard]:
 
 
 def posted(scoreboard: Scoreboard, **fields: object) -> SupervisorRecord:
-    post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)
-    scoreboard.post(0, post)
-    return post
+    record = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)
+    scoreboard.write_supervisor_record(0, record)
+    return record
 
 
 def test_a_new_scoreboard_has_no_records_and_a_blank_master(scoreboard: Scoreboard) -> None:
@@ -78,8 +78,8 @@ def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(scorebo
     told: list[str] = []
     slot = Slot(scoreboard, 0, on_ready=lambda: told.append('ready'))
     assert scoreboard.records()[0].state is ProcessState.STARTING
-    slot.beat()
-    slot.beat()
+    slot.heartbeat()
+    slot.heartbeat()
     assert scoreboard.records()[0].state is ProcessState.RUNNING
     assert told == ['ready']
 
@@ -87,7 +87,7 @@ def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(scorebo
 def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(scoreboard: Scoreboard) -> None:
     posted(scoreboard)
     before = Slot(scoreboard, 0)
-    before.beat()
+    before.heartbeat()
     before.end('done')
     slot = Slot(scoreboard, 0, pid=0)
     assert scoreboard.records()[0].state is ProcessState.RUNNING
@@ -123,7 +123,7 @@ def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(scoreboar
     slot = Slot(scoreboard, 0)
     slot.begin(ENTRY)
     slot.end('done')
-    scoreboard.post(0, SupervisorRecord('in', pid=os.getpid() + 1))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('in', pid=os.getpid() + 1))
     record = scoreboard.records()[0]
     assert (record.done, record.heartbeat_ns, record.state) == (1, 0, ProcessState.STARTING)
     again = Slot(scoreboard, 0)
@@ -133,7 +133,7 @@ def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(scoreboar
 
 
 def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(scoreboard: Scoreboard) -> None:
-    scoreboard.post(0, SupervisorRecord('in', carried=(10, 20, 30, 40)))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('in', inherited=(10, 20, 30, 40)))
     assert scoreboard.records()[0].counters == (10, 20, 30, 40)
     slot = Slot(scoreboard, 0)
     slot.begin(ENTRY)
@@ -201,7 +201,7 @@ def test_a_freed_slot_is_gone_and_can_be_used_again(scoreboard: Scoreboard) -> N
     Slot(scoreboard, 0).end('failed')
     scoreboard.clear(0)
     assert scoreboard.records() == []
-    scoreboard.post(0, SupervisorRecord('out'))
+    scoreboard.write_supervisor_record(0, SupervisorRecord('out'))
     assert [(record.runner, record.failed) for record in scoreboard.records()] == [('out', 0)]
 
 
@@ -218,7 +218,7 @@ def test_a_slot_that_the_disk_does_not_free_is_an_error_and_one_that_never_had_r
 
 def test_records_come_by_runner_and_slice_wherever_they_lie(scoreboard: Scoreboard) -> None:
     for index, (runner, part) in enumerate([('out', 0), ('in', 1), ('in', 0)]):
-        scoreboard.post(index, SupervisorRecord(runner, part, 2))
+        scoreboard.write_supervisor_record(index, SupervisorRecord(runner, part, 2))
     assert [record.title for record in scoreboard.records()] == ['in 1/2', 'in 2/2', 'out 1/2']
 
 
@@ -226,14 +226,14 @@ def test_the_master_tells_its_state_and_its_last_reload_error(scoreboard: Scoreb
     record = MasterRecord(
         12, ProcessState.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration'
     )
-    scoreboard.post_master(record)
+    scoreboard.write_master_record(record)
     with reading(scoreboard.path) as reader:
         assert reader.master() == record
 
 
 def test_a_slot_that_is_not_there_is_an_error(scoreboard: Scoreboard) -> None:
     with pytest.raises(ScoreboardError, match='4 slots'):
-        scoreboard.post(4, SupervisorRecord('in'))
+        scoreboard.write_supervisor_record(4, SupervisorRecord('in'))
 
 
 def test_creating_a_scoreboard_does_not_disturb_readers_of_the_old_one(scoreboard: Scoreboard) -> None:
@@ -329,7 +329,7 @@ def test_a_missing_scoreboard_asks_whether_a_master_was_started(tmp_path: Path) 
 
 def test_a_runner_without_a_master_reports_to_nobody() -> None:
     slot = NullSlot()
-    slot.beat()
+    slot.heartbeat()
     slot.begin(ENTRY)
     slot.end('done')
     slot.error('x')
@@ -340,7 +340,7 @@ def test_places_that_no_slice_has_cost_a_reader_one_short_read(
     scoreboard: Scoreboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever looks all the time, as an exporter does, is not to take a processor for it: of 256 places four are used.
-    scoreboard.post(3, SupervisorRecord('in', 0, 1, 7, ProcessState.RUNNING))
+    scoreboard.write_supervisor_record(3, SupervisorRecord('in', 0, 1, 7, ProcessState.RUNNING))
     read: list[int] = []
     pread = os.pread
 

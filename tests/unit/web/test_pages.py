@@ -208,7 +208,7 @@ def test_a_master_that_was_stopped_is_told_from_one_that_died(
     own.mkdir(parents=True)
     with closing(Scoreboard.create(own / SCOREBOARD, 1)) as scoreboard:
         if record.pid:
-            scoreboard.post_master(record)
+            scoreboard.write_master_record(record)
     for path in ('/', '/runners'):
         page = here.json(path)
         first, said = page['alarms'][0], page['alarms'][0]['text'].partition(' Queues')[0]
