@@ -96,7 +96,7 @@ class Retry(Runner):
         target = self.setting['to'] or arrival.get('queue')
         if not isinstance(target, str) or target == self.queue.name:
             raise PermanentFailure('its history does not say where it came from')
-        self._ask_for_hope(history, arrival)
+        self._check_retry_on(history, arrival)
         times = self._times(history)
         if times >= self.setting['max_retries']:
             raise PermanentFailure(f'it was sent back to {target} {times} times, and failed each time')
@@ -112,7 +112,7 @@ class Retry(Runner):
         self.queue.annotate(self.filebase, plan)
         return plan
 
-    def _ask_for_hope(self, history: Sequence[Record], arrival: Record) -> None:
+    def _check_retry_on(self, history: Sequence[Record], arrival: Record) -> None:
         retry_on = self.setting['retry_on']
         failure: Record = next((one for one in reversed(history) if 'error' in one), {})
         if retry_on and failure.get('error') not in retry_on and arrival.get('cause') not in retry_on:

@@ -240,7 +240,7 @@ class Smtp(Runner):
         :raises DestinationDown: the server cannot be had, and it has answered for nobody yet.
         """
         answers = {
-            one: refusal for one in recipients if (refusal := _unsayable(mail.sender, one)) is not None
+            one: refusal for one in recipients if (refusal := _invalid_address(mail.sender, one)) is not None
         }
         sayable = [one for one in recipients if one not in answers]
         size = self.setting['recipients_per_mail']
@@ -542,7 +542,7 @@ def _base64(text: bytes) -> str:
     return base64.b64encode(text).decode('ascii')
 
 
-def _unsayable(sender: str, recipient: str) -> SmtpReply | None:
+def _invalid_address(sender: str, recipient: str) -> SmtpReply | None:
     """:return: why an envelope cannot be said to any server; None if it can."""
     if _FORBIDDEN.search(sender):
         return SmtpReply(553, '5.1.7 no sender address')
