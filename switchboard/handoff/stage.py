@@ -136,12 +136,12 @@ class Stage:
         :return: how many transactions and outputs were dealt with.
         """
         names = self._names()
-        done = self._deal_with_all(names)
-        if waits and (records := _records(names)) and self._outlast(records):
+        done = self._recover_names(names)
+        if waits and (records := _records(names)) and self._wait_for_owners(records):
             done += self.recover()
         return done
 
-    def _outlast(self, transactions: Sequence[str]) -> bool:
+    def _wait_for_owners(self, transactions: Sequence[str]) -> bool:
         """Wait until nobody works on these transactions, but not for ever: the process that does may be stopped.
 
         :return: are some of them left to be rolled forward?
@@ -187,7 +187,7 @@ class Stage:
         :raises DurabilityError: one is committed, and the disk refuses to publish it.
         """
         names = self._names()
-        self._deal_with_all(names)
+        self._recover_names(names)
         for transaction in {
             name.partition(':')[0] for name in names if tuple(name.split(':')[2:]) in outputs
         }:
@@ -225,7 +225,7 @@ class Stage:
                 raise
             return []
 
-    def _deal_with_all(self, names: Sequence[str]) -> int:
+    def _recover_names(self, names: Sequence[str]) -> int:
         if not names:
             renew(self.folder)  # a million that were emitted at once have made it large
             return 0
@@ -329,9 +329,9 @@ class Stage:
             targets[output.queue] = target
         target.rename_from(self.folder, output.name, output.filebase + READY)
         if '+' in output.filebase:
-            self._say_that_it_came(output)
+            self._announce_output(output)
 
-    def _say_that_it_came(self, output: Output) -> None:
+    def _announce_output(self, output: Output) -> None:
         """An output that comes late, or has the place of another entry, may come before what others have read."""
         order = OrderLock(self._order, output.queue, self.disk)
         try:
