@@ -48,7 +48,7 @@ _MAX_NOTE_BYTES = 1024
 _MAX_NS = (1 << 63) - 1
 
 
-class _Seen(NamedTuple):
+class _ClockReading(NamedTuple):
     """The readings of both clocks, in nanoseconds."""
 
     boot_ns: int
@@ -66,43 +66,47 @@ class ExpiryClock:
         self._run = run
         self._lock = threading.Lock()
         self._boot_id = ''
-        # When the clock was last believed, and since when it has been ahead.
-        self._believed: _Seen | None = None
-        self._ahead: _Seen | None = None
+        # When the clock was last accepted, and since when it has been ahead.
+        self._accepted: _ClockReading | None = None
+        self._ahead: _ClockReading | None = None
         if run is None:
-            self._believed = self._look()
+            self._accepted = self._look()
 
-    def _look(self) -> _Seen:
-        return _Seen(self._clock.boottime_ns(), self._clock.time_ns())
+    def _look(self) -> _ClockReading:
+        return _ClockReading(self._clock.boottime_ns(), self._clock.time_ns())
 
     def time_ns(self) -> int:
         """:return: nanoseconds since the epoch."""
         with self._lock:
-            seen = self._look()
-            if self._believed is None or self._ahead is not None or not _together(self._believed, seen):
-                self._load(seen)  # another process may know better
-            assert self._believed is not None
-            ought_ns = self._believed.wall_ns + seen.boot_ns - self._believed.boot_ns
-            if seen.wall_ns <= ought_ns or _together(self._believed, seen):
-                is_news = self._ahead is not None or not _together(self._believed, seen)
-                if is_news or seen.boot_ns - self._believed.boot_ns > NOTED_EVERY_NS:
-                    self._believe(seen)
-                return seen.wall_ns
-            if self._ahead is None or not _together(self._ahead, seen):
-                self._ahead = seen
+            reading = self._look()
+            if (
+                self._accepted is None
+                or self._ahead is not None
+                or not _advanced_equally(self._accepted, reading)
+            ):
+                self._load(reading)  # another process may know better
+            assert self._accepted is not None
+            ought_ns = self._accepted.wall_ns + reading.boot_ns - self._accepted.boot_ns
+            if reading.wall_ns <= ought_ns or _advanced_equally(self._accepted, reading):
+                is_news = self._ahead is not None or not _advanced_equally(self._accepted, reading)
+                if is_news or reading.boot_ns - self._accepted.boot_ns > NOTED_EVERY_NS:
+                    self._accept(reading)
+                return reading.wall_ns
+            if self._ahead is None or not _advanced_equally(self._ahead, reading):
+                self._ahead = reading
                 self._save()
-                ahead_s = round((seen.wall_ns - ought_ns) / NS_PER_S)
+                ahead_s = round((reading.wall_ns - ought_ns) / NS_PER_S)
                 event(log, logging.WARNING, None, 'clock set forward', by_s=ahead_s, settles_s=SETTLES_S)
-            elif seen.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS_PER_S:
-                self._believe(seen)
-                return seen.wall_ns
+            elif reading.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS_PER_S:
+                self._accept(reading)
+                return reading.wall_ns
             return ought_ns
 
-    def _believe(self, seen: _Seen) -> None:
-        self._believed, self._ahead = seen, None
+    def _accept(self, reading: _ClockReading) -> None:
+        self._accepted, self._ahead = reading, None
         self._save()
 
-    def _load(self, seen: _Seen) -> None:
+    def _load(self, reading: _ClockReading) -> None:
         if self._run is None:
             return
         self._boot_id = self._boot_id or self._clock.boot_id()
@@ -112,28 +116,28 @@ class ExpiryClock:
             boot_id, numbers = words[0].decode(), [int(word) for word in words[1:5]]
             if max(map(abs, numbers)) > _MAX_NS:
                 raise ValueError('no reading of a clock')
-            believed, ahead = _Seen(*numbers[:2]), _Seen(*numbers[2:4])
+            accepted, ahead = _ClockReading(*numbers[:2]), _ClockReading(*numbers[2:4])
         except (OSError, ValueError, IndexError, TypeError):
-            if self._believed is None:
-                self._believe(seen)
+            if self._accepted is None:
+                self._accept(reading)
             return
         if boot_id == self._boot_id:
-            self._believed, self._ahead = believed, ahead if ahead.wall_ns else None
+            self._accepted, self._ahead = accepted, ahead if ahead.wall_ns else None
         else:
-            self._believed, self._ahead = _Seen(0, believed.wall_ns), None
+            self._accepted, self._ahead = _ClockReading(0, accepted.wall_ns), None
 
     def _save(self) -> None:
-        if self._run is None or self._believed is None:
+        if self._run is None or self._accepted is None:
             return
-        ahead = self._ahead or _Seen(0, 0)
+        ahead = self._ahead or _ClockReading(0, 0)
         self._boot_id = self._boot_id or self._clock.boot_id()
-        note = ' '.join((self._boot_id, *map(str, (*self._believed, *ahead)))).encode()
+        note = ' '.join((self._boot_id, *map(str, (*self._accepted, *ahead)))).encode()
         try:
             self._run.replace(CLOCK, note, sync=False)
         except OSError as error:
             event(log, logging.DEBUG, None, 'not noted', note=CLOCK, error=error)
 
 
-def _together(one: _Seen, other: _Seen) -> bool:
+def _advanced_equally(one: _ClockReading, other: _ClockReading) -> bool:
     passed_ns = other.boot_ns - one.boot_ns
     return abs(other.wall_ns - one.wall_ns - passed_ns) <= SLACK_NS + abs(passed_ns) // SLACK_SHARE

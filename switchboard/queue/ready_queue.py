@@ -132,7 +132,7 @@ class ReadyQueue:
         self._due = self._first_due(kept)
         self._future = SmallestNames(kept)
         self._is_slow = False
-        self._may_be_few = not strict and slow_listing_ns >= SLOW_LISTING_NS
+        self._may_read_at_once = not strict and slow_listing_ns >= SLOW_LISTING_NS
         self._read_at_ns = self._took_ns = 0
         self._mark: int | None = None
         self._stamp_ns: int | None = None
@@ -326,11 +326,11 @@ class ReadyQueue:
         now = format_when(now_ns) + '~'
         parts = self._names.filebase_chunks(READY)
         self.readings += 1
-        few = self._few(parts, now) if self._may_be_few else None
-        self._has_all = few is not None
-        if few is not None:
-            self._has_few()
-            return self._without_deferred(few)
+        all_due = self._all_due_at_once(parts, now) if self._may_read_at_once else None
+        self._has_all = all_due is not None
+        if all_due is not None:
+            self._note_all_due()
+            return self._without_deferred(all_due)
         self._due, self._future = due, future = self._first_due(self._kept), SmallestNames(self._kept)
         for some in parts if self._keys is None else self._keys.record_reading(parts):
             _part(some, now, due, future)
@@ -349,9 +349,9 @@ class ReadyQueue:
                 return self._known(now_ns)
         self._add_misdated()
         self._note_next()
-        return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
+        return self._not_deferred(due) if is_whole else self._stable_names(due, now_ns)
 
-    def _few(self, parts: tuple[list[str]] | Iterator[list[str]], now: str) -> list[str] | None:
+    def _all_due_at_once(self, parts: tuple[list[str]] | Iterator[list[str]], now: str) -> list[str] | None:
         """:return: names that were read with one call and are all due, in order: the usual case, in which nothing else needs to be looked at; else None."""
         names = self._names
         if not isinstance(parts, tuple) or not names.is_whole or names.is_sparse:
@@ -363,7 +363,7 @@ class ReadyQueue:
             some.sort(key=self.sort_key if '+p' in ''.join(some) else None)
         return some
 
-    def _has_few(self) -> None:
+    def _note_all_due(self) -> None:
         self._is_slow = False
         if self._events is not None:
             self._events.record_names(False)
@@ -386,7 +386,7 @@ class ReadyQueue:
         }
         return [name for name in names if name not in self._deferred]
 
-    def _believed(self, due: SmallestNames, now_ns: int) -> list[str]:
+    def _stable_names(self, due: SmallestNames, now_ns: int) -> list[str]:
         """Leave out, or look again for, what came while the directory was read.
 
         A reading that goes on while two entries are put can miss the first and see the second.  A seen entry may be given out
@@ -538,12 +538,12 @@ class ReadyQueue:
         with self._lock:
             now_ns = self._now_ns()
             parts = self._names.filebase_chunks(READY)
-            if (few := self._few(parts, format_when(now_ns) + '~')) is not None:
-                return few[:limit]
+            if (all_due := self._all_due_at_once(parts, format_when(now_ns) + '~')) is not None:
+                return all_due[:limit]
             due = self._all_due(parts, now_ns, self._first_due(limit))
             newest = max(due, default='')
             if not self._names.is_whole and newest >= format_when(now_ns - SETTLED_NS) and limit is None:
-                due = self._due_until(newest, now_ns)  # see `_believed`
+                due = self._due_until(newest, now_ns)  # see `_stable_names`
             return due.sorted()[:limit]
 
     def oldest(self, number: int) -> list[str]:
