@@ -121,6 +121,8 @@ def _door(queue: str, fields: list[str]) -> PublishedOptions:
     for field in fields:
         key, _, text = field.partition('=')
         if key == 'flush':  # the name before
+            if text not in OLD_SYNC_WORDS:
+                raise ValueError(field)
             key, text = 'directory_sync', OLD_SYNC_WORDS[text]
         if key in _READERS:
             setattr(door, key, _READERS[key](text))

@@ -114,6 +114,19 @@ def test_a_value_that_cannot_be_read_is_damage_with_its_line(tmp_path: Path) -> 
     assert caught.value.line == 2
 
 
+def test_an_option_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    publish_queue_options(load(tmp_path, QUEUES))
+    copy = tmp_path / 's/.run/queues'
+    content = copy.read_text()
+    copy.write_text(content.replace('max_messages=7', 'flush=two'))
+    door = find(tmp_path, 'in')
+    assert door is not None
+    assert door.directory_sync == 'always'
+    copy.write_text(content.replace('max_messages=7', 'flush=three'))
+    with pytest.raises(ConfigError, match=r'damaged.*flush=three'):
+        find(tmp_path, 'in')
+
+
 def test_an_option_of_a_later_version_is_left_out(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, QUEUES))
     copy = tmp_path / 's/.run/queues'
