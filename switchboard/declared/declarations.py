@@ -94,15 +94,17 @@ def _with_new_names(options: Mapping[str, Any]) -> Mapping[str, Any]:
         return options
     word = options['flush']
     others = {key: value for key, value in options.items() if key != 'flush'}
-    return {'directory_sync': OLD_SYNC_WORDS.get(word, word), **others}
+    return {'directory_sync': OLD_SYNC_WORDS.get(str(word), word), **others}
 
 
 def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     """Make options comparable with those read from a record.
 
-    :raises ConfigError: a key is no field of `QueueOptions`, or only the configuration may say it.
+    :raises ConfigError: a key is no field of `QueueOptions`, or is there by two names, or only the configuration may say it.
     """
     section = f'queue.{queue}'
+    if {'flush', 'directory_sync'} <= options.keys():
+        raise ConfigError('flush is the old name of directory_sync, which is there, too', section=section)
     options = _with_new_names(options)
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:

@@ -100,6 +100,10 @@ def test_options_of_before_are_read_by_their_names_of_today(spool, other):
     assert record['options'] == {'directory_sync': 'always', 'ttl_s': 1.0}
     path.write_text(json.dumps({**record, 'options': {'flush': 'two', 'ttl_s': 1.0}}))
     assert other['in'].options.directory_sync == 'always'
+    with pytest.raises(ConfigError, match='old name'):
+        spool.declare('out', options={'flush': 'two', 'directory_sync': 'auto'})
+    with pytest.raises(ConfigError):
+        spool.declare('out', options={'flush': []})
 
 
 # Owners.
