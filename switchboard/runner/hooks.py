@@ -25,7 +25,10 @@ HOOKS = {
 }
 
 # Hooks that were called otherwise: nobody calls them by these names any more.
-OLD_HOOKS = {'confirm': 'on_batch_end', 'longest_s': 'message_time_limit_s'}
+OLD_HOOKS = {
+    'confirm': ('on_batch_end', ()),
+    'longest_s': ('message_time_limit_s', ('setting', 'options')),
+}
 
 # What makes a function one of another kind, or one that takes more.
 CALL_FLAGS = (
@@ -50,8 +53,9 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
     """
     if cls in CHECKED_CLASSES:
         return
-    for old, name in OLD_HOOKS.items():
-        if hasattr(cls, old):
+    for old, (name, words) in OLD_HOOKS.items():
+        # A method that is called otherwise is something of its own.
+        if hasattr(cls, old) and not _wrong(cls, old, getattr(cls, old), words, wants_coroutine=False):
             raise ConfigError(f'{cls.__name__}.{old} is called {name} now', section=section, key='class')
     for name, words in HOOKS.items():
         hook = getattr(cls, name, None)

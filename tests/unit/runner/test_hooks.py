@@ -54,7 +54,7 @@ def needs_more(self: Any, msg: Any, msgdata: Any, *, key: str) -> None:
     [
         (Runner, {}, r'does not say what to do .* write dispose\(self, msg, msgdata\)'),
         (AsyncRunner, {}, 'does not say what to do'),
-        (Runner, {'dispose': usual, 'confirm': plain}, 'confirm is called on_batch_end now'),
+        (Runner, {'dispose': usual, 'confirm': lambda self: {}}, 'confirm is called on_batch_end now'),
         (Runner, {'dispose': coroutine}, 'a coroutine never runs here.*AsyncRunner'),
         (AsyncRunner, {'dispose': plain}, 'an AsyncRunner awaits it'),
         (Runner, {'dispose': generator}, 'generator'),
