@@ -66,7 +66,7 @@ class Renamed(click.Option):
 
 def with_new_names(names: Iterable[str], params: Iterable[click.Parameter]) -> list[str]:
     """:return: names of options, each once, by those that are shown."""
-    new = {old: each.opts[0] for each in params if isinstance(each, Renamed) for old in each.old}
+    new = {old: each.opts[-1] for each in params if isinstance(each, Renamed) for old in each.old}
     return list(dict.fromkeys(new.get(name, name) for name in names))
 
 

@@ -208,9 +208,15 @@ def _refuse_foreground(directory: Path) -> None:
     try:
         answer = ask(directory, {'do': 'status'}, ANSWER_TIMEOUT_S)
     except NotRunningError:
-        return
+        if not master_alive(directory):
+            return
+        answer = {}
     except TimeoutError as error:
         raise NotRespondingError(pid_of_master(directory)) from error
+    if 'is_foreground' not in answer:
+        raise MasterError(
+            'the master begins, ends or has too much to do, and does not say where it runs: nothing was stopped; try again'
+        )
     if answer.get('is_foreground'):
         raise MasterError(
             f'the master (pid {pid_of_master(directory)}) runs in the foreground, of a service manager or a terminal: nothing was stopped; '

@@ -55,7 +55,7 @@ class TestEach:
         ran = program(verb, f'{old}x')
         assert ran.status == 2
         assert f"'{old}'" not in ran.err
-        assert f"'{param.opts[0]}'" in ran.err
+        assert f"'{param.opts[-1]}'" in ran.err
 
     def test_is_shown_nowhere(self, verb: str, param: Renamed, old: str) -> None:
         assert old not in param.opts
