@@ -308,6 +308,7 @@ def test_a_wrong_configuration_is_not_tried_again_and_another_master_is(machine:
         lambda: machine.shown('ActiveState') == 'failed', lambda: machine.ask('systemctl status switchboard')
     )
     assert machine.shown('ExecMainStatus') == str(os.EX_CONFIG)
+    assert 'nonsense' in machine.do('journalctl --unit switchboard --priority err')
     machine.do(f'cat /srv/good.cfg > {CONFIG}; systemctl reset-failed switchboard')
     other = f'{CONFIG.replace("switchboard.cfg", "other.cfg")}'
     machine.do(f'sed s,^log_file.*,, {CONFIG} > {other}; chgrp switchboard {other}; chmod 640 {other}')
