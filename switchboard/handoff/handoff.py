@@ -213,7 +213,7 @@ class Handoff:
         except BaseException as error:
             if self._place is None:
                 stage.pool.discard(PoolFile(record.fd, record.folder, record.name, record.size))
-            elif isinstance(error, FileNotFoundError) and not record.folder.has(record.name):
+            elif isinstance(error, FileNotFoundError) and record.is_removed():
                 self.queue.consumer.raise_claim_error(record, error, 'hand-off')
             raise
         self._record = record

@@ -439,10 +439,7 @@ class Consumer:
         :raises EntryTakenError: its file is gone.
         :raises QueueError: any other reason; it stays claimed, if it is at work.
         """
-        try:
-            is_gone = isinstance(error, FileNotFoundError) and not claim.folder.has(claim.name)
-        except OSError:  # the disk does not say
-            is_gone = False
+        is_gone = isinstance(error, FileNotFoundError) and claim.is_removed()
         if is_gone or not claim.is_at_work:
             claim.close()
         if is_gone:

@@ -75,6 +75,13 @@ class Claim:
         """The file's path."""
         return self.folder.path_of(self.name)
 
+    def is_removed(self) -> bool:
+        """Has somebody taken the file away, as far as the disk says?"""
+        try:
+            return not self.folder.has(self.name)
+        except OSError:  # the disk does not say
+            return False
+
     def read(self) -> Entry:
         """Read the whole file, once."""
         entry = self.entry
