@@ -119,7 +119,7 @@ class Collector(LibraryCollector):
         self._directory = directory
         self._count = count
         self._config = config
-        self._tally = count if failure_counter is None else failure_counter
+        self._failure_counter = count if failure_counter is None else failure_counter
 
     def collect(self) -> Iterable[Metric]:
         """:return: all metrics."""
@@ -131,12 +131,12 @@ class Collector(LibraryCollector):
         try:
             self._collect_scoreboard(samples)
         except (ScoreboardError, OSError):
-            self._tally.failures += 1
+            self._failure_counter.failures += 1
         self._collect_disk(samples)
         samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
         samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS_PER_S)
         samples.created_s = None
-        samples.counter('exporter_errors', self._tally.failures)
+        samples.counter('exporter_errors', self._failure_counter.failures)
         samples.gauge('exporter_scrape_seconds', time.perf_counter() - began_s)
         return samples
 

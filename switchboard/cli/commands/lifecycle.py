@@ -217,7 +217,7 @@ def _refuse_foreground(directory: Path) -> None:
         raise MasterError(
             'the master begins, ends or has too much to do, and does not say where it runs: nothing was stopped; try again'
         )
-    if answer.get('is_foreground'):
+    if answer['is_foreground']:
         raise MasterError(
             f'the master (pid {pid_of_master(directory)}) runs in the foreground, of a service manager or a terminal: nothing was stopped; '
             'restart it there, as by `systemctl restart switchboard`'
