@@ -3,30 +3,33 @@
 Everything is read, and nothing is made on the way: no directory, no lock.  `queue_info` is one queue; `count_queue` and `origins_of` are the
 parts of it that cost something, for callers with a budget.  What its runners have done is on the scoreboard: `throughput` sums it up by queue, and
 two of these and the time between make rates.
+
+Options have the words of the configuration, from which `read_options` reads them back.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.config.keys import QUEUE_KEYS
+from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
+from switchboard.config.units import format_size
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS_PER_S, PRESERVED, SYSTEM_NAME_GENERATOR
-from switchboard.operating.option_words import option_word, option_words
 from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk_entries
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
-from switchboard.options import QueueOptions, shown_url
+from switchboard.options import QueueOptions, RetryPolicy, shown_url
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, CONSUMERS, COUNTS, RUN, TRASH
 from switchboard.store.limits import evicted
+from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 MAX_OPENED = 20_000
 # A count that a broker, or the disk, did not give: then nothing is known of the queue's other states either.
 UNKNOWN = -1
+
+_TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
+_SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_space_bytes'))
 
 
 def count_queue(
@@ -238,3 +244,73 @@ def queue_info(view: SpoolView, name: str) -> QueueInfo:
     except PermissionError:
         consumers = None
     return QueueInfo(name, options, consumers, declaration, flags_of(view.directory, name), config)
+
+
+def option_words(options: QueueOptions, default: QueueOptions | None = None) -> dict[str, str]:
+    """:return: the options in words by key; with a `default`, those only that differ from it."""
+    return {
+        name: option_word(key.field, getattr(options, key.field))
+        for name, key in QUEUE_KEYS.items()
+        if default is None or _plain(getattr(options, key.field)) != _plain(getattr(default, key.field))
+    }
+
+
+def read_options(words: Mapping[str, str]) -> dict[str, Any]:
+    """Read words as the configuration does.
+
+    :return: values by field of `QueueOptions`.
+    :raises ValueError: a key is not known, or its value cannot be read; the text names it.
+    """
+    values = {}
+    for name, text in words.items():
+        key = QUEUE_KEYS.get(OLD_SPELLINGS['queue'].get(name, name))
+        if key is None:
+            raise ValueError(f'{name}: there is no such option{did_you_mean(name, QUEUE_KEYS)}')
+        try:
+            values[key.field] = key.read(text)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+    return values
+
+
+def option_word(field: str, value: object) -> str:
+    """:return: the value of a field of `QueueOptions` in words."""
+    if value is None or value == ():
+        return 'none'
+    if field == 'url':
+        return shown_url(str(value)) or ''
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, RetryPolicy):
+        return (
+            f'{_time(value.first_s)}..{_time(value.cap_s)} x{value.factor:g} jitter {value.jitter * 100:g}%'
+        )
+    if isinstance(value, list | tuple):
+        return ', '.join(map(str, value))
+    if isinstance(value, int | float) and field.endswith('_s'):
+        return _time(value)
+    if isinstance(value, int) and field in _SIZE_FIELDS:
+        return format_size(value)
+    return _rate(value) if field == 'rate' and isinstance(value, int | float) else str(value)
+
+
+def _plain(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _time(seconds: float) -> str:
+    parts, left = '', seconds
+    if left != int(left) or not left:
+        return f'{seconds * 1000:g}ms' if seconds < 1 and seconds else f'{seconds:g}s'
+    for unit_s, unit in _TIMES:
+        number, left = divmod(int(left), unit_s)
+        parts += f'{number}{unit}' if number else ''
+    return parts
+
+
+def _rate(per_s: float) -> str:
+    for seconds, unit in ((1, 's'), (60, 'm'), (3600, 'h')):
+        number = round(per_s * seconds, 9)
+        if number == int(number):
+            return f'{number:g}/{unit}'
+    return f'{per_s:g}/s'

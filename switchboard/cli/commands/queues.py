@@ -27,15 +27,16 @@ from switchboard.cli.output import (
 )
 from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS_PER_S
-from switchboard.operating.option_words import option_words, read_options
 from switchboard.operating.queue_counts import AGE_TITLES, AgeRow, QueueCounts, age_table, count
 from switchboard.operating.queue_info import (
     UNKNOWN,
     QueueInfo,
     count_fields,
     count_queue,
+    option_words,
     origins_of,
     queue_info,
+    read_options,
 )
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit
-from switchboard.operating.option_words import option_words, read_options
+from switchboard.operating.queue_info import option_words, read_options
 from switchboard.options import QueueOptions, RetryPolicy
 from tests.helpers.commands import at_work, succeed, switchboard
 

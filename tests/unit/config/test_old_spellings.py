@@ -7,7 +7,7 @@ import pytest
 from switchboard.config.config import Config
 from switchboard.config.keys import MASTER_KEYS, OLD_SPELLINGS, QUEUE_KEYS, RUNNER_KEYS, SWITCHBOARD_KEYS
 from switchboard.errors import ConfigErrors
-from switchboard.operating.option_words import read_options
+from switchboard.operating.queue_info import read_options
 
 KEYS = {'switchboard': SWITCHBOARD_KEYS, 'master': MASTER_KEYS, 'runner': RUNNER_KEYS, 'queue': QUEUE_KEYS}
 VALUES = {
