@@ -179,8 +179,13 @@ class AsyncRunner(Runner):
             self._woken.set()
 
     async def _call_periodic(self) -> None:
-        with Hook(self, 'periodic'):
-            await self.periodic()
+        try:
+            with Hook(self, 'periodic'):
+                await self.periodic()
+        except Exception:
+            while self._loop.is_stopping and self._tasks:  # a stop waits for them, whatever its end is
+                await self._wait_for_work()
+            raise
 
     def _is_cancelled(self) -> bool:
         """Is the loop itself being cancelled, or over?  Then all tasks are, in no order."""

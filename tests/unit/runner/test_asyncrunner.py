@@ -446,6 +446,29 @@ def test_a_process_that_is_told_to_end_at_once_gives_back_what_was_at_work(spool
     assert runner.cleaned_up_with == 0
 
 
+def test_an_error_of_periodic_while_it_stops_takes_no_message_from_those_at_work(spool):
+    class Fails(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            if msg == 'first':
+                self.begun = asyncio.Event()
+                await self.begun.wait()
+            elif msg == 'second':
+                self.stop()
+            self.emit('out', msg)
+
+        async def periodic(self):
+            if self.is_stopping:
+                self.begun.set()
+                raise ValueError('no')
+
+    spool['in'].enqueue('first')
+    spool['in'].enqueue('second')
+    with pytest.raises(ValueError, match='no'):
+        make(Fails, spool).run()
+    assert sorted(spool['out'].dequeue(one)[0] for one in spool['out'].files) == ['first', 'second']
+    assert spool['in'].files == []
+
+
 def test_what_leaves_a_message_while_the_runner_is_being_stopped_gives_it_back(spool):
     class Stops(AsyncRunner):
         async def dispose(self, msg, msgdata):
