@@ -18,6 +18,7 @@ tells of both, so a sleeper waits for the second, :data:`HELD_S` at most; one th
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -38,6 +39,8 @@ from switchboard.queue.watch import (
 
 # Names that are kept until somebody asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
+# Of the entries that were closed, so many are kept; one that is forgotten is noticed by a timer.
+MAX_CLOSED = 1000
 # See the module.
 DEAF_SHARE = 20
 MIN_DEAF_S, MAX_DEAF_S = 0.001, 0.02
@@ -76,8 +79,8 @@ class Wakeup:
             self._is_ignorable = other_slices_arrivals(self._slice)
         # Has an entry come that its producer may still have locked, to flush it?
         self._held = False
-        # Entries of which the last :meth:`wait` has learned that a process has closed them.
-        self._closed: list[str] = []
+        # Entries that a process has closed.
+        self._closed: deque[str] = deque(maxlen=MAX_CLOSED)
         # When something came that was worth waking for.
         self._woke_s = 0.0
         # Are names wanted, and does the watch that is set tell them?
@@ -165,7 +168,8 @@ class Wakeup:
 
         It may also be one that had opened the file as a spare, and came too late.
         """
-        closed, self._closed = self._closed, []
+        closed = list(self._closed)
+        self._closed.clear()
         return closed
 
     def _collect(self) -> bool:
@@ -207,7 +211,6 @@ class Wakeup:
         ends_s = None if timeout_s is None else now_s + timeout_s
         deaf_s = 0.0
         self._held = False
-        self._closed.clear()
         while True:
             left_s = None if ends_s is None else max(0.0, ends_s - now_s)
             if deaf_s:

@@ -14,7 +14,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import NS_PER_S, Slice, format_when
 from switchboard.queue import wakeup as wakeup_module
-from switchboard.queue.wakeup import Wakeup
+from switchboard.queue.wakeup import MAX_CLOSED, Wakeup
 from switchboard.testing import FakeClock
 from tests.helpers.descriptors import Opened
 
@@ -198,6 +198,25 @@ class TestEntriesThatAreBeingFlushed:
         assert not wakeup.wait(NOT_AT_ALL_S)
         os.close(fd)
         assert wakeup.wait(LONG_S)
+
+    def test_who_listens_in_pieces_as_an_event_loop_does_learns_of_it_too(
+        self, wakeup: Wakeup, tmp_path: Path
+    ) -> None:
+        wakeup.arm()
+        os.close(self.come(tmp_path))
+        assert wakeup.wait(NOT_AT_ALL_S)
+        wakeup.wait(NOT_AT_ALL_S)
+        assert wakeup.closed_entries() == [self.NAME]
+
+    def test_of_those_that_nobody_asks_for_the_last_ones_are_kept(
+        self, wakeup: Wakeup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [f'{format_when(second * NS_PER_S)}+{"0" * 40}' for second in range(MAX_CLOSED + 1)]
+        wakeup.arm()
+        for name in names:
+            (tmp_path / f'{name}.pck').touch()
+        assert wakeup.wait(LONG_S)
+        assert wakeup.closed_entries() == names[1:]
 
     def test_who_came_too_early_tries_again_at_once(self, tmp_path: Path) -> None:
         queue = Switchboard('in', tmp_path / 'in', clock=FakeClock())
