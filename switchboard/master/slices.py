@@ -64,6 +64,8 @@ class Slices:
         self._rng = rng
         self._master = os.getpid()
         self._free = list(range(scoreboard.slots))
+        # Of these, the ones that the disk did not let be cleared.
+        self._uncleared: set[int] = set()
 
     def __iter__(self) -> Iterator[RunnerSlice]:
         return iter(tuple(self._slices))
@@ -97,12 +99,14 @@ class Slices:
             raise MasterError(
                 f'there is room for {self.scoreboard.slots} runner slices, not for {options.name} too'
             )
+        index = self._free.pop(0)
+        self._uncleared.discard(index)
         added = RunnerSlice(
             options,
             slice_index,
             count,
             scoreboard=self.scoreboard,
-            index=self._free.pop(0),
+            index=index,
             selector=self._selector,
             fork_all=self._fork_all,
             kill_orphans=self._kill_orphans,
@@ -144,7 +148,10 @@ class Slices:
                 self._past.setdefault(gone.name, []).append(gone.past_counters())
             try:
                 self.scoreboard.clear(gone.index)
-            except OSError as error:  # it is shown, and counted twice, until its place is used again
+            except (
+                OSError
+            ) as error:  # it is shown, and counted twice, until it can be or its place is used again
+                self._uncleared.add(gone.index)
                 event(logger, logging.WARNING, None, 'scoreboard not cleared', runner=gone.title, error=error)
         # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])
@@ -243,6 +250,10 @@ class Slices:
 
     def tick(self, now_s: float) -> None:
         """Take the steps that are due, of all slices."""
+        for index in tuple(self._uncleared):
+            with contextlib.suppress(OSError):  # as before
+                self.scoreboard.clear(index)
+                self._uncleared.discard(index)
         for each in self:
             try:
                 each.tick(now_s)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import selectors
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,18 +18,16 @@ from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard
 from tests.helpers.processes import largest_file
 
 
-def test_a_slice_whose_place_the_disk_does_not_free_is_gone_and_its_place_is_used_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / 'switchboard.cfg'
+@contextmanager
+def a_place_for_one(directory: Path) -> Iterator[Slices]:
+    path = directory / 'switchboard.cfg'
     path.write_text('[switchboard]\nspool = spool\n[runner.in]\nclass = null\nqueue = in\n')
-    config = Config.load(path)
     with (
-        closing(Scoreboard.create(tmp_path / 'scoreboard', 1)) as scoreboard,
+        closing(Scoreboard.create(directory / 'scoreboard', 1)) as scoreboard,
         selectors.DefaultSelector() as selector,
     ):
-        slices = Slices(
-            config,
+        yield Slices(
+            Config.load(path),
             scoreboard,
             selector,
             work=lambda _child: 0,
@@ -35,11 +35,31 @@ def test_a_slice_whose_place_the_disk_does_not_free_is_gone_and_its_place_is_use
             others=list,
             rng=random.Random(1),
         )
-        gone = slices.add(config.runners['in'], 1, 0)
+
+
+def test_a_slice_whose_place_the_disk_does_not_free_is_gone_and_its_place_is_used_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_place_for_one(tmp_path) as slices:
+        options = slices.config.runners['in']
+        gone = slices.add(options, 1, 0)
         with caplog.at_level(logging.WARNING, 'switchboard.master'), largest_file(PAGE_BYTES):
             slices.remove(gone)
         assert [record.getMessage() for record in caplog.records] == [
             'scoreboard not cleared runner="in 1/1" error="[Errno 27] File too large"'
         ]
         assert list(slices) == []
-        assert slices.add(config.runners['in'], 1, 0).index == gone.index
+        assert slices.add(options, 1, 0).index == gone.index
+        slices.tick(time.monotonic())
+        assert [each.runner for each in slices.scoreboard.records()] == ['in']
+
+
+def test_a_place_that_the_disk_did_not_free_is_freed_when_it_does(tmp_path: Path) -> None:
+    with a_place_for_one(tmp_path) as slices:
+        gone = slices.add(slices.config.runners['in'], 1, 0)
+        with largest_file(PAGE_BYTES):
+            slices.remove(gone)
+            slices.tick(time.monotonic())
+            assert len(slices.scoreboard.records()) == 1
+        slices.tick(time.monotonic())
+        assert slices.scoreboard.records() == []
