@@ -59,6 +59,21 @@ def duration_s(text: str) -> float:
     return total_s
 
 
+def format_duration(seconds: float) -> str:
+    """:return: a duration as `duration_s` reads it.
+
+    >>> [format_duration(s) for s in (0.25, 5400, 90.5)]
+    ['250ms', '1h30m', '1m30.5s']
+    """
+    if 0 < seconds < 1:
+        return f'{seconds * 1000:g}ms'
+    parts, left = '', seconds
+    for unit in 'dhm':
+        number, left = divmod(left, _SECONDS[unit])
+        parts += f'{number:g}{unit}' if number else ''
+    return parts if parts and not left else f'{parts}{left:g}s'
+
+
 def size_bytes(text: str) -> int:
     """Read ``512K``, ``10M``, ``1G`` (powers of 1024) or a number of bytes.
 

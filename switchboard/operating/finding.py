@@ -77,7 +77,7 @@ def _by_whole_name(queue_folders: Sequence[tuple[str, Folder]], filebase: str) -
 def _by_name(queue_folders: Iterable[tuple[str, Folder]], filebase: str) -> list[FoundEntry]:
     found = []
     for queue, folder in queue_folders:
-        summary = summarize(folder, queue, filebase) if directory_exists(folder) else None
+        summary = summarize(folder, queue, filebase)
         if summary is not None:
             found.append(FoundEntry(queue, folder, filebase, summary.suffix, summary))
     return found
@@ -87,7 +87,7 @@ def _by_beginning(queue_folders: Iterable[tuple[str, Folder]], beginning: str) -
     found: dict[tuple[str, str], FoundEntry] = {}
     for queue, folder in queue_folders:
         # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
-        for _ in range(1 if not directory_exists(folder) or folder.reads_every_name else 2):
+        for _ in range(2 if folder.exists() and not folder.reads_every_name else 1):
             for filebase, suffix in walk_entries(folder, SUFFIXES):
                 if _begins(filebase, beginning):
                     found[queue, filebase] = FoundEntry(queue, folder, filebase, suffix)
@@ -106,11 +106,3 @@ def _begins(filebase: str, beginning: str) -> bool:
 
 def _late(name: str) -> str:
     return name[len(ON_HOLD_PREFIX) :]
-
-
-def directory_exists(folder: Folder) -> bool:
-    """:return: whether there is such a directory."""
-    try:
-        return folder.fd >= 0
-    except FileNotFoundError:
-        return False

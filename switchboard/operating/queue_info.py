@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
-from switchboard.config.units import format_size
+from switchboard.config.units import format_duration, format_size
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
@@ -41,7 +41,6 @@ MAX_OPENED = 20_000
 # A count that a broker, or the disk, did not give: then nothing is known of the queue's other states either.
 UNKNOWN = -1
 
-_TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
 _SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_space_bytes'))
 
 
@@ -282,13 +281,12 @@ def option_word(field: str, value: object) -> str:
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, RetryPolicy):
-        return (
-            f'{_time(value.first_s)}..{_time(value.cap_s)} x{value.factor:g} jitter {value.jitter * 100:g}%'
-        )
+        waits = f'{format_duration(value.first_s)}..{format_duration(value.cap_s)}'
+        return f'{waits} x{value.factor:g} jitter {value.jitter * 100:g}%'
     if isinstance(value, list | tuple):
         return ', '.join(map(str, value))
     if isinstance(value, int | float) and field.endswith('_s'):
-        return _time(value)
+        return format_duration(value)
     if isinstance(value, int) and field in _SIZE_FIELDS:
         return format_size(value)
     return _rate(value) if field == 'rate' and isinstance(value, int | float) else str(value)
@@ -296,16 +294,6 @@ def option_word(field: str, value: object) -> str:
 
 def _plain(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _time(seconds: float) -> str:
-    parts, left = '', seconds
-    if left != int(left) or not left:
-        return f'{seconds * 1000:g}ms' if seconds < 1 and seconds else f'{seconds:g}s'
-    for unit_s, unit in _TIMES:
-        number, left = divmod(int(left), unit_s)
-        parts += f'{number}{unit}' if number else ''
-    return parts
 
 
 def _rate(per_s: float) -> str:

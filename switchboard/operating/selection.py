@@ -16,14 +16,18 @@ action that claims it notices that then.
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import json
 import logging
+import operator
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from switchboard.config.units import duration_s, format_size, size_bytes
+from switchboard.config.units import duration_s, format_duration, format_size, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
 from switchboard.message.naming import (
@@ -38,7 +42,7 @@ from switchboard.message.naming import (
 )
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
-from switchboard.operating.summary import STATES, SUFFIXES, EntryState, EntrySummary
+from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, state_of
 from switchboard.store.folder import Folder
 from switchboard.suggestions import closest, did_you_mean
 
@@ -55,7 +59,7 @@ BODY_FIELDS = ('subject', 'task', 'args', 'kwargs')
 MIN_LIKENESS = 0.75
 _PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
 _COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
-_TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1, 'ms'))
+_COMPARE = {'>': operator.gt, '>=': operator.ge, '<': operator.lt, '<=': operator.le, '': operator.eq}
 
 
 class Pattern(NamedTuple):
@@ -75,25 +79,17 @@ class Pattern(NamedTuple):
 
     def matches(self, text: str) -> bool:
         """:return: whether a text fits as a whole."""
-        first, *others = self.pieces
-        if not others:
-            return text == first
-        if len(text) < len(first) + len(others[-1]) or not (
-            text.startswith(first) and text.endswith(others[-1])
-        ):
-            return False
-        # From the left, each piece at its first place: linear, where a regular expression would try all of them.
-        at, end = len(first), len(text) - len(others[-1])
-        for piece in others[:-1]:
-            at = text.find(piece, at, end)
-            if at < 0:
-                return False
-            at += len(piece)
-        return True
+        return _expression(self.pieces).match(text) is not None
 
     def __str__(self) -> str:
         escaped = '*'.join(re.sub(r'([\\*"])', r'\\\1', piece) for piece in self.pieces)
         return f'"{escaped}"' if not escaped or re.search(r'[\s,:]', escaped) or '"' in escaped else escaped
+
+
+@lru_cache(MAX_WORDS)
+def _expression(pieces: tuple[str, ...]) -> re.Pattern[str]:
+    # `translate` takes each piece at its first place, and never tries another: a text is matched in linear time.
+    return re.compile(fnmatch.translate('*'.join(map(glob.escape, pieces))))
 
 
 class Amount(NamedTuple):
@@ -104,16 +100,7 @@ class Amount(NamedTuple):
 
     def matches(self, found: float) -> bool:
         """:return: whether a number is as asked for."""
-        match self.comparison:
-            case '>':
-                return found > self.number
-            case '>=':
-                return found >= self.number
-            case '<':
-                return found < self.number
-            case '<=':
-                return found <= self.number
-        return found == self.number
+        return bool(_COMPARE[self.comparison](found, self.number))
 
 
 class Field(NamedTuple):
@@ -239,7 +226,7 @@ class Term(NamedTuple):
         elif self.field == 'id':
             found = _names(filebase)
         elif self.field == 'state':
-            state = state_of(filebase, suffix, now_ns)
+            state = state_of(filebase, suffix, is_due=filebase <= format_when(now_ns) + '~')
             if state == 'delayed':
                 return None  # its file's date says whether only a turned clock has put it there
             found = (state,)
@@ -284,15 +271,6 @@ class Term(NamedTuple):
             return str(value)
         comparison = '' if self.field in _IMPLIED else value.comparison
         return comparison + _number_text(FIELDS[self.field].kind, value.number)
-
-
-def state_of(filebase: str, suffix: str, now_ns: int) -> EntryState:
-    """:return: the state that an entry's name says, at a moment."""
-    if suffix == READY:
-        if is_on_hold(filebase):
-            return 'held'
-        return 'delayed' if filebase > format_when(now_ns) + '~' else 'waiting'
-    return 'claimed' if suffix == CLAIMED else 'preserved'
 
 
 def _same(found: Any, value: Pattern) -> bool:
@@ -341,11 +319,7 @@ def _amount(field: str, kind: str, text: str) -> Amount:
 
 def _number_text(kind: str, number: int) -> str:
     if kind == 'duration':
-        parts, left = '', number
-        for unit_ms, unit in _TIMES_MS:
-            count, left = divmod(left, unit_ms)
-            parts += f'{count}{unit}' if count else ''
-        return parts or '0'
+        return format_duration(number / 1000)
     return format_size(number) if kind == 'size' else str(number)
 
 

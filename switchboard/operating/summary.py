@@ -70,6 +70,13 @@ def time_ns(value: object) -> int | None:
     return None
 
 
+def state_of(filebase: str, suffix: str, *, is_due: bool) -> EntryState:
+    """:return: the state that an entry's name says; `is_due` tells whether the time of a ready one has come."""
+    if suffix != READY:
+        return 'claimed' if suffix == CLAIMED else 'preserved'
+    return 'held' if is_on_hold(filebase) else 'waiting' if is_due else 'delayed'
+
+
 class EntrySummary(NamedTuple):
     """One entry as a list shows it.  ``damage`` says which damage can be seen.
 
@@ -114,11 +121,7 @@ class EntrySummary(NamedTuple):
 
     def state(self, now_ns: int) -> EntryState:
         """:return: the state that follows from its name and its file's date at this moment."""
-        if self.suffix == READY:
-            if is_on_hold(self.filebase):
-                return 'held'
-            return 'waiting' if self.due_ns(now_ns) <= now_ns else 'delayed'
-        return 'claimed' if self.suffix == CLAIMED else 'preserved'
+        return state_of(self.filebase, self.suffix, is_due=self.due_ns(now_ns) <= now_ns)
 
     @property
     def since_ns(self) -> int:
