@@ -22,8 +22,8 @@ from switchboard.runner.api import (
     Template,
     boolean,
     choice,
-    event,
     integer,
+    log_event,
     refusal_log_level,
 )
 from switchboard.runners.bridge_arrivals import ArrivalStore
@@ -140,7 +140,7 @@ class FromBroker(Bridge):
     def _report(self, reason: str, level: int = logging.ERROR) -> None:
         if level > logging.INFO:
             self.slot.error(reason)
-        event(log, level, None, 'nothing taken', runner=self.name, error=reason)
+        log_event(log, level, None, 'nothing taken', runner=self.name, error=reason)
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""
@@ -213,10 +213,10 @@ class FromBroker(Bridge):
             about = {'runner': self.name, 'id': delivery.message_id}
             for queue, filebase in outcome.items():
                 self.slot.begin(filebase)
-                event(log, logging.INFO, filebase, 'stored', queue=queue, **about)
+                log_event(log, logging.INFO, filebase, 'stored', queue=queue, **about)
             if reason:
                 self.slot.error(reason)
-                event(log, logging.ERROR, None, 'preserved', **about, error=reason)
+                log_event(log, logging.ERROR, None, 'preserved', **about, error=reason)
             self.slot.end('failed' if reason else 'done')
         if trouble:
             self._report(
@@ -230,5 +230,5 @@ class FromBroker(Bridge):
             self.site
         ]:
             return False
-        event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
+        log_event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
         return True

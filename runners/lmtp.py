@@ -41,10 +41,10 @@ from switchboard.runner.api import (
     Setting,
     Template,
     duration_s,
-    event,
     file_mode,
     integer,
     listen_at_unix_socket,
+    log_event,
     refusal_log_level,
     size_bytes,
     word_list,
@@ -120,7 +120,7 @@ class BatchPublisher:
             try:
                 outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, publications)
             except Exception as error:
-                event(log, logging.ERROR, None, 'not stored', number=len(publications), exc_info=True)
+                log_event(log, logging.ERROR, None, 'not stored', number=len(publications), exc_info=True)
                 outcomes = [SwitchboardError(str(error))] * len(publications)
             for wanted, future in jobs:
                 mine, outcomes = outcomes[: len(wanted)], outcomes[len(wanted) :]
@@ -187,7 +187,7 @@ class Lmtp(AsyncRunner):
         self._all_gone = asyncio.Event()
         for place in self.setting['listen']:
             self._servers.append(await self._listen(place))
-            event(log, logging.INFO, None, 'listening', runner=self.name, place=place)
+            log_event(log, logging.INFO, None, 'listening', runner=self.name, place=place)
 
     async def _listen(self, place: str) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -238,12 +238,12 @@ class Lmtp(AsyncRunner):
             level = refusal_log_level(outcome)
             if level > logging.INFO:
                 self.slot.error(str(outcome))
-            event(log, level, None, 'not stored', recipients=','.join(recipients), error=outcome)
+            log_event(log, level, None, 'not stored', recipients=','.join(recipients), error=outcome)
             return
         for queue, filebase in outcome.items():
             self.slot.begin(filebase)
             self.slot.end('done')
-            event(log, logging.INFO, filebase, 'stored', queue=queue, recipients=','.join(recipients))
+            log_event(log, logging.INFO, filebase, 'stored', queue=queue, recipients=','.join(recipients))
 
     async def cleanup(self) -> None:
         """Let mails that are just arriving end, and nothing new begin."""
@@ -259,7 +259,9 @@ class Lmtp(AsyncRunner):
             try:
                 await asyncio.wait_for(self._all_gone.wait(), self.options.stop_timeout_s * STOP_SHARE)
             except TimeoutError:
-                event(log, logging.WARNING, None, 'sessions interrupted', connections=len(self.connections))
+                log_event(
+                    log, logging.WARNING, None, 'sessions interrupted', connections=len(self.connections)
+                )
         for connection in list(self.connections):
             if connection.transport is not None:
                 cast(asyncio.Transport, connection.transport).abort()

@@ -28,7 +28,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.runner.api import Publication, PublishOutcome, event, mail_from_bytes
+from switchboard.runner.api import Publication, PublishOutcome, log_event, mail_from_bytes
 
 log = logging.getLogger('switchboard.runner')
 
@@ -230,10 +230,10 @@ class LmtpConnection(LMTP):
         try:
             route = self._server.queues(address, envelope.sender)
         except (NoRouteError, UnknownQueueError) as error:
-            event(log, logging.INFO, None, 'refused', recipient=address, error=error)
+            log_event(log, logging.INFO, None, 'refused', recipient=address, error=error)
             return '550 5.1.1 no such address here'
         except SwitchboardError as error:
-            event(log, logging.ERROR, None, 'not routed', recipient=address, error=error)
+            log_event(log, logging.ERROR, None, 'not routed', recipient=address, error=error)
             return OURS
         if len(envelope.routes) >= self._server.setting['max_recipients']:
             return '452 4.5.3 too many recipients'
@@ -301,7 +301,7 @@ class LmtpConnection(LMTP):
 
     async def handle_exception(self, error: Exception) -> str:
         """Answer for each recipient that the fault is this server's and temporary: no mail may bounce for it."""
-        event(log, logging.ERROR, None, 'session failed', exc_info=error)
+        log_event(log, logging.ERROR, None, 'session failed', exc_info=error)
         return '\r\n'.join([OURS] * max(1, self._owed))
 
     def is_idle(self) -> bool:

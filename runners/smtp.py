@@ -55,9 +55,9 @@ from switchboard.runner.api import (
     Setting,
     choice,
     duration_s,
-    event,
     integer,
     is_loopback,
+    log_event,
     mail_bytes,
     open_regular_file,
     optional,
@@ -222,7 +222,7 @@ class Smtp(Runner):
         later = {one: str(answer) for one, answer in answers.items() if answer.kind not in (2, 5)}
         refused = {one: str(answer) for one, answer in answers.items() if answer.kind == 5}
         for one, answer in answers.items():
-            event(log, logging.INFO, self.filebase, 'answered', to=one, answer=answer)
+            log_event(log, logging.INFO, self.filebase, 'answered', to=one, answer=answer)
         known = msgdata.pop('refused', {})
         refused = {**(known if isinstance(known, dict) else {}), **refused}
         if later:
@@ -259,7 +259,7 @@ class Smtp(Runner):
             except Exception as error:
                 # A mistake of this program's: recipients who have the mail have it all the same.
                 self._drop()
-                event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
+                log_event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
                 reason = SmtpReply(451, f'4.3.0 {type(error).__name__}: {error}')
             for one in some:
                 answers.setdefault(one, reason)
@@ -274,7 +274,7 @@ class Smtp(Runner):
             except ConnectionLost as error:
                 if error.is_sent:
                     raise
-                event(log, logging.INFO, self.filebase, 'connection lost', error=error)
+                log_event(log, logging.INFO, self.filebase, 'connection lost', error=error)
         self._transact(self._connect(), mail, [one for one in recipients if one not in answers], answers)
 
     def _transact(

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from switchboard import AsyncRunner
 from switchboard.errors import ConfigError
-from switchboard.runner.api import Setting, boolean, event, file_mode, install_advice, word_list
+from switchboard.runner.api import Setting, boolean, file_mode, install_advice, log_event, word_list
 
 log = logging.getLogger('switchboard.web')
 
@@ -68,7 +68,7 @@ class Web(AsyncRunner):
         sockets = [listener(self._desk)]
         self._desk.counter.start()
         self._serving = asyncio.create_task(self._server.serve(sockets))
-        event(log, logging.INFO, None, 'listening', runner=self.name, place=settings.listen)
+        log_event(log, logging.INFO, None, 'listening', runner=self.name, place=settings.listen)
 
     async def cleanup(self) -> None:
         """See `AsyncRunner`."""

@@ -25,7 +25,7 @@ FILEBASE_AT_WORK: ContextVar[str | None] = ContextVar('filebase_at_work', defaul
 PLAIN = re.compile(r'[^\s"=\\]+')
 
 
-def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, **fields: object) -> None:
+def log_event(log: logging.Logger, level: int, filebase: str | None, word: str, /, **fields: object) -> None:
     """Write one line.
 
     :param filebase: the entry that it is about, if it is about one.

@@ -80,7 +80,7 @@ def log_words() -> tuple[set[str], set[str]]:
     every, loud = set(), set()
     for path in (*(ROOT / 'switchboard').rglob('*.py'), *(ROOT / 'runners').glob('*.py')):
         for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == 'event':
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == 'log_event':
                 word = call.args[3]
                 assert isinstance(word, ast.Constant)
                 every.add(word.value)

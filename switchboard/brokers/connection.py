@@ -30,7 +30,7 @@ from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import NS_PER_S
 from switchboard.store.forks import after_fork
 
@@ -121,7 +121,7 @@ class Connection:
                 self._why_down = _text(error) if tls is None else tls.explain(_text(error))
                 raise self._down(self._why_down, 'connect', wait_s) from error
             if self._backoff.wait_s:
-                event(log, logging.WARNING, None, 'broker back', url=self.url)
+                log_event(log, logging.WARNING, None, 'broker back', url=self.url)
             self._backoff.reset()
             self._next_try_ns = 0
             self._start_heartbeat()
@@ -173,7 +173,7 @@ class Connection:
         try:
             self.driver.abort()
         except Exception as error:
-            event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
+            log_event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
 
     def close(self) -> None:
         """Acknowledge the finished messages, give back the held ones, and disconnect.  The connection can be used again."""
@@ -182,7 +182,7 @@ class Connection:
             try:
                 self.flush_acks()
             except BrokerDownError as error:
-                event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
+                log_event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
                 self._acks.clear()
             for delivery in reversed(list(self.held.values())):
                 try:
@@ -193,7 +193,7 @@ class Connection:
             try:
                 self.driver.close()
             except Exception as error:
-                event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
+                log_event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
             self.abort()
         if heartbeat_thread is not None and heartbeat_thread is not threading.current_thread():
             heartbeat_thread.join(CONNECT_TIMEOUT_S)
@@ -287,7 +287,7 @@ class Connection:
                     down = error
                 except EntryTakenError as error:
                     name = delivery.message_id
-                    event(log, logging.INFO, name, 'not acknowledged', queue=delivery.queue, error=error)
+                    log_event(log, logging.INFO, name, 'not acknowledged', queue=delivery.queue, error=error)
         if down is not None:
             raise down
 
@@ -473,7 +473,7 @@ class Connection:
             except Exception as error:
                 level = logging.DEBUG if self._heartbeat_failed else logging.WARNING
                 self._heartbeat_failed = True
-                event(log, level, None, 'heartbeat failed', url=self.url, error=_text(error))
+                log_event(log, level, None, 'heartbeat failed', url=self.url, error=_text(error))
                 self.abort()
                 return
             self._heartbeat_failed = False
@@ -483,7 +483,7 @@ class Connection:
             delivery = self.held.pop(tag, None)
             if delivery is not None:
                 name, queue = delivery.message_id, delivery.queue
-                event(log, logging.WARNING, None, 'claim lost', name=name, queue=queue)
+                log_event(log, logging.WARNING, None, 'claim lost', name=name, queue=queue)
 
     def __del__(self) -> None:
         # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.

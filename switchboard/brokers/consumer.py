@@ -26,7 +26,7 @@ from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.message import DUE_HEADER, Delivery
 from switchboard.brokers.producer import BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.entry import Entry
 from switchboard.message.naming import LONGEST_DELAY_S, NS_PER_S
 from switchboard.store.forks import after_fork
@@ -242,14 +242,14 @@ class BrokerConsumer:
         ):
             return False
         own.connection, own.delivery = claim.connection, claim.delivery
-        event(log, logging.INFO, claim.filebase, 'redelivered', queue=self._producer.name)
+        log_event(log, logging.INFO, claim.filebase, 'redelivered', queue=self._producer.name)
         return True
 
     def _is_known(self, claim: BrokerClaim) -> bool:
         """Was the message published twice, or done before its producer, or the broker, learned of that?  It is acknowledged."""
         if self._own(claim) is None and not self._is_done(claim.filebase):
             return False
-        event(log, logging.INFO, claim.filebase, 'duplicate', queue=self._producer.name)
+        log_event(log, logging.INFO, claim.filebase, 'duplicate', queue=self._producer.name)
         self._ack(claim)
         return True
 
@@ -321,7 +321,7 @@ class BrokerConsumer:
                 if (due_s := producer.connection.next_due_s(queue)) is not None
             ]
         except QueueError as error:
-            event(log, logging.DEBUG, None, 'not read', queue=producer.name, error=error)
+            log_event(log, logging.DEBUG, None, 'not read', queue=producer.name, error=error)
         return max(0.0, min(waits)) if waits else None
 
     def _unwait(self) -> None:
@@ -377,7 +377,7 @@ class BrokerConsumer:
         try:
             self._producer.connection.flush_acks()
         except BrokerDownError as error:
-            event(log, logging.WARNING, None, 'not acknowledged', queue=self._producer.name, error=error)
+            log_event(log, logging.WARNING, None, 'not acknowledged', queue=self._producer.name, error=error)
         with self._lock:
             self._unwait()
 

@@ -19,7 +19,7 @@ import os
 import threading
 
 from switchboard.clock import Clock
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import DIGEST_DIGITS, NS_PER_S, is_filebase
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.store.disk import Disk
@@ -76,7 +76,7 @@ class DeliveryCounts:
             with self._lock:
                 self._begin(digest, self._folder)
         except OSError as error:
-            event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
+            log_event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
     def _begin(self, digest: str, folder: Folder) -> None:
         if self._fd < 0:
@@ -97,7 +97,7 @@ class DeliveryCounts:
                 self._free.append(slot)
                 self._disk.write_all(self._fd, _BLANK, slot * _SLOT)
         except OSError as error:
-            event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
+            log_event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
     def deaths(self, digest: str) -> int:
         """:return: how often a holder of the message died here."""
@@ -114,7 +114,7 @@ class DeliveryCounts:
             try:
                 self._write(digest, count)
             except OSError as error:
-                event(log, logging.WARNING, None, 'not counted', digest=digest, error=error)
+                log_event(log, logging.WARNING, None, 'not counted', digest=digest, error=error)
         return count
 
     def clear_deaths(self, digest: str) -> None:
@@ -146,7 +146,7 @@ class DeliveryCounts:
                 elif name.endswith(DEATHS):
                     self._forget_old(name)
             except OSError as error:
-                event(log, logging.WARNING, None, 'not read', note=name, error=error)
+                log_event(log, logging.WARNING, None, 'not read', note=name, error=error)
         return found
 
     def _collect_dead_owner(self, name: str, counts: bool) -> list[str]:
@@ -207,7 +207,7 @@ class DeliveryCounts:
                 try:
                     self._disk.unlink(self._name, dir_fd=self._folder.fd)
                 except OSError as error:
-                    event(log, logging.DEBUG, None, 'not removed', note=self._name, error=error)
+                    log_event(log, logging.DEBUG, None, 'not removed', note=self._name, error=error)
             self._disk.unlock_and_close(self._fd)
         self._forget()
 

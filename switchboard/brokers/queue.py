@@ -40,7 +40,7 @@ from switchboard.errors import (
     NotListableError,
     QueueError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.envelope import content_checksum, pack_header
@@ -107,7 +107,7 @@ class BrokerWakeup(Wakeup):
                 self._subscription.register(descriptor, select.EPOLLIN)
                 self._watched.append(descriptor)
         except (QueueError, OSError) as error:
-            event(log, logging.DEBUG, None, 'not watched', queue=self._producer.name, error=error)
+            log_event(log, logging.DEBUG, None, 'not watched', queue=self._producer.name, error=error)
             self._quiet()
 
     def disarm(self) -> None:
@@ -117,7 +117,7 @@ class BrokerWakeup(Wakeup):
             try:
                 self._producer.connection.cancel()
             except QueueError as error:
-                event(log, logging.DEBUG, None, 'not unwatched', queue=self._producer.name, error=error)
+                log_event(log, logging.DEBUG, None, 'not unwatched', queue=self._producer.name, error=error)
 
     def _quiet(self) -> None:
         for descriptor in self._watched:
@@ -321,7 +321,7 @@ class BrokerQueue:
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
             except (*UNREADABLE, EntryTakenError) as error:
-                event(log, logging.DEBUG, claim.filebase, 'skipped', error=error)
+                log_event(log, logging.DEBUG, claim.filebase, 'skipped', error=error)
                 continue
             self._throttle.took()
             return taken
@@ -374,7 +374,7 @@ class BrokerQueue:
         try:
             return self.consumer.has_next()
         except QueueError as error:
-            event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
+            log_event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
             return False
 
     def defer(self, filebase: str, seconds: float) -> None:
@@ -402,7 +402,7 @@ class BrokerQueue:
         self.delivery_counts.collect_dead_holders(counts=not self.connection.counts_deaths)
         for queue in self.broker_queues:
             for message_id, deaths in self.connection.recover(queue):
-                event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
+                log_event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
         claimed = self.get_files(CLAIMED) if own else []
         return sorted(filebase for filebase in reversed(claimed) if self._give_up(filebase))
 
@@ -526,7 +526,7 @@ class BrokerQueue:
         try:
             self.ack(claim)
         except (EntryTakenError, BrokerDownError) as error:
-            event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
+            log_event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
             if isinstance(error, BrokerDownError):
                 self.consumer.ack_later(claim)
             return False
@@ -545,7 +545,7 @@ class BrokerQueue:
         if not (self._dead_letter is not None and readable and self._dead_letter(claim, cause, reason)):
             record = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
             store_copy(self.bad, claim.entry, [self._record(record, 'preserved')], suffix=PRESERVED)
-            event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
+            log_event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
         self.ack_when_possible(claim)  # if it comes again, it is preserved again, under the same name
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:

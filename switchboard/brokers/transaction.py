@@ -36,7 +36,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.deduplication import commit_deduplicated
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
@@ -232,7 +232,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
     try:
         is_ended = queue.ack_when_possible(queue.claim_of(filebase))
     except EntryTakenError as error:
-        event(log, logging.WARNING, filebase, 'claim lost', queue=queue.name, error=error)
+        log_event(log, logging.WARNING, filebase, 'claim lost', queue=queue.name, error=error)
         is_ended = False
     if not is_ended and not has_outputs:
         # The broker gives it out again.  The work is done all the same, and on this machine that is to be known.
@@ -249,7 +249,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
             stack.enter_context(markers.locked((marker,)))
             spool.stage.wait_until_published(markers.outputs((marker,)))
             if markers.find(marker) is not None:
-                event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
+                log_event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()
                 return
             local.add(queue, markers.prepare_marker(marker, filebase))

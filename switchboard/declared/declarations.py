@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from switchboard.clock import Clock
 from switchboard.errors import ConfigError, CorruptEntryError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import CLOCK_SLACK_NS, NS_PER_S, NameGenerator
 from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
@@ -195,7 +195,7 @@ class Declarations:
             declaration.applied_to(QueueOptions())
         except (CorruptEntryError, ValueError, TypeError, AttributeError, OverflowError) as error:
             # A power cut may leave an empty file of a queue that was not to last.
-            event(log, logging.WARNING, None, 'declaration unreadable', queue=name, error=error)
+            log_event(log, logging.WARNING, None, 'declaration unreadable', queue=name, error=error)
             return None
         return declaration
 

@@ -24,7 +24,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.typed_json import parse_json
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target
 from switchboard.routing.exchange import DEFAULT_EXCHANGE, ExchangeTable
@@ -170,7 +170,7 @@ class ExchangeStore:
             return self.load().merged_into(base)
         except RouteError as error:
             # A changed exchange file and what programs declared do not go together: the operator's word counts.
-            event(log, logging.ERROR, None, 'exchanges unreadable', error=error)
+            log_event(log, logging.ERROR, None, 'exchanges unreadable', error=error)
             return base
 
     def _mark(self) -> _Mark:
@@ -300,7 +300,7 @@ class ExchangeStore:
         try:
             definitions = self.load()
         except RouteError as error:
-            event(log, logging.ERROR, None, 'not removed', queue=name, error=error)
+            log_event(log, logging.ERROR, None, 'not removed', queue=name, error=error)
             return
         if definitions.remove(lambda one: one.target == Target(name)):
             self._save(definitions)

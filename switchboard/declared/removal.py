@@ -29,7 +29,7 @@ from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.exchangestore import ExchangeStore
 from switchboard.declared.presence import Presence
 from switchboard.errors import QueueError, QueueInUseError, UnknownQueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import CLAIMED, READY, is_filebase
 from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
@@ -46,7 +46,7 @@ MAX_ROUNDS = 8
 
 
 def _logged(name: str, error: Exception) -> None:
-    event(log, logging.WARNING, None, 'not dropped', name=name, error=error)
+    log_event(log, logging.WARNING, None, 'not dropped', name=name, error=error)
 
 
 class QueueRemoval:
@@ -126,7 +126,7 @@ class QueueRemoval:
                     break
                 late = self._drop_all(folder, self._entries(folder))
                 if not late:
-                    event(log, logging.INFO, None, 'deletion pending', queue=name)
+                    log_event(log, logging.INFO, None, 'deletion pending', queue=name)
                     break
                 dropped += late
         return dropped
@@ -143,7 +143,7 @@ class QueueRemoval:
         except FileNotFoundError:
             pass
         except OSError as error:
-            event(log, logging.WARNING, None, 'dedupe keys not removed', queue=name, error=error)
+            log_event(log, logging.WARNING, None, 'dedupe keys not removed', queue=name, error=error)
         self._declarations.remove(name)
 
     def _remove_file(self, path: str) -> None:
@@ -152,7 +152,7 @@ class QueueRemoval:
         except FileNotFoundError:
             pass
         except OSError as error:
-            event(log, logging.WARNING, None, 'not removed', path=path, error=error)
+            log_event(log, logging.WARNING, None, 'not removed', path=path, error=error)
 
     def remove_deleted_keys(self) -> None:
         """Remove the keys that deleted queues had seen."""
@@ -167,7 +167,7 @@ class QueueRemoval:
         try:
             folder.mark_deleted()
         except OSError as error:  # another user's, or gone: producers will notice later
-            event(log, logging.DEBUG, None, 'not closed', path=folder.path, error=error)
+            log_event(log, logging.DEBUG, None, 'not closed', path=folder.path, error=error)
 
     def _remove(self, folder: Folder) -> bool:
         try:
@@ -273,7 +273,7 @@ class QueueRemoval:
             dropped = self.delete(name, only_if_due=True)
         except UnknownQueueError:
             return False  # somebody else was faster
-        event(
+        log_event(
             log,
             logging.WARNING if dropped else logging.INFO,
             None,
@@ -334,4 +334,4 @@ class QueueRemoval:
             if claim is not None:
                 move_to_bad(claim, bad, DELETED, queue=name, clock=clock, sync=False, cause='rejected')
         except (QueueError, OSError) as error:
-            event(log, logging.WARNING, None, 'not preserved', name=entry, error=error)
+            log_event(log, logging.WARNING, None, 'not preserved', name=entry, error=error)

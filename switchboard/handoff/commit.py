@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from switchboard.errors import DurabilityError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import OrderKey
 from switchboard.store.folder import Folder, add_path_to_error
@@ -146,7 +146,7 @@ class _Commit:
                 for folder in {id(each.input_folder): each.input_folder for each in taken_back}.values():
                     folder.sync_renames()
         except OSError as another:
-            event(log, logging.ERROR, None, 'not rolled back', error=another)
+            log_event(log, logging.ERROR, None, 'not rolled back', error=another)
         self._fail(taken_back, error)
 
 
@@ -161,7 +161,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
                 published.append(handoff)
                 continue
         except OSError as error:
-            event(log, logging.ERROR, None, 'committed in part', transaction=handoff.name, error=error)
+            log_event(log, logging.ERROR, None, 'committed in part', transaction=handoff.name, error=error)
         stuck |= handoff.order_keys()
         left.append(handoff.name)
         handoff.unlock()
@@ -176,7 +176,7 @@ def _publish(committed: Sequence[Handoff]) -> None:
         for handoff in published:
             handoff.remove_record()
     except OSError as error:
-        event(log, logging.ERROR, None, 'records not removed', error=error)
+        log_event(log, logging.ERROR, None, 'records not removed', error=error)
     for handoff in published:
         handoff.unlock()
     if left:

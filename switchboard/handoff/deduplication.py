@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from switchboard.errors import LockTimeoutError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.commit import H, commit_all
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
@@ -180,9 +180,9 @@ class Dedupe:
                 removed += self._forget(marker)
             except LockTimeoutError as error:
                 locked.add(_bucket(marker))  # to wait for it once is enough
-                event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
+                log_event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
             except (QueueError, OSError) as error:
-                event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
+                log_event(log, logging.ERROR, None, 'not tidied', queue=self._queue.name, error=error)
         return removed
 
     def _forget(self, marker: str) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from switchboard.errors import EntryTakenError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import ANY_INPUT_PREFIX, COMMIT, OrderKey, Output, Stage, transaction_prefix
 from switchboard.message.naming import READY, slice_digits_of
@@ -241,7 +241,7 @@ class Handoff:
                 self._record.rename(*self._place)
                 self._record = None
         except OSError as error:
-            event(log, logging.ERROR, None, 'not synced', transaction=self.name, error=error)
+            log_event(log, logging.ERROR, None, 'not synced', transaction=self.name, error=error)
             return False
         return True
 

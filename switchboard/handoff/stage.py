@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from switchboard.errors import DurabilityError, LockTimeoutError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import READY, NameGenerator, slice_digits_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
@@ -124,7 +124,7 @@ class Stage:
         """
         if not self.folder.recreate_if_removed():
             return False
-        event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
+        log_event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
         return True
 
     def recover(self, *, waits: bool = False) -> int:
@@ -151,10 +151,12 @@ class Stage:
             try:
                 left |= self._wait_for(transaction, max(0.0, ends_at_s - time.monotonic()))
             except LockTimeoutError:
-                event(log, logging.WARNING, None, 'hand-off stalled', transaction=transaction, error=TOO_SLOW)
+                log_event(
+                    log, logging.WARNING, None, 'hand-off stalled', transaction=transaction, error=TOO_SLOW
+                )
                 break
             except OSError as error:
-                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
+                log_event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
         return left
 
     def is_handoff_unfinished(self, queue: str, filebase: str) -> bool:
@@ -241,7 +243,7 @@ class Stage:
                 done += self._throw_away(name, transaction)
             except OSError as error:
                 # One that cannot be dealt with, or that is none of ours, must not keep the others waiting.
-                event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
+                log_event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
         return done
 
     def _roll_forward(self, transactions: Sequence[str]) -> int:
@@ -281,7 +283,7 @@ class Stage:
                     self._publish(output, targets)
                 published.append(transaction)
             except OSError as error:
-                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
+                log_event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
                 stuck.update(output.order_key for output in mine)
         for target in targets.values():
             target.sync_renames()
@@ -297,7 +299,7 @@ class Stage:
             # For reading only: a record may be a file that another user has dropped.
             opened = self.disk.open_locked(name, self.folder.fd, writable=False)
         except OSError as error:
-            event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
+            log_event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
             return None
         if opened is None:
             return None
@@ -338,15 +340,15 @@ class Stage:
             if order.is_used:
                 order.note_reordered(output.filebase)
         except OSError as error:
-            event(log, logging.WARNING, None, 'not noted', queue=output.queue, error=error)
+            log_event(log, logging.WARNING, None, 'not noted', queue=output.queue, error=error)
 
     def _end(self, transaction: str, record: Claim, outputs: int) -> bool:
         try:
             record.finish(self.pool)
         except OSError as error:
-            event(log, logging.ERROR, None, 'records not removed', transaction=transaction, error=error)
+            log_event(log, logging.ERROR, None, 'records not removed', transaction=transaction, error=error)
             return False
-        event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
+        log_event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
         return True
 
     def retry_publishing(self, transactions: Iterable[str]) -> None:
@@ -355,7 +357,7 @@ class Stage:
         try:
             self.publish_stuck()
         except OSError as error:
-            event(log, logging.ERROR, None, 'not recovered', error=error)
+            log_event(log, logging.ERROR, None, 'not recovered', error=error)
 
     def publish_stuck(self) -> set[OrderKey]:
         """Roll forward the transactions that can be.

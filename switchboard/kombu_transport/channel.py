@@ -18,7 +18,7 @@ from kombu.utils.uuid import uuid
 
 from switchboard.declared.presence import Ticket
 from switchboard.errors import SwitchboardError, UnknownQueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.interfaces import Taken
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT
 from switchboard.kombu_transport.batch import PublishBatch
@@ -125,7 +125,7 @@ class Channel(Entities, virtual.Channel):
         info = routed.payload['properties']['delivery_info']
         exchange, routing_key = info['exchange'], info['routing_key']
         if not mandatory:
-            event(log, logging.DEBUG, None, 'unroutable', exchange=exchange, routing_key=routing_key)
+            log_event(log, logging.DEBUG, None, 'unroutable', exchange=exchange, routing_key=routing_key)
             return
         error = ChannelError(
             f'NO_ROUTE - exchange {exchange!r}, routing key {routing_key!r}', (50, 60), reply_code=NO_ROUTE
@@ -247,7 +247,7 @@ class Channel(Entities, virtual.Channel):
         except (SwitchboardError, OSError):
             retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
             raise
-        event(
+        log_event(
             log,
             logging.INFO,
             unacked.filebase,
@@ -268,7 +268,9 @@ class Channel(Entities, virtual.Channel):
         except Exception as error:
             reason = f'no message of kombu: {error!r}'[:MAX_REASON]
             spool_queue.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
-            event(log, logging.ERROR, taken.filebase, 'preserved', queue=queue, cause='corrupt', error=reason)
+            log_event(
+                log, logging.ERROR, taken.filebase, 'preserved', queue=queue, cause='corrupt', error=reason
+            )
             return None
         return message
 

@@ -13,7 +13,7 @@ from kombu.utils.uuid import uuid
 
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange
 from switchboard.errors import QueueMismatchError, UnknownQueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.kombu_transport.arguments import (
     ALTERNATE,
     binding_match,
@@ -246,7 +246,7 @@ class Entities:
                 raise
             if not same_arguments(known.arguments, keys['arguments']):
                 raise
-            event(log, logging.WARNING, None, 'declared twice', queue=name, error=error)
+            log_event(log, logging.WARNING, None, 'declared twice', queue=name, error=error)
         self.spool_connection.declared_here.add(name)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:

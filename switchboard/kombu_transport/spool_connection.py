@@ -29,7 +29,7 @@ from switchboard.errors import (
     UnknownQueueError,
     UnserializableError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
@@ -265,7 +265,7 @@ class SpoolConnection:
                 return 0
             return expire_leading(self.queue(name, 'publish lazily'))
         except (QueueError, OSError) as error:  # gone meanwhile, or another user's
-            event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
+            log_event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
             return 0
 
     def _is_empty(self, queue: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 from kombu.transport.virtual import QoS
 
 from switchboard.errors import EntryTakenError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.payload import FAILED, REQUEUED, RETURNED, was_delivered
 from switchboard.message.journal import count_since_retry
@@ -103,7 +103,7 @@ _LEFT: deque[tuple[UnackedMessage, Ending]] = deque()
 
 def retry_later(unacked: UnackedMessage, how: Ending) -> None:
     """Have it ended later, by whichever connection of this process looks next."""
-    event(log, logging.ERROR, unacked.filebase, 'disk refused', queue=unacked.queue.name)
+    log_event(log, logging.ERROR, unacked.filebase, 'disk refused', queue=unacked.queue.name)
     _LEFT.append((unacked, how))
 
 
@@ -129,14 +129,14 @@ def end_claim(unacked: UnackedMessage, how: Ending) -> None:
     try:
         how(unacked)
     except EntryTakenError as error:
-        event(log, logging.WARNING, unacked.filebase, 'claim lost', queue=unacked.queue.name, error=error)
+        log_event(log, logging.WARNING, unacked.filebase, 'claim lost', queue=unacked.queue.name, error=error)
 
 
 def _is_ended(unacked: UnackedMessage, how: Ending) -> bool:
     try:
         if unacked.is_claimed:
             end_claim(unacked, how)
-            event(log, logging.INFO, unacked.filebase, 'disk back', queue=unacked.queue.name)
+            log_event(log, logging.INFO, unacked.filebase, 'disk back', queue=unacked.queue.name)
     except (QueueError, OSError):
         return False
     return True
@@ -171,7 +171,7 @@ class UnackedMessages(QoS):
             return
         self._next_warning_s = now_s + WARN_AGAIN_S
         advice = 'raise its limit of open files (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL'
-        event(log, logging.WARNING, None, 'file limit reached', held=count, advice=advice)
+        log_event(log, logging.WARNING, None, 'file limit reached', held=count, advice=advice)
 
     def is_crowded(self) -> bool:
         """Does this process hold so many messages that it should take none which only wait for their time?"""

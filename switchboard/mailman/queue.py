@@ -16,7 +16,7 @@ from mailman.interfaces.switchboard import ISwitchboard
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.mailman.metadata import restore_attributes, storable
 from switchboard.mailman.takeover import take_over
 from switchboard.message.entry import MAILMAN
@@ -113,7 +113,7 @@ class MailmanQueue:
         try:
             self._queue.finish(filebase, preserve)
         except Exception:
-            event(log, logging.ERROR, filebase, 'not settled', queue=self.name, exc_info=True)
+            log_event(log, logging.ERROR, filebase, 'not settled', queue=self.name, exc_info=True)
 
     @property
     def files(self) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from switchboard.errors import EntryTakenError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.mailman.metadata import storable
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record
@@ -44,7 +44,7 @@ def take_over(
         except EntryTakenError:
             continue  # a living process has it
         except (QueueError, OSError) as error:
-            event(log, logging.WARNING, filebase, 'not taken over', queue=queue.name, error=error)
+            log_event(log, logging.WARNING, filebase, 'not taken over', queue=queue.name, error=error)
     return count
 
 

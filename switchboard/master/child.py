@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import setproctitle
 
 from switchboard.errors import ConfigError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import ignore_signal, signals_blocked
 from switchboard.options import RunnerOptions
@@ -213,7 +213,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
             work()
             code = EXIT_OK
         except BaseException:
-            event(log.logger('master'), logging.ERROR, None, 'internal error', exc_info=True)
+            log_event(log.logger('master'), logging.ERROR, None, 'internal error', exc_info=True)
         finally:
             _end(code)
 
@@ -271,7 +271,7 @@ def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
         return work(child, slot, stop)
     except ConfigError as error:
         slot.fatal(str(error))
-        event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
+        log_event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
         return EXIT_CONFIG
     except StoppedBeforeLoop:
         raise
@@ -280,7 +280,7 @@ def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
         if stop.runner is not None and isinstance(error, SystemExit):
             return leaving  # no hook of a runner lets it through unless the runner stops
         slot.error(f'{type(error).__name__}: {error}')
-        event(logger, logging.ERROR, None, 'runner failed', runner=child.title, exc_info=True)
+        log_event(logger, logging.ERROR, None, 'runner failed', runner=child.title, exc_info=True)
         return leaving or EXIT_SOFTWARE
 
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from switchboard.errors import CorruptEntryError, MasterError, NotRunningError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.directory import MasterDirectory
 from switchboard.message.typed_json import parse_json
 from switchboard.status import log
@@ -176,7 +176,7 @@ class ControlSocket:
         self._silent[call] = None
 
     def _pause(self, error: OSError, now_s: float) -> None:
-        event(logger, logging.ERROR, None, 'control socket pauses', error=error.strerror)
+        log_event(logger, logging.ERROR, None, 'control socket pauses', error=error.strerror)
         self._selector.unregister(self._listener)
         self._open_again_s = now_s + PAUSE_S
 
@@ -226,7 +226,7 @@ class ControlSocket:
         except MasterError as error:
             call.reply({'ok': False, 'errors': [str(error)]})
         except Exception as error:
-            event(logger, logging.ERROR, None, 'request failed', exc_info=True)
+            log_event(logger, logging.ERROR, None, 'request failed', exc_info=True)
             call.reply({'ok': False, 'errors': [unexpected_error_text(error)]})
 
 

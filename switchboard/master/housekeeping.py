@@ -26,7 +26,7 @@ import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import SwitchboardError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.child import fork_helper
 from switchboard.status import log
 from switchboard.status.repeats import RepeatFilter
@@ -104,7 +104,7 @@ class Housekeeping:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             pid = fork_helper(lambda: self._live(self._config(), writing), (writing,))
         except OSError as error:
-            event(logger, logging.ERROR, None, 'janitor not started', error=error)
+            log_event(logger, logging.ERROR, None, 'janitor not started', error=error)
             for descriptor in {reading, writing} - {-1}:
                 os.close(descriptor)
             return
@@ -121,12 +121,12 @@ class Housekeeping:
         fields = {'pid': self.pid, 'after_s': now_s - self._began_s}
         self._deadline_s = min(LONGEST_S, 2 * self._deadline_s)
         if self._pidfd < 0:
-            event(logger, logging.ERROR, None, 'janitor hangs', **fields)
+            log_event(logger, logging.ERROR, None, 'janitor hangs', **fields)
             return
         # By the descriptor: the number may be another's, should the process have ended a moment ago.
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        event(logger, logging.ERROR, None, 'janitor killed', **fields)
+        log_event(logger, logging.ERROR, None, 'janitor killed', **fields)
 
     def close(self) -> None:
         """Send no more; one that is at work ends with the master."""
@@ -175,11 +175,11 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
             else {}
         )
         took_s = time.monotonic() - began_s
-        event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
+        log_event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
     except (SwitchboardError, OSError) as error:
-        event(logger, logging.ERROR, None, 'not tidied', error=error)
+        log_event(logger, logging.ERROR, None, 'not tidied', error=error)
     except Exception:
-        event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
+        log_event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
         answer = json.dumps({**seen, 'noted': repeats.noted}).encode()
         with contextlib.suppress(OSError):  # the master has gone, or given it up

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.config.config import Config
 from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.child import PreforkObjects, StoppedBeforeLoop
 from switchboard.options import RunnerOptions
 from switchboard.queue.watch import load_inotify
@@ -245,7 +245,7 @@ def find_class(options: RunnerOptions) -> type[Runner]:
         except UnknownRunnerError as error:
             raise ConfigError(str(error.args[0]), section=section, key='class') from error
         except Exception as error:
-            event(
+            log_event(
                 log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True
             )
             reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'

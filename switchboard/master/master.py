@@ -38,7 +38,7 @@ import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError, MasterError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master import child, orphans
 from switchboard.master.control import ControlSocket
 from switchboard.master.directory import MasterDirectory, MasterLock
@@ -197,7 +197,7 @@ class Master:
         self._own_children = orphans.children()  # a module of `preload` may have made some
         child.set_subreaper()
         if ended := orphans.kill_orphans_of_spool(str(self.config.spool)):
-            event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
+            log_event(logger, logging.WARNING, None, 'orphans killed', number=len(ended))
         self._update_record(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
         # After that, so that the spool made here goes by the configuration in force.
@@ -246,7 +246,7 @@ class Master:
         self._alerts.note('reload-failed', {'': error} if error else {})
 
     def _loop(self) -> int:
-        event(
+        log_event(
             logger,
             logging.INFO,
             None,
@@ -265,7 +265,7 @@ class Master:
             raise
         failed = [each.title for each in self._slices if each.state is ProcessState.FATAL]
         self._update_record(state=ProcessState.EXITED)
-        event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
+        log_event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
         self._guard(self._look_whether_removed, time.monotonic())
         if self._is_removed:
             return os.EX_NOINPUT
@@ -280,7 +280,7 @@ class Master:
             lost_s += self._woke_at_s - self._slept_at_s
         self._turned_at_s = now_s
         if lost_s:
-            event(logger, logging.WARNING, None, 'master stalled', lost_s=lost_s)
+            log_event(logger, logging.WARNING, None, 'master stalled', lost_s=lost_s)
             for one in (self._slices, self._housekeeping, self._alerts):
                 one.extend_deadlines(lost_s, now_s)
         parts = (
@@ -317,12 +317,12 @@ class Master:
         try:
             do(now_s)
         except Exception:
-            event(logger, logging.ERROR, None, 'internal error', exc_info=True)
+            log_event(logger, logging.ERROR, None, 'internal error', exc_info=True)
             time.sleep(MISTAKE_PAUSE_S)
 
     def _mend_scoreboard(self, _now_s: float) -> None:
         if self._scoreboard.repair():
-            event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
+            log_event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
             self._update_record()
             for each in self._slices:
                 each.rewrite_record()
@@ -331,14 +331,14 @@ class Master:
         # Without its directory no command finds it, and the next start would be of a second master beside it.
         if not self._is_removed and self._directory.is_removed():
             self._is_removed = True
-            event(logger, logging.ERROR, None, 'directory removed', path=self._directory.path)
+            log_event(logger, logging.ERROR, None, 'directory removed', path=self._directory.path)
             self.stop()
 
     def _look_whether_ready(self) -> None:
         if self._record.state is ProcessState.STARTING and all(each.start_is_over for each in self._slices):
             self._slices.prefork = None
             self._update_record(state=ProcessState.RUNNING, ready_ns=time.time_ns())
-            event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
+            log_event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())
             if self._on_ready is not None:
                 self._on_ready(self._scoreboard.records())
@@ -351,7 +351,7 @@ class Master:
             elif signum is signal.SIGINT and self._stopping:
                 self._slices.kill_on_request(now_s)
             elif signum in (signal.SIGTERM, signal.SIGINT):
-                event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
+                log_event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
                 self.stop()
             elif signum is signal.SIGQUIT:
                 for line in self._dump.taken():
@@ -360,7 +360,7 @@ class Master:
                 self._obey(signum)
 
     def _obey(self, signum: signal.Signals) -> None:
-        event(logger, logging.INFO, None, 'signal received', signal=signum.name)
+        log_event(logger, logging.INFO, None, 'signal received', signal=signum.name)
         if signum is signal.SIGHUP:
             self._operations.reload()
         elif signum is signal.SIGUSR1:
@@ -375,7 +375,7 @@ class Master:
     def _reopen(self) -> list[str]:
         errors = log.reopen()
         for error in errors:
-            event(logger, logging.ERROR, None, 'log not reopened', error=error)
+            log_event(logger, logging.ERROR, None, 'log not reopened', error=error)
         self._slices.signal(signal.SIGUSR2)
         return errors
 

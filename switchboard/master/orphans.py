@@ -36,7 +36,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.child import MARK_VARIABLE
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, record_time
@@ -172,7 +172,7 @@ def kill_with_note(
                 except Exception as error:
                     # One entry that cannot be noted dies as any other: it is counted.
                     name = os.path.basename(path)
-                    event(log, logging.WARNING, None, 'history not written', name=name, error=error)
+                    log_event(log, logging.WARNING, None, 'history not written', name=name, error=error)
             claimed = _forget_claimed(pid, os.path.join(spool, ''))
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -185,7 +185,7 @@ def kill_with_note(
             requeue_claimed(queue, keys)
         except Exception as error:
             # A broker that is away: it gives them out again by and by, and counts the death.
-            event(log, logging.WARNING, None, 'not released', queue=queue, error=error)
+            log_event(log, logging.WARNING, None, 'not released', queue=queue, error=error)
     return noted
 
 
@@ -213,7 +213,7 @@ def _forget_claimed(pid: int, spool: str) -> list[tuple[str, list[str]]]:
             if keys:
                 found.append((queue, keys))
         except OSError as error:
-            event(log, logging.WARNING, None, 'history not written', name=path, error=error)
+            log_event(log, logging.WARNING, None, 'history not written', name=path, error=error)
         finally:
             os.close(descriptor)
     return found

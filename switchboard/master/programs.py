@@ -23,7 +23,7 @@ from switchboard.config.config import Config
 from switchboard.config.inifile import Problems, parse_ini, read_config_file
 from switchboard.config.spool_place import why_not_alone
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.directory import MasterDirectory
 from switchboard.master.loading import exit_refused, extend_path, make_runner, python_path
 from switchboard.master.master import Master
@@ -130,7 +130,7 @@ def _be_daemon(config: Config, report: Report) -> int:
     except MasterError as error:
         report.failed(str(error), cause=_arguments(error.__cause__))
     except Exception as error:
-        event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
+        log_event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
         if arguments := _arguments(error):
             report.failed(str(error), type=OSError.__name__, arguments=arguments)
         else:
@@ -160,7 +160,7 @@ def _configure_log(
 def _tell_of_others(config: Config) -> None:
     """Log that the directory which becomes a spool now holds others."""
     if reason := why_not_alone(config.spool, config.queue_names()):
-        event(log.logger('master'), logging.WARNING, None, 'spool not alone', reason=reason)
+        log_event(log.logger('master'), logging.WARNING, None, 'spool not alone', reason=reason)
 
 
 def one_runner(
@@ -204,7 +204,7 @@ def one_runner(
         if isinstance(error, SwitchboardError) or _is_about(error, config.spool):
             raise
         # An error of the class, and no trouble of this program: logged as under a master.
-        event(log.logger('runner'), logging.ERROR, None, 'runner failed', runner=name, exc_info=True)
+        log_event(log.logger('runner'), logging.ERROR, None, 'runner failed', runner=name, exc_info=True)
         return EXIT_SOFTWARE
 
 
@@ -297,13 +297,13 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
         code, errors = system_status(error) or EXIT_SOFTWARE, (error,)
     except Exception:
         log.configure(as_json=_asks_for_json(path), waits=True)
-        event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
+        log_event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
         return EXIT_SOFTWARE
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
         for each in errors:
             place = each.fields() if isinstance(each, ConfigError) else {}
-            event(
+            log_event(
                 log.logger('master'), logging.ERROR, None, 'cannot start', **{'reason': _words(each), **place}
             )
     else:
@@ -326,7 +326,7 @@ def log_to_stderr(path: Path, text: str) -> None:
     """Write a line to standard error, in the form of the log that a configuration wants."""
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
-        event(log.logger('master'), logging.WARNING, None, 'hidden configuration', reason=text)
+        log_event(log.logger('master'), logging.WARNING, None, 'hidden configuration', reason=text)
     else:
         _echo(f'switchboard: {text}', logging.WARNING)
 

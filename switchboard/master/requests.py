@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from switchboard.config.config import Config
 from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import ConfigError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.control import SHUTDOWN, ControlRequest, Reply, unexpected_error_text
 from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, RolloutStep, Stopping
 from switchboard.master.slices import Slices
@@ -92,7 +92,7 @@ class Requests:
                     return
             except Exception as error:
                 # A mistake of ours ends the request, and not the runners.
-                event(
+                log_event(
                     logger,
                     logging.ERROR,
                     None,
@@ -152,13 +152,13 @@ class Requests:
     def _plan(self, title: str, steps: Iterable[RolloutStep], reply: Reply, **answer: object) -> None:
         def on_end(errors: list[str]) -> None:
             for error in errors:
-                event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
-            event(logger, logging.INFO, None, 'request finished', request=title)
+                log_event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
+            log_event(logger, logging.INFO, None, 'request finished', request=title)
             if errors:  # later plans start from the real state
                 self._counts.clear()
             reply({'ok': not errors, 'errors': errors, **answer})
 
-        event(logger, logging.INFO, None, 'request began', request=title)
+        log_event(logger, logging.INFO, None, 'request began', request=title)
         self._rollouts.append(Rollout(title, steps, on_end))
 
     def _count(self, name: str) -> int:
@@ -222,7 +222,7 @@ class Requests:
         with_queue = (name for name, options in config.runners.items() if options.queue)
         name = config.master.scale_runner or next(with_queue, None)
         if name is None or name not in config.runners:
-            event(logger, logging.WARNING, None, 'nothing to scale')
+            log_event(logger, logging.WARNING, None, 'nothing to scale')
             return
         # A signal that came once too often must not stop the queue altogether.
         self.scale(name, max(1, min(MAX_INSTANCES, self._count(name) + difference)))
@@ -235,7 +235,7 @@ class Requests:
         except (ConfigError, OSError) as error:
             raise ConfigError(str(error)) from error
         except Exception as error:
-            event(logger, logging.ERROR, None, 'internal error', exc_info=True)
+            log_event(logger, logging.ERROR, None, 'internal error', exc_info=True)
             raise ConfigError(f'{type(error).__name__}: {error}') from error
         if new.spool != old.spool:
             raise ConfigError(
@@ -261,22 +261,24 @@ class Requests:
         try:
             new = self._read_again()
         except ConfigError as error:
-            event(logger, logging.ERROR, None, 'reload failed', error=error)
+            log_event(logger, logging.ERROR, None, 'reload failed', error=error)
             self._on_reload(f'{OLD_IN_FORCE}: {error}')
             self._end_reload()
             self._refuse(reply, str(error), has_mistakes=True)
             return
         changes = old.changes(new)
-        event(logger, logging.INFO, None, 'reloaded', changes=changes)
+        log_event(logger, logging.INFO, None, 'reloaded', changes=changes)
         planned = self._planned(old, new)
         for each in planned:
-            event(logger, logging.INFO, None, 'planned', act=each.act, runner=each.runner, reason=each.reason)
+            log_event(
+                logger, logging.INFO, None, 'planned', act=each.act, runner=each.runner, reason=each.reason
+            )
         self._on_reload('')
         self.slices.config = new
         try:
             activate(new)
         except OSError as error:
-            event(logger, logging.ERROR, None, 'configuration not published', error=error)
+            log_event(logger, logging.ERROR, None, 'configuration not published', error=error)
         steps: list[RolloutStep] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(ConfigPropagation())

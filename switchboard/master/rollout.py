@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from switchboard.errors import MasterError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
 from switchboard.message.naming import NS_PER_S
@@ -194,7 +194,7 @@ class Replacement:
 
     def _give_up(self, error: str, now_s: float) -> None:
         """Leave the old slices as they are, and take back the new ones."""
-        event(logger, logging.ERROR, None, 'replacement failed', runner=self.name, error=error)
+        log_event(logger, logging.ERROR, None, 'replacement failed', runner=self.name, error=error)
         self.error = error
         self._old, self._new = self._new, []
         self._ask_old_to_go(now_s)

@@ -17,7 +17,7 @@ from typing import Any
 from switchboard.config.config import Config
 from switchboard.config.remote_queues import requeue_claimed
 from switchboard.errors import MasterError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master import child, orphans
 from switchboard.master.loading import run_before_fork
 from switchboard.master.signals import signals_blocked
@@ -152,7 +152,9 @@ class Slices:
                 OSError
             ) as error:  # it is shown, and counted twice, until it can be or its place is used again
                 self._uncleared.add(gone.index)
-                event(logger, logging.WARNING, None, 'scoreboard not cleared', runner=gone.title, error=error)
+                log_event(
+                    logger, logging.WARNING, None, 'scoreboard not cleared', runner=gone.title, error=error
+                )
         # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])
 
@@ -259,7 +261,7 @@ class Slices:
                 each.tick(now_s)
             except Exception:
                 # A mistake of ours in one slice is not to stop the others.
-                event(logger, logging.ERROR, None, 'internal error', runner=each.title, exc_info=True)
+                log_event(logger, logging.ERROR, None, 'internal error', runner=each.title, exc_info=True)
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""

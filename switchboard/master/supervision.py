@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master import child, orphans
 from switchboard.master.policy import Decision, ProcessEnd, RestartHistory, decide
 from switchboard.options import RunnerOptions
@@ -240,7 +240,7 @@ class RunnerSlice:
         try:
             return self.scoreboard.record(self.index)
         except ScoreboardError as error:
-            event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
+            log_event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
             return None
 
     def update_record(self, **fields: Any) -> None:
@@ -321,7 +321,7 @@ class RunnerSlice:
         self._close_all()
         self._apply(self._decide(ProcessEnd(os.EX_OSERR, now_s, now_s)), now_s)
         self.update_record(reason=f'cannot start a process: {error.strerror}')
-        event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
+        log_event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
 
     def watch(self, pid: int, forked_ns: int, now_s: float) -> None:
         """Look after the new process from now on."""
@@ -354,7 +354,7 @@ class RunnerSlice:
             self._check_at_s = now_s + self._look_every_s
             if self.state is ProcessState.STARTING:
                 self.update_record(state=ProcessState.RUNNING)
-                event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
+                log_event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
 
     def _go_on_to(self, phase: Phase) -> None:
         # A process that is being ended stays so, whatever it says meanwhile.
@@ -384,7 +384,7 @@ class RunnerSlice:
             self._kill_at_s = now_s + self.options.stop_timeout_s
         self.update_record(state=ProcessState.STOPPING)
         self.signal(signal.SIGTERM)
-        event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
+        log_event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
 
     def kill_on_request(self, now_s: float) -> None:
         """Kill its process, with a note in its entries if it was asked to stop: then its death is not the fault of these."""
@@ -395,7 +395,7 @@ class RunnerSlice:
         ):
             # Should that not come about, it is killed without a note.
             self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
-            event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
+            log_event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
         else:
             self.kill()
 
@@ -403,7 +403,7 @@ class RunnerSlice:
         """End its process and all that the process has started, now."""
         if self.pid:
             self._kill_at_s = None
-            event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
+            log_event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
             # In its first instants the process has no group of its own yet.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -438,9 +438,9 @@ class RunnerSlice:
         self.look_for_orphans(now_s)
         # Said last, so that who acts on the line finds the scoreboard as it says.
         level = logging.INFO if end.was_requested or (code == 0 and end.loop_started) else logging.WARNING
-        event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
+        log_event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is ProcessState.FATAL:
-            event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
+            log_event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
 
     def look_for_orphans(self, now_s: float) -> None:
         """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
@@ -457,7 +457,7 @@ class RunnerSlice:
         reason = f'waits for process {orphans.describe_process(left[0])}, which it has started and which does not end'
         if reason != self.reason:
             self.update_record(reason=reason)
-            event(
+            log_event(
                 logger,
                 logging.ERROR,
                 None,
@@ -558,7 +558,7 @@ class RunnerSlice:
             self._check_at_s = min(self._check_at_s, now_s + self.options.hang_timeout_s - silent_s)
 
     def _declare_hung(self, reason: str, now_s: float) -> None:
-        event(logger, logging.ERROR, None, 'hangs', runner=self.title, runner_pid=self.pid, reason=reason)
+        log_event(logger, logging.ERROR, None, 'hangs', runner=self.title, runner_pid=self.pid, reason=reason)
         self._hung = reason
         self.phase = Phase.HANGING
         self._check_at_s = None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import NS_PER_S
 from switchboard.operating.grouping import NONE, FailureSummaryCache
 from switchboard.operating.queue_counts import CountCache, QueueCounts
@@ -70,7 +70,7 @@ def count_all(
             queues[name] = count_queue(view, name, until_ns=until_ns, counts=counts)
         except OSError as error:
             failures += 1
-            event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
+            log_event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
     until_ns = began_ns + int(count_timeout_s * NS_PER_S)
     errors = errors_of(
         view, summaries or FailureSummaryCache(BAD, MAX_OPENED), until_ns, is_stopping=is_stopping

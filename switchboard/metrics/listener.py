@@ -19,7 +19,7 @@ from typing import Any
 
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.queue.watch import SelfPipe, wait_readable
 
 log = logging.getLogger('switchboard.web')
@@ -161,7 +161,7 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        event(log, logging.DEBUG, None, 'not answered', exc_info=True)
+        log_event(log, logging.DEBUG, None, 'not answered', exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -193,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             text, kind = self.render(self.headers.get('accept', ''))
         except Exception:
-            event(log, logging.ERROR, None, 'not answered', exc_info=True)
+            log_event(log, logging.ERROR, None, 'not answered', exc_info=True)
             self._say(500, b'the numbers could not be read; the log says why\n')
             return
         self._say(200, text, kind)

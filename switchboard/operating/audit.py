@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.journal import load_record
 from switchboard.regular_file import open_regular_file
 from switchboard.store.disk import Disk
@@ -73,7 +73,7 @@ def note_act(
     fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
     fields = {key: value for key, value in fields.items() if value not in ('', None)}
     others = {key: value for key, value in fields.items() if key != 'entry'}
-    event(log, logging.INFO, entry or None, 'acted', **others)
+    log_event(log, logging.INFO, entry or None, 'acted', **others)
     line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
     disk = Disk()
     try:
@@ -87,7 +87,7 @@ def note_act(
         finally:
             disk.close(descriptor)
     except OSError as error:
-        event(log, logging.WARNING, entry or None, 'not noted', error=error)
+        log_event(log, logging.WARNING, entry or None, 'not noted', error=error)
 
 
 def recent_acts(directory: Path, number: int = 100) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import FoundEntry
@@ -91,7 +91,7 @@ def _ages_of(
     try:
         named, age = groups(entry), entry.age_s(now_ns)
     except UNTELLABLE as error:
-        event(log, logging.DEBUG, found.filebase, 'not read', error=error)
+        log_event(log, logging.DEBUG, found.filebase, 'not read', error=error)
         named, age = [NONE], entry_age_s(found.folder, found.filebase, entry.suffix, now_ns)
     for name in named:
         yield name, age

@@ -18,7 +18,7 @@ from heapq import nsmallest
 from itertools import takewhile
 
 from switchboard.errors import CorruptEntryError, EntryExpiredError, QueueError, UnknownQueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY, format_when, when_ns_of
@@ -63,7 +63,7 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
     done = TidyCounts()
 
     def failed(queue: str, error: Exception) -> None:
-        event(log, logging.ERROR, None, 'not tidied', **({'queue': queue} if queue else {}), error=error)
+        log_event(log, logging.ERROR, None, 'not tidied', **({'queue': queue} if queue else {}), error=error)
         on_failure(queue or spool.directory, error)
 
     @contextmanager
@@ -140,7 +140,7 @@ def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
         try:
             status = spool.disk.statvfs(queue.folder.path)
         except OSError as error:
-            event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
+            log_event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
             continue
         free = status.f_bavail * status.f_frsize
         if free < queue.options.min_free_space_bytes:
@@ -190,7 +190,7 @@ def _expire(queue: Switchboard, filebase: str, *, or_damaged: bool = False) -> b
     except UNREADABLE:
         return or_damaged
     except QueueError as error:
-        event(log, logging.DEBUG, filebase, 'not read', error=error)
+        log_event(log, logging.DEBUG, filebase, 'not read', error=error)
     return False
 
 
@@ -236,9 +236,9 @@ def _remove_if(bad: Switchboard, filebase: str, before_ns: int) -> bool:
             return False
         remove(bad, filebase)
     except QueueError as error:
-        event(log, logging.DEBUG, filebase, 'not removed', error=error)
+        log_event(log, logging.DEBUG, filebase, 'not removed', error=error)
         return False
-    event(log, logging.WARNING, filebase, 'removed', queue=bad.name, reason='expired')
+    log_event(log, logging.WARNING, filebase, 'removed', queue=bad.name, reason='expired')
     return True
 
 

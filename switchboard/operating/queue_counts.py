@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import (
     CLAIMED,
     NS_PER_S,
@@ -305,5 +305,5 @@ class CountingThread:
             try:
                 self._count()
             except Exception:
-                event(self._log, logging.ERROR, None, 'not counted', exc_info=True)
+                log_event(self._log, logging.ERROR, None, 'not counted', exc_info=True)
             self._stop.wait(max(self._rest_s, REST_SHARE * (time.monotonic() - began_s)))

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Self
 
 from switchboard.config.units import duration_s, format_duration, format_size, size_bytes
 from switchboard.errors import SelectionError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import (
     CLAIMED,
     NS_PER_S,
@@ -436,7 +436,7 @@ class Criteria(NamedTuple):
         try:
             return all(term.matches(entry, now_ns) for term in self.terms)
         except Exception as error:
-            event(log, logging.DEBUG, entry.filebase, 'not read', error=error)
+            log_event(log, logging.DEBUG, entry.filebase, 'not read', error=error)
             return False
 
 

@@ -21,7 +21,7 @@ from switchboard.errors import (
     MessageTooLargeError,
     QueueError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.interfaces import Taken
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.expiry import is_expired
@@ -161,9 +161,9 @@ class Consumer:
             except EntryTakenError:
                 self._ready.defer_contended(filebase)
             except (*UNREADABLE, ForeignFileError) as error:
-                event(log, logging.DEBUG, filebase, 'skipped', error=error)
+                log_event(log, logging.DEBUG, filebase, 'skipped', error=error)
             except QueueError as error:
-                event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
+                log_event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
                 refused += self._defer_unread(filebase, error)
                 if refused == MAX_REFUSED or is_too_many_open_files(error):
                     raise
@@ -215,7 +215,7 @@ class Consumer:
             try:
                 self._order.note_reordered(filebase)
             except OSError as error:
-                event(log, logging.WARNING, None, 'not noted', queue=self.queue, error=error)
+                log_event(log, logging.WARNING, None, 'not noted', queue=self.queue, error=error)
 
     def claim(self, filebase: str) -> Claim:
         """Claim a ready entry.
@@ -303,7 +303,7 @@ class Consumer:
         try:
             self._give_back(claim, claim.filebase)
         except OSError as error:
-            event(log, logging.ERROR, claim.filebase, 'not released', queue=self.queue, error=error)
+            log_event(log, logging.ERROR, claim.filebase, 'not released', queue=self.queue, error=error)
             claim.close()
 
     def _waits(self, claim: Claim) -> bool:
@@ -452,7 +452,7 @@ class Consumer:
                 if self._dead_letter(claim, cause, reason):
                     return
             except MemoryError:
-                event(
+                log_event(
                     log,
                     logging.ERROR,
                     claim.filebase,
@@ -518,7 +518,7 @@ class Consumer:
         # Of the entry itself nothing is read: it may be what its owners died of.
         if claim.history.records and claim.history.records[-1].get('event') == INTERRUPTED:
             self._give_back(claim, filebase)  # an operator wanted that death
-            event(log, logging.INFO, filebase, 'released', queue=self.queue)
+            log_event(log, logging.INFO, filebase, 'released', queue=self.queue)
             return True
         recoveries = count_since_retry(claim.history.records, 'recovered') + 1
         self.note(claim, 'recovered', count=recoveries)
@@ -527,7 +527,7 @@ class Consumer:
             self._preserve(claim, f'recovered {recoveries} times: its owner died each time', 'recoveries')
             return False
         self._give_back(claim, filebase)
-        event(log, logging.INFO, filebase, 'recovered', queue=self.queue, count=recoveries)
+        log_event(log, logging.INFO, filebase, 'recovered', queue=self.queue, count=recoveries)
         return True
 
     def evict(self, messages: int, size: int) -> tuple[int, int] | None:
@@ -548,7 +548,7 @@ class Consumer:
                     gone_bytes += self._evict(filebase)
                     gone += 1
                 except QueueError as error:
-                    event(log, logging.DEBUG, filebase, 'not evicted', error=error)
+                    log_event(log, logging.DEBUG, filebase, 'not evicted', error=error)
                     passed.add(filebase)
         return gone, gone_bytes
 
@@ -596,7 +596,7 @@ class Consumer:
                 self.preserve(claim, 'the queue was full, and this was its oldest message', 'overflow')
             else:
                 self.finish(claim)
-                event(log, logging.WARNING, filebase, 'dropped', queue=self.queue, reason='overflow')
+                log_event(log, logging.WARNING, filebase, 'dropped', queue=self.queue, reason='overflow')
         except QueueError:
             if claim.is_own():
                 self.unclaim(claim)  # or nobody could take it until this process ends

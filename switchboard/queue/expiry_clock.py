@@ -30,7 +30,7 @@ import threading
 from typing import NamedTuple
 
 from switchboard.clock import Clock
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import NS_PER_S
 from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
@@ -96,7 +96,7 @@ class ExpiryClock:
                 self._ahead = reading
                 self._save()
                 ahead_s = round((reading.wall_ns - ought_ns) / NS_PER_S)
-                event(log, logging.WARNING, None, 'clock set forward', by_s=ahead_s, settles_s=SETTLES_S)
+                log_event(log, logging.WARNING, None, 'clock set forward', by_s=ahead_s, settles_s=SETTLES_S)
             elif reading.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS_PER_S:
                 self._accept(reading)
                 return reading.wall_ns
@@ -135,7 +135,7 @@ class ExpiryClock:
         try:
             self._run.replace(CLOCK, note, sync=False)
         except OSError as error:
-            event(log, logging.DEBUG, None, 'not noted', note=CLOCK, error=error)
+            log_event(log, logging.DEBUG, None, 'not noted', note=CLOCK, error=error)
 
 
 def _advanced_equally(one: _ClockReading, other: _ClockReading) -> bool:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from switchboard.clock import Backoff, Clock
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import (
     CLAIMED,
     NS_PER_S,
@@ -220,7 +220,7 @@ class Listing:
         """Log a name that is no entry's: once; later readings pass it over."""
         if name not in self.reported:
             self.reported.add(name)
-            event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
+            log_event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
 
     def is_replaced(self, *, anew: bool) -> bool:
         """Is the directory to be read from now on another one than the last time that this was asked?
@@ -251,7 +251,7 @@ class Listing:
             self.folder.reopen()
         except OSError:
             return  # it is looked at again
-        event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
+        log_event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
 
     def modified_ns(self) -> int | None:
         """:return: the directory's modification time; None if the disk does not say."""

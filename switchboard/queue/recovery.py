@@ -14,7 +14,7 @@ from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import LockTimeoutError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.journal import FOREIGN, Record
 from switchboard.message.naming import CLAIMED, PRESERVED, one_ns_later
 from switchboard.store.claims import Claim, claim_of, open_claim
@@ -58,7 +58,7 @@ def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
+        log_event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
 
 def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:
@@ -69,12 +69,12 @@ def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:
 def _add(claim: Claim, record: Record, *, sync: bool) -> None:
     name = record['event']
     if not claim.writable:
-        event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
+        log_event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
         return
     try:
         claim.append(record, sync=sync)
     except OSError as error:
-        event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
+        log_event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
 
 def move_to_bad(
@@ -91,7 +91,7 @@ def move_to_bad(
     note_safely(claim, 'preserved', clock=clock, sync=sync, queue=queue, reason=reason, **fields)
     claim.rename(bad, filebase, PRESERVED)
     claim.close()
-    event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
+    log_event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
 
 
 def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
@@ -107,7 +107,9 @@ def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
             claim.replace_with_copy(sync=sync, record=marked)
             return
         except OSError as error:
-            event(log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error)
+            log_event(
+                log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error
+            )
     _add(claim, record, sync=sync)
 
 
@@ -124,7 +126,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
             break
         except FileExistsError:
             filebase = one_ns_later(filebase)  # a copy that somebody has made by hand has that name
-    event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
+    log_event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
 
 
 def recover(
@@ -155,7 +157,7 @@ def recover(
             _recover_unread(folder, filebase, bad)
             continue
         except (QueueError, OSError) as error:
-            event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
+            log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
             continue
         if claim is None:
             locked.append(filebase)
@@ -164,7 +166,7 @@ def recover(
             if end_claim(claim):
                 recovered.append(filebase)
         except OSError as error:
-            event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
+            log_event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
             claim.close()
     if waits and locked:
         ends_at_s = time.monotonic() + UNLOCK_WAIT_S
@@ -198,4 +200,4 @@ def _recover_unread(folder: Folder, filebase: str, bad: Folder) -> None:
     try:
         move_to_bad_unread(folder, filebase + CLAIMED, bad, 'unreadable')
     except OSError as error:
-        event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
+        log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         size_bytes,
         word_list,
     )
-    from switchboard.events import event, refusal_log_level
+    from switchboard.events import log_event, refusal_log_level
     from switchboard.handoff.publish_many import Publication, PublishOutcome
     from switchboard.installing import install_advice
     from switchboard.message.mail import mail_bytes, mail_from_bytes
@@ -64,12 +64,12 @@ __all__ = [
     'choice',
     'delegated_cgroup',
     'duration_s',
-    'event',
     'file_mode',
     'install_advice',
     'integer',
     'is_loopback',
     'listen_at_unix_socket',
+    'log_event',
     'mail_bytes',
     'mail_from_bytes',
     'open_regular_file',
@@ -96,7 +96,7 @@ __getattr__ = lazy(
     {
         'switchboard.clock': 'TimeLimit Backoff',
         'switchboard.config.units': 'boolean choice duration_s file_mode integer is_loopback optional retry_policy size_bytes word_list',
-        'switchboard.events': 'event refusal_log_level',
+        'switchboard.events': 'log_event refusal_log_level',
         'switchboard.handoff.publish_many': 'PublishOutcome Publication',
         'switchboard.installing': 'install_advice',
         'switchboard.message.mail': 'mail_from_bytes mail_bytes',

@@ -10,7 +10,7 @@ from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS_PER_S
@@ -82,7 +82,7 @@ class Loop:
             self._ticket = consume(self.options.queue)
         except (QueueError, OSError) as error:
             # A full disk, or a queue that is its owner's alone: it works all the same.
-            event(log, logging.WARNING, None, 'consumer not added', runner=self.options.name, error=error)
+            log_event(log, logging.WARNING, None, 'consumer not added', runner=self.options.name, error=error)
 
     def stop_consuming(self) -> None:
         """Undo :meth:`start_consuming`."""
@@ -92,7 +92,9 @@ class Loop:
             if ticket is not None:
                 ticket.leave()
         except (QueueError, OSError) as error:  # the janitor does it later
-            event(log, logging.WARNING, None, 'consumer not removed', runner=self.options.name, error=error)
+            log_event(
+                log, logging.WARNING, None, 'consumer not removed', runner=self.options.name, error=error
+            )
         # A queue on a broker: messages looked at and not taken are given back.
         if (close := getattr(self.queue, 'close', None)) is not None:
             close()
@@ -158,7 +160,7 @@ class Loop:
             self.spool.recover(waits=waits)
             self.settler.count_recovered(len(self.queue.recover(own=False, waits=waits)))
         except (QueueError, OSError) as error:
-            event(
+            log_event(
                 log,
                 logging.ERROR,
                 None,

@@ -25,7 +25,7 @@ from switchboard.errors import (
     QueueFullError,
     QueueMismatchError,
 )
-from switchboard.events import FILEBASE_AT_WORK, event, refusal_log_level
+from switchboard.events import FILEBASE_AT_WORK, log_event, refusal_log_level
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.journal import Record
 from switchboard.message.naming import NS_PER_S, digest_of, parse_filebase
@@ -347,7 +347,7 @@ class Settler:
         except BaseException as another:
             if self.is_ending(another):
                 raise
-            event(log, logging.ERROR, taken.filebase, 'on_error failed', runner=self._name, exc_info=True)
+            log_event(log, logging.ERROR, taken.filebase, 'on_error failed', runner=self._name, exc_info=True)
         try:
             changed = self.queue.metadata_changes(taken.filebase, taken.msgdata, strict=False)
         except QueueError:
@@ -448,12 +448,12 @@ class Settler:
         queue, text = self.queue, verdict.text
         record = None if is_noted else verdict.record or None
         if verdict.outcome == 'failed':
-            event(log, logging.ERROR, filebase, 'failed', runner=self._name, error=text)
+            log_event(log, logging.ERROR, filebase, 'failed', runner=self._name, error=text)
             if record is not None:
                 queue.annotate(filebase, record)
             queue.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
         elif verdict.outcome == 'retried':
-            event(
+            log_event(
                 log,
                 logging.WARNING,
                 filebase,
@@ -470,7 +470,7 @@ class Settler:
             level = logging.DEBUG if self.trouble.is_waiting() else refusal_log_level(verdict.error)
             alone_s = self.trouble.wait_alone_s(filebase, verdict.error)
             wait_s = alone_s or self.trouble.wait_s
-            event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)
+            log_event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)
             queue.release(filebase)
             if alone_s:
                 queue.defer(filebase, alone_s)
@@ -486,7 +486,7 @@ class Settler:
         self, filebase: str, verdict: Verdict, error: Exception, transaction: ITransaction | None = None
     ) -> None:
         """Hold an entry that the disk does not let go, with its verdict: the acts of `dispose` are neither forgotten nor done twice."""
-        event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
+        log_event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
         self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
         self._stuck.append((filebase, verdict, transaction))
         if len(self._stuck) >= MAX_PASSED_OVER:
@@ -527,7 +527,7 @@ class Settler:
         """The queue cannot be read."""
         self.trouble.begin_wait()
         self._slot.error(str(error))
-        event(
+        log_event(
             log,
             logging.ERROR,
             None,

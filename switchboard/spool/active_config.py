@@ -14,7 +14,7 @@ import os
 from switchboard.clock import Clock
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import NS_PER_S
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -104,11 +104,11 @@ class ActiveConfig:
                 return False
             config = Config.load(self.config.path)
         except (ConfigError, OSError) as error:
-            event(log, logging.ERROR, None, 'configuration refused', error=error)
+            log_event(log, logging.ERROR, None, 'configuration refused', error=error)
             return False
         if config.spool != self.config.spool:
-            event(log, logging.ERROR, None, 'configuration refused', file=config.path)
+            log_event(log, logging.ERROR, None, 'configuration refused', file=config.path)
             return False
         self.config = config
-        event(log, logging.INFO, None, 'configuration read', file=config.path)
+        log_event(log, logging.INFO, None, 'configuration read', file=config.path)
         return True

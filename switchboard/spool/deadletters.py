@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Generic, Protocol, TypeVar
 
 from switchboard.errors import SwitchboardError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.handoff.moving import move, using_reservation
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import Entry
@@ -100,7 +100,7 @@ class DeadLetters(Generic[L]):
             for record in claim.history.records
         )
         if rounds >= MAX_ROUNDS:
-            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=queue)
+            log_event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=queue)
             return False
         filebase = claim.filebase
         try:
@@ -108,10 +108,14 @@ class DeadLetters(Generic[L]):
             targets = [self._spool[name] for name in names]
             self._send(claim, targets, {'cause': cause, 'reason': reason, **route})
         except (SwitchboardError, OSError) as error:
-            event(log, logging.ERROR, filebase, 'not dead-lettered', queue=queue, target=target, error=error)
+            log_event(
+                log, logging.ERROR, filebase, 'not dead-lettered', queue=queue, target=target, error=error
+            )
             return False
         to = ','.join(names)
-        event(log, logging.WARNING, filebase, 'dead-lettered', queue=queue, to=to, cause=cause, reason=reason)
+        log_event(
+            log, logging.WARNING, filebase, 'dead-lettered', queue=queue, to=to, cause=cause, reason=reason
+        )
         return True
 
     def _route(self, claim: L) -> tuple[tuple[str, ...], Record]:
@@ -159,5 +163,5 @@ def discard_dead_letter(
         return False
     filebase = claim.filebase
     claim.finish(queue.pool)
-    event(log, logging.INFO, filebase, 'dropped', queue=queue.name, cause=cause)
+    log_event(log, logging.INFO, filebase, 'dropped', queue=queue.name, cause=cause)
     return True

@@ -26,7 +26,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
-from switchboard.events import event, refusal_log_level
+from switchboard.events import log_event, refusal_log_level
 from switchboard.filestore import FileStore
 from switchboard.handoff.commit import commit_all
 from switchboard.handoff.handoff import Handoff
@@ -275,7 +275,7 @@ class Pickup:
             error = failed.get(handoff)
             self._unsettled.pop(dropped.name, None)
             if error is None:
-                event(log, logging.INFO, None, 'picked up', name=dropped.name, queue=self._queue.name)
+                log_event(log, logging.INFO, None, 'picked up', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
                 self._report(f'{dropped.name}: not taken in: {error}', refusal_log_level(error))
@@ -327,7 +327,7 @@ class Pickup:
                     > ABANDONED_NS
                 ):
                     self._disk.unlink(name, dir_fd=folder.fd)
-                    event(
+                    log_event(
                         log,
                         logging.WARNING,
                         None,
@@ -336,11 +336,11 @@ class Pickup:
                         queue=self._queue.name,
                     )
             except OSError as error:
-                event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
+                log_event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
     def _report(self, text: str, level: int = logging.ERROR) -> None:
         now_ns = self._clock.monotonic_ns()
         last, when_ns = self._last_report
         if text != last or now_ns - when_ns > REPORT_EVERY_NS:
             self._last_report = (text, now_ns)
-            event(log, level, None, 'not picked up', error=text, queue=self._queue.name)
+            log_event(log, level, None, 'not picked up', error=text, queue=self._queue.name)

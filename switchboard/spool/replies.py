@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from switchboard.errors import QueueError, ReplyTimeoutError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.spool.spool import Spool
 
 log = logging.getLogger('switchboard.queue')
@@ -100,7 +100,7 @@ class Replies:
             self._spool.delete(self.queue)
         except (QueueError, OSError) as error:
             # It goes when it is found to have no owner.
-            event(log, logging.WARNING, None, 'not removed', queue=self.queue, error=error)
+            log_event(log, logging.WARNING, None, 'not removed', queue=self.queue, error=error)
         finally:
             self._owner.leave()
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from switchboard.clock import TimeLimit
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.status import log
 
 logger = log.logger('master')
@@ -186,7 +186,7 @@ class Alerts:
             self.pid = self._start(lambda: run_alert_command(command, alert.facts(), tie=self._tie))
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
-            event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
+            log_event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
             return
         self._ends_s = now_s + LIMIT_S + GRACE_S
 
@@ -241,7 +241,7 @@ def run_alert_command(
             preexec_fn=lambda: tie(own),  # this process has one thread
         )
     except OSError as error:
-        event(logger, logging.ERROR, None, 'not alerted', **about, error=error)
+        log_event(logger, logging.ERROR, None, 'not alerted', **about, error=error)
         return False
     finally:
         os.close(reading)
@@ -252,9 +252,9 @@ def run_alert_command(
     status = process.wait()
     if is_late or status:
         how = f'took longer than {limit_s:g} s' if is_late else f'ended with status {status}'
-        event(logger, logging.ERROR, None, 'not alerted', **about, error=how, said=said or None)
+        log_event(logger, logging.ERROR, None, 'not alerted', **about, error=how, said=said or None)
         return False
-    event(logger, logging.INFO, None, 'alerted', **about)
+    log_event(logger, logging.INFO, None, 'alerted', **about)
     return True
 
 

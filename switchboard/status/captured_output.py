@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
-from switchboard.events import FILEBASE_AT_WORK, event
+from switchboard.events import FILEBASE_AT_WORK, log_event
 from switchboard.status import log
 
 LEVELS: Mapping[str, int] = MappingProxyType({'stdout': logging.INFO, 'stderr': logging.WARNING})
@@ -114,7 +114,7 @@ def _lines(kept: io.BufferedReader) -> Iterator[str]:
 
 def log_printed_line(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:
     """Write the event of a printed line."""
-    event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=line)
+    log_event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=line)
 
 
 class LoggedStream(io.RawIOBase):
@@ -253,7 +253,7 @@ class _RawStream:
         if text:
             logger = log.logger('runner')
             named_process = self._process_name, self._output.pid
-            event(
+            log_event(
                 logger,
                 LEVELS[self._name],
                 None,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.events import FILEBASE_AT_WORK, event, format_pairs, json_value
+from switchboard.events import FILEBASE_AT_WORK, format_pairs, json_value, log_event
 from switchboard.regular_file import open_or_make
 from switchboard.status.alive import FILE_MODE
 from switchboard.status.log_writer import LogWriter, nonblocking_copy
@@ -206,7 +206,9 @@ class LogFile(logging.Handler):
         except Exception:  # arguments that do not fit the message are the caller's slip
             message = cut(repr(record.msg))
             line = self._own(
-                lambda own: event(own, logging.ERROR, None, 'logging error', message=message, exc_info=True)
+                lambda own: log_event(
+                    own, logging.ERROR, None, 'logging error', message=message, exc_info=True
+                )
             )
         if self._writer is not None:
             self._writer.write(self._descriptor, line)
@@ -229,7 +231,7 @@ class LogFile(logging.Handler):
         return b''.join(lines)
 
     def _lost(self, number: int) -> bytes:
-        return self._own(lambda own: event(own, logging.WARNING, None, 'log lines lost', number=number))
+        return self._own(lambda own: log_event(own, logging.WARNING, None, 'log lines lost', number=number))
 
     def flush(self) -> None:
         """Write what waits for its reader and is taken now."""

@@ -21,7 +21,7 @@ import stat as stat_module
 from dataclasses import dataclass
 
 from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError, QueueError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of, one_ns_later
@@ -242,7 +242,7 @@ class Claim:
                 copy.close()
         except (QueueError, OSError, MemoryError):
             return False  # both are kept
-        event(log, logging.WARNING, filebase, 'copy removed', queue=folder.place)
+        log_event(log, logging.WARNING, filebase, 'copy removed', queue=folder.place)
         return True
 
     def rename_unchecked(self, folder: Folder, filebase: str, suffix: str) -> None:

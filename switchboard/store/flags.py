@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from switchboard.clock import Clock
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.journal import load_record
 from switchboard.message.naming import NS_PER_S
 from switchboard.store.disk import Disk
@@ -66,7 +66,7 @@ class Flags:
                 folder.make()
             answer = self._disk.exists(queue, folder.fd)
         except OSError as error:
-            event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
+            log_event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
         self._known[flag, queue] = now_ns + LOOK_EVERY_NS, answer
         return answer
 

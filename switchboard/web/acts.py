@@ -13,7 +13,7 @@ from typing import Any
 
 from switchboard.config.keys import MAX_INSTANCES
 from switchboard.errors import MasterError, SelectionGrewError
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
 from switchboard.operating.actions import ACTIONS, ChosenEntry, Result, apply, by_queue, choose
@@ -153,7 +153,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
             if time.monotonic() > until_s:
                 break
             results.append(apply(requested.action, each, session))
-    event(log, logging.INFO, None, 'acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
+    log_event(log, logging.INFO, None, 'acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
         'act': requested.act,

@@ -35,7 +35,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.queue.watch import SelfPipe
 
 log = logging.getLogger('switchboard.queue')
@@ -378,7 +378,7 @@ class RabbitDriver(Driver):
         try:
             self._apart('declare', write)
         except BrokerDownError as error:
-            event(log, logging.DEBUG, None, 'not declared durable', queue=queue, error=error)
+            log_event(log, logging.DEBUG, None, 'not declared durable', queue=queue, error=error)
 
     def declare_exchange(self, exchange: str, type: str) -> None:
         """See `Driver`."""

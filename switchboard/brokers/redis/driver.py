@@ -29,7 +29,7 @@ from switchboard.errors import (
     QueueFullError,
     UnknownExchangeError,
 )
-from switchboard.events import event
+from switchboard.events import log_event
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 log = logging.getLogger('switchboard.queue')
@@ -181,7 +181,7 @@ class RedisDriver(Driver):
         self._born[queue] = born
         self.connection_number += 1  # bindings went with it
         kept = len(lost) - len(unwritable)
-        event(log, logging.WARNING, None, 'data lost', queue=queue, url=self._url.shown, kept=kept)
+        log_event(log, logging.WARNING, None, 'data lost', queue=queue, url=self._url.shown, kept=kept)
         return unwritable
 
     # Keys.

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from switchboard.events import FILEBASE_AT_WORK, event
+from switchboard.events import FILEBASE_AT_WORK, log_event
 from switchboard.status import log
 from switchboard.status.captured_output import LoggedStreams
 
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: Path) -> None:
     log.configure(path)
     log.set_process_name('in 1/2')
-    event(log.logger('queue'), logging.INFO, ENTRY, 'stored', queue='in', seconds=0.25)
+    log_event(log.logger('queue'), logging.INFO, ENTRY, 'stored', queue='in', seconds=0.25)
     line = path.read_text()
     assert line.endswith(f'] {ENTRY} stored queue=in seconds=0.250\n')
     assert ' info queue in 1/2[' in line
@@ -101,7 +101,7 @@ def test_json_lines_have_the_entry_the_word_and_whole_values_with_numbers_as_num
         'is_new': True,
         'none': None,
     }
-    event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
+    log_event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
     record = json.loads(path.read_text())
     assert (record['filebase'], record['event']) == (ENTRY, 'preserved')
     del fields['none']
@@ -121,7 +121,7 @@ def test_whatever_the_fields_hold_it_is_one_line_and_json(fields: dict[str, Any]
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / 'log'
         log.configure(path, as_json=as_json)
-        event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
+        log_event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
         log.configure(None, level='WARNING')
         [line] = path.read_text().splitlines()
         if as_json:
@@ -141,7 +141,7 @@ def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path)
     try:
         raise KeyError('x')
     except KeyError:
-        event(log.logger('runner'), logging.ERROR, None, 'failed', pid=77, level='low', exc_info=True)
+        log_event(log.logger('runner'), logging.ERROR, None, 'failed', pid=77, level='low', exc_info=True)
     record = json.loads(path.read_text())
     assert record['traceback'][-1] == "KeyError: 'x'"
     assert (record['pid'] != 77, record['level']) == (True, 'error')
