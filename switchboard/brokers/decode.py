@@ -22,7 +22,7 @@ from switchboard.brokers.message import (
 from switchboard.errors import CorruptEntryError
 from switchboard.message.content_types import CONTENT_TYPES, decode_text, decompress
 from switchboard.message.entry import Entry
-from switchboard.message.envelope import pack_header
+from switchboard.message.entry_header import pack_header
 from switchboard.message.journal import Record, sanitized
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (

@@ -43,7 +43,7 @@ from switchboard.errors import (
 from switchboard.events import log_event
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes
-from switchboard.message.envelope import content_checksum, pack_header
+from switchboard.message.entry_header import content_checksum, pack_header
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry, pack_record
 from switchboard.message.metadata import merge_keys

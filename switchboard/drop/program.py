@@ -27,7 +27,7 @@ from switchboard.door_errors import (
     UnknownQueueError,
 )
 from switchboard.drop.request import DropRequest, find_spool
-from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, make_digest_and_header
+from switchboard.message.entry_header import JOINED_BYTES, MAX_METADATA_BYTES, make_digest_and_header
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.message.entry import MAILMAN, Entry
-from switchboard.message.envelope import (
+from switchboard.message.entry_header import (
     JOINED_BYTES,
     MAX_METADATA_BYTES,
     content_checksum,

@@ -14,8 +14,8 @@ import re
 from typing import Any, Literal, NamedTuple, get_args
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.entry import UNKNOWN, Entry, read_entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, MAX_METADATA_BYTES, Header, parse_header
+from switchboard.message.entry import UNKNOWN, Entry, Header, parse_header, read_entry
+from switchboard.message.entry_header import MAX_HEADER_BYTES, MAX_METADATA_BYTES
 from switchboard.message.journal import (
     MAX_JOURNAL_BYTES,
     Record,
@@ -329,12 +329,7 @@ def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, st
     digest = digest_of(filebase)
     try:
         header = parse_header(first[:MAX_HEADER_BYTES])
-        if header.digest != digest or size < header.end:
-            raise CorruptEntryError(
-                'stale or swapped: the header names another entry'
-                if header.digest != digest
-                else f'cut short: {size} of {header.end} bytes'
-            )
+        header.check_file(digest, size)
     except CorruptEntryError as error:
         tail = disk.read_all(fd, min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
         # Without a header only the journal can be found, from the end of the file.

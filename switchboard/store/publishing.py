@@ -18,7 +18,7 @@ import errno
 import os
 
 from switchboard.door_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
-from switchboard.message.envelope import BYTES_TYPES
+from switchboard.message.entry_header import BYTES_TYPES
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, add_path_to_error
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Protocol
 
-    from switchboard.message.envelope import Chunks
+    from switchboard.message.entry_header import Chunks
     from switchboard.queue_defaults import DirectorySync
     from switchboard.store.kernel import Accelerator
     from switchboard.store.limits import Reservation

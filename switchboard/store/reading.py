@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.entry import TEXT, UNKNOWN, Entry, TextEntry, read_entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_checksum, parse_header
+from switchboard.message.entry import TEXT, UNKNOWN, Entry, Header, TextEntry, parse_header, read_entry
+from switchboard.message.entry_header import MAX_HEADER_BYTES
 from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -93,12 +93,9 @@ def read_file(
 
 def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int | None) -> Entry:
     """Read metadata and body each by itself: there is no time at which the body is in memory twice."""
-    header, digest = read_header(fd, disk), digest_of(filebase)
     try:
-        if header is None:
-            raise CorruptEntryError('no header: not an entry of this format')
-        if header.digest != digest or header.end > size:
-            raise CorruptEntryError(f'stale or cut short: {size} bytes, and the header promises {header.end}')
+        header = parse_header(disk.read_all(fd, MAX_HEADER_BYTES))
+        header.check_file(digest_of(filebase), size)
         if _is_hollow(fd, header.end, disk):
             raise CorruptEntryError(f'a body of {header.body_length} bytes, most of which were never written')
         line = disk.read_all(fd, header.length)
@@ -111,7 +108,7 @@ def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int |
             entry = Entry(filebase, header.kind, metadata, body, end=header.end)
             entry.left_out_bytes = header.body_length - len(body)
         try:
-            check_checksum(header, line, checksum)
+            header.check_content(line, checksum)
         except CorruptEntryError as error:
             entry.metadata, entry.damage = b'{}', error
         return entry

@@ -12,8 +12,8 @@ from typing import Any
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.entry import Entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_checksum, parse_header
+from switchboard.message.entry import Entry, Header, parse_header
+from switchboard.message.entry_header import MAX_HEADER_BYTES
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.entry_fields import describe_body
 from switchboard.operating.finding import FoundEntry
@@ -95,7 +95,7 @@ class Body:
             part = self._disk.read_all(self._fd, min(CHUNK_BYTES, header.end - offset), offset)
             checksum = crc32(part, checksum)
         self.read(0)
-        check_checksum(header, self._line, checksum)
+        header.check_content(self._line, checksum)
 
     def close(self) -> None:
         """Let the file go."""

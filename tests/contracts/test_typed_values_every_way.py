@@ -17,7 +17,7 @@ from switchboard.brokers.encode import encode, encode_entry
 from switchboard.brokers.message import Delivery
 from switchboard.errors import PermanentFailure, TemporaryFailure
 from switchboard.message.entry import read_entry
-from switchboard.message.envelope import content_checksum, pack_header
+from switchboard.message.entry_header import content_checksum, pack_header
 from switchboard.message.metadata import FIXED_METADATA
 from switchboard.message.naming import make_filebase
 from switchboard.message.typed_json import is_equal

@@ -21,7 +21,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.entry import read_entry
-from switchboard.message.envelope import MAGIC
+from switchboard.message.entry_header import MAGIC
 from switchboard.message.journal import find_records, pack_record, parse_records
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (

@@ -473,7 +473,7 @@ def version() -> None:
 
     A spool may be read by every version that names the same entry format.
     """
-    from switchboard.message.envelope import MAGIC
+    from switchboard.message.entry_header import MAGIC
     from switchboard.store.disk import Disk
 
     magic = MAGIC.decode('ascii')

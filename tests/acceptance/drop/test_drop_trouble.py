@@ -73,7 +73,7 @@ def test_an_environment_that_is_broken_gives_way_to_another_python(
         'store/published_options',
         'store/disk',
         'message/naming',
-        'message/envelope',
+        'message/entry_header',
         'door_errors',
         'store/publishing',
         'store/pool',

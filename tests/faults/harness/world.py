@@ -17,8 +17,7 @@ from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.config.config import Config
 from switchboard.errors import CorruptEntryError
 from switchboard.handoff.transaction import Transaction
-from switchboard.message.entry import read_entry
-from switchboard.message.envelope import parse_header
+from switchboard.message.entry import parse_header, read_entry
 from switchboard.message.naming import (
     CLAIMED,
     PRESERVED,

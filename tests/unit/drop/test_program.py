@@ -34,7 +34,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.message.envelope import JOINED_BYTES
+from switchboard.message.entry_header import JOINED_BYTES
 from switchboard.message.naming import SLICE_DIGITS, digest_of, parse_filebase, slice_digits
 from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk

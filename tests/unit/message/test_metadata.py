@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from switchboard.errors import CorruptEntryError, UnserializableError
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes, read_entry
-from switchboard.message.envelope import content_checksum, pack_header
+from switchboard.message.entry_header import content_checksum, pack_header
 from switchboard.message.mail import mail_from_bytes
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import NameGenerator

@@ -9,8 +9,8 @@ import pytest
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError
-from switchboard.message.entry import Entry, read_entry
-from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
+from switchboard.message.entry import Entry, parse_header, read_entry
+from switchboard.message.entry_header import MAX_METADATA_BYTES
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     NS_PER_S,

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, MessageTooLargeError
-from switchboard.message.envelope import pack_header
+from switchboard.message.entry_header import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
 from switchboard.message.metadata import FIXED_METADATA
 from switchboard.message.naming import digest_of

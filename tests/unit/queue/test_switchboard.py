@@ -118,7 +118,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ('change', 'reason'),
         [
-            (lambda content: content[:60], 'no header'),
+            (lambda content: content[:60], 'damaged header'),
             (lambda content: content[:-1], 'cut short'),
             (lambda content: content[:-1] + b'y', 'torn'),
             (lambda content: b'', 'no header'),
