@@ -11,6 +11,7 @@ then looked for from the end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
@@ -21,7 +22,7 @@ from switchboard.message.typed_json import dump_json, load_json, plain_json
 Record = Mapping[str, Any]
 
 _MARK = b'\n#'
-_MAX_HEAD_BYTES = 24
+_match_head = re.compile(_MARK + rb'([0-9]{1,12}) ([0-9a-f]{8}) ').match
 # A history beyond this has said enough; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 # So many records of a message that was kept are read at each of its takings; then it is stored anew, with one.
@@ -69,18 +70,15 @@ def sanitized(record: Record) -> Record:
 
 def _parse_record(tail: bytes, start: int, digest: str) -> tuple[Record, int] | None:
     """Read the record at `start`; None if there is no whole one."""
-    if tail[start : start + 2] != _MARK:
+    found = _match_head(tail, start)
+    if found is None:
         return None
-    head = tail[start + 2 : start + 2 + _MAX_HEAD_BYTES].split(b' ', 2)
-    if len(head) != 3 or not head[0].isdigit() or len(head[0]) > 12:
-        return None
-    length = int(head[0])
-    text_start = start + 2 + len(head[0]) + 1 + len(head[1]) + 1
-    text = tail[text_start : text_start + length]
-    if len(text) != length or b'%08x' % crc32(text, crc32(digest.encode('ascii'))) != head[1]:
+    end = found.end() + int(found[1])
+    text = tail[found.end() : end]
+    if end > len(tail) or b'%08x' % crc32(text, crc32(digest.encode('ascii'))) != found[2]:
         return None
     record = load_record(text)
-    return None if record is None else (record, text_start + length)
+    return None if record is None else (record, end)
 
 
 def begins_record(text: bytes) -> bool:

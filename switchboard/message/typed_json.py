@@ -21,6 +21,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from switchboard.errors import CorruptEntryError, UnserializableError
@@ -313,24 +314,10 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _read_datetime(value: Any) -> Any:
-    from datetime import datetime
-
-    return datetime.fromisoformat(_text(value))
-
-
-def _read_time(value: Any) -> Any:
-    from datetime import time
-
-    return time.fromisoformat(_text(value))
-
-
 _PARTS_OF_TIMEDELTA = ('days', 'seconds', 'microseconds')
 
 
 def _read_timedelta(value: Any) -> Any:
-    from datetime import timedelta
-
     if type(value) is not dict or not all(
         key in _PARTS_OF_TIMEDELTA and type(part) is int for key, part in value.items()
     ):
@@ -378,9 +365,9 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
     'frozenset': _write_set,
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
-    'datetime': _read_datetime,
-    'date': lambda value: _read_datetime(value).date(),
-    'time': _read_time,
+    'datetime': lambda value: datetime.fromisoformat(_text(value)),
+    'date': lambda value: datetime.fromisoformat(_text(value)).date(),
+    'time': lambda value: time.fromisoformat(_text(value)),
     'timedelta': _read_timedelta,
     'decimal': _read_decimal,
     'uuid': _read_uuid,

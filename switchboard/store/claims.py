@@ -127,12 +127,9 @@ class Claim:
         :param sync: return when it is on the disk.
         :raises OSError: it could not be written; the history is what it was.
         """
-        history, disk = self.history, self.folder.disk
-        if not history.is_whole:
-            raise OSError(errno.EFBIG, 'its history is too long', self.name)
+        history, disk, packed = self.history, self.folder.disk, self._packed(record)
         if disk.fstat(self.fd).st_nlink > 1:
             self.replace_with_copy(sync=sync)  # a backup by hard links must not change
-        packed = pack_record(record, digest_of(self.filebase))
         if self.size > history.end:
             disk.ftruncate(self.fd, history.end)  # the rest of a torn append must not follow this one
         # Before it is written: what fails half-way is cut off by the next append.
@@ -142,6 +139,11 @@ class Claim:
         if sync:
             disk.fdatasync(self.fd)
         self._has_appended(record, len(packed))
+
+    def _packed(self, record: Record) -> bytes:
+        if not self.history.is_whole:
+            raise OSError(errno.EFBIG, 'its history is too long', self.name)
+        return pack_record(record, digest_of(self.filebase))
 
     @property
     def is_foreign(self) -> bool:
@@ -160,11 +162,7 @@ class Claim:
         disk, folder = self.folder.disk, self.folder
         if self.size > MAX_COPIED_BYTES:
             raise OSError(errno.EFBIG, f'{self.size} bytes are too many to copy', self.name)
-        history, packed = self.history, b''
-        if record is not None:
-            if not history.is_whole:
-                raise OSError(errno.EFBIG, 'its history is too long', self.name)
-            packed = pack_record(record, digest_of(self.filebase))
+        history, packed = self.history, b'' if record is None else self._packed(record)
         draft = f'{draft_name()}{UNFINISHED}'
         fd = disk.create_locked(draft, folder.fd)
         try:

@@ -17,6 +17,7 @@ import time
 from switchboard.clock import Backoff
 from switchboard.door_errors import LockTimeoutError
 from switchboard.store.kernel import (
+    RENAME_NOREPLACE,
     accelerator,
     copy_attributes,
     directory_read_bytes,
@@ -32,11 +33,9 @@ from switchboard.store.layout import DRAFT_PREFIX
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self, TypeVar
+    from typing import Self
 
     from switchboard.store.kernel import Accelerator
-
-    T = TypeVar('T')
 
 FILE_MODE = 0o660
 
@@ -113,20 +112,11 @@ class Disk:
         """
         return error.errno == errno.EMFILE and raise_open_files_limit()
 
-    def open_file(self, name: str, flags: int, dir_fd: int) -> int:
+    def open_file(self, name: str, flags: int, dir_fd: int | None = None) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
-        try:
-            return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
-        except OSError as error:
-            if not self.can_open_more(error):
-                raise
-        return self.open_with_raised_limit(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
-
-    def open_with_raised_limit(self, open_: Callable[[], T]) -> T:
-        """Open something, as often as that may help."""
         while True:
             try:
-                return open_()
+                return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
             except OSError as error:
                 if not self.can_open_more(error):
                     raise
@@ -258,7 +248,7 @@ class Disk:
         """
         call = self.renameat2()
         if call is not None:
-            code = call(src_dir_fd, os.fsencode(source), dst_dir_fd, os.fsencode(target))
+            code = call(src_dir_fd, os.fsencode(source), dst_dir_fd, os.fsencode(target), RENAME_NOREPLACE)
             if code == 0:
                 return
             if code not in (errno.EINVAL, errno.ENOSYS):

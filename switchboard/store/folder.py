@@ -257,16 +257,14 @@ class Folder:
         return fd, (status.st_dev, status.st_ino)
 
     def _open(self) -> int:
-        path = self.path
+        flags = DIRECTORY_FLAGS | os.O_NOFOLLOW
         try:
-            return self.disk.open_with_raised_limit(
-                lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW)
-            )
+            return self.disk.open_file(self.path, flags)
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP) or self._is_internal():
                 raise
             path = self._behind_links(error)
-        return self.disk.open_with_raised_limit(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
+        return self.disk.open_file(path, flags)
 
     def _behind_links(self, error: OSError) -> str:
         """Follow links that an administrator has put in the place of the directory.
@@ -316,23 +314,23 @@ class Folder:
 
         :raises FileNotFoundError: it was removed.
         """
+        disk = self.disk
         with self.path_in_errors(''):
-            return self.disk.open_with_raised_limit(self._scan)
-
-    def _scan(self) -> Scan:
-        while True:
-            fd = self.disk.open('.', DIRECTORY_FLAGS, dir_fd=self.fd)
-            try:
-                status = self.disk.fstat(fd)
-                if status.st_nlink:
-                    entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]  # a descriptor will do
-                    return Scan(self.disk, fd, entries, status.st_size)
-            except BaseException:
-                self.disk.close_quietly(fd)
-                raise
-            self.disk.close_quietly(fd)
-            if not self.follow_renewal():  # a reading would find nothing, and no error
-                raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
+            while True:
+                fd = disk.open_file('.', DIRECTORY_FLAGS, self.fd)
+                try:
+                    status = disk.fstat(fd)
+                    if status.st_nlink:
+                        entries: Any = disk.scandir(fd)  # type: ignore[arg-type]  # a descriptor will do
+                        return Scan(disk, fd, entries, status.st_size)
+                except BaseException as error:
+                    disk.close_quietly(fd)
+                    if isinstance(error, OSError) and disk.can_open_more(error):
+                        continue
+                    raise
+                disk.close_quietly(fd)
+                if not self.follow_renewal():  # a reading would find nothing, and no error
+                    raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
 
     def follow_renewal(self) -> bool:
         """Go on in the directory that has taken the place of this one, if this one was renewed.
@@ -345,23 +343,20 @@ class Folder:
         status = self.status()
         if status.st_nlink or status.st_mode & DELETED_BIT:
             return False
-        with self.path_in_errors(''):
-            return self._follow()
-
-    def _follow(self) -> bool:
         disk = self.disk
-        try:
-            fd = self._open()
-        except FileNotFoundError:
-            return False
-        try:
-            if self.fsync_scope != WITH_ALL_NAMES:
-                self._above().sync()  # its own name is on the disk before anything in it is promised to be
-            status = disk.fstat(fd)
-            disk.dup2(fd, self.fd, False)
-            self.key = status.st_dev, status.st_ino
-        finally:
-            disk.close_quietly(fd)
+        with self.path_in_errors(''):
+            try:
+                fd = self._open()
+            except FileNotFoundError:
+                return False
+            try:
+                if self.fsync_scope != WITH_ALL_NAMES:
+                    self._above().sync()  # its own name is on the disk before anything in it is promised to be
+                status = disk.fstat(fd)
+                disk.dup2(fd, self.fd, False)
+                self.key = status.st_dev, status.st_ino
+            finally:
+                disk.close_quietly(fd)
         return True
 
     def rename_from(self, source: Folder, name: str, target: str) -> None:
@@ -428,31 +423,14 @@ class Folder:
 
     def names_and_size(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
-        disk = self.disk
-        try:
-            if disk.accelerator is not None:
-                return disk.accelerator.names(self.fd, most) or None
-            return self._read_at_once(most)
-        except OSError as error:
-            add_path_to_error(error, self.path)
-            raise
-
-    def _read_at_once(self, most: int) -> tuple[list[str], int] | None:
-        disk = self.disk
-        fd = disk.open_file('.', DIRECTORY_FLAGS, self.fd)
-        try:
-            status = disk.fstat(fd)
-            if not status.st_nlink or status.st_size > most * NAME_BYTES:
-                return None
-            with disk.scandir(fd) as entries:  # type: ignore[arg-type]  # a descriptor will do
+        with self.path_in_errors(''):
+            if self.disk.accelerator is not None:
+                return self.disk.accelerator.names(self.fd, most) or None
+            with (scan := self.scan()) as entries:
+                if scan.size_bytes > most * NAME_BYTES:
+                    return None
                 names = [entry.name for entry in islice(entries, most)]
-        except OSError as error:
-            if not disk.can_open_more(error):
-                raise
-            return None
-        finally:
-            disk.close_quietly(fd)
-        return (names, status.st_size) if len(names) < most else None
+        return (names, scan.size_bytes) if len(names) < most else None
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""
@@ -498,27 +476,24 @@ class Folder:
 
         :return: the file's descriptor, which holds the lock on it.
         """
-        with self.path_in_errors(name):
-            return self._put(name, content, sync=sync, modified_ns=modified_ns)
-
-    def _put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None) -> int:
         disk = self.disk
-        fd, draft = self._create_draft()
-        try:
-            disk.write_all(fd, content)
-            if modified_ns is not None:
-                disk.utime(fd, ns=(modified_ns, modified_ns))
-            if sync:
-                disk.fdatasync(fd)
-            disk.rename(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            draft = ''
-            if sync:
-                self.sync()
-        except BaseException:
-            if draft:
-                disk.remove_new(draft, self.fd)
-            disk.unlock_and_close(fd)
-            raise
+        with self.path_in_errors(name):
+            fd, draft = self._create_draft()
+            try:
+                disk.write_all(fd, content)
+                if modified_ns is not None:
+                    disk.utime(fd, ns=(modified_ns, modified_ns))
+                if sync:
+                    disk.fdatasync(fd)
+                disk.rename(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                draft = ''
+                if sync:
+                    self.sync()
+            except BaseException:
+                if draft:
+                    disk.remove_new(draft, self.fd)
+                disk.unlock_and_close(fd)
+                raise
         return fd
 
     def _create_draft(self) -> tuple[int, str]:

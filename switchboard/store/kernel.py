@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def names(self, directory: int, most: int, /) -> tuple[list[str], int] | Literal[False]: ...
 
 
-_RENAME_NOREPLACE = 1
+RENAME_NOREPLACE = 1
 # Of Linux and a few others, where files may be larger than 2 GiB.
 _OFD_SETLK = getattr(fcntl, 'F_OFD_SETLK', None) if sys.platform == 'linux' else None
 
@@ -58,30 +58,27 @@ def accelerator() -> Accelerator | None:
     return steps
 
 
-def renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
+def renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     """:return: a function that gives 0 or an error number; None where the C library has no such call."""
-    if not _RENAMEAT2:
-        _RENAMEAT2.append(_find_renameat2())
-    return _RENAMEAT2[0]
+    return _c_function('renameat2')
 
 
-# The answers, once they were looked for.
-_RENAMEAT2: list[Callable[[int, bytes, int, bytes], int] | None] = []
+# By name, once they were looked for.
+_C_FUNCTIONS: dict[str, Callable[..., int] | None] = {}
 
 
-def _find_renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
-    import ctypes  # here, because the mail servers' door never needs it and starts faster without
+def _c_function(name: str) -> Callable[..., int] | None:
+    """:return: a function of the C library, which gives 0 or an error number; None if it has no such."""
+    if name not in _C_FUNCTIONS:
+        import ctypes  # here, because the mail servers' door seldom needs it and starts faster without
 
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-
-    def rename(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes) -> int:
-        failed = call(src_dir_fd, source, dst_dir_fd, target, _RENAME_NOREPLACE)
-        return ctypes.get_errno() if failed else 0
-
-    return rename
+        try:
+            call = getattr(ctypes.CDLL(None, use_errno=True), name)
+        except (OSError, AttributeError):
+            _C_FUNCTIONS[name] = None
+        else:
+            _C_FUNCTIONS[name] = lambda *arguments: ctypes.get_errno() if call(*arguments) else 0
+    return _C_FUNCTIONS[name]
 
 
 def lock_byte(fd: int, offset: int) -> bool:
@@ -111,36 +108,17 @@ def syncfs(fd: int) -> bool:
     :return: False if the kernel cannot, or cannot tell of errors (before 5.8): then nothing was done.
     :raises OSError: something could not be written.
     """
-    if not _SYNCFS:
-        _SYNCFS.append(_find_syncfs())
-    call = _SYNCFS[0]
+    if 'syncfs' not in _C_FUNCTIONS:
+        major, _, rest = os.uname().release.partition('.')
+        minor = rest.partition('.')[0]
+        if not major.isdigit() or not minor.isdigit() or (int(major), int(minor)) < (5, 8):
+            _C_FUNCTIONS['syncfs'] = None
+    call = _c_function('syncfs')
     if call is None:
         return False
-    code = call(fd)
-    if code:
+    if code := call(fd):
         raise OSError(code, os.strerror(code))
     return True
-
-
-_SYNCFS: list[Callable[[int], int] | None] = []
-
-
-def _find_syncfs() -> Callable[[int], int] | None:
-    import ctypes
-
-    major, _, rest = os.uname().release.partition('.')
-    minor = rest.partition('.')[0]
-    if not major.isdigit() or not minor.isdigit() or (int(major), int(minor)) < (5, 8):
-        return None
-    try:
-        call = ctypes.CDLL(None, use_errno=True).syncfs
-    except (OSError, AttributeError):
-        return None
-
-    def sync(fd: int) -> int:
-        return ctypes.get_errno() if call(fd) else 0
-
-    return sync
 
 
 def fsync_scope(fd: int) -> int:

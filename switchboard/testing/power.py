@@ -241,17 +241,17 @@ class PowerLossDisk(Disk):
             self._moved[os.path.join(*there)] = inode
         self._change(inode, (here, None), (there, inode))
 
-    def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:
+    def renameat2(self) -> Callable[[int, bytes, int, bytes, int], int] | None:
         """See `Disk`."""
         below = Disk.renameat2()
         if below is None:
             return None
 
-        def call(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes) -> int:
+        def call(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes, flags: int) -> int:
             here = self._entry(os.fsdecode(source), src_dir_fd)
             there = self._entry(os.fsdecode(target), dst_dir_fd)
             inode = self._inode(here)
-            code = below(src_dir_fd, source, dst_dir_fd, target)
+            code = below(src_dir_fd, source, dst_dir_fd, target, flags)
             if code == 0:
                 assert inode is not None
                 self._change(inode, (here, None), (there, inode))
