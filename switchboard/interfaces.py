@@ -107,7 +107,7 @@ class ISwitchboard(Interface):
         :raises QueueError: it is not an entry, but the disk or this process that is in trouble.
         """
 
-    def ready() -> bool:
+    def has_ready() -> bool:
         """Look anew: is there anything to :meth:`take`?"""
 
     def defer(filebase: str, seconds: float) -> None:
@@ -163,17 +163,17 @@ class ISwitchboard(Interface):
         :raises UnserializableError: it is, and cannot be stored any more.
         """
 
-    def recover_backup_files(*, own: bool = True) -> None:
+    def recover_backup_files(*, include_own: bool = True) -> None:
         """:meth:`recover` under Mailman's name, which returns nothing."""
 
-    def recover(*, own: bool = True, waits: bool = False) -> list[str]:
+    def recover(*, include_own: bool = True, wait: bool = False) -> list[str]:
         """Make the claims of dead processes, and those this process gave up, ready again.
 
         Each recovery is recorded in the entry; the third sends it to the bad queue, because a message that kills its
         runner must not do so for ever.  What another living process holds is never touched.
 
-        :param own: also what this process holds; a runner's periodic recovery leaves that alone.
-        :param waits: wait half a second at most for entries that another process may be recovering just then.
+        :param include_own: also what this process holds; a runner's periodic recovery leaves that alone.
+        :param wait: wait half a second at most for entries that another process may be recovering just then.
         :return: the filebases that are ready again.
         """
 
@@ -301,10 +301,10 @@ class ISpool(Interface):
         :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
 
-    def recover(*, waits: bool = False) -> int:
+    def recover(*, wait: bool = False) -> int:
         """Finish or undo the transactions of dead processes.
 
-        :param waits: wait for those that other processes are finishing, too, for ten seconds at most.
+        :param wait: wait for those that other processes are finishing, too, for ten seconds at most.
         :return: how many were dealt with.
         """
 

@@ -134,11 +134,11 @@ def hand_off_keys_to_queues_with_limits(world: World) -> None:
 def declare_use_and_delete(world: World) -> None:
     owner = world.spool.declared.owner
     world.spool.declare('q', owner=owner, options={'max_messages': 9})
-    ticket = world.spool.consume('q', owner)
+    ticket = world.spool.register_consumer('q', owner)
     hand_on(world.spool, world.queue('q'), world.claimed('a', 'q'), {'q': ['b']})
-    ticket.leave()
+    ticket.close()
     world.spool.delete('q')
-    owner.leave()
+    owner.close()
 
 
 ACTS: list[tuple[str, Callable[[World], Any], Callable[[World], Any]]] = [

@@ -174,7 +174,7 @@ class BrokerServices(NamedTuple):
     """The services of a spool for its queues on brokers; a queue that is made alone has none of them.
 
     :param is_draining: has an operator closed the queue to new messages?
-    :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
+    :param is_paused: has an operator stopped the queue?  With ``refresh=True``, ask the disk.
     :param finished_markers: for a queue, the markers of finished messages.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param disk: by which markers are written.
@@ -268,13 +268,13 @@ class BrokerQueue:
             self._bad = BrokerQueue(BAD, url, connection=self.connection, clock=self.clock)
         return self._bad
 
-    def is_paused(self, *, anew: bool = False) -> bool:
+    def is_paused(self, *, refresh: bool = False) -> bool:
         """Is nothing to be taken for now?"""
-        return self.options.paused or self._is_paused(anew=anew)
+        return self.options.paused or self._is_paused(refresh=refresh)
 
     def may_take(self) -> bool:
         """Is anything to be taken at this moment, if it is there?"""
-        return not self.is_paused(anew=True) and self._throttle.allows()
+        return not self.is_paused(refresh=True) and self._throttle.allows()
 
     # In.
 
@@ -367,7 +367,7 @@ class BrokerQueue:
         self._to_dead_letters(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
         return True
 
-    def ready(self) -> bool:
+    def has_ready(self) -> bool:
         """See `ISwitchboard`."""
         if not self.may_take():
             return False
@@ -393,17 +393,17 @@ class BrokerQueue:
     def wake_consumers(self) -> None:
         """Runners of a broker's queue see the end of a pause when they look again."""
 
-    def recover_backup_files(self, *, own: bool = True) -> None:
+    def recover_backup_files(self, *, include_own: bool = True) -> None:
         """See `ISwitchboard`."""
-        self.recover(own=own)
+        self.recover(include_own=include_own)
 
-    def recover(self, *, own: bool = True, waits: bool = False) -> list[str]:
+    def recover(self, *, include_own: bool = True, wait: bool = False) -> list[str]:
         """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
         self.delivery_counts.collect_dead_holders(counts=not self.connection.counts_deaths)
         for queue in self.broker_queues:
             for message_id, deaths in self.connection.recover(queue):
                 log_event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
-        claimed = self.get_files(CLAIMED) if own else []
+        claimed = self.get_files(CLAIMED) if include_own else []
         return sorted(filebase for filebase in reversed(claimed) if self._give_up(filebase))
 
     def _give_up(self, filebase: str) -> bool:

@@ -42,6 +42,8 @@ log = logging.getLogger('switchboard.queue')
 MAX_RECORD_BYTES = 1 << 20
 
 _FIELDS = frozenset(QueueOptions._fields)
+# The fields of a record by their old names.
+_OLD_FIELDS = {'discard': 'discard_causes', 'dead_letter_key': 'dead_letter_routing_key'}
 
 
 class Declaration(NamedTuple):
@@ -50,8 +52,8 @@ class Declaration(NamedTuple):
     :param owner: the ticket of the one who has the queue for himself.
     :param options: the `QueueOptions` that differ from the defaults, by field; JSON values.
     :param arguments: the program's own words, to compare with a later declaration's.
-    :param discard: causes for which a message is dropped where it would go to the bad queue: ``expired``, ``overflow``.
-    :param dead_letter_key: the routing key that dead letters get, if not their own.
+    :param discard_causes: causes for which a message is dropped where it would go to the bad queue: ``expired``, ``overflow``.
+    :param dead_letter_routing_key: the routing key that dead letters get, if not their own.
     :param deleted: being deleted; `removal` deals with the rest of its directory.
     """
 
@@ -61,8 +63,8 @@ class Declaration(NamedTuple):
     expires_s: float | None = None
     options: Mapping[str, Any] = {}
     arguments: Mapping[str, Any] = {}
-    discard: tuple[str, ...] = ()
-    dead_letter_key: str | None = None
+    discard_causes: tuple[str, ...] = ()
+    dead_letter_routing_key: str | None = None
     deleted: bool = False
 
     @property
@@ -157,19 +159,19 @@ class Declarations:
         return self._is_made or self._folder.exists()
 
     @contextmanager
-    def lock(self, *, shared: bool = False, waits: bool = True) -> Iterator[bool]:
+    def lock(self, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
         """Keep everybody else from changing declarations: yield whether that could be had.
 
         :param shared: only that: others may look at the same time.
-        :param waits: until it is free; otherwise it may be that it was not.
+        :param wait: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
         with self.folder.path_in_errors(DECLARED_LOCK):
             fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
-            if waits:
+            if wait:
                 self.disk.lock_when_free(fd, 'the declarations', shared=shared)
-            yield waits or self.disk.lock(fd, shared=shared)
+            yield wait or self.disk.lock(fd, shared=shared)
         finally:
             self.disk.unlock_and_close(fd)
 
@@ -188,8 +190,8 @@ class Declarations:
         if content is None:
             return None
         try:
-            fields = parse_json(content, name)[0]
-            fields['discard'] = tuple(fields.get('discard', ()))
+            fields = {_OLD_FIELDS.get(key, key): value for key, value in parse_json(content, name)[0].items()}
+            fields['discard_causes'] = tuple(fields.get('discard_causes', ()))
             fields['options'] = _with_new_names(fields.get('options', {}))
             declaration = Declaration(name, **fields)
             declaration.applied_to(QueueOptions())

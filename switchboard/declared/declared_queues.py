@@ -84,12 +84,12 @@ class DeclaredQueues:
         """The ticket that says that this process lives, for queues that belong to it alone."""
         with self._lock:
             if self._owner is None or not self._owner.is_active:  # the second in a forked child
-                self._owner = self.enter()
+                self._owner = self.new_owner()
             return self._owner
 
-    def enter(self) -> Ticket:
+    def new_owner(self) -> Ticket:
         """:return: a new owner's ticket; his queues go when he leaves."""
-        return self.presence.enter(OWNERS)
+        return self.presence.register(OWNERS)
 
     def declare(
         self, name: str, *, owner: Ticket | None = None, options: Mapping[str, Any] | None = None, **keys: Any
@@ -131,7 +131,7 @@ class DeclaredQueues:
                 'it is there already, holds messages, and was not to go away', queue=name
             )
         if anew:
-            self.presence.close(f'{CONSUMERS}/{name}')
+            self.presence.remove(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
         folder.make(sync=wanted.is_durable)
         if folder.is_deleted():  # it waits for entries at work in the old queue of this name
@@ -152,21 +152,21 @@ class DeclaredQueues:
         if self.is_configured(name):
             self.presence.prepare(f'{CONSUMERS}/{name}')
 
-    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
-        """See `Spool.consume`."""
+    def register_consumer(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """See `Spool.register_consumer`."""
         place = f'{CONSUMERS}/{name}'
         if self.is_configured(name):
-            return self.presence.enter(place)
+            return self.presence.register(place)
         with self.records.lock():
             if not self.is_known(name):
                 raise UnknownQueueError('no such queue', queue=name)
             declaration = self.records.get(name)
             if declaration is None:
-                return self.presence.enter(place)
+                return self.presence.register(place)
             self._check_owner(declaration, owner)
-            return self.presence.enter(place, partial(self._left, name))
+            return self.presence.register(place, partial(self._consumer_gone, name))
 
-    def _left(self, name: str) -> None:
+    def _consumer_gone(self, name: str) -> None:
         self.records.note_use(name)
         self.removal.delete_if_due(name)
 

@@ -33,18 +33,18 @@ class ConsumerCount(NamedTuple):
 
 
 class Ticket:
-    """A file that this process holds the lock on.  Closed with the object, at :meth:`leave`, or by the kernel.
+    """A file that this process holds the lock on.  Closed with the object, at :meth:`close`, or by the kernel.
 
     A child after a fork does not hold it: the place is the parent's.
     """
 
     def __init__(
-        self, folder: Folder, name: str, fd: int, on_leave: Callable[[], object] | None = None
+        self, folder: Folder, name: str, fd: int, on_close: Callable[[], object] | None = None
     ) -> None:
         self.folder = folder
         self.name = name
         self._fd = fd
-        self._on_leave = on_leave
+        self._on_close = on_close
         _TICKETS.add(self)
 
     @property
@@ -52,7 +52,7 @@ class Ticket:
         """Is this process still there?"""
         return self._fd >= 0
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Go away.  The second time, and in a forked child, nothing happens."""
         fd, self._fd = self._fd, -1
         if fd < 0:
@@ -62,8 +62,8 @@ class Ticket:
         except OSError:
             pass  # without its lock it means nothing
         self.folder.disk.unlock_and_close(fd)
-        if self._on_leave is not None:
-            self._on_leave()
+        if self._on_close is not None:
+            self._on_close()
 
     def _forget(self) -> None:
         # In a forked child.  The lock belongs to the parent as well, so it is not unlocked.
@@ -74,9 +74,9 @@ class Ticket:
     def __del__(self) -> None:
         if self._fd >= 0:
             # The program may be coming to its end: the next look finds the place empty.
-            self._on_leave = None
+            self._on_close = None
             with suppress(BaseException):  # there is nobody to tell
-                self.leave()
+                self.close()
 
 
 _TICKETS = after_fork(Ticket._forget)
@@ -112,10 +112,10 @@ class Presence:
             folder.open()
         return folder
 
-    def enter(self, place: str, on_leave: Callable[[], object] | None = None) -> Ticket:
+    def register(self, place: str, on_close: Callable[[], object] | None = None) -> Ticket:
         """Say that this process is there.
 
-        :param on_leave: called when it has left on purpose.
+        :param on_close: called when it has left on purpose.
         :raises OSError: the file cannot be made.
         """
         content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.name_generator.clock.time_ns() / NS_PER_S)
@@ -133,9 +133,9 @@ class Presence:
                 self.disk.write_all(fd, content)
             except OSError:
                 pass  # a full disk, or a broken one: people read it, nobody else does, and who would empty the disk must not be kept out
-            return Ticket(folder, name, fd, on_leave)
+            return Ticket(folder, name, fd, on_close)
 
-    def look(self, place: str) -> ConsumerCount | None:
+    def count(self, place: str) -> ConsumerCount | None:
         """Count the living, and clear away what exited processes left.
 
         :return: None if nobody ever entered.
@@ -168,7 +168,7 @@ class Presence:
         except FileNotFoundError:
             return  # nobody ever entered
         for name in names:
-            self.look(f'{above}/{name}')
+            self.count(f'{above}/{name}')
 
     def is_active(self, place: str, name: str) -> bool:
         """Does the process with this ticket live?"""
@@ -192,7 +192,7 @@ class Presence:
             self.disk.unlock_and_close(opened[0])
         return True
 
-    def close(self, place: str) -> bool:
+    def remove(self, place: str) -> bool:
         """Take a place away.
 
         :return: False if somebody is there.

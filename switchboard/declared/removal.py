@@ -76,8 +76,8 @@ class QueueRemoval:
 
     def consumer_count(self, name: str) -> int:
         """:return: how many living consumers a queue has."""
-        attendance = self._presence.look(f'{CONSUMERS}/{name}')
-        return attendance.present if attendance else 0
+        count = self._presence.count(f'{CONSUMERS}/{name}')
+        return count.present if count else 0
 
     def delete(
         self, name: str, *, if_unused: bool = False, if_empty: bool = False, only_if_due: bool = False
@@ -132,7 +132,7 @@ class QueueRemoval:
         return dropped
 
     def _forget(self, name: str) -> None:
-        self._presence.close(f'{CONSUMERS}/{name}')
+        self._presence.remove(f'{CONSUMERS}/{name}')
         for kind in PER_QUEUE:  # or they would be found by the next queue of this name
             self._remove_file(f'{self._root}/{RUN}/{kind}/{name}')
         try:
@@ -188,7 +188,7 @@ class QueueRemoval:
         :return: whether that was done.
         """
         try:
-            with self._declarations.lock(waits=False) as is_locked:
+            with self._declarations.lock(wait=False) as is_locked:
                 return is_locked and renew(folder)
         except OSError:
             return False
@@ -241,15 +241,15 @@ class QueueRemoval:
         On the way the tickets of exited processes are cleared away, and the time of last use is noted.
         """
         name = declaration.name
-        attendance = self._presence.look(f'{CONSUMERS}/{name}')
+        consumers = self._presence.count(f'{CONSUMERS}/{name}')
         if declaration.owner is not None and not self._presence.is_active(OWNERS, declaration.owner):
             return 'its owner is gone'
-        if attendance is not None and (attendance.present or attendance.gone):
+        if consumers is not None and (consumers.present or consumers.gone):
             self._declarations.note_use(name)
-        if attendance is not None and attendance.present:
+        if consumers is not None and consumers.present:
             return ''
         # kombu, for one, asks for both with every exclusive queue; then it is the owner who counts.
-        if declaration.auto_delete and declaration.owner is None and attendance is not None:
+        if declaration.auto_delete and declaration.owner is None and consumers is not None:
             return 'its last consumer left'
         unused_s = self._declarations.unused_s(name)
         if declaration.expires_s is not None and unused_s >= declaration.expires_s:
@@ -307,7 +307,7 @@ class QueueRemoval:
         self.remove_deleted_keys()
         if not names:
             return []
-        self._presence.look(OWNERS)
+        self._presence.count(OWNERS)
         self._declarations.clear_drafts()
         return gone
 

@@ -40,7 +40,7 @@ def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cl
     """
     try:
         claim = _claim_in(queue, filebase, suffixes)
-        if claim is None and queue.consumer.recover([filebase], own=False):
+        if claim is None and queue.consumer.recover([filebase], include_own=False):
             claim = _claim_in(queue, filebase, suffixes)
         if claim is not None:
             return claim

@@ -127,17 +127,17 @@ class Stage:
         log_event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
         return True
 
-    def recover(self, *, waits: bool = False) -> int:
+    def recover(self, *, wait: bool = False) -> int:
         """Roll forward what dead processes committed, and throw away what they did not.
 
         May run at any time, in any number of processes.
 
-        :param waits: wait for the hand-offs that other processes are publishing now, so that later ones come behind them.
+        :param wait: wait for the hand-offs that other processes are publishing now, so that later ones come behind them.
         :return: how many transactions and outputs were dealt with.
         """
         names = self._names()
         done = self._recover_names(names)
-        if waits and (records := _records(names)) and self._wait_for_owners(records):
+        if wait and (records := _records(names)) and self._wait_for_owners(records):
             done += self.recover()
         return done
 

@@ -84,10 +84,10 @@ def _dead_letters(arguments: Mapping[str, Any], options: dict[str, Any], directo
     if exchange is None:
         if key is not None:
             raise PreconditionFailed('x-dead-letter-routing-key without x-dead-letter-exchange')
-        return {'discard': DROPPED}
+        return {'discard_causes': DROPPED}
     options['dead_letter'] = f'exchange:{exchange}'
     # The default exchange delivers to the queue that the key names, by its directory's name.
-    return {'dead_letter_key': directory(key) if exchange == '' and key is not None else key}
+    return {'dead_letter_routing_key': directory(key) if exchange == '' and key is not None else key}
 
 
 def _number(arguments: Mapping[str, Any], key: str) -> float | None:

@@ -166,7 +166,7 @@ class Channel(Entities, virtual.Channel):
         name = directory_name(queue)
         with self.spool_connection.lock, amqp_errors('Basic.consume'):
             spool_queue = self.spool_connection.queue(name, 'consume')
-            ticket = self.spool_connection.spool.consume(name, self.spool_connection.owner_of(name))
+            ticket = self.spool_connection.spool.register_consumer(name, self.spool_connection.owner_of(name))
             limit = self._delivery_limit(name)
             self._by_tag[tag] = ChannelConsumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
@@ -185,7 +185,7 @@ class Channel(Entities, virtual.Channel):
             consumer = self._by_tag.pop(consumer_tag, None)
             self._consumers.discard(consumer_tag)
             if consumer is not None:
-                consumer.ticket.leave()
+                consumer.ticket.close()
         if self.connection is not None:
             self.connection.rescan()
 
@@ -331,7 +331,7 @@ class Channel(Entities, virtual.Channel):
         """
         with ExitStack() as closing:
             for consumer in self._by_tag.values():
-                closing.callback(consumer.ticket.leave)  # if the disk refuses what comes before that
+                closing.callback(consumer.ticket.close)  # if the disk refuses what comes before that
             closing.callback(super().close)
             if not self.closed and self._qos is not None:
                 self._qos.restore_unacked_once()

@@ -239,7 +239,7 @@ class SpoolConnection:
         recovered = 0
         for filebase in queue.get_files(CLAIMED) if filebases is None else filebases:
             if claim_of(queue.folder, filebase) is None and self._is_orphan(queue, filebase):
-                recovered += len(queue.consumer.recover([filebase], own=False))
+                recovered += len(queue.consumer.recover([filebase], include_own=False))
         return recovered
 
     def expire(self) -> float | None:
@@ -292,7 +292,7 @@ class SpoolConnection:
         owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None
         if owner is None or not owner.is_active:
             if self._owner is None or not self._owner.is_active:
-                self._owner = self.spool.declared.enter()
+                self._owner = self.spool.declared.new_owner()
                 _OWNERS[self._owner.name] = self._owner
             owner = self._owner
         self._owned[queue] = owner
@@ -313,7 +313,7 @@ class SpoolConnection:
             if owner is not None and owner.is_active:  # not in a forked child
                 for queue in mine:
                     closing.callback(self.spool.declared.removal.delete_if_due, queue)
-                owner.leave()
+                owner.close()
 
     # Routing.
 

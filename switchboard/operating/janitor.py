@@ -83,7 +83,7 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
     with chore():
         spool.spares.shrink(spool.run_folder, spool.clock.monotonic_ns())
     with chore():
-        spool.renew_directories()
+        spool.renew_empty_directories()
     for name in spool.queue_names():
         with chore(name):
             _tidy_queue(spool, name, done)
@@ -116,9 +116,9 @@ def _tidy_queue(spool: Spool, name: str, done: TidyCounts) -> None:
         return
     if queue.is_remote:
         # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
-        queue.recover(own=False)
+        queue.recover(include_own=False)
     else:
-        done.recovered += len(queue.recover(own=False))
+        done.recovered += len(queue.recover(include_own=False))
         done.expired += expire(queue)
     done.forgotten += spool.dedupe_keys(queue).remove_expired()
 

@@ -238,8 +238,8 @@ def queue_info(view: SpoolView, name: str) -> QueueInfo:
     if declaration is not None:
         options = declaration.applied_to(options)
     try:
-        attendance = Presence(run, disk, SYSTEM_NAME_GENERATOR).look(f'{CONSUMERS}/{name}')
-        consumers = attendance.present if attendance is not None else 0
+        count = Presence(run, disk, SYSTEM_NAME_GENERATOR).count(f'{CONSUMERS}/{name}')
+        consumers = count.present if count is not None else 0
     except PermissionError:
         consumers = None
     return QueueInfo(name, options, consumers, declaration, flags_of(view.directory, name), config)

@@ -327,7 +327,7 @@ class Consumer:
 
     # When.
 
-    def ready(self) -> bool:
+    def has_ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
         return self._ready.scan()
 
@@ -495,16 +495,16 @@ class Consumer:
 
     # What dead owners left, and what a full queue lets go of.
 
-    def recover(self, filebases: list[str], *, own: bool, waits: bool = False) -> list[str]:
+    def recover(self, filebases: list[str], *, include_own: bool, wait: bool = False) -> list[str]:
         """Make claimed entries ready again whose owners died.
 
         The third recovery of an entry sends it to the dead letters: two deaths can be bad luck, three are the message's fault.
 
-        :param own: also those that this process holds.
-        :param waits: wait a moment for those that another process may be recovering.
+        :param include_own: also those that this process holds.
+        :param wait: wait a moment for those that another process may be recovering.
         :return: the filebases that are ready again.
         """
-        return recover(self.folder, filebases, self.bad, self._recover, own=own, waits=waits)
+        return recover(self.folder, filebases, self.bad, self._recover, include_own=include_own, wait=wait)
 
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase

@@ -222,14 +222,14 @@ class Listing:
             self.reported.add(name)
             log_event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
 
-    def is_replaced(self, *, anew: bool) -> bool:
+    def is_replaced(self, *, refresh: bool) -> bool:
         """Is the directory to be read from now on another one than the last time that this was asked?
 
-        :param anew: ask the disk; else a reading finds out by itself.
+        :param refresh: ask the disk; else a reading finds out by itself.
         """
         self.reopen_if_replaced()
         try:
-            if anew:
+            if refresh:
                 self.folder.follow_renewal()
             key, self._key = self._key, self.folder.key
         except OSError:

@@ -302,7 +302,7 @@ class ReadyQueue:
 
     def _look(self) -> list[str]:
         """:return: the first of the entries that are due and not deferred, in order: a new list."""
-        if self._names.is_replaced(anew=self._is_slow):
+        if self._names.is_replaced(refresh=self._is_slow):
             self._is_slow = False
             if self._events is not None:
                 self._events.rewatch()

@@ -135,22 +135,22 @@ def recover(
     bad: Folder,
     end_claim: Callable[[Claim], bool],
     *,
-    own: bool,
-    waits: bool = False,
+    include_own: bool,
+    wait: bool = False,
 ) -> list[str]:
     """Deal with the claims of dead owners.
 
     :param filebases: entries of the folder that are claimed.
     :param end_claim: ends a claim, and says whether the entry is ready again.
-    :param own: also deal with those that this process holds.
-    :param waits: another process may be recovering some of them: wait a moment for those that are locked.
+    :param include_own: also deal with those that this process holds.
+    :param wait: another process may be recovering some of them: wait a moment for those that are locked.
     :return: the filebases that are ready again; of the others the owner lives, or they went to the dead letters.
     """
     recovered, locked = [], []
     for filebase in filebases:
         try:
             claim = claim_of(folder, filebase)
-            if claim is not None and not own:
+            if claim is not None and not include_own:
                 continue
             claim = claim or open_claim(folder, filebase, CLAIMED, folder.disk)
         except PermissionError:
@@ -168,10 +168,10 @@ def recover(
         except OSError as error:
             log_event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
             claim.close()
-    if waits and locked:
+    if wait and locked:
         ends_at_s = time.monotonic() + UNLOCK_WAIT_S
         left = [filebase for filebase in locked if _is_let_go(folder, filebase, ends_at_s)]
-        recovered += recover(folder, left, bad, end_claim, own=own)
+        recovered += recover(folder, left, bad, end_claim, include_own=include_own)
     return recovered
 
 

@@ -56,7 +56,7 @@ class Services(NamedTuple):
     """The services of a spool for its queues; a queue that is made alone has none of them.
 
     :param is_draining: has an operator closed the queue to new messages?
-    :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
+    :param is_paused: has an operator stopped the queue?  With ``refresh=True``, ask the disk.
     :param order: the locks of its keys, if it is one of strict order.
     :param shared_count: the count of the queue's contents that all producers share.
     :param expiry_clock: the time by which messages expire.
@@ -255,17 +255,17 @@ class Switchboard:
         """See `ISwitchboard`."""
         return self.consumer.load(self.consumer.claim(filebase))
 
-    def is_paused(self, *, anew: bool = False) -> bool:
+    def is_paused(self, *, refresh: bool = False) -> bool:
         """Is nothing to be taken for now?
 
-        :param anew: ask the disk; else the answer may be a moment old.
+        :param refresh: ask the disk; else the answer may be a moment old.
         """
-        return self.options.paused or self._is_paused(anew=anew)
+        return self.options.paused or self._is_paused(refresh=refresh)
 
-    def ready(self) -> bool:
+    def has_ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
         # A sleeper that was woken because a pause has ended must not miss it.
-        return not self.is_paused(anew=True) and self._throttle.allows() and self.consumer.ready()
+        return not self.is_paused(refresh=True) and self._throttle.allows() and self.consumer.has_ready()
 
     @property
     def needs_listing(self) -> bool:
@@ -387,11 +387,11 @@ class Switchboard:
         """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
         self._listing.report_foreign_file(name, what)
 
-    def recover_backup_files(self, *, own: bool = True) -> None:
+    def recover_backup_files(self, *, include_own: bool = True) -> None:
         """See `ISwitchboard`."""
-        self.recover(own=own)
+        self.recover(include_own=include_own)
 
-    def recover(self, *, own: bool = True, waits: bool = False) -> list[str]:
+    def recover(self, *, include_own: bool = True, wait: bool = False) -> list[str]:
         """See `ISwitchboard`."""
         delete_unfinished(self.folder)
-        return self.consumer.recover(self.get_files(CLAIMED), own=own, waits=waits)
+        return self.consumer.recover(self.get_files(CLAIMED), include_own=include_own, wait=wait)

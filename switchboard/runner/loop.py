@@ -75,11 +75,11 @@ class Loop:
         """This process is the one that works here, and counts as a consumer of the queue."""
         self.settler.note_process()
         self.trouble.reset()
-        consume = getattr(self.spool, 'consume', None)
-        if self.queue is None or consume is None:
+        register = getattr(self.spool, 'register_consumer', None)
+        if self.queue is None or register is None:
             return
         try:
-            self._ticket = consume(self.options.queue)
+            self._ticket = register(self.options.queue)
         except (QueueError, OSError) as error:
             # A full disk, or a queue that is its owner's alone: it works all the same.
             log_event(log, logging.WARNING, None, 'consumer not added', runner=self.options.name, error=error)
@@ -90,7 +90,7 @@ class Loop:
         ticket, self._ticket = self._ticket, None
         try:
             if ticket is not None:
-                ticket.leave()
+                ticket.close()
         except (QueueError, OSError) as error:  # the janitor does it later
             log_event(
                 log, logging.WARNING, None, 'consumer not removed', runner=self.options.name, error=error
@@ -120,7 +120,7 @@ class Loop:
         try:
             if self._has_deferred:
                 # Looking anew finds it in its place again, before those that were read behind it.
-                if not queue.ready():
+                if not queue.has_ready():
                     return None
                 self._has_deferred = False
             found = queue.take()
@@ -156,9 +156,9 @@ class Loop:
         self.settler.give_back_stuck()
         try:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
-            waits, self._has_begun = not self._has_begun, True
-            self.spool.recover(waits=waits)
-            self.settler.count_recovered(len(self.queue.recover(own=False, waits=waits)))
+            wait, self._has_begun = not self._has_begun, True
+            self.spool.recover(wait=wait)
+            self.settler.count_recovered(len(self.queue.recover(include_own=False, wait=wait)))
         except (QueueError, OSError) as error:
             log_event(
                 log,
@@ -173,10 +173,10 @@ class Loop:
         rested_ns = ended_ns + (ended_ns - now_ns) * RECOVERY_SHARE
         self._next_recovery_ns = max(self._next_recovery_ns, rested_ns)
 
-    def ready(self) -> bool:
+    def has_ready(self) -> bool:
         """Look anew: is there anything to take?  A queue that cannot be read has nothing, for now."""
         try:
-            return self.queue is not None and self.queue.ready()
+            return self.queue is not None and self.queue.has_ready()
         except (QueueError, OSError) as error:
             self.settler.queue_unavailable(error)
             return False
@@ -202,7 +202,7 @@ class Loop:
         if self.queue is not None and is_looking:
             if not (is_in_trouble := self.trouble.is_waiting()):
                 self.wakeup.arm()
-                if self.ready():
+                if self.has_ready():
                     return 0.0
                 is_in_trouble = self.trouble.is_waiting()
             if is_in_trouble:

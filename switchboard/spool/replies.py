@@ -36,7 +36,7 @@ class Replies:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._owner = spool.declared.enter()
+        self._owner = spool.declared.new_owner()
         self.queue = f'reply.{uuid.uuid4().hex}'
         self._queue = spool.declare(self.queue, owner=self._owner, options={'durability': 'lazy'})
         self._wakeup = self._queue.make_wakeup()
@@ -102,7 +102,7 @@ class Replies:
             # It goes when it is found to have no owner.
             log_event(log, logging.WARNING, None, 'not removed', queue=self.queue, error=error)
         finally:
-            self._owner.leave()
+            self._owner.close()
 
     def __enter__(self) -> Self:
         return self

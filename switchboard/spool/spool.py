@@ -339,12 +339,12 @@ class Spool:
         self, options: QueueOptions, declaration: Declaration | None
     ) -> Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None:
         if options.dead_letter != BAD:
-            key = declaration.dead_letter_key if declaration is not None else None
+            key = declaration.dead_letter_routing_key if declaration is not None else None
             target = options.dead_letter
             return lambda queue: DeadLetters(
                 self, queue.name, target, partial(store_dead_letter, self, proxy(queue)), key
             )
-        causes = declaration.discard if declaration is not None else ()
+        causes = declaration.discard_causes if declaration is not None else ()
         return (lambda queue: partial(discard_dead_letter, proxy(queue), causes)) if causes else None
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
@@ -458,15 +458,15 @@ class Spool:
             return failed
         return commit_deduplicated(self, transactions)
 
-    def recover(self, *, waits: bool = False) -> int:
+    def recover(self, *, wait: bool = False) -> int:
         """Finish or undo the hand-offs of dead processes.
 
-        :param waits: wait for those that other processes are finishing, too, for ten seconds at most.
+        :param wait: wait for those that other processes are finishing, too, for ten seconds at most.
         :return: how many were dealt with.
         """
-        return self.stage.recover(waits=waits)
+        return self.stage.recover(wait=wait)
 
-    def renew_directories(self) -> None:
+    def renew_empty_directories(self) -> None:
         """Put fresh directories in the place of those that are empty, and large from many earlier entries.
 
         Runners do that when they have emptied their queue; this is for what nobody works on, and for what many share.
@@ -527,13 +527,13 @@ class Spool:
         except OSError as error:
             raise_queue_error(error, 'purge', name, queue.queue_directory)
 
-    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+    def register_consumer(self, name: str, owner: Ticket | None = None) -> Ticket:
         """Say that this process consumes from a queue, for as long as it holds the ticket.
 
         :raises UnknownQueueError: there is no such queue.
         :raises QueueLockedError: it is another owner's.
         """
-        return self.declared.consume(name, owner)
+        return self.declared.register_consumer(name, owner)
 
     def consumer_count(self, name: str) -> int:
         """:return: how many living consumers said so of a queue."""

@@ -50,14 +50,14 @@ class Flags:
             folder = self._folders.setdefault(flag, folder)
         return folder
 
-    def is_set(self, flag: Flag, queue: str, *, anew: bool = False) -> bool:
+    def is_set(self, flag: Flag, queue: str, *, refresh: bool = False) -> bool:
         """Is the flag up?
 
-        :param anew: look; else the answer may be a tenth of a second old.
+        :param refresh: look; else the answer may be a tenth of a second old.
         """
         now_ns = self._clock.monotonic_ns()
         known = self._known.get((flag, queue))
-        if known is not None and now_ns < known[0] and not anew:
+        if known is not None and now_ns < known[0] and not refresh:
             return known[1]
         answer = known is not None and known[1]
         try:

@@ -59,11 +59,11 @@ class TestClaim:
         assert messages == list(range(20))
 
     def test_ready_says_whether_there_is_something_to_take(self, queue: Any) -> None:
-        assert not queue.ready()
+        assert not queue.has_ready()
         filebase = queue.enqueue('x')
-        assert queue.ready()
+        assert queue.has_ready()
         queue.dequeue(filebase)
-        assert not queue.ready()
+        assert not queue.has_ready()
 
 
 class TestFinish:
@@ -195,7 +195,7 @@ class TestRelease:
         queue.defer(first, 60)
         assert queue.take().filebase == second
         assert queue.take() is None
-        assert not queue.ready()
+        assert not queue.has_ready()
         assert queue.files == [first]
         assert 0 < queue.wait_s() <= 60
 
@@ -251,7 +251,7 @@ class TestRecovery:
     def test_a_periodic_recovery_leaves_what_this_process_holds(self, queue: Any) -> None:
         filebase = queue.enqueue('x')
         queue.dequeue(filebase)
-        assert queue.recover(own=False) == []
+        assert queue.recover(include_own=False) == []
         assert queue.get_files('.bak') == [filebase]
         queue.finish(filebase)
 

@@ -57,7 +57,7 @@ def take_next(queue: Any, what: Callable[[], str] = str) -> Any:
             if (left_s := give_up_s - time.monotonic()) <= 0:
                 raise AssertionError(f'nothing came into {queue.name}: {what()}')
             wakeup.arm()
-            if not queue.ready():
+            if not queue.has_ready():
                 wakeup.wait(min(MISSED_S, left_s, queue.wait_s() or MISSED_S))
             wakeup.disarm()
     finally:

@@ -139,7 +139,7 @@ class Work:
         """Give out again what killed workers had."""
         self.spool.recover()
         for queue in self.queues.values():
-            queue.recover(own=False)
+            queue.recover(include_own=False)
 
     def renew(self) -> None:
         """Let many names come and go in empty directories, have them renewed, and put messages there."""

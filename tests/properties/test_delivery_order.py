@@ -108,7 +108,7 @@ class Delivery(RuleBasedStateMachine):
         index = number % self.slices
         self.clock.advance(A_MOMENT_S)
         queue = self.queues[index]
-        queue.ready()
+        queue.has_ready()
         taken = queue.take()
         expected = self.expected(Slice(index, self.slices))
         assert (taken and taken.filebase) == (expected and expected.filebase)

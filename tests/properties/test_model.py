@@ -210,7 +210,7 @@ class SpoolMachine(RuleBasedStateMachine):
         process = self._process(data)
         process.spool.recover()
         for name, queue in process.queues.items():
-            queue.recover_backup_files(own=False)
+            queue.recover_backup_files(include_own=False)
             for message in self.messages.values():
                 if (
                     message.state == ORPHANED

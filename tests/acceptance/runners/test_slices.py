@@ -89,7 +89,7 @@ class Scene:
             rounds = 0
             while not self.over.is_set():
                 spool.recover()
-                spool['in'].recover(own=False)
+                spool['in'].recover(include_own=False)
                 rounds += 1
             return rounds
 

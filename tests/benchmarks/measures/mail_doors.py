@@ -86,7 +86,7 @@ class Doors:
         return len(list(self._new.iterdir())) if self._new.exists() else 0
 
     def _count_dropped(self) -> int:
-        self._dropped.ready()  # as a runner does before it sleeps: what was dropped is taken in
+        self._dropped.has_ready()  # as a runner does before it sleeps: what was dropped is taken in
         return len(self._dropped.get_files())
 
     def clear(self) -> None:

@@ -293,7 +293,7 @@ def hostile_mails(directory: Path) -> Iterator[None]:
     while True:
         path = directory / 'spool' / 'in' / 'new' / '1700000000.M1P1.host'
         path.write_bytes(b'a:' + b' ' * 16_000 + b'\rx\n\nbody')
-        queue.ready()
+        queue.has_ready()
         taken = queue.take()
         assert taken is not None
         queue.finish(taken.filebase)

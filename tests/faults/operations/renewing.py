@@ -73,8 +73,8 @@ def grow_what_all_share(world: World) -> None:
     errors=(SwitchboardError, OSError),
     durable=True,
 )
-def renew_directories(world: World) -> None:
-    world.spool.renew_directories()
+def renew_empty_directories(world: World) -> None:
+    world.spool.renew_empty_directories()
     world.queue('in').enqueue('a')
 
 

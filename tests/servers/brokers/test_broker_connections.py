@@ -48,7 +48,7 @@ class TestALongJob:
             wait(5)  # after two silent heartbeats the broker would take it for dead
         else:
             wait_for_renewal(place, queue)
-        other.recover(own=False)
+        other.recover(include_own=False)
         assert other.take() is None
         queue.finish(filebase)
         assert other.take() is None
@@ -83,7 +83,7 @@ class TestALostConnection:
         wakeup = queue.make_wakeup()
         wakeup.arm()
         queue.connection.abort()
-        assert not queue.ready()  # by a new connection, to which nothing is pushed
+        assert not queue.has_ready()  # by a new connection, to which nothing is pushed
         assert wakeup.wait(60)
         wakeup.close()
 
@@ -106,7 +106,7 @@ class TestALostConnection:
         dead.take()
         dead.connection.stop_heartbeat()  # as if its process had died
         wait(1.2)
-        other.recover(own=False)
+        other.recover(include_own=False)
         OWN_CLAIMS.clear()  # it was another process's
         taken = take_next(other)
         assert taken.filebase == filebase
@@ -188,7 +188,7 @@ class TestTheBrokerAway:
             with pytest.raises(BrokerDownError, match='tried again') as caught:
                 queue.enqueue('and at once')
             assert 0 < caught.value.retry_after_s <= 1
-            assert not queue.ready()
+            assert not queue.has_ready()
         finally:
             server.start()
         wait_for_broker(queue)

@@ -220,7 +220,7 @@ class TestTaking:
         queue = queue_of(place, paused=True)
         queue.enqueue('x')
         assert queue.take() is None
-        assert not queue.ready()
+        assert not queue.has_ready()
         assert queue.count() == 1
 
     def test_a_message_of_kombus_is_read_and_ours_is_by_kombu(self, place: OnBroker) -> None:

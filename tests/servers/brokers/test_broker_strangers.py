@@ -144,7 +144,7 @@ def test_threads_take_each_message_once(place: OnBroker) -> None:
             if what:
                 queue.defer(taken.filebase, 0.02)
             else:
-                queue.ready()
+                queue.has_ready()
 
     def noted(seed: int) -> None:
         try:

@@ -87,7 +87,7 @@ class TestWhoIsBelieved:
             queue.finish(one.filebase)
         wakeup = queue.make_wakeup()
         wakeup.arm()
-        assert not queue.ready()
+        assert not queue.has_ready()
         place = OnBroker(secure.server.url, queue.bad.queue_directory)
         place.prefix = queue.all_queues[0].partition('.')[0]
         other = queue_of(place, secure.options)

@@ -76,7 +76,7 @@ class TestALostAnswer:
         assert queue.history(first) == []
         wait_for_renewal(place, queue)
         other = queue_of(place)
-        assert other.recover(own=False) == []
+        assert other.recover(include_own=False) == []
         assert other.take().msg == 'second'
         assert other.take() is None
         queue.finish(first)
@@ -100,7 +100,7 @@ class TestALostAnswer:
         take_and_hear_nothing(queue, middleman)
         end_leases(place, queue)
         other = queue_of(place)
-        other.recover(own=False)
+        other.recover(include_own=False)
         assert other.take().msg == 'first'
         wait_for_broker(queue)
         assert queue.take().msg == 'second'
@@ -115,7 +115,7 @@ class TestALostAnswer:
             queue.finish(filebase)
         assert middleman.has_lost.is_set()
         other = queue_of(place)
-        assert other.recover(own=False) == []
+        assert other.recover(include_own=False) == []
         assert other.take() is None
 
 
@@ -133,7 +133,7 @@ class Sleeper(threading.Thread):
     def run(self) -> None:
         self.wakeup.arm()
         began_s = time.monotonic()
-        if self.queue.ready():
+        if self.queue.has_ready():
             self.is_woken = True
         else:
             self.falls_asleep.set()

@@ -116,7 +116,7 @@ def test_what_was_in_hand_is_given_out_again_when_its_holder_dies_after_that(
     dead.connection.stop_heartbeat()  # as if its process had died
     end_leases(place, dead)
     wait_for_broker(other)
-    other.recover(own=False)
+    other.recover(include_own=False)
     OWN_CLAIMS.clear()  # it was another process's
     assert other.take().filebase == filebase
 
@@ -128,7 +128,7 @@ def test_a_lease_that_ran_out_before_is_not_taken_back(place: OnBroker, own_redi
     is_flushed(own_redis)
     sign_of_life(late)
     end_leases(place, late)
-    other.recover(own=False)
+    other.recover(include_own=False)
     with pytest.raises(EntryTakenError):
         late.finish(filebase)
     assert drain(other) == ['first']

@@ -81,7 +81,7 @@ def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
     assert queue.take().msg == 'work'
     full.fill(queue)
     wait_for_renewal(full.place, queue)
-    assert other.recover(own=False) == []
+    assert other.recover(include_own=False) == []
     assert full.client.hkeys(f'switchboard:{queue.all_queues[0]}:deaths') == [b'born', b'looked']
     queue.finish(filebase)
     assert unacked(queue.connection) == 0
@@ -103,11 +103,11 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     full.fill(dead)
     dead.connection.stop_heartbeat()  # as if its process had died
     end_leases(full.place, dead)
-    other.recover(own=False)
+    other.recover(include_own=False)
     OWN_CLAIMS.clear()  # it was another process's
     assert other.take().filebase == filebase
     assert [one['count'] for one in other.history(filebase)] == [1]
-    other.recover(own=True)  # its holder gives up, and that is counted, too
+    other.recover(include_own=True)  # its holder gives up, and that is counted, too
     assert [one['count'] for one in other.history(other.take().filebase)] == [1, 2]
 
 

@@ -261,17 +261,17 @@ class TestTimeInWhichNobodyCouldRenew:
         filebase = holder.enqueue('work')
         holder.take()
         holder.connection.stop_heartbeat()  # it comes later
-        other.recover(own=False)
+        other.recover(include_own=False)
         [queue] = holder.all_queues
         deaths, leases = redis_key(queue, 'deaths'), redis_key(queue, 'leases')
         client.hincrby(deaths, 'looked', -away_ms)
         [(tag, ends_ms)] = client.zrange(leases, 0, -1, withscores=True)
         client.zincrby(leases, -away_ms, tag)
-        other.recover(own=False)
+        other.recover(include_own=False)
         assert client.hlen(redis_key(queue, 'held')) == 1
         assert 0 <= client.zscore(leases, tag) - ends_ms < HOUR_MS / 2
         end_leases(place, holder)  # and then it died
-        other.recover(own=False)
+        other.recover(include_own=False)
         OWN_CLAIMS.clear()  # it was another process's
         assert other.take().filebase == filebase
 
@@ -284,7 +284,7 @@ class TestTimeInWhichNobodyCouldRenew:
         [queue] = dead.all_queues
         held = []
         for _ in range(3):
-            other.recover(own=False)
+            other.recover(include_own=False)
             held.append(client.hlen(redis_key(queue, 'held')))
             client.hincrby(redis_key(queue, 'deaths'), 'looked', -HOUR_MS)
             for tag in client.zrange(redis_key(queue, 'leases'), 0, -1):

@@ -88,10 +88,10 @@ class TestDelete:
         spool.declare('night').enqueue('a')
         ran = switchboard('-C', config, 'delete', 'night', '--if-empty')
         assert (ran.status, 'it holds messages' in ran.err) == (Exit.TEMPORARY, True)
-        ticket = spool.consume('night')
+        ticket = spool.register_consumer('night')
         ran = switchboard('-C', config, 'delete', 'night', '--if-unused', '--yes')
         assert (ran.status, 'it has 1 consumer' in ran.err) == (Exit.TEMPORARY, True)
-        ticket.leave()
+        ticket.close()
         succeed('-C', config, 'delete', 'night', '--if-unused', '--yes')
 
     def test_one_of_the_configuration_is_not_deleted(self, config: Path, spool: Spool) -> None:
@@ -139,7 +139,7 @@ class TestShowingAQueue:
     ) -> None:
         spool['in'].enqueue_many('abc')
         spool['in'].enqueue('later', delay=3600)
-        ticket = spool.consume('in')
+        ticket = spool.register_consumer('in')
         lines = [' '.join(line.split()) for line in succeed('-C', config, 'show', 'in').lines]
         assert lines[:3] == ['in', f'declared {config}:7', 'consumers 1']
         assert lines[3].startswith('entries 3 waiting, 1 delayed; ')
@@ -151,7 +151,7 @@ class TestShowingAQueue:
             'ttl 1h30m [queue.in]',
             'rate 30/m [queue.in]',
         ]
-        ticket.leave()
+        ticket.close()
         assert 'priority_step' in succeed('-C', config, 'show', 'in', '--full').out
 
     def test_a_declared_one_says_when_it_goes(self, config: Path, spool: Spool) -> None:

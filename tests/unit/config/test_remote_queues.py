@@ -53,7 +53,7 @@ def test_a_broker_that_is_away_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(BrokerDownError) as caught:
         queue.enqueue('x')
     assert caught.value.retry_after_s > 0
-    assert not queue.ready()
+    assert not queue.has_ready()
     assert not (tmp_path / 's' / 'far').exists()
     # What is on the disk goes on.
     spool['near'].enqueue('x')

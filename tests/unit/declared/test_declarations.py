@@ -106,6 +106,17 @@ def test_options_of_before_are_read_by_their_names_of_today(spool, other):
         spool.declare('out', options={'flush': []})
 
 
+def test_a_record_with_the_old_names_of_its_fields_means_the_same(spool):
+    spool.declare('in', discard_causes=('expired',), dead_letter_routing_key='late')
+    path = Path(spool.directory, '.run', 'declared', 'in')
+    record = json.loads(path.read_text())
+    old = {'discard': record.pop('discard_causes'), 'dead_letter_key': record.pop('dead_letter_routing_key')}
+    path.write_text(json.dumps(record | old))
+    declaration = spool.declared.records.get('in')
+    assert (declaration.discard_causes, declaration.dead_letter_routing_key) == (('expired',), 'late')
+    spool.declare('in', discard_causes=('expired',), dead_letter_routing_key='late')
+
+
 # Owners.
 
 
@@ -117,8 +128,8 @@ def test_an_exclusive_queue_is_its_owners_alone(spool, other):
         with pytest.raises(QueueLockedError):
             other.declare('reply', **keys)
     with pytest.raises(QueueLockedError):
-        other.consume('reply', theirs)
-    assert spool.consume('reply', mine).is_active
+        other.register_consumer('reply', theirs)
+    assert spool.register_consumer('reply', mine).is_active
     other.publish('anybody may answer', routing_key='reply')
     assert spool['reply'].take().msg == 'anybody may answer'
 
@@ -126,7 +137,7 @@ def test_an_exclusive_queue_is_its_owners_alone(spool, other):
 def test_an_exclusive_queue_goes_with_its_owner(spool, other):
     spool.declare('reply', owner=spool.declared.owner)
     assert other.delete_unused_queues() == []
-    spool.declared.owner.leave()
+    spool.declared.owner.close()
     assert other.delete_unused_queues() == ['reply']
     assert 'reply' not in other.queue_names()
     assert left(spool, '.run/owners') == []
@@ -148,7 +159,7 @@ def test_an_exclusive_queue_goes_when_its_owner_is_killed(spool, tmp_path):
 def test_a_new_owner_gets_a_new_queue_at_once(spool, other):
     spool.declare('reply', owner=spool.declared.owner)
     spool['reply'].enqueue('old')
-    spool.declared.owner.leave()
+    spool.declared.owner.close()
     other.declare('reply', owner=other.declared.owner)
     assert other['reply'].take() is None
 
@@ -176,24 +187,24 @@ def test_a_forked_child_is_another_owner(spool):
 
 def test_consumers_are_counted_as_long_as_they_live(spool, other, tmp_path):
     spool.declare('in')
-    ticket = spool.consume('in')
-    pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
+    ticket = spool.register_consumer('in')
+    pid = in_child(lambda: Spool(tmp_path / 'spool').register_consumer('in'))
     assert other.consumer_count('in') == 2
     kill(pid)
     assert other.consumer_count('in') == 1
-    ticket.leave()
+    ticket.close()
     assert other.consumer_count('in') == 0
     with pytest.raises(UnknownQueueError):
-        other.consume('nowhere')
+        other.register_consumer('nowhere')
 
 
 def test_an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_it_had_one(spool, other):
     spool.declare('in', auto_delete=True)
     assert other.delete_unused_queues() == []
-    one, two = spool.consume('in'), other.consume('in')
-    one.leave()
+    one, two = spool.register_consumer('in'), other.register_consumer('in')
+    one.close()
     assert 'in' in spool.queue_names()
-    two.leave()
+    two.close()
     assert 'in' not in spool.queue_names()
     assert left(spool, '.run/consumers') == []
 
@@ -202,13 +213,13 @@ def test_an_auto_delete_queue_that_is_declared_again_waits_for_a_consumer_again(
     for _ in range(2):
         spool.declare('in', auto_delete=True)
         assert spool.delete_unused_queues() == []
-        spool.consume('in').leave()
+        spool.register_consumer('in').close()
         assert 'in' not in spool.queue_names()
 
 
 def test_an_auto_delete_queue_goes_when_its_last_consumer_is_killed(spool, tmp_path):
     spool.declare('in', auto_delete=True)
-    pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
+    pid = in_child(lambda: Spool(tmp_path / 'spool').register_consumer('in'))
     assert spool.delete_unused_queues() == []
     kill(pid)
     assert spool.delete_unused_queues() == ['in']
@@ -225,19 +236,19 @@ def test_an_expiring_queue_goes_when_nobody_used_it_for_its_time(spool, clock):
     assert spool.delete_unused_queues() == ['in']
 
 
-@pytest.mark.parametrize('use', ['declare', 'consume', 'leave'])
+@pytest.mark.parametrize('use', ['declare', 'consume', 'close'])
 def test_use_puts_the_end_off(spool, clock, use):
     spool.declare('in', expires_s=60.0)
-    ticket = spool.consume('in') if use == 'leave' else None
+    ticket = spool.register_consumer('in') if use == 'close' else None
     clock.advance(50)
     if use == 'declare':
         spool.declare('in', expires_s=60.0)
-    elif use == 'leave':
-        ticket.leave()
+    elif use == 'close':
+        ticket.close()
     else:
-        ticket = spool.consume('in')
+        ticket = spool.register_consumer('in')
         spool.delete_unused_queues()
-        ticket.leave()
+        ticket.close()
     clock.advance(50)
     assert spool.delete_unused_queues() == []
     clock.advance(11)
@@ -246,14 +257,15 @@ def test_use_puts_the_end_off(spool, clock, use):
 
 def test_a_consumer_keeps_an_expiring_queue(spool, clock):
     spool.declare('in', expires_s=60.0)
-    ticket = spool.consume('in')
+    ticket = spool.register_consumer('in')
     clock.advance(1000)
     assert spool.delete_unused_queues() == []
     assert ticket.is_active
 
 
 @pytest.mark.parametrize(
-    'content', [b'', b'[' * 10_000, b'{"x":1e999}', b'NaN', b'1' * 9999, b'{"discard":1}', b'[]', b'"x"']
+    'content',
+    [b'', b'[' * 10_000, b'{"x":1e999}', b'NaN', b'1' * 9999, b'{"discard_causes":1}', b'[]', b'"x"'],
 )
 def test_a_record_that_anybody_may_have_written_is_one_or_none(spool, clock, content):
     spool.declare('in')

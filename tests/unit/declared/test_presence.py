@@ -47,65 +47,65 @@ def kill(pid: int) -> None:
 
 
 def test_a_place_that_nobody_entered_has_no_attendance(presence):
-    assert presence.look('x') is None
+    assert presence.count('x') is None
 
 
 def test_a_place_that_was_prepared_has_nobody_in_it_and_is_entered_without_another_look(presence, tmp_path):
     folder = presence.prepare('x')
-    assert presence.look('x') == ConsumerCount(present=0, gone=0)
-    ticket = presence.enter('x')
+    assert presence.count('x') == ConsumerCount(present=0, gone=0)
+    ticket = presence.register('x')
     assert ticket.folder is folder
-    assert presence.look('x') == ConsumerCount(present=1, gone=0)
+    assert presence.count('x') == ConsumerCount(present=1, gone=0)
 
 
 def test_a_place_that_was_taken_away_after_it_was_prepared_is_made_anew(presence, tmp_path):
     presence.prepare('x')
     (tmp_path / 'x').rmdir()
-    with_ticket = presence.enter('x')
+    with_ticket = presence.register('x')
     assert os.listdir(tmp_path / 'x') == [with_ticket.name]
 
 
 def test_those_of_this_process_and_of_others_are_counted(presence, tmp_path):
-    ticket = presence.enter('x')
-    pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAME_GENERATOR).enter('x'))
+    ticket = presence.register('x')
+    pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAME_GENERATOR).register('x'))
     try:
-        assert presence.look('x') == ConsumerCount(2, 0)
-        assert presence.look('y') is None
+        assert presence.count('x') == ConsumerCount(2, 0)
+        assert presence.count('y') is None
     finally:
         kill(pid)
-    ticket.leave()
-    assert presence.look('x') == ConsumerCount(0, 1)
+    ticket.close()
+    assert presence.count('x') == ConsumerCount(0, 1)
 
 
 def test_who_is_killed_is_no_longer_there_and_is_cleared_away(presence, tmp_path):
-    pid = in_child(lambda: presence.enter('x'))
-    assert presence.look('x') == ConsumerCount(1, 0)
+    pid = in_child(lambda: presence.register('x'))
+    assert presence.count('x') == ConsumerCount(1, 0)
     kill(pid)
-    assert presence.look('x') == ConsumerCount(0, 1)
+    assert presence.count('x') == ConsumerCount(0, 1)
     assert list((tmp_path / 'x').iterdir()) == []
 
 
 def test_a_forked_child_does_not_keep_its_parents_place(presence):
-    ticket = presence.enter('x')
+    ticket = presence.register('x')
     pid = in_child(lambda: None)
     try:
-        ticket.leave()
-        assert presence.look('x') == ConsumerCount(0, 0)
+        ticket.close()
+        assert presence.count('x') == ConsumerCount(0, 0)
     finally:
         kill(pid)
 
 
 def test_leaving_twice_is_leaving_once(presence):
     left = []
-    ticket = presence.enter('x', lambda: left.append(1))
-    ticket.leave()
-    ticket.leave()
+    ticket = presence.register('x', lambda: left.append(1))
+    ticket.close()
+    ticket.close()
     assert left == [1]
     assert not ticket.is_active
 
 
 def test_a_ticket_that_is_forgotten_is_no_presence(presence):
-    ticket = presence.enter('x')
+    ticket = presence.register('x')
     name = ticket.name
     assert presence.is_active('x', name)
     del ticket
@@ -113,17 +113,17 @@ def test_a_ticket_that_is_forgotten_is_no_presence(presence):
 
 
 def test_a_place_is_closed_only_when_nobody_is_there(presence):
-    ticket = presence.enter('x')
-    assert not presence.close('x')
-    ticket.leave()
-    assert presence.close('x')
-    assert presence.close('x')
-    assert presence.look('x') is None
-    assert presence.enter('x').is_active
+    ticket = presence.register('x')
+    assert not presence.remove('x')
+    ticket.close()
+    assert presence.remove('x')
+    assert presence.remove('x')
+    assert presence.count('x') is None
+    assert presence.register('x').is_active
 
 
 def test_a_ticket_says_whose_it_is_to_people(presence, tmp_path):
-    ticket = presence.enter('x')
+    ticket = presence.register('x')
     content = (tmp_path / 'x' / ticket.name).read_text()
     assert f'"pid": {os.getpid()}' in content
 
@@ -136,6 +136,6 @@ def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(disk, 'pwrite', full)
     presence = Presence(str(tmp_path), disk, SYSTEM_NAME_GENERATOR)
-    ticket = presence.enter('x')
-    assert presence.look('x') == ConsumerCount(1, 0)
-    ticket.leave()
+    ticket = presence.register('x')
+    assert presence.count('x') == ConsumerCount(1, 0)
+    ticket.close()

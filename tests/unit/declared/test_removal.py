@@ -55,10 +55,10 @@ def test_deleting_if_empty_and_if_unused(spool):
     with pytest.raises(QueueInUseError, match='messages'):
         spool.delete('in', if_empty=True)
     spool['in'].finish(filebase)
-    ticket = spool.consume('in')
+    ticket = spool.register_consumer('in')
     with pytest.raises(QueueInUseError, match='1 consumer'):
         spool.delete('in', if_unused=True)
-    ticket.leave()
+    ticket.close()
     assert spool.delete('in', if_unused=True, if_empty=True) == 0
     assert 'in' not in spool.queue_names()
 
@@ -76,7 +76,7 @@ def test_purging_drops_what_a_dead_process_has_left(spool):
     kill(in_child(lambda: Spool(spool.directory)['in'].dequeue(filebases[0])))
     spool['in'].dequeue(filebases[1])
     assert spool.purge('in') == 2
-    assert spool['in'].recover(own=True) == [filebases[1]]
+    assert spool['in'].recover(include_own=True) == [filebases[1]]
 
 
 def test_a_producer_that_knew_the_queue_hears_that_it_is_gone(configured, tmp_path):
@@ -110,7 +110,7 @@ def test_what_is_being_worked_on_may_be_finished(spool, other):
     spool['in'].enqueue('waits')
     assert spool.delete('in') == 1
     with pytest.raises(UnknownQueueError):
-        spool.consume('in')
+        spool.register_consumer('in')
     queue.finish(filebase)
     assert spool.delete_unused_queues() == ['in']
     assert left(spool, 'in') == left(spool, 'bad') == []
@@ -169,7 +169,7 @@ def test_a_queue_that_nobody_declared_is_deleted_too(spool):
 
 
 def test_causes_that_were_named_are_dropped_and_others_kept(spool, clock):
-    queue = spool.declare('in', options={'ttl_s': 5.0}, discard=('expired',))
+    queue = spool.declare('in', options={'ttl_s': 5.0}, discard_causes=('expired',))
     queue.enqueue('stale')
     clock.advance(6)
     assert queue.take() is None
@@ -181,7 +181,10 @@ def test_causes_that_were_named_are_dropped_and_others_kept(spool, clock):
 def test_dead_letters_get_the_key_that_was_declared(spool, clock):
     spool.declare('late')
     queue = spool.declare(
-        'in', options={'ttl_s': 5.0, 'dead_letter': 'exchange:'}, discard=('expired',), dead_letter_key='late'
+        'in',
+        options={'ttl_s': 5.0, 'dead_letter': 'exchange:'},
+        discard_causes=('expired',),
+        dead_letter_routing_key='late',
     )
     queue.enqueue('stale', routing_key='another')
     clock.advance(6)
@@ -195,8 +198,8 @@ def test_what_was_said_of_a_deleted_queue_is_not_said_of_the_next_one_of_its_nam
     spool.drain('in')
     assert spool.delete('in') == 1
     queue = spool.declare('in')
-    assert not spool.flags.is_set('paused', 'in', anew=True)
-    assert not spool.flags.is_set('draining', 'in', anew=True)
+    assert not spool.flags.is_set('paused', 'in', refresh=True)
+    assert not spool.flags.is_set('draining', 'in', refresh=True)
     assert queue.enqueue('y', dedupe_key='key') in queue.files
     spool.delete_unused_queues()
     assert not [name for name in os.listdir(spool.directory) if name.startswith('.gone@')]
@@ -204,7 +207,7 @@ def test_what_was_said_of_a_deleted_queue_is_not_said_of_the_next_one_of_its_nam
 
 def test_places_of_dead_consumers_are_cleared_away_for_queues_of_the_configuration_too(spool):
     spool['in'].enqueue('x')
-    kill(in_child(lambda: spool.consume('in')))
+    kill(in_child(lambda: spool.register_consumer('in')))
     assert len(os.listdir(spool.path('.run', 'consumers', 'in'))) == 1
     spool.delete_unused_queues()
     assert os.listdir(spool.path('.run', 'consumers', 'in')) == []

@@ -342,7 +342,7 @@ def test_a_message_with_a_key_goes_to_all_queues_of_an_exchange_or_to_none(tmp_p
         spool.publish('one', exchange='x', dedupe_key='key')
     assert spool['a'].files == []
     assert spool['b'].take().msg == 'there already'
-    spool['b'].recover(own=True)
+    spool['b'].recover(include_own=True)
     spool['b'].finish(spool['b'].files[0])
     first = spool.publish('one', exchange='x', dedupe_key='key')
     assert sorted(first) == ['a', 'b']

@@ -72,7 +72,7 @@ def begin(spool: Any, msg: Any = 'input') -> Any:
 
 
 def contents(queue: Any) -> list[Any]:
-    queue.ready()
+    queue.has_ready()
     return [queue.dequeue(filebase)[0] for filebase in queue.files]
 
 

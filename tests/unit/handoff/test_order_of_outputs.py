@@ -47,7 +47,7 @@ def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 def taken(spool: Any, queue: str) -> list[Any]:
     found = []
-    spool[queue].ready()
+    spool[queue].has_ready()
     while (one := spool[queue].take()) is not None:
         found.append(one.msg)
         spool[queue].finish(one.filebase)

@@ -379,8 +379,8 @@ class TestOrder:
             assert other.take() is None
             step()
         transaction.unlock()
-        other.ready()
-        assert spool['in'].ready()
+        other.has_ready()
+        assert spool['in'].has_ready()
         taken = spool['in'].take()
         assert taken is not None
         assert taken.msg == 'second'

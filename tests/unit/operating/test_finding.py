@@ -185,7 +185,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
         clock.set_forward(turned_s)
     now_ns = clock.time_ns()
     reader = Spool(spool.directory, durability='lazy', clock=clock)['in']
-    reader.ready()
+    reader.has_ready()
     files = reader.files
     due_s = reader.wait_s() if later not in files else None
     census = count(queue.folder, 'in', now_ns=now_ns)

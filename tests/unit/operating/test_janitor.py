@@ -97,7 +97,7 @@ def test_a_queue_that_is_deleted_while_it_is_tidied_is_no_failure(tmp_path: Path
         deleted: list[bool] = []
 
         def delete(other: Spool = other, deleted: list[bool] = deleted) -> None:
-            with other.declared.records.lock(waits=False) as is_free:
+            with other.declared.records.lock(wait=False) as is_free:
                 deleted.append(is_free)
             if is_free:
                 other.delete('gone')

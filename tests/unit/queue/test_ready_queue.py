@@ -225,7 +225,7 @@ class TestForeignNames:
         assert taken is not None
         assert taken.filebase == filebase
         assert queue.take() is None
-        assert not queue.ready()
+        assert not queue.has_ready()
         assert queue.files == []
         assert [path.name in record.getMessage() for record in caplog.records] == [True]
         assert path.is_symlink() or path.exists()
@@ -390,7 +390,7 @@ class TestReplacedDirectory:
         queue = Switchboard('in', tmp_path / 'in', clock=clock, slow_listing_ns=0)
         wakeup = queue.make_wakeup()
         for _ in range(2):
-            assert not queue.ready()
+            assert not queue.has_ready()
         other = self.replace(tmp_path, clock)
         other.enqueue('new')
         assert [one.msg for one in iter(queue.take, None)] == ['new']
@@ -403,7 +403,7 @@ class TestReplacedDirectory:
         queue = Switchboard('in', tmp_path / 'in', clock=clock)
         wakeup = queue.make_wakeup()
         wakeup.arm()
-        assert not queue.ready()
+        assert not queue.has_ready()
         self.replace(tmp_path, clock)
         assert wakeup.wait(60)
         wakeup.close()

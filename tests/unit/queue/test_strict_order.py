@@ -280,7 +280,7 @@ def test_what_waited_for_one_that_its_producer_held_is_not_passed_by_what_comes_
 def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
     queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
     first, _ = fill(queue, 'a1', 'a2')
-    queue.ready()
+    queue.has_ready()
     Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy')).dequeue(first)
     assert taken(queue) == ['a2']
 
@@ -293,7 +293,7 @@ class TestWaiting:
         until_ns, wakes = clock.monotonic_ns() + int(seconds * NS_PER_S), 0
         while clock.monotonic_ns() < until_ns:
             assert taken(queue) == []
-            assert not queue.ready()
+            assert not queue.has_ready()
             wait_s = queue.wait_s()
             assert wait_s is not None
             clock.advance(wait_s + 0.0001)
@@ -411,7 +411,7 @@ class TestReadingThatMisses:
         first, _ = fill(other, 'a1', 'a2')
         assert Child(lambda: strict_queue(tmp_path).take().msg).join() == 'a1'  # and dies with it
         disk.missed.add(first)
-        disk.meanwhile.append(lambda: other.recover(own=False))
+        disk.meanwhile.append(lambda: other.recover(include_own=False))
         self.assert_in_order(queue, 'a1', 'a2')
 
     def test_a_retry_that_is_waited_for_is_not_passed(self, tmp_path, other):
@@ -436,20 +436,20 @@ class TestReadingThatMisses:
         assert Child(lambda: strict_queue(tmp_path).take().msg).join() == 'a1'  # and dies with it
         order = other.consumer._order
         fd = order.lock(second)
-        assert other.recover(own=False) == []
+        assert other.recover(include_own=False) == []
         os.close(fd)
-        assert other.recover(own=False) == [first]
+        assert other.recover(include_own=False) == [first]
 
     def test_a_name_that_is_missed_is_looked_for_twice_where_names_can_be_missed(self, tmp_path, other):
         fill(other, 'a1')
         disk, queue = self.looking(tmp_path)
         listed = disk.listed
-        queue.ready()
+        queue.has_ready()
         assert disk.listed == listed + 2
         disk.fsync_scope = lambda fd: WITH_ALL_NAMES
         queue = strict_queue(tmp_path, disk)
         listed = disk.listed
-        queue.ready()
+        queue.has_ready()
         assert disk.listed == listed + 1
 
     def test_of_many_keys_that_wait_for_their_retries_the_directory_is_not_read_for_each(

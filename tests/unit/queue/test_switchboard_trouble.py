@@ -77,7 +77,7 @@ class TestTroubleWithTheDisk:
         taken = [troubled.take() for _ in range(3)]
         assert [one and one.msg for one in taken] == [1, 2, None]
         assert troubled.files == filebases[:1]
-        assert not troubled.ready()
+        assert not troubled.has_ready()
         disk.unreadable.clear()
         clock.advance(REFUSED_S + 1)
         one = troubled.take()
@@ -148,7 +148,7 @@ class TestTroubleWithTheDisk:
 
     def test_a_directory_that_is_gone_is_an_error_of_the_tree(self, troubled: Switchboard) -> None:
         Path(troubled.queue_directory).rmdir()
-        for call in (troubled.take, troubled.ready, troubled.get_files, lambda: troubled.files):
+        for call in (troubled.take, troubled.has_ready, troubled.get_files, lambda: troubled.files):
             with pytest.raises(DurabilityError) as caught:
                 call()
             assert caught.value.step == 'list'

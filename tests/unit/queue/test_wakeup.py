@@ -231,7 +231,7 @@ class TestEntriesThatAreBeingFlushed:
         os.close(latecomer)
         assert sleeper.wait(LONG_S)
         assert queue.take() is None
-        assert not queue.ready()
+        assert not queue.has_ready()
         os.close(producer)
         assert sleeper.wait(LONG_S)
         taken = queue.take()
@@ -327,7 +327,7 @@ def test_a_runner_of_another_slice_does_not_look_at_the_directory(tmp_path: Path
     wakeups = [queue.make_wakeup() for queue in slices]
     for queue, wakeup in zip(slices, wakeups, strict=True):
         wakeup.arm()
-        assert not queue.ready()
+        assert not queue.has_ready()
     filebase = spool['in'].enqueue('a')
     woken = [wakeup.wait(NOT_AT_ALL_S) for wakeup in wakeups]
     assert woken == [queue.slice.contains(filebase) for queue in slices]

@@ -510,7 +510,7 @@ def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool):
     for _ in range(4):
         with Child(lambda: make(Deadly, Spool(spool.directory, 'lazy')).run(until_empty=True)) as child:
             child.wait()
-        spool['in'].recover(own=False)
+        spool['in'].recover(include_own=False)
     assert spool['in'].get_files() == []
     [bad] = spool['bad'].get_files('.psv')
     assert spool['bad'].peek(bad).body == b'deadly'

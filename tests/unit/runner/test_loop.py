@@ -215,7 +215,7 @@ class TestTroubleWithTheDisk:
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_interval_s=60.0)
 
     def test_one_that_cannot_be_read_before_the_sleep_ends_nobody(self, runner: Any, waits: Waits) -> None:
-        runner.queue.failing['ready'] = DurabilityError('too many open files', step='list')
+        runner.queue.failing['has_ready'] = DurabilityError('too many open files', step='list')
         runner._loop.sleep()
         assert waits.waits == [0.5]  # that of the trouble
 

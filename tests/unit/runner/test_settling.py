@@ -77,7 +77,7 @@ def test_whatever_the_disk_refuses_nobody_gets_a_mail_again(
         was_struck = disk.failed_call
         heal(disk)
         for _ in range(3):
-            spool['in'].ready()
+            spool['in'].has_ready()
             make_again(runner)
         assert sender.sent.count('a') == 1, (number, was_struck)
         assert spool['in'].get_files('.bak') == []
@@ -105,7 +105,7 @@ def test_what_is_held_is_nobody_elses(tmp_path: Path) -> None:
     filebase = spool['in'].enqueue('mail', {'recipients': ['a', 'b']})
     make_runner(spool, Sender(disk, 1)).run(once=True)
     assert spool['in'].get_files('.bak') == [filebase]
-    assert spool['in'].recover(own=False) == []
+    assert spool['in'].recover(include_own=False) == []
     assert spool['in'].get_files('.bak') == [filebase]
     assert any(claim.filebase == filebase for claim in OWN_CLAIMS.values())
 

@@ -322,7 +322,7 @@ def test_what_a_program_that_ends_well_leaves_behind_is_its_own_affair(bench: Be
 
 
 def check_is_ended_before_the_next_try(bench: Bench, case: Pipeline, left: int) -> None:
-    case.spool['in'].recover(own=False)
+    case.spool['in'].recover(include_own=False)
     (bench.directory / 'program.py').write_text(
         PROGRAM + f'sys.exit(os.path.exists("/proc/{left}/fd/0") and 70)'
     )
@@ -472,7 +472,7 @@ def test_what_has_become_another_users_ends_with_its_control_group(
 
         def live() -> None:
             case = Pipeline(Path(name), section)
-            case.spool['in'].recover(own=False)
+            case.spool['in'].recover(include_own=False)
             case.runner(Command, 'do').run(until_empty=True)
 
         def begin(uid_root: Path) -> Child:

@@ -100,7 +100,7 @@ KEYS, COUNT, DECLARED = '.dedupe@in/.lock*', '.run/room/in', '.run/declared/.loc
         (COUNT, drop),
         (DECLARED, lambda spool: spool.declare('other')),
         (DECLARED, lambda spool: spool.delete('declared')),
-        (DECLARED, lambda spool: spool.consume('declared')),
+        (DECLARED, lambda spool: spool.register_consumer('declared')),
     ],
 )
 def test_each_wait_for_a_lock_has_a_limit_and_a_clear_error(spool: Spool, file: str, act: Any) -> None:

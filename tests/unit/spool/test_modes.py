@@ -72,7 +72,7 @@ def use(path: Path) -> None:
     spool.declare('lasting')
     spool.declared.exchanges.declare(DeclaredExchange('exchange', 'direct'))
     spool['declared'].enqueue('x')
-    consumer = spool.consume('lasting')
+    consumer = spool.register_consumer('lasting')
     Replies(spool)
     (path / 'spool' / 'letters' / 'a.eml').write_text('Subject: a\n\nb\n')
     while spool['letters'].take() is not None:
@@ -92,7 +92,7 @@ def use(path: Path) -> None:
     spool['in'].wake_consumers()
     tidy(spool)
     assert left(path) == []
-    consumer.leave()
+    consumer.close()
 
 
 def left(path: Path) -> list[str]:

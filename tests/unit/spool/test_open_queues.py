@@ -65,7 +65,7 @@ def test_what_somebody_holds_is_held_though_its_queue_was_let_go_of(tmp_path: Pa
     taken = spool['used'].take()
     for number in range(3 * max_open_queues()):
         spool[f'q{number}']
-    assert spool['used'].recover(own=False) == []
+    assert spool['used'].recover(include_own=False) == []
     spool['used'].finish(taken.filebase)
     assert spool['used'].get_files('.bak') == []
 
@@ -92,14 +92,14 @@ def test_the_janitor_works_where_few_files_may_be_open(limit: int, tmp_path: Pat
 
 def test_answers_to_many_short_lived_clients_pin_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path / 'spool', 'lazy')
-    spool.declare('first', owner=spool.declared.enter())
+    spool.declare('first', owner=spool.declared.new_owner())
     opened = Opened()
     for number in range(3 * max_open_queues()):
-        owner = spool.declared.enter()
+        owner = spool.declared.new_owner()
         spool.declare(f'reply{number}', owner=owner)
         spool[f'reply{number}'].enqueue('answer')
         spool.delete(f'reply{number}')
-        owner.leave()
+        owner.close()
     assert len(opened()) <= 20
 
 

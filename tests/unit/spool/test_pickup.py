@@ -102,8 +102,8 @@ def test_what_is_no_regular_file_is_reported_once_and_left_alone(
     (directory / 'new' / 'link').symlink_to(tmp_path / 'elsewhere')
     (directory / 'new' / '.hidden').write_bytes(MAIL % b'unfinished')
     with caplog.at_level(logging.WARNING):
-        assert not queue.ready()
-        assert not queue.ready()
+        assert not queue.has_ready()
+        assert not queue.has_ready()
     told = sorted(record.members['name'] for record in caplog.records)
     assert told == ['directory.eml', 'fifo.eml', 'link.eml']
     assert len(os.listdir(directory / 'new')) == 3
@@ -141,10 +141,10 @@ def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(tmp_path: 
     with open(tmp_path / 's' / 'in' / 'slow.eml', 'wb') as file:
         file.write(MAIL % b'half')
         file.flush()
-        assert not queue.ready()
+        assert not queue.has_ready()
         assert queue.wait_s() is not None
         file.write(b'the rest\n')
-    assert queue.ready()
+    assert queue.has_ready()
     taken = queue.take()
     assert taken is not None
     assert bytes(taken.msg).endswith(b'the rest\n')
@@ -157,14 +157,14 @@ def test_an_empty_file_gets_time_to_grow_and_then_goes_to_bad(tmp_path: Path) ->
     empty = tmp_path / 's' / 'in' / 'empty.eml'
     empty.touch()
     os.utime(empty, ns=(clock.time_ns(), clock.time_ns()))
-    assert not queue.ready()
+    assert not queue.has_ready()
     clock.advance(SETTLED_NS / 1e9 - 1)
-    assert not queue.ready()
+    assert not queue.has_ready()
     wait_s = queue.wait_s()
     assert wait_s is not None
     assert 0.9 < wait_s <= 1.0
     clock.advance(1)
-    assert not queue.ready()
+    assert not queue.has_ready()
     assert reasons(spool) == ['empty']
     assert queue.wait_s() is None
 
@@ -215,7 +215,7 @@ def test_a_full_queue_leaves_the_files_where_they_are(tmp_path: Path) -> None:
     queue = spool_with(tmp_path, 'maildir = yes\nmax_messages = 2')['in']
     for number in range(3):
         deliver(queue, str(number), MAIL % b'%d' % number)
-    assert queue.ready()
+    assert queue.has_ready()
     assert len(os.listdir(tmp_path / 's' / 'in' / 'new')) == 1
     taken = [queue.take(), queue.take()]
     for one in taken:
@@ -294,7 +294,7 @@ def test_a_delivery_wakes_a_runner_that_sleeps(tmp_path: Path, how: str) -> None
 def test_a_maildir_that_was_taken_away_comes_back(tmp_path: Path) -> None:
     queue = spool_with(tmp_path)['in']
     (tmp_path / 's' / 'in' / 'new').rmdir()
-    assert not queue.ready()
+    assert not queue.has_ready()
     deliver(queue, 'one', MAIL % b'one')
     assert subjects(queue) == ['one']
 
@@ -307,10 +307,10 @@ def test_what_was_begun_and_abandoned_is_removed_after_36_hours(tmp_path: Path) 
     for path in paths:
         path.touch()
     clock.advance(35 * 3600)
-    queue.ready()
+    queue.has_ready()
     assert [path.exists() for path in paths] == [True, True]
     clock.advance(2 * 3600)
-    queue.ready()
+    queue.has_ready()
     assert [path.exists() for path in paths] == [False, False]
 
 
@@ -374,5 +374,5 @@ def test_files_that_the_disk_does_not_give_hold_no_others_back(tmp_path: Path, d
             disk.unreadable.add(path.stat().st_ino)
     assert subjects(queue) == ['8', '9']
     disk.unreadable.clear()
-    queue.ready()
+    queue.has_ready()
     assert subjects(queue) == [str(number) for number in range(8)]

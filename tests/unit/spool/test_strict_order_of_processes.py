@@ -53,7 +53,7 @@ class Process:
 
         def live() -> None:
             queue = Spool.from_config(path)['in']
-            queue.ready()
+            queue.has_ready()
             while True:
                 os.write(self._said, b'.')
                 if os.read(self._told, 1) != b't':
@@ -281,7 +281,7 @@ def test_what_a_recovery_publishes_in_an_old_place_is_seen_by_who_has_read_befor
     assert taken is not None
     fill(path)
     commit_and_die(path, edit)
-    assert reader.ready()  # it has read: b
+    assert reader.has_ready()  # it has read: b
     assert Spool.from_config(path).recover() == 1
     found = reader.take()
     assert found is not None
@@ -313,7 +313,7 @@ def test_nor_while_another_process_is_publishing_it(
     with open(spool.path('.stage', record), 'rb') as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         queue = spool['in']
-        queue.ready()
+        queue.has_ready()
         taken = queue.take()
         assert taken is not None
         assert taken.filebase == third  # of another key

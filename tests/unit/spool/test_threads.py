@@ -111,7 +111,7 @@ def test_all_that_is_put_in_is_there_once(put: Callable[[Spool, str], None], tmp
 def first_uses(spool: Spool, number: int) -> None:
     """Each of the things that are made when they are first needed."""
     spool.declare(f'queue-{number}')
-    assert not spool['in'].is_paused(anew=True)
+    assert not spool['in'].is_paused(refresh=True)
     spool['in'].enqueue([number], dedupe_key=str(number))
     spool.publish({'number': number}, routing_key='in')
 
@@ -137,7 +137,7 @@ def test_threads_that_ask_for_the_owner_at_once_get_the_same(tmp_path: Path) -> 
         together(declare)
         assert len(set(owners)) == 1
         assert len(list((tmp_path / str(turn) / '.run' / 'owners').iterdir())) == 1
-        owners[0].leave()
+        owners[0].close()
         spool.close()
 
 

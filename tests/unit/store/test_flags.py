@@ -20,7 +20,7 @@ def test_nothing_is_taken_from_a_paused_queue_and_messages_still_come_in(spool, 
     clock.advance(A_LOOK_S)
     queue.enqueue('waits')
     assert queue.take() is None
-    assert not queue.ready()
+    assert not queue.has_ready()
     assert queue.wait_s() is None
     spool.resume('in')
     clock.advance(A_LOOK_S)

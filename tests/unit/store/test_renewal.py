@@ -230,21 +230,21 @@ def test_the_janitor_renews_what_all_share(growing: Spool, place: str) -> None:
     before = grow(
         growing, growing['bad'].folder if place == 'bad' else Folder(growing.path(place), growing.disk)
     )
-    growing.renew_directories()
+    growing.renew_empty_directories()
     assert os.stat(growing.path(place)).st_ino != before
 
 
 def test_the_janitor_renews_where_owners_and_consumers_were(growing: Spool) -> None:
     growing.declare('in')
-    growing.declared.enter().leave()
-    growing.consume('in').leave()
+    growing.declared.new_owner().close()
+    growing.register_consumer('in').close()
     places = [Folder(growing.path('.run', name), growing.disk) for name in ('owners', 'consumers/in')]
     before = [grow(growing, place) for place in places]
-    growing.renew_directories()
+    growing.renew_empty_directories()
     assert all(os.stat(place.path).st_ino != old for place, old in zip(places, before, strict=True))
-    ticket = growing.consume('in')
+    ticket = growing.register_consumer('in')
     assert growing.consumer_count('in') == 1
-    ticket.leave()
+    ticket.close()
 
 
 def test_who_looks_for_spares_in_vain_renews_their_directory(growing: Spool) -> None:
@@ -278,7 +278,7 @@ def test_a_maildir_is_renewed(tmp_path: Path) -> None:
 
 def test_the_janitor_takes_away_what_a_death_has_left(spool: Spool) -> None:
     os.mkdir(spool.path(DRAFT_PREFIX + '0123'))
-    spool.renew_directories()
+    spool.renew_empty_directories()
     assert not os.path.exists(spool.path(DRAFT_PREFIX + '0123'))
 
 
@@ -330,7 +330,7 @@ def test_what_is_finished_goes_into_a_renewed_pool_of_files(spool: Spool) -> Non
         lambda queue, filebase: [filebase] * (queue.dequeue(filebase)[0] == 'a'),
         lambda queue, filebase: [filebase] * (queue.peek(filebase).body == b'a'),
         lambda queue, filebase: [filebase] * queue.folder.has(filebase + '.pck'),
-        lambda queue, filebase: [filebase] * bool(queue.ready()),
+        lambda queue, filebase: [filebase] * bool(queue.has_ready()),
         lambda queue, filebase: queue.get_files('.pck'),
         lambda queue, filebase: [name[:-4] for name in queue.folder.names()],
     ],
@@ -416,7 +416,7 @@ def test_a_sleeper_is_woken_and_then_sleeps_on_the_new_one(spool: Spool) -> None
     assert wakeup.wait(30)
     assert not wakeup.is_watching
     wakeup.arm()
-    assert not queue.ready()
+    assert not queue.has_ready()
     spool.queue('in').enqueue('a')
     assert wakeup.wait(30)
     wakeup.close()
