@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.exits import with_installation
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
+from switchboard.operating.text import with_installation
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -145,8 +145,9 @@ class Installation:
                     raise
                 self._is_broken = True
                 if self.warns:
-                    count = len(getattr(error, 'errors', ()))
-                    print_note(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
+                    from switchboard.operating.health import mistakes_alarm, mistakes_of
+
+                    print_note(f'warning: {mistakes_alarm(path, mistakes_of(error))}')
         return self._config
 
     @property
@@ -192,18 +193,9 @@ class Installation:
 
     def master_elsewhere(self) -> str:
         """:return: that a master of this configuration is at work on another spool, because `spool` was changed since it was started."""
-        path = self.config_path
-        if path is None:
-            return ''
-        from switchboard.operating.text import escape_terminal, quoted
-        from switchboard.status.alive import masters_elsewhere
+        from switchboard.operating.health import elsewhere_alarm
 
-        for pid, spool in masters_elsewhere(escape_terminal(str(path.absolute())), self.directory):
-            return (
-                f'master {pid} of this configuration is at work on {spool}, the spool that it named before: '
-                f'`switchboard -s {quoted(spool)} stop` ends it'
-            )
-        return ''
+        return str(elsewhere_alarm(self.config_path, self.directory) or '')
 
     def spool(self, *, make: bool = False) -> Spool:
         """:return: the spool, to work on it.

@@ -9,12 +9,10 @@ everywhere.  An error becomes one line: the mistake, and what to do next.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from switchboard import errors
-from switchboard.operating.text import quoted, system_advice, system_status, system_words
+from switchboard.operating.text import system_advice, system_status, system_words
 
 
 class Exit(enum.IntEnum):
@@ -143,31 +141,6 @@ def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
     if not failed:
         return Exit.OK
     return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
-
-
-# A command in an advice; one that names an installation already, or shows a help, stays as it is.
-_ADVISED = re.compile(r'`switchboard (?=([a-z]+))(?![a-z]+ --help)')
-# A spool alone is not enough for these.
-NEED_CONFIGURATION = frozenset('start check run master runner'.split())
-
-
-def with_installation(text: str, config: Path | None, spool: Path | None) -> str:
-    """Have the commands in a text reach the installation that this call has named: as they stand, they reach the default one.
-
-    :param config: the file behind ``-C``, if there was one.
-    :param spool: the directory behind ``-s``.
-    """
-    if config is None and spool is None:
-        return text
-
-    def fit(match: re.Match[str]) -> str:
-        if config is not None:
-            return f'`switchboard -C {quoted(config)} '
-        if match[1] in NEED_CONFIGURATION:
-            return '`switchboard -C FILE '
-        return f'`switchboard -s {quoted(spool)} '
-
-    return _ADVISED.sub(fit, text)
 
 
 def advice(error: BaseException) -> str:

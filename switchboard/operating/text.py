@@ -7,7 +7,6 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 from switchboard.door_errors import DurabilityError
 
@@ -183,14 +182,26 @@ def local_time(seconds: float) -> str:
     return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(seconds))
 
 
-def flag_lines(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
-    """:return: a line for each thing that an operator has said to a queue."""
-    lines = []
-    for flag, fields in flagged.items():
-        since, reason = fields.get('since'), str(fields.get('reason') or '')
-        when = f' since {local_time(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
-        by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
-        lines.append(
-            f'{escape_terminal(queue)}: {flag}{when}{by}' + (f': {one_line(reason)}' if reason else '')
-        )
-    return lines
+# A command in an advice; one that names an installation already, or shows a help, stays as it is.
+_ADVISED = re.compile(r'`switchboard (?=([a-z]+))(?![a-z]+ --help)')
+# A spool alone is not enough for these.
+NEED_CONFIGURATION = frozenset('start check run master runner'.split())
+
+
+def with_installation(text: str, config: Path | None, spool: Path | None) -> str:
+    """Have the commands in a text reach the installation that this call has named: as they stand, they reach the default one.
+
+    :param config: the file behind ``-C``, if there was one.
+    :param spool: the directory behind ``-s``.
+    """
+    if config is None and spool is None:
+        return text
+
+    def fit(match: re.Match[str]) -> str:
+        if config is not None:
+            return f'`switchboard -C {quoted(config)} '
+        if match[1] in NEED_CONFIGURATION:
+            return '`switchboard -C FILE '
+        return f'`switchboard -s {quoted(spool)} '
+
+    return _ADVISED.sub(fit, text)

@@ -27,13 +27,6 @@ class Snapshot(NamedTuple):
     trouble: str = ''
 
     @property
-    def failing(self) -> list[SliceRecord]:
-        """The slices that do not do their work."""
-        return [
-            record for record in self.records if record.state in (ProcessState.FATAL, ProcessState.BACKOFF)
-        ]
-
-    @property
     def ended(self) -> str:
         """The end of the last master: ``stopped``, which it notes itself, ``died``, or ``not started``, where it never came to say who it is.
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from switchboard.errors import ConfigError, ScoreboardError, SwitchboardError
 from switchboard.operating.actions import OperatorSession
 from switchboard.operating.audit import Operator
+from switchboard.operating.health import mistakes_of
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
-from switchboard.operating.text import system_words
+from switchboard.operating.text import system_words, with_installation
 from switchboard.status.scoreboard import MasterRecord
 from switchboard.status.snapshot import Snapshot, read_status
 from switchboard.web.identity import Identity
@@ -65,6 +66,10 @@ class Desk:
         place = self.config_path or self.directory
         return shlex.join(['switchboard', '-s' if place.is_dir() else '-C', str(place), *words])
 
+    def with_installation(self, text: str) -> str:
+        """:return: the text, with commands that reach this installation."""
+        return with_installation(text, self.config_path, self.directory)
+
     def command_for(self, verb: Sequence[str], criteria: Criteria, *more: str) -> str:
         """:return: the command line of a verb for all that fit a selection."""
         where = ('--where', str(criteria)) if criteria else ()
@@ -100,7 +105,7 @@ class Desk:
             self.config = Config.load(path)
             self.config_errors = []
         except ConfigError as error:
-            self.config_errors = [*getattr(error, 'errors', ())] or [error]
+            self.config_errors = mistakes_of(error)
         self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
 
     def snapshot(self) -> Snapshot:

@@ -12,11 +12,23 @@ from typing import Any
 
 from switchboard.errors import ConfigError
 from switchboard.operating.audit import recent_acts
+from switchboard.operating.health import (
+    Alarm,
+    Problem,
+    elsewhere_alarm,
+    flag_alarms,
+    master_alarm,
+    mistakes_alarm,
+    reload_alarm,
+    runner_alarms,
+    runners_without_process,
+    waits,
+)
 from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
 from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
 from switchboard.operating.selection import Criteria, Pattern, Term
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import flag_lines, intcomma, number, one_line, quoted
+from switchboard.operating.text import intcomma, number, one_line, quoted
 from switchboard.routing.topology import Graph
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
@@ -33,33 +45,30 @@ COUNTED = ('done', 'failed', 'retried', 'kept', 'restarts')
 
 def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
     """:return: the alarms that somebody should look at now, the worst first."""
-    found = [*_alarms_of_master(desk, snapshot), *_alarms_of_queues(desk, snapshot)]
-    return sorted(found, key=lambda one: one['level'] != 'bad')
+    found = [*_alarms_of_master(desk, snapshot), *_alarms_of_queues(desk)]
+    shown = [_alarm(desk, alarm, link) for alarm, link in found if alarm.level]
+    return sorted(shown, key=lambda one: one['level'] != 'bad')
 
 
-def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
-    if snapshot.trouble:
-        text = f'Whether a master runs cannot be seen: {snapshot.trouble}. Queues are as on disk.'
-        yield _alarm('bad', text, '/runners')
-    elif not snapshot.has_scoreboard:
-        yield _alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners')
-    elif snapshot.ended:
-        what = {'died': 'died', 'not started': 'could not be started'}.get(snapshot.ended, 'was stopped')
-        text = f'The master {what}. Queues are as on disk; retried entries wait for a master.'
-        yield _alarm('warn' if snapshot.ended == 'stopped' else 'bad', text, '/runners')
-    if desk.config_errors:
-        text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
-        yield _alarm('bad', text, '/configuration')
-    if snapshot.alive and snapshot.master.reload_error:
-        in_force, _, _ = snapshot.master.reload_error.partition(':')
-        yield _alarm('bad', f'The last reload failed; {in_force}.', '/configuration')
-    for record in snapshot.failing if snapshot.alive else ():
-        text = f'Runner {record.title} is {record.state.value}: {record.reason or "see its last error"}'
-        yield _alarm('bad', text, '/runners')
+def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[tuple[Alarm, str]]:
+    now_s, config = time.time(), desk.config
+    yield master_alarm(snapshot, now_s), '/runners'
+    if not snapshot.alive and (elsewhere := elsewhere_alarm(desk.config_path, desk.directory)) is not None:
+        yield elsewhere, '/runners'
+    if desk.config_path is not None and desk.config_errors:
+        yield mistakes_alarm(desk.config_path, desk.config_errors), '/configuration'
+    if (reload := reload_alarm(snapshot, now_s)) is not None:
+        yield reload, '/configuration'
+    queues = desk.counter.last.queues
+    runners = config.runners if config is not None else {}
+    waiting = {
+        name: queues[options.queue].waiting for name, options in runners.items() if options.queue in queues
+    }
+    for alarm in runner_alarms(snapshot, runners_without_process(snapshot, config), now_s, waiting):
+        yield alarm, '/runners'
 
 
-def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
-    """Say why messages do not leave: failing runners, paused queues, and queues without a runner."""
+def _alarms_of_queues(desk: Desk) -> Iterator[tuple[Alarm, str]]:
     spool_counts = desk.counter.last
     bad = spool_counts.bad
     if bad.total:
@@ -71,35 +80,19 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         where = f' in {latest.origin}' if latest.origin else ''
         says = f', {one_line(latest.message[:160])}' if latest.message else ''
         text = f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}'
-        yield _alarm('bad' if new else 'warn', text, '/groups')
+        yield Alarm('bad' if new else 'warn', '', text), '/groups'
     for name, counts in spool_counts.queues.items():
-        link = f'/queues/{name}'
-        if counts.trouble:
-            yield _alarm('bad', f'{name}: {counts.trouble}', link)
-        waiting = f'; {_wait(counts)}' if counts.waiting > 0 else ''
-        for line in flag_lines(name, flags_of(desk.directory, name)):
-            yield _alarm('warn', line + waiting, link)
-    yield from _untaken(desk, snapshot, spool_counts)
+        for alarm in _alarms_of_queue(desk, name, counts):
+            yield alarm._replace(text=alarm.text + waits(counts.waiting)), f'/queues/{name}'
 
 
-def _untaken(desk: Desk, snapshot: Snapshot, spool_counts: SpoolCounts) -> Iterator[dict[str, str]]:
-    """Tell of queues that have a runner in the configuration, and none at work."""
-    if not snapshot.alive or desk.config is None:
-        return
-    working = {record.runner for record in snapshot.records if record.pid}
-    for name, counts in spool_counts.queues.items():
-        runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
-        if counts.waiting > 0 and runners and not working.intersection(runners):
-            text = f'{name}: {_wait(counts)}, and {", ".join(runners)} has no process'
-            yield _alarm('bad', text, '/runners')
+def _alarms_of_queue(desk: Desk, name: str, counts: QueueCounts | None) -> list[Alarm]:
+    trouble = [Alarm('bad', name, counts.trouble)] if counts is not None and counts.trouble else []
+    return trouble + flag_alarms(name, flags_of(desk.directory, name))
 
 
-def _wait(counts: QueueCounts) -> str:
-    return f'{intcomma(counts.waiting)} {"waits" if counts.waiting == 1 else "wait"}'
-
-
-def _alarm(level: str, text: str, link: str) -> dict[str, str]:
-    return {'level': level, 'text': text, 'link': link}
+def _alarm(desk: Desk, alarm: Alarm, link: str) -> dict[str, str]:
+    return {'level': alarm.level, 'text': desk.with_installation(str(alarm)), 'link': link}
 
 
 def overview(desk: Desk, form: Form) -> dict[str, Any]:
@@ -200,6 +193,7 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
         **json.loads(
             json.dumps(found.all_fields(spool_counts.queues.get(name, QueueCounts(name))), default=str)
         ),
+        'alarms': [one._asdict() for one in _alarms_of_queue(desk, name, spool_counts.queues.get(name))],
         'set_options': found.changed_options,
         'where': list(found.declared_where()),
         'runners': [one for one in _runners(desk.snapshot()) if one['runner'] in consumers],
@@ -308,11 +302,15 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
     """The configuration in force, and the mistakes in the files."""
     config = desk.view.config
     snapshot = desk.snapshot()
+    found: list[Problem] = [('error', one) for one in desk.config_errors]
+    found += [('warning', one) for one in config.warnings] if config is not None else []
+    found += desk.counter.last.problems
     return {
+        'counted_at_ns': _counted(desk.counter.last),
         'file': str(desk.config_path) if desk.config_path is not None else None,
         'spool': str(desk.directory),
-        'errors': [_mistake('error', one) for one in desk.config_errors],
-        'warnings': [_mistake('warning', one) for one in config.warnings] if config is not None else [],
+        'errors': [_mistake(desk, level, one) for level, one in found if level == 'error'],
+        'warnings': [_mistake(desk, level, one) for level, one in found if level == 'warning'],
         'reload_error': snapshot.master.reload_error or None,
         'digest': config.digest if config is not None else None,
         'runners': [
@@ -342,8 +340,8 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
     }
 
 
-def _mistake(level: str, error: ConfigError) -> dict[str, Any]:
-    return {'level': level, **error.fields(), 'text': str(error)}
+def _mistake(desk: Desk, level: str, error: ConfigError) -> dict[str, Any]:
+    return {'level': level, **error.fields(), 'text': desk.with_installation(str(error))}
 
 
 def acts(desk: Desk, form: Form) -> dict[str, Any]:

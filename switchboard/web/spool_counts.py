@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.operating.grouping import FailureSummary, FailureSummaryCache
+from switchboard.operating.health import Problem, spool_problems
 from switchboard.operating.queue_counts import AgeRow, CountCache, CountingThread, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
@@ -73,6 +74,7 @@ class SpoolCounts:
     bad: BadQueueCounts = field(default_factory=BadQueueCounts)
     throughput: dict[str, Throughput] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
 
 
 class BackgroundCounter:
@@ -127,7 +129,8 @@ class BackgroundCounter:
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}
-        self.last = SpoolCounts(time.time_ns(), queues, bad, done, self._rates(queues, done))
+        problems = [*spool_problems(view.config)] if view.config is not None else []
+        self.last = SpoolCounts(time.time_ns(), queues, bad, done, self._rates(queues, done), problems)
         self._remember(self.last)
         return self.last
 

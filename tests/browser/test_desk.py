@@ -621,7 +621,7 @@ def test_a_master_that_is_killed_is_told_and_one_that_is_back_too_without_a_relo
         tab.mouse.move(5, 5)
         assert tab.locator('button[value=scale]').is_enabled()
         assert signal_master(site.config.parent / 'spool', signal.SIGKILL)
-        tab.locator('.alarm.bad', has_text='The master died').wait_for()
+        tab.locator('.alarm.bad', has_text='NOT RUNNING; it died').wait_for()
         filebase = fail(site.spool, 'orders', 'x')
         other = tab.context.new_page()
         other.goto(site.url + '/runners')
@@ -634,7 +634,7 @@ def test_a_master_that_is_killed_is_told_and_one_that_is_back_too_without_a_relo
         assert [name.partition('+')[2] for name in site.spool['orders'].files] == [filebase.partition('+')[2]]
         other.close()
         succeed('-C', site.config, 'start')
-        tab.locator('.alarm.bad', has_text='The master died').wait_for(state='detached')
+        tab.locator('.alarm.bad', has_text='NOT RUNNING; it died').wait_for(state='detached')
     finally:
         switchboard('-C', site.config, 'stop')
 

@@ -260,7 +260,7 @@ def test_without_a_master_counts_are_right_and_what_needs_one_is_off_with_the_re
     tab.mouse.move(5, 5)
     tab.locator('tr', has_text='in').locator('[data-label=waiting]', has_text='1').first.wait_for()
     tab.locator('.alarm', has_text='3 bad entries').wait_for()
-    assert 'The master died' in tab.inner_text('.alarms')
+    assert 'NOT RUNNING; it died' in tab.inner_text('.alarms')
 
 
 def test_a_host_that_is_none_of_ours_gets_nothing_from_the_real_server(site: Site) -> None:

@@ -60,12 +60,12 @@ from switchboard.message.typed_json import _READERS, load_json
 from switchboard.metrics.listener import read_host_port
 from switchboard.operating.audit import recent_acts
 from switchboard.operating.entry_fields import describe_body, entry_fields
+from switchboard.operating.health import flag_alarms
 from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import remove_old_preserved
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import summarize
-from switchboard.operating.text import flag_lines
 from switchboard.options import QueueOptions
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.routing.bindings import Target
@@ -244,7 +244,7 @@ def published_options(content: bytes) -> object:
 def flag(content: bytes) -> object:
     with file_at(content, RUN, 'paused', 'q') as spool:
         flags = Flags(str(spool / RUN), Disk(), SYSTEM_CLOCK)
-        return flags.read('paused', 'q'), flag_lines('q', flags_of(spool, 'q'))
+        return flags.read('paused', 'q'), flag_alarms('q', flags_of(spool, 'q'))
 
 
 @reader(b'{"time":1.5,"act":"rm"}\n', b'\n', b'{}\n', *JSON_UNITS)

@@ -15,7 +15,7 @@ from switchboard.brokers.rabbitmq.frames import read_frames
 from switchboard.errors import BrokerDownError
 
 
-class Alarm:
+class ResourceAlarm:
     """Knows whether the broker takes messages.
 
     :param url: the broker's address, to be shown.

@@ -20,7 +20,7 @@ from kombu import Connection as KombuConnection
 
 from switchboard.brokers.driver import AddressedMessage, Driver, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.brokers.rabbitmq.alarm import Alarm
+from switchboard.brokers.rabbitmq.alarm import ResourceAlarm
 from switchboard.brokers.rabbitmq.channels import new_channel
 from switchboard.brokers.rabbitmq.delays import DelayQueues
 from switchboard.brokers.rabbitmq.frames import is_readable, read_frame, read_frames, tolerant_frame_handler
@@ -73,7 +73,7 @@ class RabbitDriver(Driver):
 
     def _begin(self) -> None:
         self.connection: Any = None
-        self._alarm = Alarm(self._url.shown)
+        self._alarm = ResourceAlarm(self._url.shown)
         self._delays = DelayQueues(self.declare_queue)
         # Queues that may not be on the broker's disk yet.
         self._unwritten: set[str] = set()

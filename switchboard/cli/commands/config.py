@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -28,13 +27,12 @@ from switchboard.cli.output import (
     write_line,
 )
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.message.naming import is_queue_name
-from switchboard.operating.text import escape_terminal, number, quoted, system_advice, system_words
+from switchboard.operating.health import Problem, spool_problems
+from switchboard.operating.text import escape_terminal, number, quoted
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.config.spool_place import Directories
 
 # Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
 FIRST_SPARES = 64
@@ -162,9 +160,6 @@ def init(installation: Installation, directory: Path | None) -> None:
         print_note(f'next: look into {installation.made_config}, then `{goes_there}switchboard start`')
 
 
-Problem = tuple[str, ConfigError]
-
-
 def import_problems(config: Config) -> Iterator[Problem]:
     """Import every runner's class and read its section's own keys, as the runner would."""
     from switchboard.master.loading import exit_refused, extend_path, find_class, python_path
@@ -187,135 +182,17 @@ def import_problems(config: Config) -> Iterator[Problem]:
             yield 'error', error
 
 
-def url_problems(config: Config) -> Iterator[Problem]:
-    """Read the URLs of queues that are on brokers, as a program that opens them would; nobody is called."""
-    from switchboard.config.remote_queues import load
-
-    urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
-    for name, options in urls.items():
-        rule = config.queues.deciding(name, 'url')
-        try:
-            load().check(options)
-            for warning in load().warnings(name, options):
-                warning.file = str(config.path)
-                warning.section = rule.section.name if rule is not None else warning.section
-                yield 'warning', warning
-        except ConfigError as error:
-            error.file = error.file or str(config.path)
-            error.section = error.section or (rule.section.name if rule is not None else None)
-            yield 'error', error
-
-
-def spool_warnings(config: Config) -> Iterator[ConfigError]:
-    """Look for directories of the spool in which one user may make what another one cannot use, and for those that no section names any more."""
-
-    def warning(reason: str) -> ConfigError:
-        return ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
-
-    try:
-        yield from map(warning, _doubts_about(config.spool, config.queue_names()))
-    except OSError as error:
-        advice = system_advice(error)
-        yield warning(f'cannot be looked into: {system_words(error)}' + (f'; {advice}' if advice else ''))
-
-
-def _doubts_about(root: Path, queues: Collection[str]) -> Iterator[str]:
-    from switchboard.config.spool_place import directories_in, why_not_alone
-
-    if reason := why_not_alone(root, queues):
-        yield reason  # advice about a spool would be for somebody else's directories
-    elif root.is_dir():  # `init` makes it as it should be
-        found = directories_in(root, queues)
-        yield from _troubles_of(root, found)
-        yield from _left_over(root, found)
-
-
-def _left_over(root: Path, found: Directories) -> Iterator[str]:
-    from switchboard.config.spool_place import is_entry
-
-    for name in found.undeclared:
-        if not is_queue_name(name):
-            yield f'a directory {name!r}, which can be no queue: lists leave it out'
-            continue
-        try:
-            files = [each for each in os.listdir(root / name) if each[0] != '.']
-        except OSError:  # another user's
-            continue
-        if count := sum(map(is_entry, files)):
-            yield (
-                f'{number(count, "entry", "entries")} in the queue {name}, which this configuration does not declare any more: nobody takes them; '
-                f'give it a section again, or `switchboard mv --queue {quoted(name)} --all QUEUE`'
-            )
-        elif files:
-            yield f'a directory {name}, which this configuration does not declare as a queue, and which holds no entry and other files'
-        elif name in found.others:
-            yield f'an empty directory {name}, which this configuration does not declare as a queue, and which was not made as one'
-        else:
-            yield f'an empty queue {name}, which this configuration does not declare any more: `switchboard delete {quoted(name)}`'
-
-
-def _troubles_of(root: Path, found: Directories) -> Iterator[str]:
-    from switchboard.config.spool_place import some
-    from switchboard.status.alive import master_directory
-
-    def mended_by(command: str) -> str:
-        if not found.others:
-            return f'`{command}`'
-        return f'change these alone, for directories of others stand there as well ({some(found.others)})'
-
-    owner = root.stat()
-    if found.links:
-        yield (
-            f'links in the place of queues ({some(found.links)}): a queue is on the file system of its spool, and lists leave them out; '
-            'one that belongs to neither root nor the owner is not followed: put directories in their places'
-        )
-    places = [root, *(root / name for name in found.ours)]
-    closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
-    if closed:
-        yield (
-            f'directories without the set-group-id bit ({some(closed)}): a file that another user makes there has the group of that user; '
-            + mended_by(f'find {quoted(root)} -type d -exec chmod g+s {{}} +')
-        )
-    # Of a spool that is open to its group each member may make a directory, as the first one who needs the trash does.
-    is_shared = owner.st_mode & stat.S_IRWXG == stat.S_IRWXG
-    foreign = [
-        place.name
-        for place in places
-        if place.stat().st_gid != owner.st_gid or (place.stat().st_uid != owner.st_uid and not is_shared)
-    ]
-    if foreign:
-        yield (
-            f'directories of another user or group than the spool ({some(foreign)}): '
-            + mended_by(f'chown -R --reference={quoted(root)} {quoted(root)}')
-        )
-    own = master_directory(root)
-    if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
-        yield (
-            f'{own} belongs to another user than the spool: a master was started as that user, and the owner can start none; '
-            f'stop it, and `chown -R --reference={quoted(root)} {quoted(own)}`'
-        )
-    # A spool that is one user's alone may well have such directories.
-    shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]
-    if shut:
-        yield (
-            f'directories that are not open to the group, as the spool is ({some(shut)}): only their owner can work there; '
-            + mended_by(f'find {quoted(root)} -type d -exec chmod g+rwx {{}} +')
-        )
-
-
 def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:
     """:return: the configuration, if it can be used, with its errors and its warnings."""
+    found: list[Problem]
     try:
         config = installation.config
     except ConfigErrors as error:
-        strange: list[Problem] = [('warning', each) for each in error.warnings]
-        return None, strange + [('error', each) for each in error.errors]
-    found: list[Problem] = [('warning', each) for each in config.warnings]
-    found += [('warning', each) for each in spool_warnings(config)]
-    found += url_problems(config)
-    if imports:
-        found += import_problems(config)
-    return config, found
+        found = [('warning', each) for each in error.warnings]
+        return None, found + [('error', each) for each in error.errors]
+    found = [('warning', each) for each in config.warnings]
+    found += spool_problems(config)
+    return config, found + ([*import_problems(config)] if imports else [])
 
 
 @verb()

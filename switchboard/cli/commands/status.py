@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -13,9 +13,17 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.output import is_json, print_note, with_installation, write_json, write_line, write_table
 from switchboard.errors import MasterError
+from switchboard.operating.health import (
+    Alarm,
+    flag_alarms,
+    master_alarm,
+    reload_alarm,
+    runner_alarms,
+    runners_without_process,
+)
 from switchboard.operating.queue_info import QueueInfo, queue_info
-from switchboard.operating.text import age, ago, duration, flag_lines, intcomma, local_time, one_line, quoted
-from switchboard.status.alive import is_suspended, process_age_s
+from switchboard.operating.text import duration, intcomma, one_line
+from switchboard.status.alive import process_age_s
 from switchboard.status.scoreboard import ProcessState, SliceRecord
 from switchboard.status.snapshot import (
     Snapshot,
@@ -73,21 +81,7 @@ def runner_row(record: SliceRecord, now_s: float, *, alive: bool) -> list[Cell]:
     ]
 
 
-def troubles(records: Sequence[SliceRecord], now_s: float) -> Iterator[tuple[str, str]]:
-    """:return: for each slice with something to tell of: its title, and why it is as it is or what went wrong last."""
-    for record in records:
-        reason = one_line(record.reason)
-        if record.state is ProcessState.FATAL:
-            yield record.title, f'FATAL: {reason or "it gave up"}'
-        elif record.state is ProcessState.BACKOFF:
-            wait_s = record.next_restart_ns / 1e9 - now_s
-            yield record.title, f'starts again {age(-wait_s) if wait_s > 0 else "now"}: {reason}'
-        elif reason:
-            yield record.title, reason
-        if record.last_error and one_line(record.last_error) != reason:
-            when = ago(now_s - record.last_error_ns / 1e9)
-            yield record.title, f'last error {when}: {one_line(record.last_error)}'
-
+COLOURS = {'warn': 'yellow', 'bad': 'red'}
 
 # A reload starts the slices that have given up again, whether their section has changed or their program.
 AFTER_FATAL = 'mend that, then `switchboard reload`'
@@ -114,26 +108,9 @@ def under_way(snapshot: Snapshot) -> list[str]:
     return []
 
 
-NOT_STARTED = 'the last start failed; `switchboard start` says why'
-
-
-def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
-    """:return: a line about the master, and its colour."""
-    master = snapshot.master
-    if not snapshot.has_scoreboard:
-        text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
-        return f'master: {text}', 'yellow'
-    since = f'since {local_time(master.started_ns / 1e9)}, {duration(process_age_s(master.pid, now_s - master.started_ns / 1e9))}'
-    if snapshot.alive and is_suspended(master.pid):
-        text = f'{master.state.value}, and stopped by a signal: `kill -CONT {master.pid}` lets it go on'
-        return f'master: {text}', 'red'
-    if snapshot.alive:
-        return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
-    if snapshot.ended == 'stopped':
-        return 'master: not running; it was stopped; its last state follows', 'yellow'
-    if snapshot.ended == 'not started':
-        return f'master: NOT RUNNING; {with_installation(NOT_STARTED)}', 'red'
-    return f'master: NOT RUNNING; it died (pid {master.pid}); its last state follows', 'red'
+def alarm_line(alarm: Alarm) -> str:
+    """:return: an alarm, with commands that reach this installation."""
+    return with_installation(str(alarm))
 
 
 def status_of(snapshot: Snapshot) -> Exit:
@@ -189,8 +166,8 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         write_line('')
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
-        for line in flag_lines(one.name, one.flags):
-            write_line(click.style(line, fg='yellow'))
+        for alarm in flag_alarms(one.name, one.flags):
+            write_line(_coloured(alarm))
 
 
 def _declared(one: QueueInfo) -> list[str]:
@@ -201,44 +178,27 @@ def _declared(one: QueueInfo) -> list[str]:
     )
 
 
-def without_process(snapshot: Snapshot, installation: Installation) -> list[tuple[str, str]]:
-    """:return: the runners of the configuration that have no slice, such as one that was scaled to 0, and what to do about it."""
-    config = installation.config_or_none
-    if not snapshot.alive or config is None:
-        return []
-    missing = [*(config.runners.keys() - {record.runner for record in snapshot.records})]
-    if not missing or under_way(snapshot):
-        return []  # it is about to have one
-    return [
-        (name, with_installation(f'has no process; `switchboard scale {quoted(name)}=1` gives it one'))
-        for name in sorted(missing)
-    ]
+def without_process(snapshot: Snapshot, installation: Installation) -> list[str]:
+    """:return: the runners of the configuration that have no slice, and are not about to have one."""
+    missing = runners_without_process(snapshot, installation.config_or_none)
+    return [] if missing and under_way(snapshot) else missing
 
 
-def write_objects(
-    snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[tuple[str, str]]
-) -> None:
+def write_objects(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
     """Write the master and every runner for programs."""
     write_json(master_fields(snapshot, busy_with))
     for record in snapshot.records:
         write_json(runner_fields(record))
-    for name, _ in scaled_to_none:
+    for name in scaled_to_none:
         write_json(fields_without_process(name))
 
 
-def _write_status(
-    snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[tuple[str, str]]
-) -> None:
+def _write_status(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
     now_s = time.time()
-    text, colour = headline(snapshot, now_s)
-    write_line(click.style(text, fg=colour))
+    write_line(_coloured(master_alarm(snapshot, now_s), fine='green'))
     write_line(f'spool:  {snapshot.directory}')
-    master = snapshot.master
-    if master.reload_error:
-        when = ago(now_s - master.reloaded_ns / 1e9)
-        write_line(click.style(f'reload: failed {when}, {one_line(master.reload_error)}', fg='red'))
-    elif master.reloaded_ns:
-        write_line(f'reload: {ago(now_s - master.reloaded_ns / 1e9)}')
+    if (reload := reload_alarm(snapshot, now_s)) is not None:
+        write_line(_coloured(reload))
     if busy_with:
         write_line(f'busy:   {one_line("; ".join(busy_with))}')
     if snapshot.records:
@@ -246,10 +206,15 @@ def _write_status(
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
-    shown = [*troubles(snapshot.records, now_s), *scaled_to_none]
+    shown = [*runner_alarms(snapshot, scaled_to_none, now_s)]
     if shown:
         write_line('')
-    for title, text in shown:
-        write_line(f'{click.style(title, bold=True)}: {text}')
+    for alarm in shown:
+        subject, text = click.style(alarm.subject, bold=True), with_installation(alarm.text)
+        write_line(f'{subject}: {text}')
     if snapshot.alive and any(record.state is ProcessState.FATAL for record in snapshot.records):
         write_line(with_installation(AFTER_FATAL))
+
+
+def _coloured(alarm: Alarm, fine: str | None = None) -> str:
+    return click.style(alarm_line(alarm), fg=COLOURS.get(alarm.level, fine))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,10 +13,10 @@ from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
 from switchboard.cli.commands.queues import count_queues, origins_in_bad
 from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.commands.status import (
+    COLOURS,
     RUNNER_COLUMNS,
-    headline,
+    alarm_line,
     runner_row,
-    troubles,
     without_process,
     write_objects,
 )
@@ -24,18 +24,29 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_json, write_json, write_line, write_table
+from switchboard.operating.health import Alarm, master_alarm, runner_alarms
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import SliceRecord
-from switchboard.status.snapshot import Snapshot, read_status
+from switchboard.status.snapshot import read_status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 INTERVAL_S = 1.0
 COUNT_SHARE = 20
 RATE = Column('PER S', align_right=True)
 # Of long errors and many of them, a screen has room for the first.
-MAX_TROUBLES = 5
+MAX_ALARMS = 5
+
+
+class Look(NamedTuple):
+    """One look: the master, the rows of the runners and of the queues that have something in them, and alarms."""
+
+    master: Alarm
+    runners: list[list[Cell]]
+    queues: list[list[Cell]]
+    alarms: list[Alarm]
 
 
 class Screen:
@@ -47,12 +58,10 @@ class Screen:
         self._done: dict[int, tuple[float, int]] = {}
         self._queues: list[list[Cell]] = []
         self._count_again_s = 0.0
-        self.snapshot: Snapshot | None = None
 
-    def rows(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
-        """:return: the rows of the runners and of the queues that have something in them."""
-        self.snapshot = snapshot = read_status(self._directory)
-        now_s = time.time()
+    def look(self) -> Look:
+        """:return: the next look."""
+        snapshot, now_s = read_status(self._directory), time.time()
         rows = []
         for record in snapshot.records:
             cells = runner_row(record, now_s, alive=snapshot.alive)
@@ -60,17 +69,15 @@ class Screen:
             rows.append(cells)
         if time.monotonic() >= self._count_again_s:
             self._count(now_s)
-        return rows, self._queues
+        missing = without_process(snapshot, self._installation)
+        alarms = [*runner_alarms(snapshot, missing, now_s)][:MAX_ALARMS]
+        return Look(master_alarm(snapshot, now_s), rows, self._queues, alarms)
 
     def _rate(self, record: SliceRecord) -> str:
         now_s, done = time.monotonic(), record.done + record.failed
         before_s, before = self._done.get(record.index, (now_s, done))
         self._done[record.index] = (now_s, done)
         return f'{(done - before) / (now_s - before_s):.1f}' if now_s > before_s and done >= before else ''
-
-    def without_process(self) -> list[tuple[str, str]]:
-        """:return: the runners that have no slice, and what to do about it."""
-        return without_process(self.snapshot, self._installation) if self.snapshot is not None else []
 
     def _count(self, now_s: float) -> None:
         started_s = time.monotonic()
@@ -116,13 +123,12 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
             continue
         if number:
             write_line('')
-        runners, queues = screen.rows()
-        assert screen.snapshot is not None
-        write_line(headline(screen.snapshot, time.time())[0])
-        write_table(runner_columns(), runners)
-        for title, text in screen.without_process():
-            write_line(f'{title}: {text}')
-        write_table(QUEUE_COLUMNS, queues)
+        look = screen.look()
+        write_line(alarm_line(look.master))
+        write_table(runner_columns(), look.runners)
+        for alarm in look.alarms:
+            write_line(alarm_line(alarm))
+        write_table(QUEUE_COLUMNS, look.queues)
 
 
 def _live(screen: Screen, interval_s: float, count: int | None) -> None:
@@ -147,21 +153,21 @@ def _picture(screen: Screen, width: int) -> RenderableType:
 
     from switchboard.cli.terminal import rich_table
 
-    runners, queues = screen.rows()
-    snapshot = screen.snapshot
-    assert snapshot is not None
-    now_s = time.time()
-    text, colour = headline(snapshot, now_s)
-    parts: list[RenderableType] = [Text(text, style=colour, no_wrap=True, overflow='ellipsis'), Text('')]
-    if runners:
-        parts += [rich_table(runner_columns(), runners, width), Text('')]
+    look = screen.look()
+    parts: list[RenderableType] = [_line(look.master, 'green'), Text('')]
+    if look.runners:
+        parts += [rich_table(runner_columns(), look.runners, width), Text('')]
     parts.append(
-        rich_table(QUEUE_COLUMNS, queues, width) if queues else Text('all queues are empty', style='dim')
+        rich_table(QUEUE_COLUMNS, look.queues, width)
+        if look.queues
+        else Text('all queues are empty', style='dim')
     )
-    shown = [*troubles(snapshot.records, now_s), *screen.without_process()][:MAX_TROUBLES]
-    if shown:
+    if look.alarms:
         parts.append(Text(''))
-    parts += [
-        Text(f'{title}: {text}', style='red', no_wrap=True, overflow='ellipsis') for title, text in shown
-    ]
-    return Group(*parts)
+    return Group(*parts, *(_line(alarm, 'red') for alarm in look.alarms))
+
+
+def _line(alarm: Alarm, fine: str) -> Text:
+    from rich.text import Text
+
+    return Text(alarm_line(alarm), style=COLOURS.get(alarm.level, fine), no_wrap=True, overflow='ellipsis')

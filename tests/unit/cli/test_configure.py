@@ -419,7 +419,7 @@ def test_one_can_still_look_when_the_configuration_is_broken(config: Path) -> No
     succeed('-C', config, 'init')
     config.write_text(CONFIG + 'nonsense\n')
     ran = succeed('-C', config, 'queues')
-    assert f'warning: {config} has mistakes (1)' in ran.err
+    assert f'warning: {config} has 1 mistake;' in ran.err
     assert [line.split()[0] for line in ran.lines[1:]] == ['in', 'out']
     assert switchboard('-C', config, 'status').status == Exit.UNAVAILABLE
     assert switchboard('-C', config, 'enqueue', 'in', input=b'x').status == Exit.CONFIG

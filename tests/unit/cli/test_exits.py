@@ -13,9 +13,9 @@ import pytest
 
 from switchboard import Spool, Switchboard, errors
 from switchboard.cli.app import switchboard as verbs_group
-from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, error_lines, exit_of, with_installation
+from switchboard.cli.exits import Exit, advice, error_lines, exit_of
 from switchboard.master.programs import master
-from switchboard.operating.text import system_advice
+from switchboard.operating.text import NEED_CONFIGURATION, system_advice, with_installation
 from switchboard.store.publishing import as_queue_error
 from tests.helpers.commands import succeed, switchboard
 

@@ -17,11 +17,12 @@ from switchboard.cli.app import TAKES_YES, VERBS
 from switchboard.cli.app import switchboard as program
 from switchboard.cli.commands import tail
 from switchboard.cli.commands.lifecycle import describe_remaining
-from switchboard.cli.commands.status import headline, status_of, troubles
+from switchboard.cli.commands.status import status_of
 from switchboard.cli.commands.tail import ArrivalWatch
 from switchboard.cli.exits import READ_ONLY_VERBS, Exit
 from switchboard.operating import text as wording
 from switchboard.operating.entry_fields import LOCKS, LockHolders
+from switchboard.operating.health import master_alarm, runner_alarms
 from switchboard.queue import watch
 from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard, Slot, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
@@ -96,12 +97,12 @@ def test_a_slice_in_trouble_is_told_of_with_its_reason(scoreboard: Scoreboard, t
         2, SupervisorRecord('well', state=ProcessState.RUNNING, pid=os.getpid())
     )
     Slot(scoreboard, 2).error('ValueError: \x1b[2J')
-    told = dict(troubles(take(tmp_path).records, 100.0))
+    told = {one.subject: one.text for one in runner_alarms(take(tmp_path), [], 100.0)}
     assert told['in 1/1'] == 'FATAL: no such class'
     assert told['out 1/1'] == 'starts again in 5.0s: exited with status 1'
     assert told['well 1/1'].startswith('last error ')
     assert told['well 1/1'].endswith(" ahead of this machine's clock: ValueError: \\x1b[2J")
-    later = dict(troubles(take(tmp_path).records, time.time() + 60))
+    later = {one.subject: one.text for one in runner_alarms(take(tmp_path), [], time.time() + 60)}
     assert later['well 1/1'].startswith('last error 1m')
     assert later['well 1/1'].endswith(' ago: ValueError: \\x1b[2J')
 
@@ -111,11 +112,11 @@ def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
 ) -> None:
     snapshot = take(tmp_path)
     assert not snapshot.alive
-    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; the last start failed')
+    assert master_alarm(snapshot, 0.0).text.startswith('NOT RUNNING; the last start failed')
     assert status_of(snapshot) == 69
     scoreboard.write_master_record(MasterRecord(pid=12, state=ProcessState.RUNNING))
     snapshot = take(tmp_path)
-    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died (pid 12)')
+    assert master_alarm(snapshot, 0.0).text.startswith('NOT RUNNING; it died (pid 12)')
     assert status_of(snapshot) == 69
 
 

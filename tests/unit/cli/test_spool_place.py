@@ -18,7 +18,7 @@ from tests.helpers.commands import fail, succeed, switchboard
 from tests.helpers.processes import NOBODY, in_child
 
 ROOT = Path(__file__).parents[3]
-CHECKS = ROOT / 'switchboard' / 'cli' / 'commands' / 'config.py'
+CHECKS = ROOT / 'switchboard' / 'operating' / 'health.py'
 # What would change, or take away, directories that are not the spool's.
 DANGEROUS = ('chown', 'chmod', 'delete')
 # Names of another's directories; the second one is empty, and open to a group.

@@ -22,7 +22,6 @@ from switchboard import web
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
 from switchboard.status.alive import SCOREBOARD, master_directory
-from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard
 from switchboard.store.publishing import as_queue_error
 from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
@@ -190,31 +189,6 @@ def test_a_scoreboard_that_cannot_be_read_is_no_sign_that_no_master_has_run(here
         assert f'cannot be seen: {own}: Not a directory' in page['alarms'][0]['text']
     # Everything else is there all the same.
     assert here.json('/')['counted_at_ns']
-
-
-@pytest.mark.parametrize(
-    ('record', 'alarm'),
-    [
-        (MasterRecord(12, ProcessState.EXITED, 1), ('warn', 'The master was stopped.', 'stopped')),
-        (MasterRecord(12, ProcessState.RUNNING, 1), ('bad', 'The master died.', 'died')),
-        (MasterRecord(12, ProcessState.STOPPING, 1), ('bad', 'The master died.', 'died')),
-        (MasterRecord(), ('bad', 'The master could not be started.', 'not started')),
-    ],
-)
-def test_a_master_that_was_stopped_is_told_from_one_that_died(
-    here: Browser, record: MasterRecord, alarm: tuple[str, str, str]
-) -> None:
-    own = master_directory(here.desk.directory)
-    own.mkdir(parents=True)
-    with closing(Scoreboard.create(own / SCOREBOARD, 1)) as scoreboard:
-        if record.pid:
-            scoreboard.write_master_record(record)
-    for path in ('/', '/runners'):
-        page = here.json(path)
-        first, said = page['alarms'][0], page['alarms'][0]['text'].partition(' Queues')[0]
-        assert (first['level'], said, page['master']['ended']) == alarm, path
-    said = f'the master {"was stopped" if alarm[2] == "stopped" else "died"}; it was'
-    assert (said in here.get('/runners').text) == bool(record.pid)
 
 
 def test_looking_changes_nothing(here: Browser) -> None:
@@ -418,7 +392,7 @@ def test_a_broken_configuration_is_told_and_what_was_read_before_holds(here: Bro
 
 def test_no_master_is_told_and_its_buttons_are_off(here: Browser) -> None:
     here.count()
-    assert 'No master has run here yet' in here.get('/').text
+    assert 'none was ever started here' in here.get('/').text
 
 
 def test_every_page_names_the_environment_and_has_a_title_of_its_own(tmp_path: Path) -> None:
@@ -498,7 +472,7 @@ def test_the_overview_says_why_messages_do_not_leave_and_offers_to_send_two_back
     )
     assert 'mail.example.com refused 3' in found['alarms'][0]['text']
     (paused,) = [one for one in found['alarms'] if 'paused' in one['text']]
-    assert paused['text'].endswith('by ann: the shop is closed; 1 waits')
+    assert paused['text'].endswith('by ann: the shop is closed; 1 message waits')
     (one, _) = found['errors']
     assert (one['error'], one['entries'], one['origin'], one['message']) == (
         'SMTPConnectError',
