@@ -10,7 +10,7 @@ that it does not use.
 
 from __future__ import annotations
 
-# Type checkers know this name.  The module `typing` takes longer to load than all that the door needs.
+# Type checkers know this name.  The module `typing` takes longer to load than all that `drop` needs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from switchboard.queue.switchboard import Switchboard
@@ -30,7 +30,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    from switchboard.lazy import lazy  # here, because the mail servers' door asks for none of them
+    from switchboard.lazy import lazy  # here, because `drop` asks for none of them
 
     return lazy(__name__, _HOMES)(name)
 

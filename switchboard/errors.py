@@ -6,17 +6,16 @@ says what to do next, and programs can act on them without parsing a sentence.
 
 from __future__ import annotations
 
-from switchboard.door_errors import ConfigError as ConfigError
-from switchboard.door_errors import ContentDisallowedError as ContentDisallowedError
-from switchboard.door_errors import CorruptEntryError as CorruptEntryError
-from switchboard.door_errors import DurabilityError as DurabilityError
-from switchboard.door_errors import LockTimeoutError as LockTimeoutError
-from switchboard.door_errors import MessageTooLargeError as MessageTooLargeError
-from switchboard.door_errors import QueueDrainingError as QueueDrainingError
-from switchboard.door_errors import QueueError as QueueError
-from switchboard.door_errors import QueueFullError as QueueFullError
-from switchboard.door_errors import SwitchboardError as SwitchboardError
-from switchboard.door_errors import UnknownQueueError as UnknownQueueError
+from switchboard.drop_errors import ConfigError as ConfigError
+from switchboard.drop_errors import ContentDisallowedError as ContentDisallowedError
+from switchboard.drop_errors import DurabilityError as DurabilityError
+from switchboard.drop_errors import LockTimeoutError as LockTimeoutError
+from switchboard.drop_errors import MessageTooLargeError as MessageTooLargeError
+from switchboard.drop_errors import QueueDrainingError as QueueDrainingError
+from switchboard.drop_errors import QueueError as QueueError
+from switchboard.drop_errors import QueueFullError as QueueFullError
+from switchboard.drop_errors import SwitchboardError as SwitchboardError
+from switchboard.drop_errors import UnknownQueueError as UnknownQueueError
 
 for _each in [each for each in globals().values() if isinstance(each, type)]:
     _each.__module__ = __name__  # where programs find them
@@ -38,6 +37,16 @@ class ConfigErrors(ConfigError):
 
     def __str__(self) -> str:
         return '\n'.join(str(error) for error in self.errors)
+
+
+class CorruptEntryError(QueueError):
+    """The file is torn, stale or swapped, or its content cannot be read as its kind."""
+
+    def __init__(
+        self, reason: str, *, offset: int = 0, queue: str | None = None, filebase: str | None = None
+    ) -> None:
+        self.offset = offset
+        super().__init__(reason, queue=queue, filebase=filebase)
 
 
 class EntryTakenError(QueueError):

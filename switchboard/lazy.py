@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # the module `typing` takes longer to load than all that the door needs
+TYPE_CHECKING = False  # the module `typing` takes longer to load than all that `drop` needs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""The defaults of the queue options that the mail servers' door goes by as well, in a module that loads nothing."""
+"""The defaults of the queue options that `drop` goes by as well, in a module that loads nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class QueueDefaults:
 def has_limits(options: Any) -> bool:
     """Is there anything to ask before a message is let in?
 
-    :param options: `QueueOptions`, or the part of them that the mail servers' door knows.
+    :param options: `QueueOptions`, or the part of them that `drop` knows.
     """
     return bool(
         options.max_messages is not None or options.max_bytes is not None or options.min_free_space_bytes

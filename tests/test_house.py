@@ -29,7 +29,7 @@ GROUND = {
     '__main__',
     'background',
     'clock',
-    'door_errors',
+    'drop_errors',
     'errors',
     'events',
     'filestore',

@@ -29,7 +29,7 @@ from switchboard.queue.recovery import record_time
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.spool import Spool
 from switchboard.store.folder import Folder
-from switchboard.store.layout import BAD, HELD_PREFIX
+from switchboard.store.layout import BAD, DELIVERIES_PREFIX
 from switchboard.store.limits import make_room
 
 __all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_queue', 'publish_many']
@@ -62,7 +62,10 @@ def make_queue(
     """
     assert options.url is not None
     delivery_counts = DeliveryCounts(
-        Folder(spool.path(f'{HELD_PREFIX}{name}'), spool.disk), spool.disk, spool.clock, spool.expiry_clock
+        Folder(spool.path(f'{DELIVERIES_PREFIX}{name}'), spool.disk),
+        spool.disk,
+        spool.clock,
+        spool.expiry_clock,
     )
     try:
         return BrokerQueue(

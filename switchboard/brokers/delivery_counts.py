@@ -25,7 +25,7 @@ from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.forks import after_fork
-from switchboard.store.layout import HELD
+from switchboard.store.layout import DELIVERIES_SUFFIX
 
 log = logging.getLogger('switchboard.queue')
 
@@ -81,7 +81,7 @@ class DeliveryCounts:
     def _begin(self, digest: str, folder: Folder) -> None:
         if self._fd < 0:
             folder.make()
-            self._name = f'{os.urandom(8).hex()}{HELD}'
+            self._name = f'{os.urandom(8).hex()}{DELIVERIES_SUFFIX}'
             self._fd = self._disk.create_locked(self._name, folder.fd)
         slot = self._free.pop() if self._free else len(self._slots)
         self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
@@ -141,7 +141,7 @@ class DeliveryCounts:
             return []
         for name in names:
             try:
-                if name.endswith(HELD):
+                if name.endswith(DELIVERIES_SUFFIX):
                     found += self._collect_dead_owner(name, counts)
                 elif name.endswith(DEATHS):
                     self._forget_old(name)

@@ -1,4 +1,4 @@
-"""The mail servers' door: standard input becomes an entry, or the exit status asks the mail server to try again later.
+"""The program that mail servers pipe messages into: standard input becomes an entry, or the exit status asks the mail server to try again later.
 
 In reading order: request (the arguments), program (the way of a message), dedupe (where the same mail may come
 twice).

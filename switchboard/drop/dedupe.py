@@ -1,4 +1,4 @@
-"""The slow way through the mail servers' door: for messages that may be dropped twice, and must be stored once.
+"""The way through a whole spool: for messages that may be dropped twice and must be stored once, and for queues whose options `drop` does not read.
 
 A mail server that has got 75, or nothing because the machine went down, sends the message again, and it may have been
 stored the first time.  With ``--dedupe``, or with ``-m dedupe_key=KEY``, the second one is not stored; `switchboard.handoff.deduplication` says how that is
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 1024 * 1024
 
 
-def dedupe_key(kind: str, body: bytes | memoryview, metadata: Mapping[str, object]) -> str:
+def make_dedupe_key(kind: str, body: bytes | memoryview, metadata: Mapping[str, object]) -> str:
     """Say what tells this message from all others.
 
     :param kind: ``content`` or ``message-id``.
@@ -64,18 +64,18 @@ def _configured(directory: str, config: str) -> Spool | None:
     return Spool.from_config(found) if is_active(found, directory) else None
 
 
-def store_once(
+def store_through_spool(
     spool: str,
     config: str,
     queue: str,
-    door: PublishedOptions | None,
+    options: PublishedOptions | None,
     body: bytes,
     metadata: dict[str, Any],
     at_commit: Callable[[], object],
 ) -> str:
     """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
 
-    :param door: the published options of a queue of the configuration, for where that is not to be used: they know no exchanges.  None: a program has
+    :param options: the published options of a queue of the configuration, for where that is not to be used: they know no exchanges.  None: a program has
         declared the queue; sections for many queues may be for it too.
     :param at_commit: called when all is ready; if it raises, nothing is stored.
     :return: the filebase of the one that is stored.
@@ -86,18 +86,18 @@ def store_once(
     from switchboard.spool.spool import Spool
 
     known = _configured(spool, config)
-    if door is None or (known is not None and queue in known):
+    if options is None or (known is not None and queue in known):
         found = (known or Spool(spool))[queue]
     else:
         found = Spool(spool).queue(
-            queue, **{key: value for key, value in vars(door).items() if key != 'queue'}
+            queue, **{key: value for key, value in vars(options).items() if key != 'queue'}
         )
     at_commit()
     return found.enqueue(mail_from_bytes(body), metadata)
 
 
 def _add_site_packages() -> None:
-    """The door starts without them; what stands behind this way needs one of them."""
+    """`drop` starts without them; what stands behind this way needs one of them."""
     try:
         import zope.interface  # noqa: F401  asked for, not used
     except ImportError:

@@ -1,4 +1,4 @@
-"""The mail servers' door: standard input becomes an entry, or the exit status asks the mail server to try again later.
+"""The program that mail servers pipe messages into: standard input becomes an entry, or the exit status asks the mail server to try again later.
 
 A mail server starts one process for each mail, so this module loads almost nothing: no ``re``, ``json``, ``typing``, ``email``
 or ``logging``, no configuration and no site-packages.  It is started by ``bin/drop``, which also covers errors that cannot be
@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.door_errors import (
+from switchboard.drop.request import DropRequest, find_spool
+from switchboard.drop_errors import (
     ContentDisallowedError,
     MessageTooLargeError,
     QueueDrainingError,
@@ -26,7 +27,6 @@ from switchboard.door_errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.drop.request import DropRequest, find_spool
 from switchboard.message.entry_header import JOINED_BYTES, MAX_METADATA_BYTES, make_digest_and_header
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
@@ -35,7 +35,13 @@ from switchboard.message.mail_envelope import (
     read_envelope,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS_PER_S, SYSTEM_NAME_GENERATOR, make_filebase, order_key_of
+from switchboard.message.naming import (
+    NS_PER_S,
+    ON_HOLD_NS,
+    SYSTEM_NAME_GENERATOR,
+    make_filebase,
+    order_key_of,
+)
 from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, PathInErrors
@@ -147,7 +153,7 @@ class Drop:
         self.queue = request.queue
         self.disk = disk
         self.folder = Folder(f'{spool}/{self.queue}', disk)
-        self.door = PublishedOptions(self.queue)
+        self.options = PublishedOptions(self.queue)
         self.is_declared = False
         self.body = memoryview(b'')
         self.from_line = b''
@@ -164,15 +170,15 @@ class Drop:
         if self.queue == BAD:
             raise UnknownQueueError('nothing can be dropped into the bad queue', queue=BAD)
         try:
-            door = read_published_options(self.spool, self.queue, self.disk)
+            options = read_published_options(self.spool, self.queue, self.disk)
         except UnknownQueueError:
             if not self._is_declared():
                 raise
-            door = None
+            options = None
         # What a program has said of it is in a file of JSON, which is not for this module to read.
-        self.is_declared = door is None and self._is_declared()
-        if door is not None:
-            self.door = door
+        self.is_declared = options is None and self._is_declared()
+        if options is not None:
+            self.options = options
             self.folder.make()
         else:
             try:
@@ -181,7 +187,7 @@ class Drop:
                 raise UnknownQueueError(
                     f'there is no such queue in {self.spool}', queue=self.queue
                 ) from error
-        if 'mail' not in self.door.accept:
+        if 'mail' not in self.options.accept:
             raise ContentDisallowedError('mail', queue=self.queue)
         if self._exists(f'{RUN}/{DRAINING}/{self.queue}'):
             raise QueueDrainingError('it is being drained: nothing is let in', queue=self.queue)
@@ -201,7 +207,7 @@ class Drop:
 
         :raises MessageTooLargeError: it is longer.
         """
-        limit = self.door.max_body_bytes
+        limit = self.options.max_body_bytes
         if limit is None:
             limit = MAX_DROPPED_BYTES
         buffer = bytearray()
@@ -221,33 +227,33 @@ class Drop:
             environment, self.from_line, request.sender, request.recipients, request.fields
         )
         if request.dedupe and 'dedupe_key' not in self.metadata:
-            from switchboard.drop.dedupe import dedupe_key
+            from switchboard.drop.dedupe import make_dedupe_key
 
-            self.metadata['dedupe_key'] = dedupe_key(request.dedupe, self.body, self.metadata)
+            self.metadata['dedupe_key'] = make_dedupe_key(request.dedupe, self.body, self.metadata)
 
     def _pack(self) -> None:
         """Give the message its name and its header."""
-        request, door, metadata = self.request, self.door, self.metadata
+        request, options, metadata = self.request, self.options, self.metadata
         when_ns = self._ready_at()
         if (ttl_s := request.times_s.get('ttl')) is not None:
             metadata['expires'] = when_ns / NS_PER_S + ttl_s
-        if door.ttl_s is not None:
-            metadata['queue_expires'] = when_ns / NS_PER_S + door.ttl_s
+        if options.ttl_s is not None:
+            metadata['queue_expires'] = when_ns / NS_PER_S + options.ttl_s
         packed = dump_ascii_json(metadata).encode('ascii')
         if len(packed) > MAX_METADATA_BYTES:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
-        key = order_key_of(metadata, door.order_key)
+        key = order_key_of(metadata, options.order_key)
         digest, header = make_digest_and_header(
             'mail', packed, self.body, SYSTEM_NAME_GENERATOR.unique_digits(), key
         )
-        priority = door.priority if request.priority is None else request.priority
+        priority = options.priority if request.priority is None else request.priority
         self.filebase = make_filebase(when_ns, digest, priority)
         self.head = header + packed
 
     def _ready_at(self) -> int:
         times_s = self.request.times_s
         delayed_ns = SYSTEM_NAME_GENERATOR.next_when_ns() + int(times_s.get('delay', 0) * NS_PER_S)
-        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS_PER_S)), HELD_NS - 1)
+        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS_PER_S)), ON_HOLD_NS - 1)
 
     def store(self, at_commit: Callable[[], object]) -> None:
         """Make it an entry.
@@ -256,12 +262,12 @@ class Drop:
         :raises SwitchboardError: it could not be stored.
         """
         if self.is_declared or 'dedupe_key' in self.metadata:
-            self._store_slowly(at_commit)
+            self._store_through_spool(at_commit)
             return
         self._pack()
-        door, disk = self.door, self.disk
-        if has_limits(door) and not self._is_let_in():
-            self._store_slowly(at_commit)  # there it is known how to make room
+        options, disk = self.options, self.disk
+        if has_limits(options) and not self._has_room():
+            self._store_through_spool(at_commit)  # there it is known how to make room
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
@@ -275,9 +281,9 @@ class Drop:
             pool.discard(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
-        publish((item,), pool, disk, sync=door.durability == 'full', directory_sync=door.directory_sync)
+        publish((item,), pool, disk, sync=options.durability == 'full', directory_sync=options.directory_sync)
 
-    def _is_let_in(self) -> bool:
+    def _has_room(self) -> bool:
         """:return: False if the queue is full, and makes room.
 
         :raises QueueFullError: it is full, and makes none.
@@ -285,22 +291,22 @@ class Drop:
         from switchboard.store.limits import Limits, SharedCount
 
         count = SharedCount(Folder(f'{self.spool}/{RUN}/{COUNTS}', self.disk), self.queue, self.disk)
-        limits = Limits(self.queue, self.folder, self.door, self.disk, SYSTEM_CLOCK, count)
+        limits = Limits(self.queue, self.folder, self.options, self.disk, SYSTEM_CLOCK, count)
         try:
             limits.reserve(1, len(self.head) + len(self.body))
         except QueueFullError:
-            if self.door.overflow == 'reject' or not limits.counted:
+            if self.options.overflow == 'reject' or not limits.counted:
                 raise
             return False
         return True
 
-    def _store_slowly(self, at_commit: Callable[[], object]) -> None:
-        from switchboard.drop.dedupe import store_once
+    def _store_through_spool(self, at_commit: Callable[[], object]) -> None:
+        from switchboard.drop.dedupe import store_through_spool
 
-        door = None if self.is_declared else self.door
+        options = None if self.is_declared else self.options
         metadata = self.metadata | self.request.times_s
-        self.filebase = store_once(
-            self.spool, self.request.config, self.queue, door, bytes(self.body), metadata, at_commit
+        self.filebase = store_through_spool(
+            self.spool, self.request.config, self.queue, options, bytes(self.body), metadata, at_commit
         )
 
 

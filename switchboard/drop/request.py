@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from switchboard.door_errors import ConfigError, SwitchboardError
+from switchboard.drop_errors import ConfigError, SwitchboardError
 from switchboard.message.mail_envelope import decode_argument
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -205,7 +205,7 @@ def spool_value(content: bytes) -> str | None:
 
 
 def _without_comment(text: str) -> str:
-    """See ``inifile``, which has a pattern for it; the module of patterns takes longer to load than the door's work."""
+    """See ``inifile``, which has a pattern for it; the module of patterns takes longer to load than `drop`'s work."""
     for at, char in enumerate(text):
         if char == ';' and (not at or (text[at - 1].isspace() and not text[at + 1 : at + 2].strip())):
             return text[:at].rstrip().replace('\\;', ';')

@@ -52,7 +52,7 @@ from switchboard.status.processes import (
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.layout import HELD, HELD_PREFIX
+from switchboard.store.layout import DELIVERIES_PREFIX, DELIVERIES_SUFFIX
 
 # Some hundred thousand messages.
 MAX_HELD_BYTES = 4 << 20
@@ -205,9 +205,9 @@ def _forget_claimed(pid: int, spool: str) -> list[tuple[str, list[str]]]:
     :return: by queue, the keys of the messages.
     """
     found = []
-    for path, descriptor in _opened(pid, spool, HELD):
+    for path, descriptor in _opened(pid, spool, DELIVERIES_SUFFIX):
         try:
-            queue = os.path.basename(os.path.dirname(path)).removeprefix(HELD_PREFIX)
+            queue = os.path.basename(os.path.dirname(path)).removeprefix(DELIVERIES_PREFIX)
             keys = os.read(descriptor, MAX_HELD_BYTES).decode('ascii', 'replace').split()
             os.ftruncate(descriptor, 0)
             if keys:

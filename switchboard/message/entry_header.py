@@ -8,7 +8,7 @@ The header is text, so that ``head -1`` tells what a file is.  It repeats the di
 CRC-32 of metadata, body and header fields, in this order.  A file that was torn by a power cut, that holds what an
 earlier message left in a recycled file, or that stands under another's name, fails one of the two tests.
 
-This module imports nothing that is slow to load: the mail servers' door packs entries with it, and reads none; `entry` does.
+This module imports nothing that is slow to load: `drop` packs entries with it, and reads none; `entry` does.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def parse_from_line(line: bytes) -> bytes | None:
     """
     if not line.startswith(_FROM):
         return None
-    import re  # here, because few mails begin so, and the module takes longer to load than all that the door needs
+    import re  # here, because few mails begin so, and the module takes longer to load than all that `drop` needs
 
     found = re.search(_DATE, line, re.VERBOSE)
     sender = line[len(_FROM) : found.start()].strip() if found else b''
@@ -171,9 +171,9 @@ def split_from_line(start: bytes) -> tuple[bytes, int]:
 def quote_json(text: str) -> str:
     """Write a text as JSON in ASCII, as ``json`` does."""
     if text.isascii() and text.isprintable() and '"' not in text and '\\' not in text:
-        return f'"{text}"'  # nearly all of them, and what follows takes a fortieth of the door's time to load
+        return f'"{text}"'  # nearly all of them, and what follows takes a fortieth of `drop`'s time to load
     try:
-        # All of `json` takes longer to load than the door's work.
+        # All of `json` takes longer to load than `drop`'s work.
         from _json import encode_basestring_ascii
     except ImportError:  # another Python than CPython
         from json.encoder import encode_basestring_ascii

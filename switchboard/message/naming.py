@@ -21,7 +21,7 @@ import os
 from zlib import crc32
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.door_errors import UnknownQueueError
+from switchboard.drop_errors import UnknownQueueError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ CLOCK_SLACK_NS = NS_PER_S
 
 # Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
 ON_HOLD_PREFIX = '9999'
-HELD_NS = 9_999_000_000 * NS_PER_S
+ON_HOLD_NS = 9_999_000_000 * NS_PER_S
 # A hundred years: longer than anybody waits, and names have room for that time.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
@@ -80,7 +80,7 @@ def check_queue_name(name: str) -> str:
 class EntryName:
     """An entry's name, taken apart."""
 
-    # Neither a NamedTuple nor a dataclass: loading `typing` or `dataclasses` would take the mail servers' door longer than
+    # Neither a NamedTuple nor a dataclass: loading `typing` or `dataclasses` would take `drop` longer than
     # all of its work.
     __slots__ = ('digest', 'priority', 'when_ns')
 
@@ -140,7 +140,7 @@ def is_filebase(text: str) -> bool:
 
 
 def _matcher() -> Callable[[str], object]:
-    import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
+    import re  # here, because `drop` makes names and never reads them, and starts faster without
 
     _matchers.append(re.compile(_filebase_pattern()).fullmatch)
     return _matchers[0]

@@ -20,9 +20,9 @@ from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.message.journal import Record, merge_kept_records, pack_record
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
-    HELD_NS,
     HIGHEST_PRIORITY,
     NS_PER_S,
+    ON_HOLD_NS,
     SLICE_DIGITS,
     NameGenerator,
     digest_of,
@@ -225,7 +225,7 @@ class Packer:
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
             if value is not None:
                 when_ns = max(when_ns, base_ns + int(self._seconds(key, value) * NS_PER_S))
-        if when_ns >= HELD_NS:
+        if when_ns >= ON_HOLD_NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
         if when_ns == now_ns:
             return None

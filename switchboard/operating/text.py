@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from switchboard.door_errors import DurabilityError
+from switchboard.drop_errors import DurabilityError
 
 # Characters that could move the cursor, ring, recolour or reverse their neighbours: control characters but the newline and the tab,
 # separators that break lines, marks that change the direction of writing, and surrogates, which no terminal takes.

@@ -114,7 +114,7 @@ class Consumer:
         order: OrderLock | None = None,
     ) -> None:
         self.folder = folder
-        self.queue = folder.place
+        self.queue = folder.queue
         self.bad = bad
         self._options = options
         self._clock = clock

@@ -48,7 +48,7 @@ class Producer:
         enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None,
     ) -> None:
         self.folder = folder
-        self.queue = folder.place
+        self.queue = folder.queue
         self.pool = pool
         self.sync = options.durability == 'full'
         self.directory_sync = options.directory_sync

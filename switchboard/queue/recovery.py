@@ -108,7 +108,7 @@ def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
             return
         except OSError as error:
             log_event(
-                log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error
+                log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.queue, error=error
             )
     _add(claim, record, sync=sync)
 
@@ -126,7 +126,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
             break
         except FileExistsError:
             filebase = one_ns_later(filebase)  # a copy that somebody has made by hand has that name
-    log_event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
+    log_event(log, logging.WARNING, filebase, 'preserved', queue=folder.queue, reason=reason)
 
 
 def recover(
@@ -157,7 +157,7 @@ def recover(
             _recover_unread(folder, filebase, bad)
             continue
         except (QueueError, OSError) as error:
-            log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
+            log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.queue, error=error)
             continue
         if claim is None:
             locked.append(filebase)
@@ -166,7 +166,7 @@ def recover(
             if end_claim(claim):
                 recovered.append(filebase)
         except OSError as error:
-            log_event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
+            log_event(log, logging.ERROR, filebase, 'not recovered', queue=folder.queue, error=error)
             claim.close()
     if wait and locked:
         ends_at_s = time.monotonic() + UNLOCK_WAIT_S
@@ -200,4 +200,4 @@ def _recover_unread(folder: Folder, filebase: str, bad: Folder) -> None:
     try:
         move_to_bad_unread(folder, filebase + CLAIMED, bad, 'unreadable')
     except OSError as error:
-        log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
+        log_event(log, logging.WARNING, filebase, 'not recovered', queue=folder.queue, error=error)

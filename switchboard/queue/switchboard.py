@@ -132,7 +132,7 @@ class Switchboard:
         self.disk = disk = disk or Disk.of_system()
         self.clock = clock
         self.folder = folder = Folder(self.queue_directory, disk)
-        folder.place = name
+        folder.queue = name
         folder.make()
         folder.open()
         if name_generator is None:

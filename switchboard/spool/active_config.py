@@ -41,7 +41,7 @@ def activate(config: Config) -> None:
 
 
 def publish_queue_options(config: Config, disk: Disk | None = None) -> bool:
-    """Give the mail servers' door its copy of what the queues' sections say.
+    """Give `drop` its copy of what the queues' sections say.
 
     :return: False if it has it already.
     :raises OSError: it could not be written; the last copy stays.

@@ -91,7 +91,7 @@ class Claim:
             else:
                 history = self.history if self.size > WHOLE_BYTES else self._history
                 entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
-            entry.queue = self.folder.place
+            entry.queue = self.folder.queue
             self.entry = entry
         return entry
 
@@ -174,7 +174,7 @@ class Claim:
                 disk.fdatasync(fd)
             disk.rename(draft, self.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
         except BaseException:
-            disk.remove_new(draft, folder.fd)
+            disk.unlink_quietly(draft, folder.fd)
             disk.unlock_and_close(fd)
             raise
         disk.unlock_and_close(self.fd)
@@ -240,7 +240,7 @@ class Claim:
                 copy.close()
         except (QueueError, OSError, MemoryError):
             return False  # both are kept
-        log_event(log, logging.WARNING, filebase, 'copy removed', queue=folder.place)
+        log_event(log, logging.WARNING, filebase, 'copy removed', queue=folder.queue)
         return True
 
     def rename_unchecked(self, folder: Folder, filebase: str, suffix: str) -> None:
@@ -249,7 +249,7 @@ class Claim:
         self._follow(folder, filebase, suffix)
 
     def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
-        self._strike_out()
+        self._unregister()
         self.folder, self.filebase, self.suffix = folder, filebase, suffix
         self.register()
 
@@ -258,14 +258,14 @@ class Claim:
         self._key = key = self.folder.key, self.filebase + self.suffix
         OWN_CLAIMS[key] = self
 
-    def _strike_out(self) -> None:
+    def _unregister(self) -> None:
         if OWN_CLAIMS.get(self._key) is self:
             del OWN_CLAIMS[self._key]
 
     def _leave(self) -> None:
         # The key is kept as long as the claim, under whichever name: a committed input may be taken back, and what comes
         # after it is not to be begun before its outputs are there.
-        self._strike_out()
+        self._unregister()
         if self.order_fd >= 0:
             fd, self.order_fd = self.order_fd, -1
             self.folder.disk.close_quietly(fd)

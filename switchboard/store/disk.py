@@ -15,7 +15,7 @@ import stat as stat_module
 import time
 
 from switchboard.clock import Backoff
-from switchboard.door_errors import LockTimeoutError
+from switchboard.drop_errors import LockTimeoutError
 from switchboard.store.kernel import (
     RENAME_NOREPLACE,
     accelerator,
@@ -212,9 +212,9 @@ class Disk:
             try:
                 self.rename_exclusive(draft, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
             except FileExistsError:
-                self.remove_new(draft, dir_fd)  # another process was faster: the file is its
+                self.unlink_quietly(draft, dir_fd)  # another process was faster: the file is its
             except BaseException:
-                self.remove_new(draft, dir_fd)
+                self.unlink_quietly(draft, dir_fd)
                 self.close_quietly(fd)
                 raise
             self.close_quietly(fd)
@@ -347,7 +347,7 @@ class Disk:
                     return fd
         except BaseException:
             if locked:
-                self.remove_new(name, dir_fd)
+                self.unlink_quietly(name, dir_fd)
             self.close_quietly(fd)
             raise
         self.close_quietly(fd)
@@ -367,7 +367,7 @@ class Disk:
         except OSError:
             pass
 
-    def remove_new(self, name: str, dir_fd: int) -> None:
+    def unlink_quietly(self, name: str, dir_fd: int) -> None:
         """Remove a file that never meant anything."""
         try:
             self.unlink(name, dir_fd=dir_fd)

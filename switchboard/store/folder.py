@@ -11,7 +11,7 @@ from itertools import islice
 
 from switchboard.store.disk import OPEN_FLAGS, Disk, draft_name
 from switchboard.store.kernel import WITH_ALL_NAMES, WITH_NAME
-from switchboard.store.layout import DEDUPE_PREFIX, DRAFT_PREFIX, HELD_PREFIX, RUN, SPARE, STAGE
+from switchboard.store.layout import DEDUPE_PREFIX, DELIVERIES_PREFIX, DRAFT_PREFIX, RUN, SPARE, STAGE
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
         self.path = os.fspath(path)
-        self.place = os.path.basename(self.path)  # what histories call it: a queue's name
+        # The queue that it is, for histories and the log.
+        self.queue = os.path.basename(self.path)
         self.disk = disk
         self._fd = -1
         self._replaced: list[int] = []
@@ -303,9 +304,10 @@ class Folder:
 
         They never are links.  A member of the spool's group could put one there, and have files of any directory of this user's written again as spares.
         """
+        name = os.path.basename(self.path)
         return (
-            self.place in (SPARE, STAGE, RUN)
-            or self.place.startswith((DEDUPE_PREFIX, HELD_PREFIX))
+            name in (SPARE, STAGE, RUN)
+            or name.startswith((DEDUPE_PREFIX, DELIVERIES_PREFIX))
             or f'/{RUN}/' in self.path
         )
 
@@ -491,7 +493,7 @@ class Folder:
                     self.sync()
             except BaseException:
                 if draft:
-                    disk.remove_new(draft, self.fd)
+                    disk.unlink_quietly(draft, self.fd)
                 disk.unlock_and_close(fd)
                 raise
         return fd
@@ -504,7 +506,7 @@ class Folder:
             except FileExistsError:
                 continue  # somebody looked in between, and took it for a dead one's
             except BaseException:
-                self.disk.remove_new(draft, self.fd)
+                self.disk.unlink_quietly(draft, self.fd)
                 raise
 
     def clear_drafts(self) -> None:
@@ -514,7 +516,7 @@ class Folder:
                 with self.path_in_errors(name):
                     opened = self.disk.open_locked(name, self.fd)
                 if opened is not None:
-                    self.disk.remove_new(name, self.fd)
+                    self.disk.unlink_quietly(name, self.fd)
                     self.disk.unlock_and_close(opened[0])
 
     def sync(self) -> None:

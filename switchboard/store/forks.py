@@ -5,7 +5,7 @@ objects hold such a thing keeps a set of them all, and says how one of them lets
 more has nothing to let go of.
 
 Rejected: comparing process numbers at each use, which costs each use, and lets a child that uses nothing keep the locks of its
-dead parent.  `pool` keeps a list of its own, because to load `weakref` takes the mail servers' door a twentieth of its time.
+dead parent.  `pool` keeps a list of its own, because to load `weakref` takes `drop` a twentieth of its time.
 """
 
 from __future__ import annotations

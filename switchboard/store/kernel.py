@@ -70,7 +70,7 @@ _C_FUNCTIONS: dict[str, Callable[..., int] | None] = {}
 def _c_function(name: str) -> Callable[..., int] | None:
     """:return: a function of the C library, which gives 0 or an error number; None if it has no such."""
     if name not in _C_FUNCTIONS:
-        import ctypes  # here, because the mail servers' door seldom needs it and starts faster without
+        import ctypes  # here, because `drop` seldom needs it and starts faster without
 
         try:
             call = getattr(ctypes.CDLL(None, use_errno=True), name)
@@ -89,7 +89,7 @@ def lock_byte(fd: int, offset: int) -> bool:
     """
     if _OFD_SETLK is None:
         return True  # nor has this kernel
-    import struct  # here, because the mail servers' door locks no byte
+    import struct  # here, because `drop` locks no byte
 
     wanted = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
@@ -214,7 +214,7 @@ def _extended(fd: int) -> dict[str, bytes]:
 
 def open_files_limit() -> int:
     """:return: how many files this process may have open, as things are."""
-    import resource  # here, because the mail servers' door never asks
+    import resource  # here, because `drop` never asks
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
@@ -247,7 +247,7 @@ def is_being_written(fd: int) -> bool | None:
     :param fd: opened for reading only.
     :return: None if the file system, or the file's owner, does not let us know.
     """
-    import signal  # here, because the mail servers' door never asks
+    import signal  # here, because `drop` never asks
 
     try:
         # A writer that comes while we hold the lease is announced by a signal: by one that nobody dies of.

@@ -13,7 +13,7 @@
     <spool>/.gone@<digest>/     such a directory of a queue that was deleted, to be removed
     <spool>/.run/               the state of running programs, and the words of operators and programs
 
-Nothing here imports anything: the mail servers' door reads it, too.
+Nothing here imports anything: `drop` reads it, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEDUPE_PREFIX = '.dedupe@'
 KEY_LOCK_PREFIX = '.lock'  # there, and two digits: held while a key of this bucket is looked for
 GONE_PREFIX = '.gone@'
 # Of queues on brokers: what each process of this machine holds, and how often a holder has died.
-HELD_PREFIX, HELD = '.held@', '.held'
+DELIVERIES_PREFIX, DELIVERIES_SUFFIX = '.held@', '.held'
 
 # In any directory: a file that is being written, to be renamed over another one; in the spool, a directory that is to be renamed over an empty one.
 DRAFT_PREFIX = '.new-'
@@ -58,8 +58,8 @@ DRAINING = 'draining'  # directory: a file for each queue that lets nothing in
 ORDER = 'order'  # directory: a file for each queue of strict order, whose bytes are its keys' locks
 COUNTS = 'room'  # directory: how full each queue with limits is
 ACTS, OLD_ACTS = 'acts', 'acts.old'  # what operators have done, a line of JSON for each act
-PUBLISHED_OPTIONS = 'queues'  # what the mail servers' door knows of the configuration
-SPARES = 'spares'  # since when how many finished files have lain unused, for giving them back slowly
+PUBLISHED_OPTIONS = 'queues'  # what `drop` knows of the configuration
+UNUSED_SPARES = 'spares'  # since when how many finished files have lain unused, for giving them back slowly
 CLOCK = 'clock'  # the clocks at the last look, for deleting by the time of day
 ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
 DECLARED = 'declared'  # directory: a record for each queue that a program declared

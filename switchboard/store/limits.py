@@ -21,12 +21,12 @@ twice), counting for each message (as dear as the queue is long).
 
 from __future__ import annotations
 
-from _thread import allocate_lock  # `threading` and `weakref` take the mail servers' door too long to load
+from _thread import allocate_lock  # `threading` and `weakref` take `drop` too long to load
 from _weakref import ref
 from zlib import crc32
 
 from switchboard.clock import Clock
-from switchboard.door_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
+from switchboard.drop_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS_PER_S, READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, add_path_to_error

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
+from _weakref import ref  # `weakref` itself takes `drop` a twentieth of its time to load
 from itertools import islice
 
 from switchboard.message.naming import NS_PER_S, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import Folder, add_path_to_error
-from switchboard.store.layout import SPARES
+from switchboard.store.layout import UNUSED_SPARES
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ MISSES_BEFORE_LOOK = 8
 # A spare keeps its blocks up to this size; above, they go back to the file system.
 KEPT_BYTES = 64 * 1024
 # The few that are kept open may be larger: giving blocks back and asking for them anew costs more than writing them.
-POOLED_BYTES = 256 * 1024
+KEPT_OPEN_BYTES = 256 * 1024
 # Names of others' files that are remembered from one look: all of a large pool would be tens of megabytes.
 LOOKED_AT = 65_536
 # A look has paid if one in so many of the names that it found was to be had, and at least so many: then the next one may follow at once.
@@ -243,7 +243,7 @@ class FilePool:
         self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks // 4)
         self._paid_from = max(PAID_FILES, (blocks + len(seen)) // PAID_SHARE)
         if not seen and blocks > 1:
-            # Here, because the mail servers' door seldom needs it.
+            # Here, because `drop` seldom needs it.
             from switchboard.store.renewal import renew
 
             renew(self.folder)
@@ -280,7 +280,7 @@ class FilePool:
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
-            if (accelerator := self.disk.accelerator) is not None and self._leave(
+            if (accelerator := self.disk.accelerator) is not None and self._recycle_at_once(
                 accelerator, fd, folder, name, size
             ):
                 return
@@ -296,7 +296,9 @@ class FilePool:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def _leave(self, accelerator: Accelerator, fd: int, folder: Folder, name: str, size: int) -> bool:
+    def _recycle_at_once(
+        self, accelerator: Accelerator, fd: int, folder: Folder, name: str, size: int
+    ) -> bool:
         """Rename a small file into the pool, and let go of it if it is not to be kept open, in one call.
 
         :return: False if nothing was done.
@@ -324,7 +326,7 @@ class FilePool:
         is_wanted = self._take_back()
         stays = is_wanted and len(self.kept_open) < KEPT_OPEN
         try:
-            if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= POOLED_BYTES)):
+            if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= KEPT_OPEN_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
         except OSError:
@@ -413,13 +415,13 @@ class FilePool:
             deleted = sum(_delete(self.folder, name) for name in self.folder.names(surplus)) if surplus else 0
             least, since_ns = count - deleted, boot_ns
         if unused is None or (least, boot_ns - since_ns) != unused:
-            run.replace(SPARES, f'{least} {since_ns}'.encode(), sync=False)
+            run.replace(UNUSED_SPARES, f'{least} {since_ns}'.encode(), sync=False)
         return deleted
 
     @staticmethod
     def unused(run: Folder, boot_ns: int) -> tuple[int, int] | None:
         """:return: how many were never used, and for how many nanoseconds; None if nobody has looked since the machine was started."""
-        words = (run.read(SPARES, _MAX_NOTE_BYTES) or b'').split()
+        words = (run.read(UNUSED_SPARES, _MAX_NOTE_BYTES) or b'').split()
         if len(words) != 2 or not all(word.isdigit() for word in words) or int(words[1]) > boot_ns:
             return None
         return int(words[0]), boot_ns - int(words[1])

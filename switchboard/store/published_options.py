@@ -1,8 +1,8 @@
-"""The doors' copy: what `bin/drop` must know of the configuration, in a file that is read in a fraction of a millisecond.
+"""The published options: the part of the configuration that `bin/drop` goes by, in a file that is read in a fraction of a millisecond.
 
 Reading and checking the configuration takes longer than delivering a mail does, and a mail must not bounce because
-somebody is editing it.  So every reader of a configuration without errors writes ``.run/queues`` into the spool, and the
-doors read that.  A configuration with errors changes nothing: the last good copy stays.
+somebody is editing it.  So every reader of a configuration without errors writes ``.run/queues`` into the spool, and
+`drop` reads that.  A configuration with errors changes nothing: the last good copy stays.
 
 ::
 
@@ -19,7 +19,7 @@ This module imports nothing that is slow to load.
 
 from __future__ import annotations
 
-from switchboard.door_errors import ConfigError, UnknownQueueError
+from switchboard.drop_errors import ConfigError, UnknownQueueError
 from switchboard.queue_defaults import OLD_SYNC_WORDS, QueueDefaults
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -80,7 +80,7 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
 def read_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptions | None:
     """Look a queue up.
 
-    :return: None if the spool has no doors' copy: nobody ever put a configuration into force.
+    :return: None if the spool has no published options: nobody ever put a configuration into force.
     :raises UnknownQueueError: the configuration does not declare the queue.
     :raises ConfigError: the copy is damaged.
     :raises OSError: it cannot be read.
@@ -99,7 +99,7 @@ def read_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
         name, *fields = line.split(' ')
         if name == queue:
             try:
-                return _door(queue, fields)
+                return _parse_options(queue, fields)
             except ValueError as error:
                 raise ConfigError(f'is damaged: {error}', file=path, line=number) from error
     raise UnknownQueueError('no such queue is declared', queue=queue)
@@ -116,8 +116,8 @@ def _line(name: str, options: QueueOptions) -> str:
     return ' '.join(fields)
 
 
-def _door(queue: str, fields: list[str]) -> PublishedOptions:
-    door = PublishedOptions(queue)
+def _parse_options(queue: str, fields: list[str]) -> PublishedOptions:
+    options = PublishedOptions(queue)
     for field in fields:
         key, _, text = field.partition('=')
         if key == 'flush':  # the name before
@@ -125,8 +125,8 @@ def _door(queue: str, fields: list[str]) -> PublishedOptions:
                 raise ValueError(field)
             key, text = 'directory_sync', OLD_SYNC_WORDS[text]
         if key in _READERS:
-            setattr(door, key, _READERS[key](text))
-    return door
+            setattr(options, key, _READERS[key](text))
+    return options
 
 
 def _quoted(text: str) -> str:

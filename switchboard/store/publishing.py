@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 
-from switchboard.door_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
+from switchboard.drop_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.entry_header import BYTES_TYPES
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk

@@ -186,7 +186,7 @@ def peek(folder: Folder, filebase: str, suffix: str, kept_bytes: int | None = No
         entry = read_file(filebase, fd, status.st_size, disk, kept_bytes=kept_bytes)
         if entry.damage is not None and not disk.leads_to(filebase + suffix, folder.fd, status):
             return None  # it was finished meanwhile, and its file may be another message by now
-        entry.queue = folder.place
+        entry.queue = folder.queue
         return entry
     finally:
         disk.close(fd)

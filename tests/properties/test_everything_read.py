@@ -38,7 +38,7 @@ from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems
 from switchboard.declared.declarations import Declarations
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Definitions
-from switchboard.drop.dedupe import dedupe_key
+from switchboard.drop.dedupe import make_dedupe_key
 from switchboard.drop.request import DropRequest, spool_value
 from switchboard.errors import SwitchboardError
 from switchboard.kombu_transport.address import read_address as read_kombu_address
@@ -74,7 +74,7 @@ from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
 from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder
-from switchboard.store.layout import ACTS, CLOCK, PUBLISHED_OPTIONS, RUN, SPARES
+from switchboard.store.layout import ACTS, CLOCK, PUBLISHED_OPTIONS, RUN, UNUSED_SPARES
 from switchboard.store.limits import SharedCount, _sealed, evicted
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, read_published_options
@@ -264,7 +264,7 @@ def maildir_file(content: bytes) -> object:
     message = mail.loads(content)
     message['X-Added'] = '1'
     mail.dumps(message)
-    return found, dedupe_key('message-id', content, found), describe_body('mail', content)
+    return found, make_dedupe_key('message-id', content, found), describe_body('mail', content)
 
 
 @reader(b'{"headers":{"task":"t","argsrepr":"()"}}', b'"task"', *JSON_UNITS)
@@ -301,7 +301,7 @@ def run_directory(content: bytes, name: str) -> Iterator[Folder]:
 
 @reader(b'5 100', b'9', b' ', b'-')
 def note_of_the_spares(content: bytes) -> object:
-    with run_directory(content, SPARES) as run:
+    with run_directory(content, UNUSED_SPARES) as run:
         return FilePool.unused(run, SYSTEM_CLOCK.boottime_ns())
 
 

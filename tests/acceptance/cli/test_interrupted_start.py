@@ -56,7 +56,7 @@ def programs() -> dict[str, str]:
 @pytest.mark.parametrize('name', programs())
 def test_ctrl_c_while_a_program_loads_itself_says_nothing(tmp_path: Path, name: str) -> None:
     code = (
-        INTERRUPTED.format(modules='click switchboard.door_errors switchboard.errors rich.console')
+        INTERRUPTED.format(modules='click switchboard.drop_errors switchboard.errors rich.console')
         + programs()[name]
     )
     ended = subprocess.run(

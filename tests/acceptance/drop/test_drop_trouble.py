@@ -74,7 +74,7 @@ def test_an_environment_that_is_broken_gives_way_to_another_python(
         'store/disk',
         'message/naming',
         'message/entry_header',
-        'door_errors',
+        'drop_errors',
         'store/publishing',
         'store/pool',
     ],

@@ -1,4 +1,4 @@
-"""The same message twice at the mail servers' door."""
+"""The same message twice through `drop`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.drop.dedupe import dedupe_key
+from switchboard.drop.dedupe import make_dedupe_key
 from switchboard.drop.program import Drop
 from switchboard.drop.request import DropRequest
 from switchboard.errors import (
@@ -27,7 +27,7 @@ MAIL = b'Subject: x\nMessage-ID: <1@example.org>\n\nbody'
 
 
 def key(kind: str, raw: bytes, **metadata: Any) -> str:
-    return dedupe_key(kind, raw, metadata)
+    return make_dedupe_key(kind, raw, metadata)
 
 
 def test_by_content_every_byte_and_both_ends_count() -> None:

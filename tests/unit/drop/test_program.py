@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard import Spool, door_errors, errors
+from switchboard import Spool, drop_errors, errors
 from switchboard.config import inifile
 from switchboard.drop.program import Drop, main
 from switchboard.drop.request import DropRequest, find_spool, spool_value
@@ -491,11 +491,11 @@ def test_it_loads_nothing_that_is_slow_to_load() -> None:
 
 
 def test_each_error_that_the_door_makes_is_one_that_it_may_meet_and_is_found_with_all_others() -> None:
-    made = {name for name, each in vars(door_errors).items() if isinstance(each, type)}
+    made = {name for name, each in vars(drop_errors).items() if isinstance(each, type)}
     modules = [
         path for room in ('drop', 'store', 'message') for path in (ROOT / 'switchboard' / room).glob('*.py')
     ]
-    texts = [text for path in modules if 'switchboard.door_errors' in (text := path.read_text())]
+    texts = [text for path in modules if 'switchboard.drop_errors' in (text := path.read_text())]
     assert {name for name in made if any(name in text for text in texts)} == made
     everywhere = {name: each for name, each in vars(errors).items() if isinstance(each, type)}
     assert made < set(everywhere)

@@ -24,8 +24,8 @@ from switchboard.store.pool import (
     COUNT_SHARE,
     KEPT_BYTES,
     KEPT_OPEN,
+    KEPT_OPEN_BYTES,
     MISSES_BEFORE_LOOK,
-    POOLED_BYTES,
     SHRINKS_BY,
     UNUSED_NS,
     FilePool,
@@ -78,7 +78,7 @@ class TestRecycling:
         assert path.read_bytes().endswith(b'{}short')
 
     def test_a_longer_body_gives_its_blocks_back(self, spool: Spool) -> None:
-        cycle(spool['in'], b'x' * (POOLED_BYTES + 1))
+        cycle(spool['in'], b'x' * (KEPT_OPEN_BYTES + 1))
         (path,) = files(spool.spares)
         assert path.stat().st_size == 0
 
@@ -91,7 +91,7 @@ class TestRecycling:
             queue.finish(filebase)
         sizes = sorted(path.stat().st_size for path in files(spool.spares))
         assert sizes[0] == 0
-        assert all(KEPT_BYTES < size <= POOLED_BYTES for size in sizes[1:])
+        assert all(KEPT_BYTES < size <= KEPT_OPEN_BYTES for size in sizes[1:])
         assert len(sizes) == KEPT_OPEN + 1
 
     def test_with_scrub_nothing_of_a_finished_message_stays_on_the_disk(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The copy of the configuration that the mail servers' door reads."""
+"""The part of the configuration that `drop` reads."""
 
 from __future__ import annotations
 

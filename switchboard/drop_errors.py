@@ -1,6 +1,6 @@
-"""The errors that the mail servers' door may meet: those of `errors` that it loads, which hands all of them on.
+"""The errors that `drop` may meet: those of `errors` that it loads, which hands all of them on.
 
-The door is started for each mail, and to make a class takes it as long as to write an entry of the directory: it makes no others.
+`drop` is started for each mail, and to make a class takes it as long as to write an entry of the directory: it makes no others.
 """
 
 from __future__ import annotations
@@ -61,16 +61,6 @@ class QueueError(SwitchboardError):
 
 class UnknownQueueError(QueueError):
     """No such queue is declared, or the name is not one that a queue may have."""
-
-
-class CorruptEntryError(QueueError):
-    """The file is torn, stale or swapped, or its content cannot be read as its kind."""
-
-    def __init__(
-        self, reason: str, *, offset: int = 0, queue: str | None = None, filebase: str | None = None
-    ) -> None:
-        self.offset = offset
-        super().__init__(reason, queue=queue, filebase=filebase)
 
 
 class ContentDisallowedError(QueueError):
