@@ -9,8 +9,8 @@
     timeout = 30s
 
 The program is started without a shell, so nothing in a message can be taken for a command.  It gets the bytes of the message, and the facts
-known about it in the environment (see :func:`program_environment`).  What it writes on standard error, or without an ``output``
-on standard output, is kept for the case that it fails.  With ``output = QUEUE``, what it writes on standard output is the message
+known about it in the environment (see :func:`program_environment`).  What it writes on standard error, or without an ``output_queue``
+on standard output, is kept for the case that it fails.  With ``output_queue = QUEUE``, what it writes on standard output is the message
 that goes on, of the same kind, with the same metadata.
 
 =============================  ==============================================================================
@@ -130,14 +130,14 @@ class Command(Runner):
     settings = {  # noqa: RUF012  a mapping that nobody changes, as the base class says
         'command': Setting(_arguments, required=True),
         'timeout': Setting(optional(duration_s), 300.0),
-        'output': Setting(),
+        'output_queue': Setting(old_name='output'),
         'directory': Setting(),
     }
 
     @classmethod
     def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """See `Runner`."""
-        waits = [each for each in (setting['timeout'], options.max_seconds) if each is not None]
+        waits = [each for each in (setting['timeout'], options.message_time_limit_s) if each is not None]
         return min(waits) if waits else math.inf
 
     def setup(self) -> None:
@@ -158,11 +158,11 @@ class Command(Runner):
         program = self.setting['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
             raise ConfigError(f'there is no program {program!r} that could be run', key='command')
-        if self.setting['output']:
+        if self.setting['output_queue']:
             try:
-                self.spool[self.setting['output']]
+                self.spool[self.setting['output_queue']]
             except UnknownQueueError as error:
-                raise ConfigError(str(error), key='output') from error
+                raise ConfigError(str(error), key='output_queue') from error
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """See `IRunner`.
@@ -170,7 +170,7 @@ class Command(Runner):
         :raises RunnerError: the program did not do it.
         """
         assert self.queue is not None
-        output = self.setting['output']
+        output_queue = self.setting['output_queue']
         serializer = self._serializers.for_message(msg)
         history = self.queue.history(self.filebase)
         if history or self._last == self.idempotency_key:
@@ -185,19 +185,19 @@ class Command(Runner):
             program_environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
             self.setting['directory'],
             serializer.dumps(msg),
-            listens=bool(output),
+            listens=bool(output_queue),
             group=group,
         ) as program:
             try:
                 program.run(self.setting['timeout'])
                 program.judge()
-                if output:
+                if output_queue:
                     written = program.output()
                     if not written:
                         raise CommandError(
-                            f'{program.name}: ended well, and wrote nothing that could go to {output}'
+                            f'{program.name}: ended well, and wrote nothing that could go to {output_queue}'
                         )
-                    self.emit(output, serializer.loads(written), msgdata)
+                    self.emit(output_queue, serializer.loads(written), msgdata)
             except BaseException:
                 # It is tried again: nothing of this time may still be at it then.
                 try:

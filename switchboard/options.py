@@ -161,12 +161,12 @@ class RunnerOptions(NamedTuple):
     batch_size: int = 1
     poll_interval_s: float = 5.0
     recovery_interval_s: float = 60.0
-    max_seconds: float | None = None
+    message_time_limit_s: float | None = None
     hang_timeout_s: float = 60.0
     stop_timeout_s: float = 30.0
-    max_messages: int | None = None
-    max_age_s: float | None = None
-    max_memory_bytes: int | None = None
+    max_messages_per_process: int | None = None
+    max_process_age_s: float | None = None
+    max_process_memory_bytes: int | None = None
     # Whether a message at work is a span, and how that belongs to the context that the message was put in with.
     tracing: Literal['off', 'link', 'parent'] = 'off'
     restart: RestartOptions = RestartOptions()

@@ -186,13 +186,13 @@ RUNNER_KEYS: Mapping[str, Key] = {
     'batch_size': Key('batch_size', integer(1, MAX_BATCH)),
     'poll_interval': Key('poll_interval_s', _wait_s),
     'recovery_interval': Key('recovery_interval_s', _wait_s),
-    'max_seconds': Key('max_seconds', optional(_wait_s)),
+    'message_time_limit': Key('message_time_limit_s', optional(_wait_s)),
     'tracing': Key('tracing', choice('off', 'link', 'parent')),
     'hang_timeout': Key('hang_timeout_s', _wait_s),
     'stop_timeout': Key('stop_timeout_s', _wait_s),
-    'max_messages': Key('max_messages', optional(integer(1))),
-    'max_age': Key('max_age_s', optional(_wait_s)),
-    'max_memory': Key('max_memory_bytes', optional(size_bytes)),
+    'max_messages_per_process': Key('max_messages_per_process', optional(integer(1))),
+    'max_process_age': Key('max_process_age_s', optional(_wait_s)),
+    'max_process_memory': Key('max_process_memory_bytes', optional(size_bytes)),
     **RESTART_KEYS,
 }
 
@@ -234,7 +234,15 @@ QUEUE_KEYS: Mapping[str, Key] = {
 OLD_SPELLINGS: Mapping[str, Mapping[str, str]] = {
     'switchboard': {'flush': 'directory_sync', 'on_event': 'alert_command'},
     'master': {'tidy': 'maintenance_interval', 'scale': 'scale_runner', 'healthy_after': 'stable_after'},
-    'runner': {'rescan': 'poll_interval', 'recovery': 'recovery_interval', 'healthy_after': 'stable_after'},
+    'runner': {
+        'rescan': 'poll_interval',
+        'recovery': 'recovery_interval',
+        'healthy_after': 'stable_after',
+        'max_seconds': 'message_time_limit',
+        'max_messages': 'max_messages_per_process',
+        'max_age': 'max_process_age',
+        'max_memory': 'max_process_memory',
+    },
     'queue': {
         'flush': 'directory_sync',
         'give_up': 'max_retry_time',

@@ -177,7 +177,7 @@ class Slices:
                 slot=Slot(
                     self.scoreboard,
                     each.index,
-                    max_seconds=each.options.max_seconds,
+                    time_limit_s=each.options.message_time_limit_s,
                     on_ready=functools.partial(ends.channel.send, child.READY),
                     pid=0,
                 ),

@@ -3,7 +3,7 @@
 The mechanism to `policy`'s decisions.  Nothing here waits: the master's loop calls in when a process ended, sent a byte, or
 when the time that `due_s` named has come.
 
-A slice has two clocks.  While it works on a message, only the deadline of that message counts (``max_seconds``, none
+A slice has two clocks.  While it works on a message, only the deadline of that message counts (``message_time_limit``, none
 if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A process that has closed its end of the
 channel and lives on, as one does that its own code has made another program (``exec``), is no runner any more.  A slice that hangs has to
 write where it is into its log, then to stop, then killed with its group.
@@ -520,7 +520,7 @@ class RunnerSlice:
     @property
     def _look_every_s(self) -> float:
         # Often enough to see each message before its time is up, and not more often.
-        return min(self.options.hang_timeout_s, self.options.max_seconds or math.inf)
+        return min(self.options.hang_timeout_s, self.options.message_time_limit_s or math.inf)
 
     def _check(self, now_s: float) -> None:
         """Look whether it hangs, and when to look next."""

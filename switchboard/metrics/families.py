@@ -60,7 +60,7 @@ _TABLE: dict[tuple[Type, str], dict[str, str]] = {
         'runner_busy_slices': 'Slices that have a message at work.',
         'runner_heartbeat_timestamp_seconds': 'The last time the loop turned; of several slices, the one that is behind most.',
         'runner_claim_since_timestamp_seconds': 'Since when a message is at work; of several slices, the longest; absent when none is busy.',
-        'runner_deadline_overrun_slices': 'Slices whose message is past `max_seconds`.',
+        'runner_deadline_overrun_slices': 'Slices whose message is past `message_time_limit`.',
     },
     ('gauge', 'runner queue'): {
         'runner_queue_info': '1: which queue a runner of the configuration works on.'

@@ -238,9 +238,10 @@ class AsyncRunner(Runner):
             await self._main_task.get_loop().create_future()
         _work.set(work)
         self._not_begun.discard(work)
+        limit_s = self.options.message_time_limit_s
         try:
             with work:
-                async with _Timeout(self.options.max_seconds) if self.options.max_seconds else nullcontext():
+                async with _Timeout(limit_s) if limit_s else nullcontext():
                     result = await self.dispose(work.taken.msg, work.taken.msgdata)
                 work.returned(result)
         except BaseException:

@@ -26,15 +26,14 @@ class Lifetime:
     def __init__(
         self, options: RunnerOptions, clock: Clock, memory_bytes: Callable[[], int] | None = None
     ) -> None:
-        spread = random.uniform(0.9, 1.1) if options.max_messages or options.max_age_s else 1.0
+        limit, age_s = options.max_messages_per_process, options.max_process_age_s
+        spread = random.uniform(0.9, 1.1) if limit or age_s else 1.0
         self.messages = 0
         self._clock = clock
         self._memory_bytes = memory_bytes or resident_bytes
-        self._max_messages = options.max_messages and max(1, round(options.max_messages * spread))
-        self._max_memory_bytes = options.max_memory_bytes
-        self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(
-            options.max_age_s * spread * NS_PER_S
-        )
+        self._max_messages = limit and max(1, round(limit * spread))
+        self._max_memory_bytes = options.max_process_memory_bytes
+        self._ends_ns = age_s and clock.monotonic_ns() + int(age_s * spread * NS_PER_S)
         self._next_look_ns = 0
 
     def is_over(self) -> bool:

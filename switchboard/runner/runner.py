@@ -239,7 +239,7 @@ class Runner:
     @classmethod
     def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """:return: how long one message may take; None if nothing says."""
-        return options.max_seconds
+        return options.message_time_limit_s
 
     def setup(self) -> Awaitable[None] | None:
         """Called once, before the first message, in the runner's own process: open connections here."""

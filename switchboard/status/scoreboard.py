@@ -134,7 +134,7 @@ class NullSlot:
 class Slot(NullSlot):
     """The runner's side of one slot; one process at a time may hold it, and one thread of it may write.
 
-    :param max_seconds: how long one message may take; the scoreboard shows the deadline that follows from it.
+    :param time_limit_s: how long one message may take; the scoreboard shows the deadline that follows from it.
     :param on_ready: called once, at the first heartbeat.
     :param pid: the process that the record names; this one by default; 0 if the one that is to report will say so by `hold`.
     """
@@ -144,14 +144,14 @@ class Slot(NullSlot):
         scoreboard: Scoreboard,
         index: int,
         *,
-        max_seconds: float | None = None,
+        time_limit_s: float | None = None,
         on_ready: Callable[[], object] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         pid: int | None = None,
     ) -> None:
         self._descriptor = scoreboard.descriptor
         self._base = scoreboard.base(index)
-        self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
+        self._allowed_ns = int(time_limit_s * 1e9) if time_limit_s else 0
         self._on_ready = on_ready
         self._clock_ns = clock_ns
         try:

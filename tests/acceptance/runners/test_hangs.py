@@ -30,7 +30,7 @@ def test_a_loop_that_hangs_tells_where_and_is_replaced(site: Installation) -> No
 
 
 def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> None:
-    site.configure({'in': {'max_seconds': '200ms', 'stop_timeout': '100ms', 'restart': '1h..1h'}})
+    site.configure({'in': {'message_time_limit': '200ms', 'stop_timeout': '100ms', 'restart': '1h..1h'}})
     site.start()
     site.put('in', 'wait')
     pid = int(site.told.wait_for(r'begin in (\d+)')[1])
@@ -78,7 +78,7 @@ def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(s
 
 
 def test_the_scoreboard_tells_what_a_runner_is_at(site: Installation) -> None:
-    site.configure({'in': {'max_seconds': '1h'}})
+    site.configure({'in': {'message_time_limit': '1h'}})
     site.start()
     site.put('in', 'wait')
     site.told.wait_for('begin')
@@ -111,7 +111,9 @@ def freeze(pids: Sequence[int], seconds: float) -> None:
 
 
 def test_a_master_that_was_frozen_with_its_runners_judges_none_of_them(site: Installation) -> None:
-    site.configure({'in': {'hang_timeout': '5s', 'max_seconds': '5s'}, 'busy': {'max_seconds': '5s'}})
+    site.configure(
+        {'in': {'hang_timeout': '5s', 'message_time_limit': '5s'}, 'busy': {'message_time_limit': '5s'}}
+    )
     master = site.start()
     site.put('busy', 'wait')
     site.told.wait_for('begin busy .* wait')
@@ -156,7 +158,7 @@ def test_time_limits_of_jobs_do_not_count_a_freeze(site: Installation) -> None:
     script.write_text(f'echo begin script $$ >{site.home}/told\nhead -c 1 {site.home}/gate\n')
     site.configure(
         {
-            'patient': {'class': 'jobs:Patient', 'max_seconds': '5s'},
+            'patient': {'class': 'jobs:Patient', 'message_time_limit': '5s'},
             'script': {'class': 'command', 'command': f'sh {script}', 'timeout': '5s'},
         }
     )

@@ -50,7 +50,7 @@ def wait_for_async(world: World) -> None:
 
 def wait_for_a_program(world: World) -> None:
     world.queue('in').enqueue_many(['a', 'b'])
-    settings = {'command': '/usr/bin/tr a-c A-C', 'output': 'out'}
+    settings = {'command': '/usr/bin/tr a-c A-C', 'output_queue': 'out'}
     world.kept['runner'] = Command(world.spool, RunnerOptions('upper', '', 'in', settings=settings))
 
 

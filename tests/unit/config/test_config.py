@@ -115,7 +115,7 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
         tmp_path,
         '[master]\nrestart = 2s..30s\nmax_restarts = 5\n'
         '[runner.a]\nclass = pkg.mod:Outer.Inner\nqueue = in\ninstances = 3\nbatch_size = 10\npoll_interval = 1s\nrecovery_interval = 2m\n'
-        'max_seconds = 1h\nhang_timeout = 2m\nstop_timeout = 1m\nmax_messages = 1000\nmax_age = 1d\nmax_memory = 100M\n'
+        'message_time_limit = 1h\nhang_timeout = 2m\nstop_timeout = 1m\nmax_messages_per_process = 1000\nmax_process_age = 1d\nmax_process_memory = 100M\n'
         'max_restarts = 1\ncommand = sh -c "a \\; b"\nTable =\n  one = 1\n  two = 2\nempty =\n',
     )
     assert config.runners == {
@@ -127,12 +127,12 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
             batch_size=10,
             poll_interval_s=1,
             recovery_interval_s=120,
-            max_seconds=3600,
+            message_time_limit_s=3600,
             hang_timeout_s=120,
             stop_timeout_s=60,
-            max_messages=1000,
-            max_age_s=86400,
-            max_memory_bytes=100 << 20,
+            max_messages_per_process=1000,
+            max_process_age_s=86400,
+            max_process_memory_bytes=100 << 20,
             restart=RestartOptions(RetryPolicy(2, 30), max_restarts=1),
             settings={'command': 'sh -c "a ; b"', 'Table': 'one = 1\ntwo = 2', 'empty': ''},
         )

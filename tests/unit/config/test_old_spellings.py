@@ -16,6 +16,8 @@ VALUES = {
     'accept_eml_files': 'no',
     'min_free_space': '7M',
     'directory_sync': 'always',
+    'max_messages_per_process': '7',
+    'max_process_memory': '7M',
 }
 BOTH = [(kind, old, new) for kind, names in OLD_SPELLINGS.items() for old, new in names.items()]
 

@@ -218,9 +218,9 @@ def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Benc
 
 
 def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
-    made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
+    made = start(PREPARED, READY, hang_timeout_s=60.0, message_time_limit_s=5.0)
     assert made.due_s() == 6
-    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
+    heart = Slot(bench.scoreboard, 0, time_limit_s=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
     heart.begin('x')
     made.tick(6)
     assert made.due_s() == 9
@@ -242,8 +242,8 @@ def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, 
 
 
 def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: Bench, start: Start) -> None:
-    made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
-    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
+    made = start(PREPARED, READY, hang_timeout_s=60.0, message_time_limit_s=5.0)
+    heart = Slot(bench.scoreboard, 0, time_limit_s=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
     heart.begin('x')
     made.extend_deadlines(100.0, 106.0)
     made.tick(108.0)

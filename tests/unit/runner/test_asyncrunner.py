@@ -218,14 +218,17 @@ class AsyncHooks(AsyncRunner):
         ('until_empty', '', 0),
         ('until_empty', 'in', 0),
         ('until_empty', 'in', 3),
-        ('max_messages', 'in', 3),
+        ('max_messages_per_process', 'in', 3),
         ('stop', 'in', 3),
     ],
 )
 def test_each_pass_ends_with_periodic_the_last_one_too(spool, cls, ends, queue, messages):
     spool['in'].enqueue_many(range(messages))
     runner = cls(
-        spool, RunnerOptions('r', '', queue=queue, max_messages=2 if ends == 'max_messages' else None)
+        spool,
+        RunnerOptions(
+            'r', '', queue=queue, max_messages_per_process=2 if ends == 'max_messages_per_process' else None
+        ),
     )
     runner.stops = ends == 'stop'
     runner.run(once=ends == 'once', until_empty=ends == 'until_empty')
@@ -283,7 +286,7 @@ def test_what_a_coroutine_raises_is_about_its_own_message(spool):
 def test_a_message_that_takes_too_long_fails_and_the_others_do_not(spool):
     spool['in'].enqueue('hang')
     spool['in'].enqueue('good')
-    make(Judge, spool, max_seconds=0.05).run(until_empty=True)
+    make(Judge, spool, message_time_limit_s=0.05).run(until_empty=True)
     [bad] = spool['bad'].get_files('.psv')
     assert spool['bad'].history(bad)[0]['error'] == 'TimeoutError'
     assert len(spool['out'].files) == 1
@@ -583,7 +586,7 @@ def test_a_process_that_has_done_enough_does_not_turn_while_the_last_messages_ar
     begun.clear()
     for number in range(6):
         spool['in'].enqueue(number)
-    runner = make(Looks, spool, max_messages=2)
+    runner = make(Looks, spool, max_messages_per_process=2)
     thread = threading.Thread(target=runner.run)
     thread.start()
     assert begun.wait(60)

@@ -163,7 +163,7 @@ def test_a_program_that_does_not_read_is_not_waited_for(bench: Bench) -> None:
 
 def test_large_messages_go_in_and_out_at_the_same_time(bench: Bench) -> None:
     case = bench.program(
-        'while part := sys.stdin.buffer.read(1000): sys.stdout.buffer.write(part.upper())', 'output = out\n'
+        'while part := sys.stdin.buffer.read(1000): sys.stdout.buffer.write(part.upper())', 'output_queue = out\n'
     )
     case.spool['in'].enqueue(b'x' * 3_000_000)
     case.work(Command, 'do')
@@ -183,7 +183,7 @@ open(sys.argv[0] + '.child', 'w').write(str(child.pid))
 
 def test_the_output_goes_on_as_a_message_of_the_same_kind(bench: Bench) -> None:
     text = 'raw = sys.stdin.buffer.read()\nprint("noise", file=sys.stderr)\nsys.stdout.buffer.write(b"X-Seen: yes\\n" + raw)'
-    case = bench.run(text, 'output = out\n')
+    case = bench.run(text, 'output_queue = out\n')
     msg, msgdata = case.take('out')
     assert msg['X-Seen'] == 'yes'
     assert msg.as_bytes() == b'X-Seen: yes\n' + mail().as_bytes()
@@ -191,7 +191,7 @@ def test_the_output_goes_on_as_a_message_of_the_same_kind(bench: Bench) -> None:
 
 
 def test_output_that_is_not_of_the_kind_is_a_failure(bench: Bench) -> None:
-    case = bench.program('print("no JSON")', 'output = out\n')
+    case = bench.program('print("no JSON")', 'output_queue = out\n')
     case.spool['in'].enqueue({'a': 1})
     case.work(Command, 'do')
     assert 'CorruptEntryError' in case.reason()
@@ -199,18 +199,18 @@ def test_output_that_is_not_of_the_kind_is_a_failure(bench: Bench) -> None:
 
 
 def test_no_output_is_a_failure_where_some_is_to_go_on(bench: Bench) -> None:
-    case = bench.run('pass', 'output = out\n')
+    case = bench.run('pass', 'output_queue = out\n')
     assert 'wrote nothing' in case.reason()
 
 
 def test_output_without_end_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('switchboard.runners.command.MAX_OUTPUT_BYTES', 100_000)
-    case = bench.run('while True: sys.stdout.write("x" * 1000)', 'output = out\n')
+    case = bench.run('while True: sys.stdout.write("x" * 1000)', 'output_queue = out\n')
     assert 'wrote more than 100000 bytes' in case.reason()
 
 
 def test_a_failed_program_sends_nothing_on(bench: Bench) -> None:
-    case = bench.run('print("half")\nsys.exit(1)', 'output = out\n')
+    case = bench.run('print("half")\nsys.exit(1)', 'output_queue = out\n')
     assert case.waiting('out') == []
 
 
@@ -266,7 +266,7 @@ def test_a_command_that_cannot_be_split_is_an_error_of_the_configuration(
 
 @pytest.mark.parametrize(
     ('keys', 'key'),
-    [('command = /nonexistent/program', 'command'), ('command = cat\noutput = nowhere', 'output')],
+    [('command = /nonexistent/program', 'command'), ('command = cat\noutput_queue = nowhere', 'output_queue')],
 )
 def test_what_is_not_there_is_found_before_the_first_message(tmp_path: Path, keys: str, key: str) -> None:
     text = f'[runner.do]\nclass = runners.command:Command\nqueue = in\n{keys}\n'

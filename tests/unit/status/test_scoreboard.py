@@ -98,7 +98,7 @@ def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(sc
 
 def test_the_entry_at_work_shows_since_when_and_until_when(scoreboard: Scoreboard) -> None:
     posted(scoreboard)
-    slot = Slot(scoreboard, 0, max_seconds=2, clock_ns=lambda: 1_000)
+    slot = Slot(scoreboard, 0, time_limit_s=2, clock_ns=lambda: 1_000)
     slot.begin(ENTRY)
     record = scoreboard.records()[0]
     assert (record.current, record.current_since_ns, record.deadline_ns) == (ENTRY, 1_000, 2_000_001_000)
