@@ -76,13 +76,13 @@ class ToBroker(Bridge):
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        super().check(setting, options, others)
+        super().check(values, options, runners)
         if not options.queue:
             raise ConfigError('names the local queue that is to be sent on', key='queue')
-        if not setting['remote_exchange'] and not setting['remote_queue']:
+        if not values['remote_exchange'] and not values['remote_queue']:
             raise ConfigError(
                 'give remote_exchange or remote_queue: where messages are to go', key='remote_exchange'
             )
@@ -101,16 +101,16 @@ class ToBroker(Bridge):
 
         assert self.queue is not None
         path = [*path_of(msgdata.pop(PATH, None)), self.site]
-        if len(path) > self.setting['max_hops']:
+        if len(path) > self.setting_values['max_hops']:
             raise PermanentFailure(f'it has been through {len(path) - 1} bridges: {" -> ".join(path[:-1])}')
         msgdata.pop('dedupe_key', None)
-        exchange = self.setting['remote_exchange']
+        exchange = self.setting_values['remote_exchange']
         key = (
-            self.setting['remote_routing_key'].fill(msg, msgdata)
+            self.setting_values['remote_routing_key'].fill(msg, msgdata)
             if exchange
-            else self.setting['remote_queue']
+            else self.setting_values['remote_queue']
         )
-        history = self.queue.history(self.filebase) if self.setting['send_history'] else ()
+        history = self.queue.history(self.filebase) if self.setting_values['send_history'] else ()
         outgoing = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
         outgoing.headers[PATH_HEADER] = path
         if KIND_HEADER in outgoing.headers:
@@ -141,7 +141,7 @@ class ToBroker(Bridge):
             for number, outcome in enumerate(outcomes)
             if isinstance(outcome, NoRouteError | UnknownExchangeError)
         ]
-        if nowhere and self.setting['declare']:
+        if nowhere and self.setting_values['declare']:
             # An operator may have deleted at the broker, since we connected, the queue or exchange that was declared there.
             try:
                 self.declare()
@@ -157,7 +157,9 @@ class ToBroker(Bridge):
         if isinstance(error, NoRouteError):
             reason = f'no queue of the broker takes it: {error}'
             return (
-                PermanentFailure(reason) if self.setting['unroutable'] == 'bad' else TemporaryFailure(reason)
+                PermanentFailure(reason)
+                if self.setting_values['unroutable'] == 'bad'
+                else TemporaryFailure(reason)
             )
         if isinstance(error, MessageTooLargeError | UnserializableError):
             return PermanentFailure(str(error))

@@ -51,7 +51,7 @@ class ArrivalStore:
         self._spool = runner.spool
         self._clock = runner.clock
         self._name = runner.name
-        self._setting = runner.setting
+        self._values = runner.setting_values
         self._origin = origin
         self._serializers = Serializers()
         # Entries in bad, stored as .pck, whose rename to .psv has failed so far.
@@ -117,9 +117,9 @@ class ArrivalStore:
     def _publication(self, delivery: Delivery) -> Publication:
         """:raises SwitchboardError: it cannot be read, or there is no way for it."""
         msg, msgdata, history = self._read(delivery)
-        exchange = self._setting['exchange']
+        exchange = self._values['exchange']
         msgdata |= {'exchange': delivery.exchange, 'routing_key': delivery.routing_key}
-        key = self._setting['routing_key'].fill(msg, msgdata)
+        key = self._values['routing_key'].fill(msg, msgdata)
         queues = self._spool.exchanges.route(exchange, key, msgdata)
         if exchange:
             msgdata |= {'exchange': exchange, 'routing_key': key}
@@ -135,7 +135,7 @@ class ArrivalStore:
         from switchboard.brokers.decode import entry_of
         from switchboard.kombu_transport.payload import pack
 
-        if self._setting['format'] == 'message':
+        if self._values['format'] == 'message':
             entry = entry_of(delivery)
             self._decoded_bytes += len(entry.body)
             msg, msgdata = entry.load(self._serializers)
@@ -181,7 +181,7 @@ class ArrivalStore:
     def _keyed(self, delivery: Delivery, metadata: dict[str, Any]) -> dict[str, Any]:
         """:return: the metadata, with the key by which the message is known when it comes again."""
         metadata.pop('dedupe_key', None)
-        if delivery.message_id and self._setting['dedupe']:
+        if delivery.message_id and self._values['dedupe']:
             body = hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()
             metadata['dedupe_key'] = f'{delivery.message_id} {body}'
         return metadata

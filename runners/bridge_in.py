@@ -60,24 +60,24 @@ class FromBroker(Bridge):
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        super().check(setting, options, others)
+        super().check(values, options, runners)
         if options.queue:
             raise ConfigError('leave it empty; the local queue is named by routing_key', key='queue')
-        if not setting['remote_queue']:
+        if not values['remote_queue']:
             raise ConfigError("needs this key: the broker's queue to take from", key='remote_queue')
-        if not setting['exchange'] and 'routing_key' not in options.settings:
+        if not values['exchange'] and 'routing_key' not in options.settings:
             reason = 'give a local exchange, or a routing_key that is the name of a local queue'
             raise ConfigError(reason, key='exchange')
         if not options.settings.keys() & {'own_messages', 'own'}:
-            cls._look_for_circle(options, others)
+            cls._look_for_circle(options, runners)
 
     @classmethod
-    def _look_for_circle(cls, options: RunnerOptions, others: Mapping[str, RunnerOptions]) -> None:
+    def _look_for_circle(cls, options: RunnerOptions, runners: Mapping[str, RunnerOptions]) -> None:
         broker, exchange, queue = targets(options.settings)
-        for other in others.values():
+        for other in runners.values():
             if not (other.class_path.endswith(OUTWARDS) and options.class_path.endswith(INWARDS)):
                 continue
             their_broker, their_exchange, their_queue = targets(other.settings)
@@ -97,7 +97,7 @@ class FromBroker(Bridge):
         # Unacknowledged messages, in the order in which they came.
         self._unacked: list[Delivery] = []
         super().setup()
-        exchange, key = self.setting['exchange'], self.setting['routing_key']
+        exchange, key = self.setting_values['exchange'], self.setting_values['routing_key']
         try:
             if exchange not in self.spool.exchanges:
                 raise UnknownExchangeError(exchange)
@@ -151,7 +151,9 @@ class FromBroker(Bridge):
         """:return: whether there may be more to do at once."""
         if self.connect() or not self.connection.descriptors():
             self._next_restore_ns = 0
-            self.connection.consume([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
+            self.connection.consume(
+                [self.setting_values['remote_queue']], prefetch=self.setting_values['prefetch']
+            )
         self._is_down = False
         self.connection.flush_acks()
         self._restore()
@@ -175,7 +177,7 @@ class FromBroker(Bridge):
     def _more_comes(self) -> bool:
         """Does a message come within a moment?  A runner that ends when the queue is empty waits here: no message wakes it."""
         self._looks_left -= 1
-        is_ready = self.connection.count(self.setting['remote_queue']) > 0
+        is_ready = self.connection.count(self.setting_values['remote_queue']) > 0
         if self._looks_left <= 0 or not (is_ready or self.connection.has_message()):
             return False
         select.select(self.connection.descriptors(), [], [], PUSH_S)
@@ -186,14 +188,14 @@ class FromBroker(Bridge):
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self._next_restore_ns:
             self._next_restore_ns = now_ns + int(self.options.recovery_interval_s * NS_PER_S)
-            self.connection.recover(self.setting['remote_queue'])
+            self.connection.recover(self.setting_values['remote_queue'])
 
     def _fetch(self) -> None:
-        limit = self.setting['prefetch']
+        limit = self.setting_values['prefetch']
         self.connection.has_message()  # or notices that have arrived would wake us again and again
         self._unacked = [one for one in self._unacked if self.connection.is_ours(one)]
         while len(self._unacked) < limit:
-            delivery = self.connection.get(self.setting['remote_queue'])
+            delivery = self.connection.get(self.setting_values['remote_queue'])
             if delivery is None:
                 break
             self._unacked.append(delivery)
@@ -226,9 +228,9 @@ class FromBroker(Bridge):
 
     def _is_own(self, delivery: Delivery) -> bool:
         """Is the message to be left, because this installation has sent it itself?"""
-        if self.setting['own_messages'] == 'accept' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [
-            self.site
-        ]:
+        if self.setting_values['own_messages'] == 'accept' or path_of(delivery.headers.get(PATH_HEADER))[
+            -1:
+        ] != [self.site]:
             return False
         log_event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
         return True

@@ -83,50 +83,50 @@ class Bridge(Runner):
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
         key = 'url'
         try:
-            broker = broker_of(setting)
-            if setting['remote_exchange']:
+            broker = broker_of(values)
+            if values['remote_exchange']:
                 key = 'remote_exchange_type'
-                broker.check_exchange_type(setting['remote_exchange'], setting[key])
+                broker.check_exchange_type(values['remote_exchange'], values[key])
         except ConfigError as error:
             error.key = error.key or key
             raise
-        if setting['remote_bindings'] and not (setting['remote_exchange'] and setting['remote_queue']):
+        if values['remote_bindings'] and not (values['remote_exchange'] and values['remote_queue']):
             raise ConfigError(
                 'needs remote_exchange and remote_queue: the two that are to be bound', key='remote_bindings'
             )
 
     @classmethod
-    def warnings(cls, setting: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
+    def warnings(cls, values: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
         """See `Runner`."""
-        found = broker_of(setting).password_warning(
-            f'runner.{options.name}', has_password=bool(setting['password_file'])
+        found = broker_of(values).password_warning(
+            f'runner.{options.name}', has_password=bool(values['password_file'])
         )
-        return [*super().warnings(setting, options), *([] if found is None else [found])]
+        return [*super().warnings(values, options), *([] if found is None else [found])]
 
     def setup(self) -> None:
         """Make the connection; it connects when it is used first."""
         self.connection = self.make_connection()
         directory = getattr(self.spool, 'directory', '')
-        self.site = self.setting['origin_name'] or f'{socket.gethostname()}:{directory}'
+        self.site = self.setting_values['origin_name'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
     def make_connection(self) -> Connection:
         """:return: the connection to the broker, not made yet."""
         from switchboard.brokers import connect
 
-        setting = self.setting
-        broker = broker_of(setting)
-        if setting['password_file']:
-            password = read_secret(setting['password_file'])
+        values = self.setting_values
+        broker = broker_of(values)
+        if values['password_file']:
+            password = read_secret(values['password_file'])
             addresses = [_with_password(each, password) for each in broker.address.split(';')]
             broker = dataclasses.replace(broker, address=';'.join(addresses))
         return connect(
-            broker, connect_timeout_s=setting['connect_timeout'], confirm_timeout_s=setting['timeout']
+            broker, connect_timeout_s=values['connect_timeout'], confirm_timeout_s=values['timeout']
         )
 
     def cleanup(self) -> None:
@@ -144,25 +144,25 @@ class Bridge(Runner):
         if self.connection.connection_number == self._declared_at:
             return False
         connection_number = self.connection.connection_number
-        if self.setting['declare']:
+        if self.setting_values['declare']:
             self.declare()
-        elif self.setting['remote_exchange']:
+        elif self.setting_values['remote_exchange']:
             self.connection.expect_exchange(
-                self.setting['remote_exchange'], self.setting['remote_exchange_type']
+                self.setting_values['remote_exchange'], self.setting_values['remote_exchange_type']
             )
         self._declared_at = connection_number
         return True
 
     def declare(self) -> None:
         """Make at the broker all that the section names."""
-        setting, connection = self.setting, self.connection
-        exchange, queue = setting['remote_exchange'], setting['remote_queue']
+        values, connection = self.setting_values, self.connection
+        exchange, queue = values['remote_exchange'], values['remote_queue']
         if exchange:
-            connection.declare_exchange(exchange, setting['remote_exchange_type'])
+            connection.declare_exchange(exchange, values['remote_exchange_type'])
         if queue:
-            connection.declare_queue(queue, arguments=setting['remote_arguments'] or None)
+            connection.declare_queue(queue, arguments=values['remote_arguments'] or None)
         if exchange and queue:
-            for key in setting['remote_bindings'] or ('',):
+            for key in values['remote_bindings'] or ('',):
                 connection.bind(queue, exchange, key)
 
 
@@ -173,7 +173,7 @@ def _with_password(address: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f'{user}:{quote(password, safe="")}@{place}'))
 
 
-def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
+def broker_of(values: Mapping[str, Any]) -> BrokerUrl:
     """:return: where the broker is.
 
     :raises ConfigError: the URL cannot be read, or a library is missing.
@@ -183,9 +183,9 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
         from switchboard.brokers.url import read_broker_url
     except ImportError as error:
         raise ConfigError(install_advice('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
-    broker = read_broker_url(setting['url'])
-    if setting['heartbeat'] is not None:
-        broker = dataclasses.replace(broker, heartbeat_s=setting['heartbeat'])
+    broker = read_broker_url(values['url'])
+    if values['heartbeat'] is not None:
+        broker = dataclasses.replace(broker, heartbeat_s=values['heartbeat'])
     connect(broker)
     return broker
 

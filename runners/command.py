@@ -135,9 +135,9 @@ class Command(Runner):
     }
 
     @classmethod
-    def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+    def message_time_limit_s(cls, values: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """See `Runner`."""
-        waits = [each for each in (setting['timeout'], options.message_time_limit_s) if each is not None]
+        waits = [each for each in (values['timeout'], options.message_time_limit_s) if each is not None]
         return min(waits) if waits else math.inf
 
     def setup(self) -> None:
@@ -155,12 +155,12 @@ class Command(Runner):
         self._groups_in = delegated_cgroup()
         if self._groups_in is not None:
             remove_empty_cgroups(self._groups_in)
-        program = self.setting['command'][0]
+        program = self.setting_values['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
             raise ConfigError(f'there is no program {program!r} that could be run', key='command')
-        if self.setting['output_queue']:
+        if self.setting_values['output_queue']:
             try:
-                self.spool[self.setting['output_queue']]
+                self.spool[self.setting_values['output_queue']]
             except UnknownQueueError as error:
                 raise ConfigError(str(error), key='output_queue') from error
 
@@ -170,7 +170,7 @@ class Command(Runner):
         :raises RunnerError: the program did not do it.
         """
         assert self.queue is not None
-        output_queue = self.setting['output_queue']
+        output_queue = self.setting_values['output_queue']
         serializer = self._serializers.for_message(msg)
         history = self.queue.history(self.filebase)
         if history or self._last == self.idempotency_key:
@@ -181,15 +181,15 @@ class Command(Runner):
         group = self._new_group()
         self._last = self.idempotency_key
         with Program(
-            self.setting['command'],
+            self.setting_values['command'],
             program_environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
-            self.setting['directory'],
+            self.setting_values['directory'],
             serializer.dumps(msg),
             listens=bool(output_queue),
             group=group,
         ) as program:
             try:
-                program.run(self.setting['timeout'])
+                program.run(self.setting_values['timeout'])
                 program.judge()
                 if output_queue:
                     written = program.output()

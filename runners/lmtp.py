@@ -156,27 +156,27 @@ class Lmtp(AsyncRunner):
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        if not setting['exchange'] and 'routing_key' not in options.settings:
+        if not values['exchange'] and 'routing_key' not in options.settings:
             raise ConfigError(
                 'give an exchange, or a routing_key that is the name of a queue', key='exchange'
             )
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        setting = self.setting
+        values = self.setting_values
         addresses = Addresses(
-            self.spool, setting['exchange'], setting['routing_key'], setting['recipient_delimiter']
+            self.spool, values['exchange'], values['routing_key'], values['recipient_delimiter']
         )
         self.queues, self.metadata = addresses.queues, addresses.metadata
         self.connections: set[LmtpConnection] = set()
         self.stopping = False
-        self.memory = Memory(setting['max_buffer_memory'])
+        self.memory = Memory(values['max_buffer_memory'])
         self._servers: list[asyncio.Server] = []
         self._paths: dict[str, int] = {}
-        self._hostname = setting['hostname'] or socket.gethostname()
+        self._hostname = values['hostname'] or socket.gethostname()
 
     async def setup(self) -> None:
         """See `AsyncRunner`."""
@@ -185,7 +185,7 @@ class Lmtp(AsyncRunner):
         self.store = BatchPublisher(self.spool)
         self.put = self.store.put
         self._all_gone = asyncio.Event()
-        for place in self.setting['listen']:
+        for place in self.setting_values['listen']:
             self._servers.append(await self._listen(place))
             log_event(log, logging.INFO, None, 'listening', runner=self.name, place=place)
 
@@ -205,7 +205,7 @@ class Lmtp(AsyncRunner):
             raise self._wrong('only one instance can listen on a path')
         try:
             # The one before may still listen.
-            listener = listen_at_unix_socket(path, self.setting['socket_mode'], takes_over=True)
+            listener = listen_at_unix_socket(path, self.setting_values['socket_mode'], takes_over=True)
         except OSError as error:
             raise self._wrong(f'{path}: {error.strerror or error}') from error
         self._paths[path] = os.stat(path).st_ino
@@ -215,12 +215,12 @@ class Lmtp(AsyncRunner):
         return ConfigError(reason, key='listen')
 
     def _connect(self) -> LmtpConnection:
-        setting = self.setting
+        values = self.setting_values
         return LmtpConnection(
             self,
             hostname=self._hostname,
-            data_size_limit=setting['max_size'],
-            timeout=setting['timeout'],
+            data_size_limit=values['max_size'],
+            timeout=values['timeout'],
             loop=asyncio.get_running_loop(),
         )
 

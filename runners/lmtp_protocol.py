@@ -90,7 +90,7 @@ class LmtpServer(Protocol):
     memory: Memory
 
     @property
-    def setting(self) -> Mapping[str, Any]:
+    def setting_values(self) -> Mapping[str, Any]:
         """The values of its section."""
         ...
 
@@ -187,7 +187,7 @@ class LmtpConnection(LMTP):
         return RoutedEnvelope()
 
     async def _handle_client(self) -> None:
-        if len(self._server.connections) > self._server.setting['max_connections']:
+        if len(self._server.connections) > self._server.setting_values['max_connections']:
             await self.push('421 4.3.2 too many connections, try again later')
             self._writer.close()
             return
@@ -235,7 +235,7 @@ class LmtpConnection(LMTP):
         except SwitchboardError as error:
             log_event(log, logging.ERROR, None, 'not routed', recipient=address, error=error)
             return OURS
-        if len(envelope.routes) >= self._server.setting['max_recipients']:
+        if len(envelope.routes) >= self._server.setting_values['max_recipients']:
             return '452 4.5.3 too many recipients'
         envelope.rcpt_tos.append(address)
         envelope.routes.append(route)

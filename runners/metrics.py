@@ -46,13 +46,15 @@ class Metrics(Runner):
                 raise
             reason = install_advice('a runner of class `metrics`', 'prometheus-client', 'metrics')
             raise ConfigError(reason, key='class') from error
-        self.exporter = exporter_of(self.spool, self.setting['count_timeout'])
+        self.exporter = exporter_of(self.spool, self.setting_values['count_timeout'])
         try:
             self.listener = Listener(
-                self.exporter.render, self.setting['listen'], self.setting['allowed_hosts']
+                self.exporter.render, self.setting_values['listen'], self.setting_values['allowed_hosts']
             )
         except OSError as error:
-            raise ConfigError(f'{self.setting["listen"]}: {error.strerror or error}', key='listen') from error
+            raise ConfigError(
+                f'{self.setting_values["listen"]}: {error.strerror or error}', key='listen'
+            ) from error
         self.exporter.start()
         self.listener.start()
 

@@ -50,9 +50,9 @@ class Retry(Runner):
 
         :raises ConfigError: there is no such queue.
         """
-        if self.setting['to']:
+        if self.setting_values['to']:
             try:
-                self.spool[self.setting['to']]
+                self.spool[self.setting_values['to']]
             except UnknownQueueError as error:
                 raise ConfigError(str(error), key='to') from error
 
@@ -93,14 +93,14 @@ class Retry(Runner):
         """
         assert self.queue is not None
         arrival: Record = next((one for one in reversed(history) if one.get('event') in ARRIVALS), {})
-        target = self.setting['to'] or arrival.get('queue')
+        target = self.setting_values['to'] or arrival.get('queue')
         if not isinstance(target, str) or target == self.queue.name:
             raise PermanentFailure('its history does not say where it came from')
         self._check_retry_on(history, arrival)
         times = self._times(history)
-        if times >= self.setting['max_retries']:
+        if times >= self.setting_values['max_retries']:
             raise PermanentFailure(f'it was sent back to {target} {times} times, and failed each time')
-        wait_s = self.setting['wait'].delay_s(times + 1)
+        wait_s = self.setting_values['wait'].delay_s(times + 1)
         plan = {
             'event': 'retried',
             'queue': self.queue.name,
@@ -113,7 +113,7 @@ class Retry(Runner):
         return plan
 
     def _check_retry_on(self, history: Sequence[Record], arrival: Record) -> None:
-        retry_on = self.setting['retry_on']
+        retry_on = self.setting_values['retry_on']
         failure: Record = next((one for one in reversed(history) if 'error' in one), {})
         if retry_on and failure.get('error') not in retry_on and arrival.get('cause') not in retry_on:
             why = failure.get('error') or arrival.get('cause') or 'an unknown cause'

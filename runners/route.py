@@ -42,7 +42,7 @@ class Route(Runner):
 
         :raises ConfigError: there is no such exchange.
         """
-        exchange = self.setting['exchange'] = self.setting['exchange'] or ''
+        exchange = self.setting_values['exchange'] = self.setting_values['exchange'] or ''
         if exchange not in self.spool.exchanges:
             known = ', '.join(self.spool.exchanges.exchanges) or 'none'
             raise ConfigError(f'there is no exchange {exchange!r}; there are: {known}', key='exchange')
@@ -52,9 +52,9 @@ class Route(Runner):
 
         :raises PermanentFailure: there is no way to go.
         """
-        key = self.setting['routing_key'].fill(msg, msgdata)
+        key = self.setting_values['routing_key'].fill(msg, msgdata)
         try:
-            queues = self.spool.exchanges.route(self.setting['exchange'], key, msgdata)
+            queues = self.spool.exchanges.route(self.setting_values['exchange'], key, msgdata)
             if self.queue is not None and self.queue.name in queues:
                 raise PermanentFailure(f'key {key[:_MAX_SHOWN]!r} leads back to the queue {self.queue.name}')
             self.forward(*queues)

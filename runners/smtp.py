@@ -171,17 +171,17 @@ class Smtp(Runner):
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        user = setting['user']
+        user = values['user']
         if not user:
-            if setting['password_file']:
+            if values['password_file']:
                 raise ConfigError('is of no use without a user', key='password_file')
             return
-        if not setting['password_file']:
+        if not values['password_file']:
             raise ConfigError('a user needs a password_file', key='password_file')
-        if setting['tls'] is None and not is_loopback(setting['host']):
+        if values['tls'] is None and not is_loopback(values['host']):
             raise ConfigError(
                 'with a user, say `starttls` or `implicit`; or `no`, if the password may go over the wire in clear text',
                 key='tls',
@@ -189,26 +189,29 @@ class Smtp(Runner):
 
     def setup(self) -> None:
         """See `Runner`."""
-        setting = self.setting
+        values = self.setting_values
         self._smtp: smtplib.SMTP | None = None
         self._sent = 0
         self._used_at_s = self._down_until_s = 0.0
         self._down = ''
-        self._tls_kind = setting['tls'] or 'no'
-        self._port = setting['port'] or PORTS[self._tls_kind]
-        self._password = read_secret(setting['password_file']) if setting['user'] else ''
-        if setting['user'] and not self._password:
+        self._tls_kind = values['tls'] or 'no'
+        self._port = values['port'] or PORTS[self._tls_kind]
+        self._password = read_secret(values['password_file']) if values['user'] else ''
+        if values['user'] and not self._password:
             raise ConfigError('its first line is empty', key='password_file')
         try:
-            if setting['tls_ca']:
-                open_regular_file(setting['tls_ca']).close()
-            self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
+            if values['tls_ca']:
+                open_regular_file(values['tls_ca']).close()
+            self._tls = ssl.create_default_context(cafile=values['tls_ca'])
         except OSError as error:
             raise ConfigError(f'cannot be used: {error}', key='tls_ca') from error
 
     def periodic(self) -> None:
         """Do not keep a server waiting that nobody has mails for."""
-        if self._smtp is not None and time.monotonic() - self._used_at_s >= self.setting['idle_timeout']:
+        if (
+            self._smtp is not None
+            and time.monotonic() - self._used_at_s >= self.setting_values['idle_timeout']
+        ):
             self._close()
 
     def cleanup(self) -> None:
@@ -217,7 +220,7 @@ class Smtp(Runner):
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """Deliver a mail to all who still wait for it."""
-        sender, recipients = addresses(msgdata, self.setting['sender'])
+        sender, recipients = addresses(msgdata, self.setting_values['sender'])
         answers = self._deliver(Mail(sender, smtp_content(msg), bool(msgdata.get('smtputf8'))), recipients)
         later = {one: str(answer) for one, answer in answers.items() if answer.kind not in (2, 5)}
         refused = {one: str(answer) for one, answer in answers.items() if answer.kind == 5}
@@ -243,7 +246,7 @@ class Smtp(Runner):
             one: refusal for one in recipients if (refusal := _invalid_address(mail.sender, one)) is not None
         }
         sayable = [one for one in recipients if one not in answers]
-        size = self.setting['recipients_per_mail']
+        size = self.setting_values['recipients_per_mail']
         for start in range(0, len(sayable), size):
             some = sayable[start : start + size]
             reason = SmtpReply(451, '4.4.2 no answer')
@@ -304,7 +307,7 @@ class Smtp(Runner):
 
     def _reusable(self) -> smtplib.SMTP | None:
         """:return: the connection that is there, if the server still keeps it."""
-        limit = self.setting['mails_per_connection']
+        limit = self.setting_values['mails_per_connection']
         if self._smtp is None:
             return None
         if limit is not None and self._sent >= limit:
@@ -320,7 +323,7 @@ class Smtp(Runner):
 
     def _connect(self) -> smtplib.SMTP:
         """:raises DestinationDown: the server cannot be had."""
-        setting, now_s = self.setting, time.monotonic()
+        values, now_s = self.setting_values, time.monotonic()
         if now_s < self._down_until_s:
             raise DestinationDown(self._down)
         self._sent = 0
@@ -328,30 +331,30 @@ class Smtp(Runner):
             self._smtp = self._greet()
         except (OSError, smtplib.SMTPException, ValueError) as error:
             self._drop()
-            self._down = f'{setting["host"]}:{self._port}: {error or type(error).__name__}'
+            self._down = f'{values["host"]}:{self._port}: {error or type(error).__name__}'
             self._down_until_s = time.monotonic() + DOWN_S
             raise DestinationDown(self._down) from error
         return self._smtp
 
     def _greet(self) -> smtplib.SMTP:
-        setting = self.setting
+        values = self.setting_values
         is_implicit = self._tls_kind == 'implicit'
         make = partial(EncryptedClient, context=self._tls) if is_implicit else Client
-        hostname = setting['hostname'] or socket.gethostname()
-        self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
+        hostname = values['hostname'] or socket.gethostname()
+        self._smtp = smtp = make(local_hostname=hostname, timeout=values['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
-        smtp._host = setting['host']  # type: ignore[union-attr]  # not in the stubs
-        code, text = smtp.connect(setting['host'], self._port)
+        smtp._host = values['host']  # type: ignore[union-attr]  # not in the stubs
+        code, text = smtp.connect(values['host'], self._port)
         if code // 100 != 2:
             raise smtplib.SMTPConnectError(code, text)
         smtp.ehlo_or_helo_if_needed()
         if self._tls_kind == 'starttls':
             smtp.starttls(context=self._tls)
             smtp.ehlo()
-        if setting['user']:
-            log_in(smtp, setting['user'], self._password)
+        if values['user']:
+            log_in(smtp, values['user'], self._password)
         assert smtp.sock is not None
-        smtp.sock.settimeout(setting['timeout'])
+        smtp.sock.settimeout(values['timeout'])
         return smtp
 
     def _close(self) -> None:

@@ -60,7 +60,7 @@ class Web(AsyncRunner):
         if self.options.instances > 1:
             raise ConfigError('there is one desk', key='instances')
         own = self.settings.keys() - AsyncRunner.settings.keys()
-        settings = DeskSettings.of(**{key: self.setting[key] for key in own})
+        settings = DeskSettings.of(**{key: self.setting_values[key] for key in own})
         spool: Any = self.spool
         config = spool.config
         self._desk = Desk(Path(spool.path()), config.path if config is not None else None, settings)

@@ -11,7 +11,7 @@ It talks with the master in single bytes over a socket: *prepared* (class import
 *ready* (the loop turns).  Because of the middle step a new process is known to work before the old one is asked to
 leave, and still only one of them takes messages from a slice, which keeps the order of messages with one key.
 
-Its exit status: 0 it was stopped or has recycled itself; 70 an error; 78 its configuration cannot work, do not start it again.
+Its exit status: 0 it was stopped or made room for a fresh process; 70 an error; 78 its configuration cannot work, do not start it again.
 It leaves by ``os._exit``, because the exit handlers it inherited are the master's; a runner cleans up in its ``cleanup`` hook.
 
 **It dies with its master**, however the master dies.  Two independent means, because each has a gap.  ``PR_SET_PDEATHSIG`` (Linux) kills the runner when its parent is gone, but not

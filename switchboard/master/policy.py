@@ -8,7 +8,7 @@ The rules, in this order:
 1. Somebody asked it to go: EXITED.
 2. It exited 78 (EX_CONFIG): FATAL at once, for it says itself that another start would end the same way.  Once its loop has begun, the
    scoreboard has to say so too: a library that ends the process in the middle of a message may do that with any status.
-3. It exited 0 after it had begun its loop: it has recycled itself (messages, age, memory, a ``kill`` by hand) and is
+3. It exited 0 after it had begun its loop: it made room for a fresh process (messages, age, memory, a ``kill`` by hand) and is
    started again at once, at no cost.  Only when it does so several times within a second of its start is it held to one
    start a second, so that a limit below what a fresh process needs does not burn a processor.
 4. Anything else counts: it waits in BACKOFF, 1, 2, 4 ... 60 seconds with jitter.  More than ``max_restarts`` such ends
@@ -31,9 +31,9 @@ EXIT_OK = os.EX_OK
 EXIT_SOFTWARE = os.EX_SOFTWARE
 EXIT_CONFIG = os.EX_CONFIG
 
-# A process that recycles itself this soon after its start, this often in a row, is held to one start a second.
-QUICK_RECYCLE_S = 1.0
-QUICK_RECYCLES = 3
+# A process that retires this soon after its start, this often in a row, is held to one start a second.
+QUICK_RETIREMENT_S = 1.0
+QUICK_RETIREMENTS = 3
 
 
 class ProcessEnd(NamedTuple):
@@ -72,7 +72,7 @@ class RestartHistory(NamedTuple):
 
     failures_s: tuple[float, ...] = ()
     streak: int = 0
-    recycles: int = 0
+    retirements: int = 0
 
 
 class Decision(NamedTuple):
@@ -98,17 +98,17 @@ def decide(end: ProcessEnd, history: RestartHistory, options: RestartOptions, rn
     if end.ran_s >= options.stable_s:
         history = RestartHistory()
     if end.code == EXIT_OK and end.loop_started and not end.hung:
-        return _recycled(end, history)
+        return _retired(end, history)
     return _failed(end, history, options, rng)
 
 
-def _recycled(end: ProcessEnd, history: RestartHistory) -> Decision:
-    quick = end.ran_s < QUICK_RECYCLE_S
-    history = history._replace(recycles=history.recycles + 1 if quick else 0)
-    if history.recycles < QUICK_RECYCLES:
+def _retired(end: ProcessEnd, history: RestartHistory) -> Decision:
+    quick = end.ran_s < QUICK_RETIREMENT_S
+    history = history._replace(retirements=history.retirements + 1 if quick else 0)
+    if history.retirements < QUICK_RETIREMENTS:
         return Decision(ProcessState.STARTING, history)
-    wait_s = QUICK_RECYCLE_S - end.ran_s
-    return Decision(ProcessState.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
+    wait_s = QUICK_RETIREMENT_S - end.ran_s
+    return Decision(ProcessState.BACKOFF, history, wait_s, 'exits with status 0 within a second of its start')
 
 
 def _failed(

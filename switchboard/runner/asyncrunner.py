@@ -218,7 +218,7 @@ class AsyncRunner(Runner):
             loop.queue is not None
             and not loop.is_stopping
             and not loop.must_be_alone(len(self._tasks))
-            and len(self._tasks) < self.setting['concurrency']
+            and len(self._tasks) < self.setting_values['concurrency']
             and not loop.lifetime.is_over()
         )
 

@@ -27,7 +27,7 @@ HOOKS = {
 # Hooks that were called otherwise: nobody calls them by these names any more.
 OLD_HOOKS = {
     'confirm': ('on_batch_end', ()),
-    'longest_s': ('message_time_limit_s', ('setting', 'options')),
+    'longest_s': ('message_time_limit_s', ('values', 'options')),
 }
 
 # What makes a function one of another kind, or one that takes more.

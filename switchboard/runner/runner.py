@@ -103,9 +103,9 @@ class Runner:
         self.queue: ISwitchboard | None = (
             spool.queue(options.queue, slice, numslices) if options.queue else None
         )
-        self.setting = read_settings(self.settings, options, type(self).__name__)
+        self.setting_values = read_settings(self.settings, options, type(self).__name__)
         try:
-            self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
+            self.check(self.setting_values, options, getattr(getattr(spool, 'config', None), 'runners', {}))
         except ConfigError as error:
             error.section = error.section or f'runner.{self.name}'
             raise
@@ -126,7 +126,7 @@ class Runner:
             spool, self.queue, options, self.clock, self._settler, takes_many=self._takes_many()
         )
         self._working: Work | None = None
-        self._part = f'{(slice or 0) + 1}/{numslices}'
+        self._slice_name = f'{(slice or 0) + 1}/{numslices}'
 
     def _trace(self) -> None:
         """Have a span for each message, if that is wanted: in the process that works, because an SDK does not survive a fork.
@@ -140,7 +140,7 @@ class Runner:
         except ModuleNotFoundError as error:
             reason = install_advice('tracing', 'opentelemetry-api', 'tracing')
             raise ConfigError(reason, section=f'runner.{self.name}', key='tracing') from error
-        self._settler.tracing = Tracing(self.options, self._part)
+        self._settler.tracing = Tracing(self.options, self._slice_name)
 
     @classmethod
     def check_class(cls, options: RunnerOptions) -> None:
@@ -166,7 +166,7 @@ class Runner:
     def _transaction(self) -> ITransaction | None:
         """:return: the transaction of the message at work; None outside of ``dispose``, `on_error` included, where nothing waits for an input.
 
-        :raises RunnerError: the caller is a part of no message.
+        :raises RunnerError: the caller belongs to no message.
         """
         work = self._work()
         return work.transaction if work is not None and work.takes_outputs else None
@@ -215,19 +215,19 @@ class Runner:
 
     @classmethod
     def check(
-        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+        cls, values: Mapping[str, Any], options: RunnerOptions, runners: Mapping[str, RunnerOptions]
     ) -> None:
         """Look for mistakes between the keys of a section; also called by ``switchboard check --imports``.
 
-        :param setting: the values of the keys that belong to this class.
-        :param others: all runners of the configuration.
+        :param values: the values of the keys that belong to this class.
+        :param runners: all runners of the configuration.
         :raises ConfigError: it cannot work.
         """
 
     @classmethod
-    def warnings(cls, setting: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
+    def warnings(cls, values: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
         """Look for what works and is hardly meant; called by ``switchboard check --imports``."""
-        limit_s = cls.message_time_limit_s(setting, options)
+        limit_s = cls.message_time_limit_s(values, options)
         if limit_s is None or limit_s <= options.stop_timeout_s:
             return []
         reason = (
@@ -237,7 +237,7 @@ class Runner:
         return [ConfigError(reason, section=f'runner.{options.name}', key='stop_timeout')]
 
     @classmethod
-    def message_time_limit_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+    def message_time_limit_s(cls, values: Mapping[str, Any], options: RunnerOptions) -> float | None:
         """:return: how long one message may take; None if nothing says."""
         return options.message_time_limit_s
 

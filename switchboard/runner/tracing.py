@@ -37,15 +37,15 @@ _ATTEMPTS = ('failed', 'deferred')
 class Tracing:
     """See the module.  One object for a process.
 
-    :param slice: which part of the queue it works on, as ``1/2``.
+    :param slice_name: the slice that it works, as ``1/2``.
     :param provider: the SDK's; by default the process's.
     """
 
     def __init__(
-        self, options: RunnerOptions, slice: str, provider: trace.TracerProvider | None = None
+        self, options: RunnerOptions, slice_name: str, provider: trace.TracerProvider | None = None
     ) -> None:
         self._options = options
-        self._slice = slice
+        self._slice_name = slice_name
         self._provider = provider or _provider_of_process()
         self._tracer = self._provider.get_tracer('switchboard')
         self._received: dict[str, SpanContext] = {}
@@ -79,7 +79,7 @@ class Tracing:
             'messaging.operation.name': name,
             'messaging.operation.type': kind,
             'messaging.destination.name': self._options.queue,
-            'messaging.destination.partition.id': self._slice,
+            'messaging.destination.partition.id': self._slice_name,
             'messaging.message.id': digest_of(filebase),
             'messaging.consumer.group.name': self._options.name,
         }

@@ -170,9 +170,9 @@ def import_problems(config: Config) -> Iterator[Problem]:
         try:
             with exit_refused(options):
                 found = find_class(options)
-                setting = read_settings(found.settings, options, found.__name__)
-                found.check(setting, options, config.runners)
-                warnings = [*found.warnings(setting, options)]
+                values = read_settings(found.settings, options, found.__name__)
+                found.check(values, options, config.runners)
+                warnings = [*found.warnings(values, options)]
             for warning in warnings:
                 warning.file = warning.file or str(config.path)
                 yield 'warning', warning

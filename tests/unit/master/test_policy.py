@@ -68,13 +68,13 @@ def test_a_healthy_run_forgives_what_was_before_it() -> None:
     assert (last.state, last.wait_s) == (ProcessState.BACKOFF, 1)
 
 
-def test_a_runner_that_recycles_itself_is_back_at_once_and_at_no_cost() -> None:
+def test_a_runner_that_retires_is_back_at_once_and_at_no_cost() -> None:
     decisions = after(*(ProcessEnd(0, at_s, at_s + 2) for at_s in range(100)))
     assert {(decision.state, decision.wait_s) for decision in decisions} == {(ProcessState.STARTING, 0)}
     assert decisions[-1].history == RestartHistory()
 
 
-def test_a_runner_that_recycles_itself_all_the_time_is_held_to_one_start_a_second() -> None:
+def test_a_runner_that_retires_all_the_time_is_held_to_one_start_a_second() -> None:
     decisions = after(*(ProcessEnd(0, at_s, at_s + 0.25) for at_s in range(100)))
     assert [decision.wait_s for decision in decisions] == [0, 0] + [0.75] * 98
     assert {decision.state for decision in decisions[2:]} == {ProcessState.BACKOFF}

@@ -177,7 +177,7 @@ def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start:
     made = start(PREPARED)
     bench.channels[-1].send(READY)
     made.ended(0, 2)
-    # It had begun its loop, so it has recycled itself and is no failure.
+    # It had begun its loop, so it has retired and is no failure.
     assert (made.state, made.due_s()) == (ProcessState.STARTING, 2)
 
 

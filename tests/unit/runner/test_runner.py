@@ -143,8 +143,8 @@ class TestHooks:
         class Typed(Recorder):
             settings: ClassVar = {'depth': Setting(int, default=3)}
 
-        assert make_runner(spool, cls=Typed).setting == {'depth': 3}
-        assert make_runner(spool, cls=Typed, settings={'depth': '5'}).setting == {'depth': 5}
+        assert make_runner(spool, cls=Typed).setting_values == {'depth': 3}
+        assert make_runner(spool, cls=Typed, settings={'depth': '5'}).setting_values == {'depth': 5}
         with pytest.raises(ConfigError, match='no such key'):
             make_runner(spool, settings={'depth': '5'})
 

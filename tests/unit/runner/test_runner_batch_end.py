@@ -155,8 +155,8 @@ def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) 
 def test_what_is_wrong_between_keys_is_found_before_it_runs(tmp_path: Path) -> None:
     class Choosy(Runner):
         @classmethod
-        def check(cls, setting: Any, options: RunnerOptions, others: Any) -> None:
-            raise ConfigError(f'not beside {len(others)} others', section=f'runner.{options.name}')
+        def check(cls, values: Any, options: RunnerOptions, runners: Any) -> None:
+            raise ConfigError(f'not beside {len(runners)} others', section=f'runner.{options.name}')
 
     with pytest.raises(ConfigError, match='not beside 0 others'):
         Choosy(Spool(tmp_path / 'spool', 'lazy'), RunnerOptions('r', ''))

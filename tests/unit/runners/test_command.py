@@ -163,7 +163,8 @@ def test_a_program_that_does_not_read_is_not_waited_for(bench: Bench) -> None:
 
 def test_large_messages_go_in_and_out_at_the_same_time(bench: Bench) -> None:
     case = bench.program(
-        'while part := sys.stdin.buffer.read(1000): sys.stdout.buffer.write(part.upper())', 'output_queue = out\n'
+        'while part := sys.stdin.buffer.read(1000): sys.stdout.buffer.write(part.upper())',
+        'output_queue = out\n',
     )
     case.spool['in'].enqueue(b'x' * 3_000_000)
     case.work(Command, 'do')
@@ -266,7 +267,10 @@ def test_a_command_that_cannot_be_split_is_an_error_of_the_configuration(
 
 @pytest.mark.parametrize(
     ('keys', 'key'),
-    [('command = /nonexistent/program', 'command'), ('command = cat\noutput_queue = nowhere', 'output_queue')],
+    [
+        ('command = /nonexistent/program', 'command'),
+        ('command = cat\noutput_queue = nowhere', 'output_queue'),
+    ],
 )
 def test_what_is_not_there_is_found_before_the_first_message(tmp_path: Path, keys: str, key: str) -> None:
     text = f'[runner.do]\nclass = runners.command:Command\nqueue = in\n{keys}\n'

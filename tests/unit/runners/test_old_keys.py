@@ -47,4 +47,12 @@ def test_an_old_key_means_the_same(name: str, key: str, setting: Setting) -> Non
 
 
 def test_every_runner_that_has_some_was_looked_at() -> None:
-    assert {name for name, *_ in RENAMED} >= {'command', 'retry', 'smtp', 'lmtp', 'metrics', 'web', 'from-broker'}
+    assert {name for name, *_ in RENAMED} >= {
+        'command',
+        'retry',
+        'smtp',
+        'lmtp',
+        'metrics',
+        'web',
+        'from-broker',
+    }
