@@ -140,7 +140,7 @@ class FromBroker(Bridge):
     def _report(self, reason: str, level: int = logging.ERROR) -> None:
         if level > logging.INFO:
             self.slot.error(reason)
-        log_event(log, level, None, 'nothing taken', runner=self.name, error=reason)
+        log_event(log, level, None, 'cannot take messages', runner=self.name, error=reason)
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""

@@ -225,7 +225,7 @@ class Smtp(Runner):
         later = {one: str(answer) for one, answer in answers.items() if answer.kind not in (2, 5)}
         refused = {one: str(answer) for one, answer in answers.items() if answer.kind == 5}
         for one, answer in answers.items():
-            log_event(log, logging.INFO, self.filebase, 'answered', to=one, answer=answer)
+            log_event(log, logging.INFO, self.filebase, 'server replied', to=one, reply=answer)
         known = msgdata.pop('refused', {})
         refused = {**(known if isinstance(known, dict) else {}), **refused}
         if later:

@@ -113,7 +113,7 @@ class MailmanQueue:
         try:
             self._queue.finish(filebase, preserve)
         except Exception:
-            log_event(log, logging.ERROR, filebase, 'not settled', queue=self.name, exc_info=True)
+            log_event(log, logging.ERROR, filebase, 'outcome not stored', queue=self.name, exc_info=True)
 
     @property
     def files(self) -> list[str]:

@@ -271,7 +271,13 @@ class Requests:
         planned = self._planned(old, new)
         for each in planned:
             log_event(
-                logger, logging.INFO, None, 'planned', act=each.act, runner=each.runner, reason=each.reason
+                logger,
+                logging.INFO,
+                None,
+                'reload planned',
+                act=each.act,
+                runner=each.runner,
+                reason=each.reason,
             )
         self._on_reload('')
         self.slices.config = new

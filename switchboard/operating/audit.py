@@ -73,7 +73,7 @@ def note_act(
     fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
     fields = {key: value for key, value in fields.items() if value not in ('', None)}
     others = {key: value for key, value in fields.items() if key != 'entry'}
-    log_event(log, logging.INFO, entry or None, 'acted', **others)
+    log_event(log, logging.INFO, entry or None, 'operator acted', **others)
     line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
     disk = Disk()
     try:

@@ -486,7 +486,7 @@ class Settler:
         self, filebase: str, verdict: Verdict, error: Exception, transaction: ITransaction | None = None
     ) -> None:
         """Hold an entry that the disk does not let go, with its verdict: the acts of `dispose` are neither forgotten nor done twice."""
-        log_event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
+        log_event(log, logging.ERROR, filebase, 'outcome not stored', runner=self._name, error=error)
         self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
         self._stuck.append((filebase, verdict, transaction))
         if len(self._stuck) >= MAX_PASSED_OVER:
@@ -531,7 +531,7 @@ class Settler:
             log,
             logging.ERROR,
             None,
-            'nothing taken',
+            'cannot take messages',
             wait_s=self.trouble.wait_s,
             runner=self._name,
             error=error,

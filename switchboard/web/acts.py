@@ -153,7 +153,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
             if time.monotonic() > until_s:
                 break
             results.append(apply(requested.action, each, session))
-    log_event(log, logging.INFO, None, 'acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
+    log_event(log, logging.INFO, None, 'operator acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
         'act': requested.act,

@@ -145,7 +145,9 @@ def test_a_change_of_one_queue_restarts_its_runner_and_no_other_and_says_so_befo
     assert site.ask('plan')['plan'] == plan
     assert site.pids() == before
     assert site.ask('reload')['ok']
-    assert site.log.said('planned act=restart runner=out reason="the options of queue out have changed"')
+    assert site.log.said(
+        'reload planned act=restart runner=out reason="the options of queue out have changed"'
+    )
     after = site.pids()
     assert {name for name in before if before[name] != after[name]} == {'out 1/1'}
 

@@ -572,7 +572,7 @@ def test_trouble_with_the_disk_makes_it_wait_and_not_end(tmp_path, caplog):
     runner.stop()
     thread.join(60)
     assert not thread.is_alive()
-    assert 'nothing taken wait_s=0.500' in caplog.text
+    assert 'cannot take messages wait_s=0.500' in caplog.text
 
 
 def test_a_process_that_has_done_enough_does_not_turn_while_the_last_messages_are_at_work(spool):

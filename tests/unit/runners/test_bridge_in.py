@@ -183,7 +183,9 @@ def test_when_the_connection_breaks_what_was_fetched_is_forgotten_and_comes_agai
     runner.setup()
     with caplog.at_level(logging.INFO):
         runner.periodic()
-    assert [one.levelname for one in caplog.records if one.members['event'] == 'nothing taken'] == ['INFO']
+    assert [one.levelname for one in caplog.records if one.members['event'] == 'cannot take messages'] == [
+        'INFO'
+    ]
     assert len(inward.links[-1].held) == 1
     inward.links[-1].break_off()
     inward.spool.resume('in')
