@@ -18,6 +18,7 @@ from switchboard.operating.text import (
     ago,
     duration,
     escape_terminal,
+    flag_lines,
     local_time,
     number,
     one_line,
@@ -142,14 +143,7 @@ def _slice_alarm(record: SliceRecord, now_s: float) -> Alarm | None:
 
 def flag_alarms(queue: str, flagged: Mapping[str, Mapping[str, Any]]) -> list[Alarm]:
     """:return: the things that operators have said to a queue: that it is paused, since when, by whom, and why."""
-    found = []
-    for flag, fields in flagged.items():
-        since, reason = fields.get('since'), str(fields.get('reason') or '')
-        when = f' since {local_time(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
-        by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
-        text = f'{flag}{when}{by}' + (f': {one_line(reason)}' if reason else '')
-        found.append(Alarm('warn', escape_terminal(queue), text))
-    return found
+    return [Alarm('warn', escape_terminal(queue), line) for line in flag_lines(flagged)]
 
 
 def mistakes_of(error: ConfigError) -> list[ConfigError]:

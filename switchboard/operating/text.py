@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from switchboard.drop_errors import DurabilityError
 
@@ -180,6 +182,17 @@ def number(count: int, one: str, many: str = '') -> str:
 def local_time(seconds: float) -> str:
     """:return: a time in the machine's own zone, as people write it, and which zone that is: logs are in UTC."""
     return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(seconds))
+
+
+def flag_lines(flagged: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """:return: a line for each thing that an operator has said to a queue."""
+    lines = []
+    for flag, fields in flagged.items():
+        since, reason = fields.get('since'), str(fields.get('reason') or '')
+        when = f' since {local_time(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
+        by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
+        lines.append(f'{flag}{when}{by}' + (f': {one_line(reason)}' if reason else ''))
+    return lines
 
 
 # A command in an advice; one that names an installation already, or shows a help, stays as it is.

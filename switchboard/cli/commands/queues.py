@@ -27,7 +27,6 @@ from switchboard.cli.output import (
 )
 from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS_PER_S
-from switchboard.operating.health import flag_alarms
 from switchboard.operating.queue_counts import AGE_TITLES, AgeRow, QueueCounts, age_table, count
 from switchboard.operating.queue_info import (
     UNKNOWN,
@@ -45,6 +44,7 @@ from switchboard.operating.text import (
     bytes_text,
     duration,
     escape_terminal,
+    flag_lines,
     intcomma,
     number,
     one_line,
@@ -173,7 +173,9 @@ def queues(installation: Installation, names: tuple[str, ...], no_bytes: bool) -
     write_table(columns, rows)
     if not shown:
         print_note('no queues but bad')
-    lines = [str(alarm) for queue, said in flagged.items() for alarm in flag_alarms(queue, said)]
+    lines = [
+        f'{escape_terminal(queue)}: {line}' for queue, said in flagged.items() for line in flag_lines(said)
+    ]
     if lines:
         write_line('\n' + '\n'.join(lines))
     _print_bad(counts)
@@ -210,8 +212,8 @@ def show_lines(installation: Installation, name: str, *, everything: bool) -> It
     yield f'  declared   {"; ".join(map(one_line, found.declared_where())) or "nowhere: there is a directory of that name"}'
     yield f'  consumers  {"?" if found.consumers is None else found.consumers}'
     yield f'  entries    {_entries(counts)}'
-    for alarm in flag_alarms(name, found.flags):
-        yield f'  said       {alarm.text}'
+    for line in flag_lines(found.flags):
+        yield f'  said       {line}'
     words = option_words(found.options) if everything else found.changed_options
     yield '' if words else '  options    none set'
     width = max(map(len, words), default=0)

@@ -27,12 +27,12 @@ from switchboard.operating.entry_fields import (
     describe_body,
     entry_fields,
 )
-from switchboard.operating.health import flag_alarms
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.operating.text import (
     body_text,
     escape_terminal,
+    flag_lines,
     intcomma,
     local_time,
     number,
@@ -156,8 +156,8 @@ def _lines(
     state = click.style(state_text(summary, now_ns, LockHolders()), fg=STYLES[summary.state(now_ns)])
     yield _bold(f'{summary.queue}/{summary.filebase}')
     yield f'  state     {state}, {age_text(summary, now_ns).removeprefix("held ")}'
-    for alarm in flag_alarms(summary.queue, said):
-        yield f'  queue     {alarm}'
+    for line in flag_lines(said):
+        yield f'  queue     {escape_terminal(summary.queue)}: {line}'
     ready = (
         'when it is released'
         if is_on_hold(summary.filebase)
