@@ -1,7 +1,7 @@
 """``switchboard``, the operator's program: one verb for each thing that an operator does.  It shows and asks, and decides nothing.
 
 In reading order: app (the verbs, imported when they are used, and how an error of theirs ends the process), context (which installation), completion (names for the
-shell), options, output, layout and terminal (tables, lines, JSON), exits (from errors to statuses); then ``commands``.
+shell), options, output (lines, JSON, progress), tables, exits (from errors to statuses); then ``commands``.
 
 Here is where the installed programs begin.  They load the rest of themselves only when they have seen to it that a Ctrl-C meanwhile says nothing.
 

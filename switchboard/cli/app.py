@@ -22,7 +22,7 @@ from switchboard.cli.completion import complete_names
 from switchboard.cli.context import Installation, installation_options
 from switchboard.cli.exits import READ_ONLY_VERBS, Exit, error_lines, exit_of
 from switchboard.cli.output import (
-    drop_unwritten_errors,
+    discard_unwritten_errors,
     is_output_error,
     make_streams_safe,
     output_failed,
@@ -185,7 +185,7 @@ def run(args: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and end the process with its status."""
     make_streams_safe()
     status = call(args)
-    drop_unwritten_errors()
+    discard_unwritten_errors()
     gc.freeze()  # or the interpreter looks through all of it once more, for rubbish that goes with the process anyway
     sys.exit(status)
 

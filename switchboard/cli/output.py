@@ -1,8 +1,4 @@
-"""Tables, lines and JSON: coloured by rich where people look, plain aligned text where programs read.
-
-On a terminal a table fits its width: long texts are cut, and columns that matter least are left out, before a line would
-break (see `layout`).  In a pipe nothing is cut or left out.
-"""
+"""Lines and JSON for people and programs, standard streams that take them, and the lines about errors and progress."""
 
 from __future__ import annotations
 
@@ -11,74 +7,21 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeGuard
 
 import click
 
 from switchboard.cli.exits import READ_ONLY_VERBS, Exit, error_lines, exit_of
-from switchboard.cli.layout import GAP, Cell, Column, cell_text
 from switchboard.operating.text import escape_terminal, one_line
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-    from switchboard.cli.terminal import Spinner
-
-# Rows that are laid out together, so that a list of any length can be written while it is read.
-CHUNK_ROWS = 1000
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
 
 STANDARD_OUTPUT = 'standard output'
-
-
-def is_terminal() -> bool:
-    """:return: whether people look at standard output."""
-    return sys.stdout.isatty()
-
-
-def line_width() -> int | None:
-    """:return: how many columns the terminal has; None where programs read."""
-    if not is_terminal():
-        return None
-    from switchboard.cli.terminal import console
-
-    return console().width
-
-
-def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> bool:
-    """Write a table; columns that are empty in every row are left out on a terminal.
-
-    :return: whether there was a row to write.
-    """
-    chunk: list[Sequence[Cell]] = []
-    written = False
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
-            _write(columns, chunk, heading=not written)
-            chunk, written = [], True
-    if chunk:
-        _write(columns, chunk, heading=not written)
-    return written or bool(chunk)
-
-
-def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading: bool) -> None:
-    if is_terminal():
-        from switchboard.cli.terminal import console, rich_table
-
-        screen = console()
-        screen.print(rich_table(columns, rows, screen.width, heading=heading), no_wrap=True, crop=True)
-        return
-    texts = [[one_line(cell_text(cell)) or '-' for cell in row] for row in rows]
-    if heading:
-        texts.insert(0, [column.title for column in columns])
-    widths = [max(len(text[number]) for text in texts) for number in range(len(columns))]
-    for text in texts:
-        parts = [
-            part.rjust(width) if column.align_right else part.ljust(width)
-            for part, width, column in zip(text, widths, columns, strict=True)
-        ]
-        write_line(GAP.join(parts).rstrip())
 
 
 def write_json(value: Any) -> None:
@@ -176,7 +119,7 @@ def output_failed(error: OSError, status: int, *, changes: bool, as_json: bool =
     :return: the exit status.
     """
     is_gone = isinstance(error, BrokenPipeError)
-    _drop_unwritten(sys.stdout, 1)
+    _discard_unwritten(sys.stdout, 1)
     if changes:
         if not is_gone:
             print_note(f'it is done, but the result cannot be printed: standard output: {error.strerror}')
@@ -187,15 +130,15 @@ def output_failed(error: OSError, status: int, *, changes: bool, as_json: bool =
     return exit_of(error)
 
 
-def drop_unwritten_errors() -> None:
+def discard_unwritten_errors() -> None:
     """Forget what standard error did not take; else the interpreter tries once more at its end, and that becomes the exit status."""
     try:
         sys.stderr.flush()
     except OSError:
-        _drop_unwritten(sys.stderr, 2)
+        _discard_unwritten(sys.stderr, 2)
 
 
-def _drop_unwritten(stream: TextIO, descriptor: int) -> None:
+def _discard_unwritten(stream: TextIO, descriptor: int) -> None:
     """Let the rest of a stream's buffer go nowhere: flushing it at the end would fail."""
     with contextlib.suppress(OSError, ValueError):  # it was closed, or there is no descriptor left
         if stream.fileno() == descriptor:
@@ -262,36 +205,68 @@ LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 10.0
 
 
-class Progress:
-    """Shows a line on standard error while its block runs; nothing at all if that is no terminal.
+def is_terminal() -> bool:
+    """:return: whether people look at standard output."""
+    return sys.stdout.isatty()
 
-    The line appears with the first `update`, so whatever is forked before that has no part in it.
+
+def console(*, stderr: bool = False) -> Console:
+    """:return: the terminal; nothing in a text is markup or gets colours by what it looks like."""
+    from rich.console import Console  # takes 40 ms, for people only
+
+    return Console(
+        file=sys.stderr if stderr else sys.stdout, markup=False, highlight=False, emoji=False, soft_wrap=False
+    )
+
+
+class Progress:
+    """Shows a line on standard error while its block runs, with something that turns in front of it; nothing at all if that is no terminal.
+
+    It has no thread: what waits calls `update` now and then, and may fork while the line is shown.  The line appears with the first `update`, so
+    whatever is forked before that has no part in it.
     """
 
     def __init__(self) -> None:
-        self._spinner: Spinner | None = None
-        self._is_shown = sys.stderr.isatty()
+        self._shown: tuple[Spinner, Live] | None = None
+        self._is_terminal = sys.stderr.isatty()
         self._told_s = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._spinner is not None:
-            self._spinner.stop()
+        if self._shown is not None:
+            self._shown[1].stop()
 
     def update(self, text: str) -> None:
         """Show the condition that is waited for now."""
-        if self._is_shown:
-            if self._spinner is None:
-                from switchboard.cli.terminal import Spinner
+        if not self._is_terminal:
+            return
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
 
-                self._spinner = Spinner()
-            self._spinner.update(text)
+        if self._shown is None:
+            spinner = Spinner('dots')
+            self._shown = (
+                spinner,
+                Live(
+                    spinner,
+                    console=console(stderr=True),
+                    auto_refresh=False,
+                    transient=True,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                ),
+            )
+        spinner, live = self._shown
+        spinner.update(text=Text(one_line(text), no_wrap=True, overflow='ellipsis'))
+        live.start()
+        live.refresh()
 
     def update_or_print(self, text: str) -> None:
         """Show the same where it may take long: where no line can change, it is a new one now and then."""
-        if self._is_shown:
+        if self._is_terminal:
             self.update(text)
         elif time.monotonic() - self._told_s >= TELL_EVERY_S:
             self._told_s = time.monotonic()

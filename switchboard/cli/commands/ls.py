@@ -14,17 +14,15 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.layout import Cell, Column, cell_text
 from switchboard.cli.options import Renamed, selection_options, with_options
 from switchboard.cli.output import (
     is_json,
-    line_width,
     print_note,
     report,
     write_json,
     write_line,
-    write_table,
 )
+from switchboard.cli.tables import Cell, Column, cell_text, line_width, write_table
 from switchboard.message.naming import NS_PER_S, is_on_hold, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
@@ -46,13 +44,13 @@ COLUMNS = {
     'entry': Column('ENTRY'),
     'queue': Column('QUEUE', shrink_to=8),
     'from': Column('FROM', shrink_to=6),
-    'state': Column('STATE', drop_rank=4),
+    'state': Column('STATE', hide_rank=4),
     'age': Column('AGE', align_right=True),
-    'size': Column('SIZE', align_right=True, drop_rank=3),
-    'kind': Column('KIND', drop_rank=2),
-    'tries': Column('TRIES', align_right=True, drop_rank=1),
-    'sent_back': Column('SENT BACK', align_right=True, drop_rank=5),
-    'retried': Column('RETRIED', align_right=True, drop_rank=5),  # its name before
+    'size': Column('SIZE', align_right=True, hide_rank=3),
+    'kind': Column('KIND', hide_rank=2),
+    'tries': Column('TRIES', align_right=True, hide_rank=1),
+    'sent_back': Column('SENT BACK', align_right=True, hide_rank=5),
+    'retried': Column('RETRIED', align_right=True, hide_rank=5),  # its name before
     'error': Column('LAST ERROR', shrink_to=16),
     'subject': Column('SUBJECT', shrink_to=16),
     'task': Column('TASK', shrink_to=16),

@@ -12,7 +12,6 @@ import click
 
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION, ENTRIES, Renamed, confirm, count_by_queue, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
@@ -23,8 +22,8 @@ from switchboard.cli.output import (
     report,
     write_json,
     write_line,
-    write_table,
 )
+from switchboard.cli.tables import Cell, Column, write_table
 from switchboard.errors import DurabilityError, SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS_PER_S
 from switchboard.operating.queue_counts import AGE_TITLES, AgeRow, QueueCounts, age_table, count
@@ -57,14 +56,14 @@ DROPPED = ('dropped file', 'dropped files')
 COLUMNS = (
     Column('QUEUE', shrink_to=12),
     Column('WAITING', align_right=True),
-    Column('DELAYED', align_right=True, drop_rank=2),
-    Column('HELD', align_right=True, drop_rank=5),
+    Column('DELAYED', align_right=True, hide_rank=2),
+    Column('HELD', align_right=True, hide_rank=5),
     Column('CLAIMED', align_right=True),
-    Column('BYTES', align_right=True, drop_rank=3),
+    Column('BYTES', align_right=True, hide_rank=3),
     Column('OLDEST', align_right=True),
-    Column('NEXT', align_right=True, drop_rank=4),
+    Column('NEXT', align_right=True, hide_rank=4),
     Column('BAD', align_right=True),
-    Column('FLAGS', drop_rank=1),
+    Column('FLAGS', hide_rank=1),
 )
 
 

@@ -10,8 +10,8 @@ import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
-from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import is_json, print_note, with_installation, write_json, write_line, write_table
+from switchboard.cli.output import is_json, print_note, with_installation, write_json, write_line
+from switchboard.cli.tables import Cell, Column, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.health import (
     Alarm,
@@ -46,14 +46,14 @@ STATE_STYLES = {
 RUNNER_COLUMNS = (
     Column('RUNNER', shrink_to=8),
     Column('STATE'),
-    Column('PID', align_right=True, drop_rank=2),
-    Column('UPTIME', align_right=True, drop_rank=3),
+    Column('PID', align_right=True, hide_rank=2),
+    Column('UPTIME', align_right=True, hide_rank=3),
     Column('DONE', align_right=True),
     Column('FAILED', align_right=True),
-    Column('RETRIED', align_right=True, drop_rank=4),
-    Column('KEPT', align_right=True, drop_rank=5),
-    Column('RESTARTS', align_right=True, drop_rank=1),
-    Column('AT WORK ON', shrink_to=12, drop_rank=6),
+    Column('RETRIED', align_right=True, hide_rank=4),
+    Column('KEPT', align_right=True, hide_rank=5),
+    Column('RESTARTS', align_right=True, hide_rank=1),
+    Column('AT WORK ON', shrink_to=12, hide_rank=6),
 )
 
 
@@ -91,7 +91,7 @@ ASK_TIMEOUT_S = 0.5
 
 OPTIONS_COLUMNS = (
     Column('QUEUE', shrink_to=12),
-    Column('CONSUMERS', align_right=True, drop_rank=1),
+    Column('CONSUMERS', align_right=True, hide_rank=1),
     Column('OPTIONS', shrink_to=20),
 )
 

@@ -21,9 +21,9 @@ from switchboard.cli.commands.status import (
     write_objects,
 )
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
-from switchboard.cli.output import is_json, write_json, write_line, write_table
+from switchboard.cli.output import is_json, write_json, write_line
+from switchboard.cli.tables import Cell, Column, write_table
 from switchboard.operating.health import Alarm, master_alarm, runner_alarms
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import SliceRecord
@@ -134,7 +134,7 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
 def _live(screen: Screen, interval_s: float, count: int | None) -> None:
     from rich.live import Live
 
-    from switchboard.cli.terminal import console
+    from switchboard.cli.output import console
 
     terminal = console()
     looks = 0
@@ -151,7 +151,7 @@ def _picture(screen: Screen, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from switchboard.cli.terminal import rich_table
+    from switchboard.cli.tables import rich_table
 
     look = screen.look()
     parts: list[RenderableType] = [_line(look.master, 'green'), Text('')]

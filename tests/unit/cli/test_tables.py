@@ -7,20 +7,18 @@ import sys
 
 import pytest
 
-from switchboard.cli import options
-from switchboard.cli import output as tables
+from switchboard.cli import options, tables
 from switchboard.cli.commands.config import FIRST_SPARES
-from switchboard.cli.layout import Column, layout
-from switchboard.cli.output import write_table
+from switchboard.cli.tables import Column, layout, write_table
 from switchboard.operating import summary
 from switchboard.operating.text import age, body_text, duration, escape_terminal, number, one_line, size
 from switchboard.store.pool import KEPT_OPEN
 
 COLUMNS = (
     Column('NAME'),
-    Column('N', align_right=True, drop_rank=1),
+    Column('N', align_right=True, hide_rank=1),
     Column('TEXT', shrink_to=6),
-    Column('X', drop_rank=2),
+    Column('X', hide_rank=2),
 )
 
 
@@ -38,7 +36,7 @@ def test_then_columns_are_left_out_the_least_important_first() -> None:
 
 
 def test_what_was_left_out_gives_its_room_to_what_was_cut() -> None:
-    columns = (Column('A'), Column('B', shrink_to=4), Column('C', drop_rank=1))
+    columns = (Column('A'), Column('B', shrink_to=4), Column('C', hide_rank=1))
     assert layout(columns, (5, 20, 10), 20) == {0: 5, 1: 13}
 
 
