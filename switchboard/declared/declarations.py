@@ -166,8 +166,7 @@ class Declarations:
         :param wait: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
-        with self.folder.path_in_errors(DECLARED_LOCK):
-            fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
+        fd = self.folder.open_lock_file(DECLARED_LOCK)
         try:
             if wait:
                 self.disk.lock_when_free(fd, 'the declarations', shared=shared)
@@ -245,11 +244,9 @@ class Declarations:
         self.disk.unlock_and_close(opened[0])
         return False
 
-    def note_use(self, name: str) -> None:
-        """Note that the queue is used now."""
-        self._note_use(name, self.clock.time_ns())
-
-    def _note_use(self, name: str, used_ns: int) -> None:
+    def note_use(self, name: str, used_ns: int | None = None) -> None:
+        """Note that the queue is used now, or was at another time."""
+        used_ns = self.clock.time_ns() if used_ns is None else used_ns
         try:
             fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)
         except OSError:
@@ -269,12 +266,12 @@ class Declarations:
             return 0.0
         now_ns, expiry_ns = self.clock.time_ns(), self._expiry_clock.time_ns()
         if status.st_mtime_ns > now_ns + CLOCK_SLACK_NS:
-            self._note_use(name, now_ns)
+            self.note_use(name, now_ns)
             return 0.0
         unused_ns = max(0, expiry_ns - status.st_mtime_ns)
         if expiry_ns < now_ns and status.st_mtime_ns <= expiry_ns:
             # The clock was set forward since: the use is as long ago as before.
-            self._note_use(name, now_ns - unused_ns)
+            self.note_use(name, now_ns - unused_ns)
         return unused_ns / NS_PER_S
 
     def clear_drafts(self) -> None:

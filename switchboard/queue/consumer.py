@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from switchboard.clock import Clock
@@ -23,7 +23,7 @@ from switchboard.errors import (
 )
 from switchboard.events import log_event
 from switchboard.interfaces import Taken
-from switchboard.message.entry import Entry, is_body_changed, metadata_changes
+from switchboard.message.entry import Entry
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import (
@@ -44,11 +44,10 @@ from switchboard.queue.recovery import (
     INTERRUPTED,
     move_to_bad,
     move_to_bad_unread,
-    note_change,
     record_event,
     recover,
 )
-from switchboard.store.claims import Claim, claim_of, claim_ready
+from switchboard.store.claims import Claim, claim_ready
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import OrderLock, Position
 from switchboard.store.pool import FilePool
@@ -325,51 +324,19 @@ class Consumer:
         self._kept_waits[filebase, until_s] = until_ns
         self._ready.defer(filebase, until_ns)
 
-    # When.
-
-    def has_ready(self) -> bool:
-        """Look anew: is there anything to :meth:`take`?"""
-        return self._ready.scan()
-
-    def wait_s(self) -> float | None:
-        """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        return self._ready.wait_s()
-
     def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`."""
         self._ready.defer(filebase, self._clock.monotonic_ns() + int(seconds * NS_PER_S))
 
     # Of an entry that is claimed.
 
-    def claim_of(self, entry: str | Claim) -> Claim:
-        """:return: this process's claim on an entry.
-
-        :raises EntryTakenError: it has none.
-        """
-        if not isinstance(entry, str):
-            return entry
-        claim = claim_of(self.folder, entry)
-        if claim is None:
-            raise EntryTakenError('not held by this process', queue=self.queue, filebase=entry)
-        return claim
-
     def note(self, claim: Claim, event: str, /, **fields: Any) -> None:
         """Add a record to an entry's history, if that is possible.
 
         :raises OSError: it changes the metadata, and could not be written.
         """
-        write = note_change if 'set' in fields or 'drop' in fields else record_event
-        write(claim, event, clock=self._clock, sync=self._sync, **fields)
-
-    def metadata_changes(
-        self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True
-    ) -> dict[str, Any]:
-        """See `ISwitchboard`."""
-        return metadata_changes(claim.read().msgdata(self._serializers), msgdata, strict=strict)
-
-    def is_message_changed(self, claim: Claim, msg: Any) -> bool:
-        """See `ISwitchboard`."""
-        return is_body_changed(claim.read(), msg, self._serializers)
+        changes = 'set' in fields or 'drop' in fields
+        record_event(claim, event, clock=self._clock, sync=self._sync, must_be_written=changes, **fields)
 
     def release(self, claim: Claim, delay_s: float, record: Record | None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""

@@ -120,10 +120,6 @@ class Listing:
         # Names that are no entries, and about which the log has said so.
         self.reported: set[str] = set()
 
-    def filebases(self, suffix: str) -> list[str]:
-        """:return: all entries of this slice that have a suffix, in no order."""
-        return [filebase for some in self.filebase_chunks(suffix) for filebase in some]
-
     def filebase_chunks(self, suffix: str) -> tuple[list[str]] | Iterator[list[str]]:
         """Read the directory: the entries of this slice that have a suffix, in no order.
 

@@ -34,29 +34,26 @@ def record_time(clock: Clock) -> float:
     return clock.time_ns() // 1000 / 1_000_000
 
 
-def record_event(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
+def record_event(
+    claim: Claim, name: str, /, *, clock: Clock, sync: bool, must_be_written: bool = False, **fields: Any
+) -> None:
     """Add a record to a claim's history, if that is possible.
 
     A history that cannot be written (a full disk, a file that is readable only) must not keep its message from moving.
 
     :param sync: have it on the disk before the name says so.
+    :param must_be_written: the record changes the metadata: without it, the entry's next consumer would repeat the acts that it tells of.
+    :raises OSError: such a record could not be written this time.  A history that is too long for it is no error: that is logged.
     """
-    _add(claim, _record(name, clock, fields), sync=sync)
-
-
-def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
-    """Add a record that changes the metadata: without it, the entry's next consumer would repeat the acts that the record tells of.
-
-    :raises OSError: it could not be written this time.  A history that is too long for it is no error: that is logged.
-    """
-    record = _record(name, clock, fields)
     try:
         if claim.writable:
-            claim.append(record, sync=sync)
+            claim.append(_record(name, clock, fields), sync=sync)
+        elif must_be_written:
+            claim.replace_with_copy(sync=sync, record=_record(name, clock, fields))
         else:
-            claim.replace_with_copy(sync=sync, record=record)
+            log_event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
     except OSError as error:
-        if error.errno != errno.EFBIG:
+        if must_be_written and error.errno != errno.EFBIG:
             raise
         log_event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
@@ -64,17 +61,6 @@ def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
 def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:
     record: Record = {'event': name, 'time': record_time(clock)}
     return {**record, **fields, **record}
-
-
-def _add(claim: Claim, record: Record, *, sync: bool) -> None:
-    name = record['event']
-    if not claim.writable:
-        log_event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
-        return
-    try:
-        claim.append(record, sync=sync)
-    except OSError as error:
-        log_event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
 
 def move_to_bad(
@@ -100,17 +86,18 @@ def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
     The copy says all that this process has to say, or there is none: what the other user has written must not stand last in a file that is ours.
     If it is not possible the file stays what it is, and its history is not believed (see `Folder.trusts`).
     """
-    record = _record(name, clock, fields)
     if claim.is_foreign or claim.links > 1:
-        marked = {**record, FOREIGN: claim.uid} if claim.is_foreign else record
+        record = _record(name, clock, fields)
+        if claim.is_foreign:
+            record = {**record, FOREIGN: claim.uid}
         try:
-            claim.replace_with_copy(sync=sync, record=marked)
+            claim.replace_with_copy(sync=sync, record=record)
             return
         except OSError as error:
             log_event(
                 log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.queue, error=error
             )
-    _add(claim, record, sync=sync)
+    record_event(claim, name, clock=clock, sync=sync, **fields)
 
 
 def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> None:

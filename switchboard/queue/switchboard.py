@@ -20,7 +20,7 @@ from zope.interface import implementer
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import CorruptEntryError, EntryTakenError
 from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.message.entry import Entry
+from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.journal import Record
 from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import (
@@ -265,7 +265,7 @@ class Switchboard:
     def has_ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
         # A sleeper that was woken because a pause has ended must not miss it.
-        return not self.is_paused(refresh=True) and self._throttle.allows() and self.consumer.has_ready()
+        return not self.is_paused(refresh=True) and self._throttle.allows() and self._ready.scan()
 
     @property
     def needs_listing(self) -> bool:
@@ -274,7 +274,7 @@ class Switchboard:
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        waits = [wait for wait in (self.consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
+        waits = [wait for wait in (self._ready.wait_s(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.is_paused() else None
 
     def defer(self, filebase: str, seconds: float) -> None:
@@ -309,7 +309,12 @@ class Switchboard:
 
         :raises EntryTakenError: it has none.
         """
-        return self.consumer.claim_of(entry)
+        if not isinstance(entry, str):
+            return entry
+        claim = claim_of(self.folder, entry)
+        if claim is None:
+            raise EntryTakenError('not held by this process', queue=self.name, filebase=entry)
+        return claim
 
     def finish(
         self, entry: str | Claim, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
@@ -349,11 +354,12 @@ class Switchboard:
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True
     ) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return self.consumer.metadata_changes(self.claim_of(entry), msgdata, strict=strict)
+        known = self.claim_of(entry).read().msgdata(self.serializers)
+        return metadata_changes(known, msgdata, strict=strict)
 
     def is_message_changed(self, entry: str | Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return self.consumer.is_message_changed(self.claim_of(entry), msg)
+        return is_body_changed(self.claim_of(entry).read(), msg, self.serializers)
 
     def history(self, entry: str | Claim) -> list[Record]:
         """See `ISwitchboard`."""

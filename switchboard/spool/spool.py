@@ -277,8 +277,6 @@ class Spool:
             options = self._options(name, declaration)._replace(**changed_options)
             return self._open(name, slice, numslices, options, declaration)
 
-    board = queue  # the old name
-
     def preload_queue(self, name: str, slice: int | None, numslices: int) -> None:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
