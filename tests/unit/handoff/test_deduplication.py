@@ -354,7 +354,7 @@ def test_a_marker_in_a_file_that_another_process_has_used_first_is_read(tmp_path
     class Slow(Disk):
         """Between the making and the locking of a file another producer takes it for a spare, writes into it, and dies."""
 
-        def open_file(self, name, flags, dir_fd):
+        def open_file(self, name, flags, dir_fd=None):
             fd = super().open_file(name, flags, dir_fd)
             if flags & os.O_EXCL:
                 os.write(fd, b'x' * 4096)
