@@ -39,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from switchboard.brokers.encode import encode
 from switchboard.brokers.message import KIND_HEADER
 from switchboard.errors import (
     BrokerDownError,
@@ -97,8 +98,6 @@ class ToBroker(Bridge):
 
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
-        from switchboard.brokers.encode import encode
-
         assert self.queue is not None
         path = [*path_of(msgdata.pop(PATH, None)), self.site]
         if len(path) > self.setting_values['max_hops']:

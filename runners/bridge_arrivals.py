@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from switchboard.brokers.decode import entry_of
 from switchboard.brokers.message import HEADER_PREFIX, KIND_HEADER, UNREADABLE_HEADER
 from switchboard.errors import (
     CorruptEntryError,
@@ -132,9 +133,6 @@ class ArrivalStore:
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
-        from switchboard.brokers.decode import entry_of
-        from switchboard.kombu_transport.payload import pack
-
         if self._values['format'] == 'message':
             entry = entry_of(delivery)
             self._decoded_bytes += len(entry.body)
@@ -143,6 +141,8 @@ class ArrivalStore:
             return msg, msgdata if KIND_HEADER in delivery.headers else _foreign(delivery, msgdata), history
         if UNREADABLE_HEADER in delivery.headers:
             raise CorruptEntryError(str(delivery.headers[UNREADABLE_HEADER])[:MAX_CHARACTERS])
+        from switchboard.kombu_transport.payload import pack
+
         properties = dict(delivery.properties)
         message = {
             'body': delivery.body,

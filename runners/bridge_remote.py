@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
+from switchboard.brokers import connect, need_library
 from switchboard.brokers.message import HEADER_PREFIX
+from switchboard.brokers.url import BrokerUrl, read_broker_url
 from switchboard.errors import ConfigError
 from switchboard.runner.api import (
     RunnerOptions,
@@ -24,14 +26,12 @@ from switchboard.runner.api import (
     boolean,
     choice,
     duration_s,
-    install_advice,
     read_secret,
     word_list,
 )
 
 if TYPE_CHECKING:
     from switchboard.brokers.connection import Connection
-    from switchboard.brokers.url import BrokerUrl
 
 Record = Mapping[str, Any]
 
@@ -117,8 +117,6 @@ class Bridge(Runner):
 
     def make_connection(self) -> Connection:
         """:return: the connection to the broker, not made yet."""
-        from switchboard.brokers import connect
-
         values = self.setting_values
         broker = broker_of(values)
         if values['password_file']:
@@ -178,15 +176,10 @@ def broker_of(values: Mapping[str, Any]) -> BrokerUrl:
 
     :raises ConfigError: the URL cannot be read, or a library is missing.
     """
-    try:
-        from switchboard.brokers import connect
-        from switchboard.brokers.url import read_broker_url
-    except ImportError as error:
-        raise ConfigError(install_advice('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
     broker = read_broker_url(values['url'])
+    need_library(broker)
     if values['heartbeat'] is not None:
         broker = dataclasses.replace(broker, heartbeat_s=values['heartbeat'])
-    connect(broker)
     return broker
 
 

@@ -15,15 +15,15 @@ From below:
 - url (the address of a broker, and how the way there is encrypted);
 - connection over a driver, of which the rooms rabbitmq and redis have one each; :func:`connect` makes one;
 - producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
-  broker, and back), attach (such queues as part of a spool).
+  broker, and back).
 
-It imports spool and below, and the libraries of kombu and Redis.  Only extra imports it: a section with a ``url`` has config load it
-by name.  Of the shipped runners, the bridge imports it.
+It imports handoff and below, and, for a connection, the libraries of kombu and Redis.  Only extra, operating and spool import it: spool where a queue
+has a ``url``, and operating to check one.  Of the shipped runners, the bridge imports it.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,9 +38,14 @@ def need_library(url: BrokerUrl) -> None:
     from switchboard.errors import ConfigError
     from switchboard.installing import install_advice
 
-    library, extra = {'rabbitmq': ('amqp', 'kombu'), 'redis': ('redis', 'redis')}[url.kind]
-    if importlib.util.find_spec(library) is None:
-        raise ConfigError(install_advice(f'a queue on {url.kind}', library, extra), key='url')
+    extra = {'rabbitmq': 'kombu', 'redis': 'redis'}[url.kind]
+    for library in ('kombu', extra):
+        try:
+            importlib.import_module(library)
+        except ImportError as error:
+            raise ConfigError(
+                install_advice(f'a connection to {url.kind}', library, extra), key='url'
+            ) from error
 
 
 def connect(url: str | BrokerUrl, **keys: Any) -> Connection:

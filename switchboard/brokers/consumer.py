@@ -16,7 +16,6 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +26,9 @@ from switchboard.brokers.message import DUE_HEADER, Delivery
 from switchboard.brokers.producer import BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import log_event
+from switchboard.handoff.deduplication import Dedupe
 from switchboard.message.entry import Entry
-from switchboard.message.naming import LONGEST_DELAY_S, NS_PER_S
+from switchboard.message.naming import LONGEST_DELAY_S, NS_PER_S, digest_of, key_digest
 from switchboard.store.forks import after_fork
 
 
@@ -96,15 +96,15 @@ class BrokerConsumer:
     """The messages of one slice of a broker's queue.
 
     :param delivery_counts: where it is noted what this process holds.
-    :param is_done: was an entry done already?
+    :param markers: of finished messages, if the queue is a spool's.
     """
 
     def __init__(
-        self, producer: BrokerProducer, delivery_counts: DeliveryCounts, is_done: Callable[[str], bool]
+        self, producer: BrokerProducer, delivery_counts: DeliveryCounts, markers: Dedupe | None = None
     ) -> None:
         self._producer = producer
         self._delivery_counts = delivery_counts
-        self._is_done = is_done
+        self._markers = markers
         self._peeked: BrokerClaim | None = None
         self._deferred: dict[str, int] = {}
         self._waiting: dict[str, BrokerClaim] = {}
@@ -247,7 +247,10 @@ class BrokerConsumer:
 
     def _is_known(self, claim: BrokerClaim) -> bool:
         """Was the message published twice, or done before its producer, or the broker, learned of that?  It is acknowledged."""
-        if self._own(claim) is None and not self._is_done(claim.filebase):
+        markers = self._markers
+        if self._own(claim) is None and (
+            markers is None or markers.find(key_digest(digest_of(claim.filebase))) is None
+        ):
             return False
         log_event(log, logging.INFO, claim.filebase, 'duplicate', queue=self._producer.name)
         self._ack(claim)

@@ -20,11 +20,10 @@ Reading is in ``decode``.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from kombu.transport.virtual import Base64
 
 from switchboard.brokers.message import (
     HISTORY_HEADER,
@@ -181,7 +180,7 @@ def _dump_records(records: Sequence[Record]) -> str:
 def _encode_kombu(msg: Mapping[str, Any], message_id: str) -> OutgoingMessage:
     own = msg['properties']
     body = msg['body']
-    body = Base64().decode(body) if own.get('body_encoding') == 'base64' else body.encode()
+    body = base64.b64decode(body.encode()) if own.get('body_encoding') == 'base64' else body.encode()
     properties = {
         key: own[key]
         for key in ('correlation_id', 'reply_to', 'priority', 'expiration', 'type', 'app_id')

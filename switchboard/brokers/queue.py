@@ -18,10 +18,10 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from zope.interface import implementer
 
@@ -41,12 +41,13 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.events import log_event
+from switchboard.handoff.deduplication import Dedupe
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry, is_body_changed, metadata_changes
 from switchboard.message.entry_header import content_checksum, pack_header
-from switchboard.message.expiry import is_expired
+from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record, count_since_retry, pack_record
-from switchboard.message.metadata import merge_keys
+from switchboard.message.metadata import dump_metadata, load_metadata, merge_keys
 from switchboard.message.naming import (
     CLAIMED,
     LONGEST_DELAY_S,
@@ -55,7 +56,6 @@ from switchboard.message.naming import (
     READY,
     digest_of,
     is_filebase,
-    key_digest,
     make_slice,
     with_when,
 )
@@ -63,13 +63,13 @@ from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.recovery import record_time
-from switchboard.queue.switchboard import Switchboard
+from switchboard.queue.switchboard import ALONE, Services, Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.queue.watch import LONGEST_S, wait_readable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD
-from switchboard.store.pool import FilePool
+from switchboard.store.limits import make_room
 from switchboard.store.publishing import raise_queue_error, write_draft
 
 log = logging.getLogger('switchboard.queue')
@@ -164,34 +164,6 @@ class BrokerWakeup(Wakeup):
         super().close()
 
 
-class FinishedMarkers(Protocol):
-    """The markers of finished messages, as `Dedupe` has them."""
-
-    def find(self, marker: str) -> str | None: ...
-
-
-class BrokerServices(NamedTuple):
-    """The services of a spool for its queues on brokers; a queue that is made alone has none of them.
-
-    :param is_draining: has an operator closed the queue to new messages?
-    :param is_paused: has an operator stopped the queue?  With ``refresh=True``, ask the disk.
-    :param finished_markers: for a queue, the markers of finished messages.
-    :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
-    :param disk: by which markers are written.
-    :param pool: where markers are written.
-    """
-
-    is_draining: Callable[[], bool] = lambda: False
-    is_paused: Callable[..., bool] = lambda **_keys: False
-    finished_markers: Callable[[BrokerQueue], FinishedMarkers] | None = None
-    dead_letter: Callable[[BrokerQueue], Callable[[BrokerClaim, str, str], bool]] | None = None
-    disk: Disk | None = None
-    pool: FilePool | None = None
-
-
-_ALONE = BrokerServices()
-
-
 @implementer(ISwitchboard)
 class BrokerQueue:
     """One queue on a broker.  See `ISwitchboard`.
@@ -201,8 +173,9 @@ class BrokerQueue:
     :param bad: where entries go that cannot be processed: a queue in a directory, or another one on a broker; by default the
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
-    :param expiry_clock: the time by which messages expire.
-    :param services: the services of a spool for the queue.
+    :param finished_markers: for a queue, the markers of finished messages.
+    :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
+    :param services: the services of a spool for the queue: of them, operators' flags and the time by which messages expire.
     :ivar all_queues: the broker's queues for all slices.
     :ivar broker_queues: the broker's queues for this slice.
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
@@ -222,8 +195,9 @@ class BrokerQueue:
         connection: Connection | None = None,
         bad: Switchboard | BrokerQueue | None = None,
         delivery_counts: DeliveryCounts | None = None,
-        services: BrokerServices = _ALONE,
-        expiry_clock: ExpiryClock | None = None,
+        finished_markers: Callable[[Any], Dedupe] | None = None,
+        dead_letter: Callable[[BrokerQueue], Callable[[BrokerClaim, str, str], bool]] | None = None,
+        services: Services = ALONE,
     ) -> None:
         self.producer = producer = BrokerProducer(
             name,
@@ -237,23 +211,12 @@ class BrokerQueue:
         self.name, self.slice, self.options, self.clock = name, producer.slice, producer.options, clock
         self.url, self.connection, self.serializers = producer.url, producer.connection, producer.serializers
         self.all_queues, self.broker_queues = producer.all_queues, producer.broker_queues
-        self.expiry_clock = expiry_clock or ExpiryClock(clock)
-        # What the broker counts need not be counted here.
-        if delivery_counts is None:
-            delivery_counts = DeliveryCounts(None, Disk(), clock)
-        self.delivery_counts = delivery_counts
-        # `Dedupe` asks for these.
-        self.disk, self.pool = services.disk, services.pool
-        self._dead_letter = services.dead_letter(self) if services.dead_letter is not None else None
+        self.expiry_clock = services.expiry_clock or ExpiryClock(clock)
+        self.delivery_counts = delivery_counts or DeliveryCounts(None, Disk(), clock)
+        self._dead_letter = dead_letter(self) if dead_letter is not None else None
         self._is_paused = services.is_paused
-        markers = services.finished_markers(self) if services.finished_markers is not None else None
-        self.consumer = BrokerConsumer(
-            producer,
-            delivery_counts,
-            (lambda filebase: markers.find(key_digest(digest_of(filebase))) is not None)
-            if markers is not None
-            else lambda _filebase: False,
-        )
+        markers = finished_markers(self) if finished_markers is not None else None
+        self.consumer = BrokerConsumer(producer, self.delivery_counts, markers)
         self._bad = bad
         self._throttle = Throttle(self.options.rate and self.options.rate / numslices, clock)
 
@@ -422,6 +385,15 @@ class BrokerQueue:
             claim.connection.requeue(claim.delivery, died=True)
         return True
 
+    def requeue_uncounted(self, keys: Collection[str]) -> None:
+        """Have messages delivered again whose process was killed on request, without counting its death.
+
+        :param keys: of the messages, as that process has noted them.
+        :raises QueueError: the broker is away; then the death is counted.
+        """
+        for queue in self.broker_queues:
+            self.connection.requeue_uncounted(queue, keys)
+
     def close(self) -> None:
         """Give back the messages that were looked at and not taken, and the claimed ones, and disconnect."""
         self.consumer.close()
@@ -543,10 +515,22 @@ class BrokerQueue:
         """
         readable = cause not in ('corrupt', 'disallowed')
         if not (self._dead_letter is not None and readable and self._dead_letter(claim, cause, reason)):
-            record = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
+            record = {'queue': self.name, 'reason': reason, 'cause': cause, **fields}
             store_copy(self.bad, claim.entry, [self._record(record, 'preserved')], suffix=PRESERVED)
             log_event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
         self.ack_when_possible(claim)  # if it comes again, it is preserved again, under the same name
+
+    def store_dead_letter(self, claim: BrokerClaim, targets: Sequence[Any], fields: Record) -> None:
+        """Store a dead letter where it goes; it is acknowledged then: a crash in between has it stored once more."""
+        entry = claim.entry
+        make_room([target.reserve_for(entry) for target in targets])
+        metadata = entry.apply_history(load_metadata(entry.metadata))
+        metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
+        outgoing = replace(entry, metadata=dump_metadata(metadata))
+        for target in targets:
+            record = {'queue': self.name, 'to': target.name, **fields}
+            suffix = PRESERVED if target.name == BAD else READY
+            store_copy(target, outgoing, [self._record(record, 'dead-lettered')], suffix=suffix)
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`."""

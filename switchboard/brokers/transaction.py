@@ -37,13 +37,14 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.events import log_event
-from switchboard.handoff.deduplication import commit_deduplicated
+from switchboard.handoff.deduplication import DedupeSpool, commit_deduplicated
+from switchboard.handoff.publish_many import Publication, PublishOutcome, PublishSpool
+from switchboard.handoff.publish_many import publish_many as store_in_directories
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
 from switchboard.message.naming import UNIQUE_DIGITS, digest_of, key_digest
 from switchboard.queue.recovery import record_time
-from switchboard.spool.spool import Spool
 from switchboard.store.publishing import raise_queue_error
 
 log = logging.getLogger('switchboard.queue')
@@ -56,7 +57,7 @@ class BrokerTransaction:
     :param queue: the input's queue; None for a message that is published.
     """
 
-    def __init__(self, spool: Spool, queue: Any, filebase: str | None) -> None:
+    def __init__(self, spool: DedupeSpool, queue: Any, filebase: str | None) -> None:
         self.spool = spool
         self.queue = queue
         self.filebase = filebase
@@ -182,8 +183,38 @@ def _parted(queues: Sequence[Any]) -> tuple[list[BrokerQueue], list[Any]]:
     return remote, [queue for queue in queues if not isinstance(queue, BrokerQueue)]
 
 
+def publish_many(spool: PublishSpool, publications: Sequence[Publication]) -> list[PublishOutcome]:
+    """See `Spool.publish_many`: messages for directories alone share its flushes; the others are published one by one."""
+    outcomes: list[PublishOutcome] = [{} for _ in publications]
+    local: list[int] = []
+    for number, publication in enumerate(publications):
+        try:
+            queues = [spool[name] for name in publication.queues]
+            if any(queue.is_remote for queue in queues):
+                outcomes[number] = _publish_one(spool, publication, queues)
+            else:
+                local.append(number)
+        except SwitchboardError as error:
+            outcomes[number] = error
+    stored = store_in_directories(spool, [publications[number] for number in local])
+    for number, outcome in zip(local, stored, strict=True):
+        outcomes[number] = outcome
+    return outcomes
+
+
+def _publish_one(spool: DedupeSpool, publication: Publication, queues: Sequence[Any]) -> dict[str, str]:
+    transaction = BrokerTransaction(spool, None, None)
+    try:
+        filebases = transaction.emit_all(queues, publication.msg, publication.metadata)
+    except BaseException:
+        transaction.discard()
+        raise
+    transaction.commit()
+    return dict(zip(publication.queues, filebases, strict=True))
+
+
 def commit_all(
-    spool: Spool, transactions: Sequence[BrokerTransaction]
+    spool: DedupeSpool, transactions: Sequence[BrokerTransaction]
 ) -> dict[BrokerTransaction, SwitchboardError]:
     """Commit many transactions: what goes to brokers is confirmed first, of all of them.
 
@@ -219,7 +250,7 @@ def publish_outputs(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTra
     return failed
 
 
-def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
+def _commit_remote(spool: DedupeSpool, transaction: BrokerTransaction) -> None:
     """Commit a transaction whose input is on a broker.
 
     :raises QueueError: its outputs could not be stored; they are thrown away.
@@ -239,7 +270,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
         commit_outputs(spool, transaction)
 
 
-def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
+def commit_outputs(spool: DedupeSpool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
     queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None

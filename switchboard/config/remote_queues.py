@@ -1,45 +1,10 @@
-"""Queues that are not in the spool's directory: those whose section says ``url``.
-
-What knows brokers is an extra, above all that is here, and loads kombu.  So it is found by name, as a runner's class is, and only where a
-queue has a ``url``: a spool without one neither loads it nor asks twice.
-"""
+"""The options that a queue on a broker, one whose section says ``url``, cannot have."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
 
-from switchboard.errors import ConfigError
-from switchboard.installing import install_advice
 from switchboard.options import QueueOptions
-
-IMPLEMENTATION = 'switchboard.brokers.attach'
-
-
-def load() -> ModuleType:
-    """:return: the module that serves such queues: ``make_queue``, ``BrokerTransaction``, ``commit_all``, ``publish_many``, each of a spool.
-
-    :raises ConfigError: kombu is not installed.
-    """
-    try:
-        return importlib.import_module(IMPLEMENTATION)
-    except ImportError as error:
-        if (error.name or '').partition('.')[0] == 'switchboard':
-            raise
-        raise ConfigError(
-            install_advice('a queue on a broker', error.name or 'kombu', 'kombu'), key='url'
-        ) from error
-
-
-def requeue_claimed(config: Any, name: str, keys: Sequence[str]) -> None:
-    """Have a broker deliver again the messages of a process that was killed on request, without counting its death.
-
-    :param keys: as that process has noted them.
-    """
-    load().requeue_claimed(config, name, keys)
-
 
 # Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.
 _LOCAL_ONLY = (

@@ -77,7 +77,7 @@ class Dedupe:
         self._stage = stage
         self._queue = queue
         self._name = f'{DEDUPE_PREFIX}{queue.name}'
-        self._folder = Folder(os.path.join(stage.spool_path, self._name), queue.disk)
+        self._folder = Folder(os.path.join(stage.spool_path, self._name), stage.disk)
 
     @contextmanager
     def locked(self, markers: Iterable[str]) -> Iterator[None]:
@@ -91,7 +91,7 @@ class Dedupe:
         self._folder.make()
         with ExitStack() as stack:
             for bucket in sorted({_bucket(marker) for marker in markers}):
-                stack.callback(self._queue.disk.unlock_and_close, self._lock(bucket))
+                stack.callback(self._stage.disk.unlock_and_close, self._lock(bucket))
             yield
 
     def outputs(self, markers: Iterable[str]) -> set[tuple[str, str]]:
@@ -104,11 +104,11 @@ class Dedupe:
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._queue.clock.time_ns()} {marker}'.encode('ascii')
-        draft = write_draft(self._queue.pool, self._queue.disk, (content,), self._queue.name)
+        draft = write_draft(self._stage.pool, self._stage.disk, (content,), self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:
-        disk = self._queue.disk
+        disk = self._stage.disk
         with self._folder.path_in_errors(bucket):
             fd = disk.open_lock_file(bucket, self._folder.fd)
         try:
@@ -192,12 +192,12 @@ class Dedupe:
             if self.find(marker) is None:
                 self._stage.wait_until_published(self.outputs((marker,)))
                 if self.find(marker) is None:
-                    self._queue.disk.unlink(marker + READY, dir_fd=self._folder.fd)
+                    self._stage.disk.unlink(marker + READY, dir_fd=self._folder.fd)
                     return True
         except FileNotFoundError:
             pass  # another janitor was faster
         finally:
-            self._queue.disk.unlock_and_close(lock)
+            self._stage.disk.unlock_and_close(lock)
         return False
 
 

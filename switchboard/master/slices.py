@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from switchboard.config.config import Config
-from switchboard.config.remote_queues import requeue_claimed
 from switchboard.errors import MasterError
 from switchboard.events import log_event
 from switchboard.master import child, orphans
@@ -220,7 +219,7 @@ class Slices:
                     pid,
                     spool,
                     'killed on request, its time to stop was over',
-                    functools.partial(requeue_claimed, config),
+                    functools.partial(_requeue_claimed, config),
                 )
             )
         except OSError:
@@ -294,6 +293,15 @@ def _fork(born: child.Child, work: child.ChildWork, mask: set[Any]) -> int | OSE
         return child.fork(born, work, mask)
     except OSError as error:
         return error
+
+
+def _requeue_claimed(config: Config, queue: str, keys: Collection[str]) -> None:
+    """Have a broker deliver again the messages of a process that was killed on request, without counting its death."""
+    from switchboard.spool.spool import Spool
+
+    remote: Any = Spool.from_config(config).queue(queue)
+    with contextlib.closing(remote):
+        remote.requeue_uncounted(keys)
 
 
 def _peek() -> tuple[int, int] | None:

@@ -182,20 +182,25 @@ def spool_problems(config: Config) -> Iterator[Problem]:
 
 def _url_problems(config: Config) -> Iterator[Problem]:
     """Read the URLs of queues that are on brokers, as a program that opens them would; nobody is called."""
-    from switchboard.config.remote_queues import load
+    from switchboard.brokers import need_library
+    from switchboard.brokers.producer import limits_of
+    from switchboard.brokers.url import read_broker_url
 
     urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
     for name, options in urls.items():
         rule = config.queues.deciding(name, 'url')
+        assert rule is not None
+        assert options.url is not None
         try:
-            load().check(options)
-            for warning in load().warnings(name, options):
+            broker = read_broker_url(options.url)
+            need_library(broker)
+            limits_of(options, broker)
+            if warning := broker.password_warning(rule.section.name):
                 warning.file = str(config.path)
-                warning.section = rule.section.name if rule is not None else warning.section
                 yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
-            error.section = error.section or (rule.section.name if rule is not None else None)
+            error.section = error.section or rule.section.name
             yield 'error', error
 
 

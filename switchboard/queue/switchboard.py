@@ -77,7 +77,7 @@ class Services(NamedTuple):
     renew: Callable[[Folder], bool] = renew
 
 
-_ALONE = Services()
+ALONE = Services()
 
 
 @implementer(ISwitchboard)
@@ -116,7 +116,7 @@ class Switchboard:
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | Folder | None = None,
         message_class: str | type | None = None,
-        services: Services = _ALONE,
+        services: Services = ALONE,
         slow_listing_ns: int = SLOW_LISTING_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)

@@ -4,7 +4,7 @@ In reading order: spool (the facade), deadletters (where an entry goes that cann
 pickup (maildirs and plain files), replies (request and reply), active_config (which configuration is
 in force).
 
-It imports declared and below.  Any room above may import it.
+It imports brokers and below: brokers where a queue has a ``url``.  Any room above may import it.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from weakref import proxy
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.config import remote_queues
 from switchboard.declared.declarations import Declaration
 from switchboard.declared.declared_queues import DeclaredQueues
 from switchboard.declared.presence import Ticket
 from switchboard.errors import (
+    ConfigError,
     NotListableError,
     QueueError,
     QueueMismatchError,
@@ -55,7 +55,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder, close_folders
 from switchboard.store.kernel import open_files_limit
-from switchboard.store.layout import BAD, COUNTS, ORDER, RUN, SPARE, STAGE
+from switchboard.store.layout import BAD, COUNTS, DELIVERIES_PREFIX, ORDER, RUN, SPARE, STAGE
 from switchboard.store.limits import SharedCount
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
@@ -213,9 +213,14 @@ class Spool:
         return self._in_force.config
 
     @property
-    def _has_remote_queues(self) -> bool:
+    def _broker_transactions(self) -> Any:
+        """The module of hand-offs from and to brokers; None where no queue is on one: it is loaded for nothing else."""
         config = self.config
-        return config is not None and config.has_remote_queues
+        if config is None or not config.has_remote_queues:
+            return None
+        from switchboard.brokers import transaction
+
+        return transaction
 
     def __repr__(self) -> str:
         return f'Spool({self.directory!r})'
@@ -299,7 +304,7 @@ class Spool:
         declaration: Declaration | None,
     ) -> Switchboard:
         if options.url is not None:
-            found: Switchboard = remote_queues.load().make_queue(self, name, slice, numslices, options)
+            found: Switchboard = self._open_on_broker(name, slice, numslices, options)
             return found
         return Switchboard(
             name,
@@ -314,6 +319,36 @@ class Spool:
             bad=self._bad,
             services=self._services(name, options, declaration),
         )
+
+    def _open_on_broker(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
+        # Loaded only where a queue has a `url`, for it needs an extra's libraries.
+        from switchboard.brokers.delivery_counts import DeliveryCounts
+        from switchboard.brokers.queue import BrokerQueue
+
+        config, target = self.config, options.dead_letter
+        assert config is not None
+        assert options.url is not None
+        folder = Folder(self.path(f'{DELIVERIES_PREFIX}{name}'), self.disk)
+        try:
+            return BrokerQueue(
+                name,
+                options.url,
+                slice,
+                numslices,
+                options=options,
+                clock=self.clock,
+                bad=self[BAD] if name != BAD else None,
+                delivery_counts=DeliveryCounts(folder, self.disk, self.clock, self.expiry_clock),
+                finished_markers=self.dedupe_keys,
+                dead_letter=(lambda queue: DeadLetters(self, name, target, queue.store_dead_letter))
+                if target != BAD
+                else None,
+                services=self._services(name, options, None),
+            )
+        except ConfigError as error:
+            error.section = error.section or f'queue.{name}'
+            error.file = error.file or str(config.path)
+            raise
 
     def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
         imports = (options.maildir or options.accept_eml_files) and name != BAD
@@ -415,8 +450,8 @@ class Spool:
 
         :return: the outcome of each, in the same order: filebases by queue, or the error.
         """
-        if self._has_remote_queues:
-            outcomes: list[PublishOutcome] = remote_queues.load().publish_many(self, publications)
+        if (brokers := self._broker_transactions) is not None:
+            outcomes: list[PublishOutcome] = brokers.publish_many(self, publications)
             return outcomes
         return publish_many(self, publications)
 
@@ -439,8 +474,8 @@ class Spool:
 
     def transaction(self, queue: Switchboard | None, filebase: str | None) -> Transaction:
         """See `ISpool`."""
-        if self._has_remote_queues:
-            transaction: Transaction = remote_queues.load().BrokerTransaction(self, queue, filebase)
+        if (brokers := self._broker_transactions) is not None:
+            transaction: Transaction = brokers.BrokerTransaction(self, queue, filebase)
             return transaction
         if queue is None or filebase is None:
             return Transaction(self.stage)
@@ -451,8 +486,8 @@ class Spool:
 
         :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
-        if self._has_remote_queues:
-            failed: dict[Transaction, QueueError] = remote_queues.load().commit_all(self, transactions)
+        if (brokers := self._broker_transactions) is not None:
+            failed: dict[Transaction, QueueError] = brokers.commit_all(self, transactions)
             return failed
         return commit_deduplicated(self, transactions)
 

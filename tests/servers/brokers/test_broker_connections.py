@@ -15,7 +15,7 @@ from switchboard import Runner
 from switchboard.brokers import connect
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.queue import BrokerQueue, BrokerServices
+from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchangeError
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
@@ -206,9 +206,7 @@ class TestTheBrokerAway:
         self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        queue = place.queue(
-            cls=BrokerQueue, services=BrokerServices(finished_markers=lambda _queue: AllAreKnown())
-        )
+        queue = place.queue(cls=BrokerQueue, finished_markers=lambda _queue: AllAreKnown())
         queue.enqueue('x')
         ack = queue.connection.ack
 

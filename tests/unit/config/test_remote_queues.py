@@ -10,7 +10,6 @@ import pytest
 
 from switchboard import Spool
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.config import remote_queues
 from switchboard.errors import BrokerDownError, ConfigError, UnknownQueueError
 from tests.helpers.configurations import load
 
@@ -38,12 +37,20 @@ def test_kombu_is_loaded_with_the_first_queue_that_needs_it(tmp_path: Path) -> N
     assert ran.stdout.split() == ['False', 'True']
 
 
-def test_without_kombu_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_queues, 'IMPLEMENTATION', 'kombu_is_not_there.module')
+@pytest.mark.parametrize(
+    ('url', 'library', 'extra'),
+    [('amqp://h', 'kombu', 'kombu'), ('redis://h', 'kombu', 'redis'), ('redis://h', 'redis', 'redis')],
+)
+def test_without_a_library_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, library: str, extra: str
+) -> None:
+    spool = Spool.from_config(load(tmp_path, f'[queue.far]\nurl = {url}\n'))
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(
-        ConfigError, match=r"the library \w+, which is not installed: .*pip install .*\[kombu\]'"
-    ):
-        remote_queues.load()
+        ConfigError, match=rf"the library {library}, which is not installed: .*pip install .*\[{extra}\]'"
+    ) as caught:
+        spool['far']
+    assert (caught.value.section, caught.value.key) == ('queue.far', 'url')
 
 
 def test_a_broker_that_is_away_is_an_error_of_its_own(tmp_path: Path) -> None:
