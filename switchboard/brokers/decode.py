@@ -30,9 +30,9 @@ from switchboard.message.naming import (
     HIGHEST_PRIORITY,
     NS_PER_S,
     SYSTEM_NAME_GENERATOR,
-    EntryName,
     digest_of,
     is_filebase,
+    make_filebase,
 )
 from switchboard.message.typed_json import load_json
 
@@ -150,7 +150,7 @@ def filebase_of(delivery: Delivery) -> str:
     rank = f'+p{priority}' if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY else ''
     if isinstance(when, str) and is_filebase(f'{when}+{digest}{rank}'):
         return f'{when}+{digest}{rank}'
-    return str(EntryName(_sent_ns(delivery), digest)) + rank
+    return make_filebase(_sent_ns(delivery), digest) + rank
 
 
 def identity_of(delivery: Delivery) -> str:

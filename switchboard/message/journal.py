@@ -190,14 +190,10 @@ def count_since_retry(records: Sequence[Record], *events: str) -> int:
     return count
 
 
-def origin_queue(records: Sequence[Record], queue: str = '') -> str | None:
-    """From which queue did the entry come to where it is now?
-
-    :param queue: where it is; empty if that is not known.
-    """
+def origin_queue(records: Sequence[Record], queue: str) -> str | None:
+    """From which queue did the entry come to the one where it is now?"""
     for record in reversed(drop_undone_moves(trusted_records(records), queue)):
-        if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
-            record.get('queue'), str
-        ):
-            return str(record['queue'])
+        source = record.get('queue')
+        if isinstance(source, str) and record.get('event') in ('preserved', 'moved', 'dead-lettered'):
+            return source
     return None

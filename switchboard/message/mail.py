@@ -51,6 +51,7 @@ def _headers_of(raw: bytes) -> bytes:
 class _Lazy:
     """The part that both classes share.  ``_raw`` holds the bytes; ``_touched`` is true once they may be old."""
 
+    _parsed_class: type[Message[Any, Any]] = Message
     _raw: bytes
     _touched: bool
 
@@ -86,9 +87,13 @@ class _Lazy:
         twin.__dict__.update(self.__dict__)
         return twin
 
-    @staticmethod
-    def _parse(raw: bytes) -> Message:
-        return parse_mail(raw)
+    def _parse(self, raw: bytes) -> Message:
+        cls = self._parsed_class
+        if not issubclass(cls, EmailMessage):
+            return parse_mail(raw, cls)
+        import email.policy  # here, because a modern mail takes a third of a megabyte of modules
+
+        return parse_mail(raw, cls, email.policy.default)
 
 
 class _LazyText(_Lazy):
@@ -134,19 +139,13 @@ class LazyMessage(_LazyText, Message):
 class LazyEmailMessage(_LazyText, EmailMessage):
     """An ``EmailMessage`` (policy ``default``) that parses itself when it is looked at."""
 
-    @staticmethod
-    def _parse(raw: bytes) -> Message:
-        import email.policy  # here, because a modern mail takes a third of a megabyte of modules
-
-        return parse_mail(raw, EmailMessage, email.policy.default)
+    _parsed_class = EmailMessage
 
 
 for _name in _CHANGING:
-    if hasattr(Message, _name):
-        setattr(LazyMessage, _name, _touching(_name, Message))
+    setattr(LazyMessage, _name, _touching(_name, Message))
 for _name in _CHANGING + _CHANGING_MODERN:
-    if hasattr(EmailMessage, _name):
-        setattr(LazyEmailMessage, _name, _touching(_name, EmailMessage))
+    setattr(LazyEmailMessage, _name, _touching(_name, EmailMessage))
 
 
 def load_message_class(path: str | type | None) -> type[Message] | None:
@@ -180,14 +179,6 @@ def _lazy_class(cls: type[Message]) -> type[_Lazy]:
 
 
 def _make_lazy_class(cls: type[Message]) -> type[_Lazy]:
-
-    def parsed(raw: bytes) -> Message:
-        if not issubclass(cls, EmailMessage):
-            return parse_mail(raw, cls)
-        import email.policy
-
-        return parse_mail(raw, cls, email.policy.default)
-
     def look(self: _Lazy, name: str) -> Any:
         # The class's own methods may change whatever they find: once it was parsed, its bytes are made anew.
         self.__dict__['_touched'] = True
@@ -198,9 +189,8 @@ def _make_lazy_class(cls: type[Message]) -> type[_Lazy]:
         '__module__': cls.__module__,
         '__qualname__': cls.__qualname__,
         '__doc__': cls.__doc__,
-        '__reduce_ex__': lambda self, _protocol: (_remake, (self._named, self.__dict__)),
-        '_parse': staticmethod(parsed),
-        '_named': cls,
+        '__reduce_ex__': lambda self, _protocol: (_remake, (cls, self.__dict__)),
+        '_parsed_class': cls,
     }
     return type(cls.__name__, (_Lazy, cls), members)
 

@@ -8,7 +8,7 @@ word that he has to write instead; see :func:`find_mistake`.  What a program giv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
@@ -88,7 +88,7 @@ def find_mistake(metadata: Mapping[str, Any]) -> str:
             continue
         if mistake := find_key_mistake(key):
             return mistake
-        if key in _UNIT_OF and not _is_number(value):
+        if key in _UNIT_OF and not is_number(value):
             instead = '; a time from now on is ttl' if key == EXPIRES else ''
             return f'{key} is a number of {_UNIT_OF[key]}, not {value!r}{instead}'
         if key == 'priority' and (
@@ -118,7 +118,8 @@ def _with_unit(key: str) -> str:
     return f'{key}, in {_UNIT_OF[key]}' if key in _UNIT_OF else key
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Is a value a number, and no truth value?"""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -89,9 +89,6 @@ class EntryName:
         self.digest = digest
         self.priority = priority
 
-    def __str__(self) -> str:
-        return make_filebase(self.when_ns, self.digest, self.priority)
-
 
 def format_when(when_ns: int) -> str:
     """Write a time as names hold it: ten digits of seconds, a point, nine of nanoseconds."""

@@ -18,7 +18,7 @@ from switchboard.message.entry_header import (
 )
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.message.journal import Record, merge_kept_records, pack_record
-from switchboard.message.metadata import dump_metadata, load_metadata
+from switchboard.message.metadata import dump_metadata, is_number, load_metadata
 from switchboard.message.naming import (
     HIGHEST_PRIORITY,
     NS_PER_S,
@@ -243,11 +243,7 @@ class Packer:
             metadata[QUEUE_EXPIRES] = ready_s + self.options.ttl_s
 
     def _seconds(self, key: str, value: Any) -> float:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not -_FOREVER_S < value < _FOREVER_S
-        ):
+        if not is_number(value) or not -_FOREVER_S < value < _FOREVER_S:
             raise UnserializableError(
                 f'metadata[{key!r}]: this {type(value).__name__} is no number of seconds', queue=self.queue
             )

@@ -20,41 +20,6 @@ from zope.interface import implementer
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
 
-# What the mails and the metadata of Mailman's queues are made of.  Subclasses of a mail are read as the standard library's own: what makes them
-# special is no part of a queue file, or is among the attributes.
-_SUBCLASSES = (
-    ('mailman.email.message', 'Message'),
-    ('mailman.email.message', 'UserNotification'),
-    ('mailman.email.message', 'OwnerNotification'),
-    ('mailman.email.message', 'MultipartDigestMessage'),
-    ('email.mime.base', 'MIMEBase'),
-    ('email.mime.message', 'MIMEMessage'),
-    ('email.mime.multipart', 'MIMEMultipart'),
-    ('email.mime.nonmultipart', 'MIMENonMultipart'),
-    ('email.mime.text', 'MIMEText'),
-    ('mailbox', 'MMDFMessage'),
-    ('mailbox', 'mboxMessage'),
-)
-_MAIL_CLASSES = {
-    ('email.message', 'Message'): 'email.message:Message',
-    ('email.message', 'EmailMessage'): 'email.message:EmailMessage',
-    ('email._policybase', 'Compat32'): 'email._policybase:Compat32',
-    ('email.policy', 'EmailPolicy'): 'email.policy:EmailPolicy',
-    ('email.headerregistry', 'HeaderRegistry'): 'email.headerregistry:HeaderRegistry',
-    ('email.charset', 'Charset'): 'email.charset:Charset',
-    ('email.header', 'Header'): 'email.header:Header',
-    **dict.fromkeys(_SUBCLASSES, 'email.message:Message'),
-    **{
-        ('datetime', name): f'datetime:{name}'
-        for name in ('datetime', 'date', 'time', 'timedelta', 'timezone')
-    },
-    ('builtins', 'set'): 'builtins:set',
-    ('builtins', 'frozenset'): 'builtins:frozenset',
-    # As protocol 2 calls them.
-    ('__builtin__', 'set'): 'builtins:set',
-    ('__builtin__', 'frozenset'): 'builtins:frozenset',
-}
-
 
 def _listed(names: Sequence[str]) -> dict[tuple[str, str], str]:
     listed = {}
@@ -64,6 +29,39 @@ def _listed(names: Sequence[str]) -> dict[tuple[str, str], str]:
             raise ConfigError(f'{name!r}: write a class as package.module:Class', key='pickle_classes')
         listed[module, qualified] = name
     return listed
+
+
+# What the mails and the metadata of Mailman's queues are made of.
+_MAIL_CLASSES = _listed(
+    (
+        *('email.message:Message', 'email.message:EmailMessage', 'email.policy:EmailPolicy'),
+        *('email._policybase:Compat32', 'email.headerregistry:HeaderRegistry'),
+        *('email.charset:Charset', 'email.header:Header'),
+        *('datetime:datetime', 'datetime:date', 'datetime:time', 'datetime:timedelta', 'datetime:timezone'),
+        *('builtins:set', 'builtins:frozenset'),
+    )
+)
+# As protocol 2 calls them.
+_MAIL_CLASSES |= {('__builtin__', name): f'builtins:{name}' for name in ('set', 'frozenset')}
+# Subclasses of a mail are read as the standard library's own: what makes them special is no part of a queue file, or is among the attributes.
+_MAIL_CLASSES |= dict.fromkeys(
+    _listed(
+        (
+            'mailman.email.message:Message',
+            'mailman.email.message:UserNotification',
+            'mailman.email.message:OwnerNotification',
+            'mailman.email.message:MultipartDigestMessage',
+            'email.mime.base:MIMEBase',
+            'email.mime.message:MIMEMessage',
+            'email.mime.multipart:MIMEMultipart',
+            'email.mime.nonmultipart:MIMENonMultipart',
+            'email.mime.text:MIMEText',
+            'mailbox:MMDFMessage',
+            'mailbox:mboxMessage',
+        )
+    ),
+    'email.message:Message',
+)
 
 
 class RestrictedUnpickler(pickle.Unpickler):

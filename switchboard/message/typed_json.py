@@ -22,9 +22,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, time, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from switchboard.errors import CorruptEntryError, UnserializableError
+
+T = TypeVar('T')
 
 TAG, VALUE = '__type__', '__value__'
 # Levels of brackets in the text.  No honest message has a tenth of it; more, and whatever walks through a value by recursion
@@ -302,15 +304,9 @@ def untag(value: Any) -> Any:
     return inner
 
 
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise TypeError(f'{type(value).__name__} is no text')
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise TypeError(f'{type(value).__name__} is no list')
+def _only(cls: type[T], value: Any) -> T:
+    if type(value) is not cls:
+        raise TypeError(f'{type(value).__name__} is no {cls.__name__}')
     return value
 
 
@@ -328,7 +324,7 @@ def _read_timedelta(value: Any) -> Any:
 def _read_decimal(value: Any) -> Any:
     from decimal import Decimal
 
-    decimal = Decimal(_text(value))
+    decimal = Decimal(_only(str, value))
     if not decimal.is_finite():
         raise ValueError('not a number')
     return decimal
@@ -339,7 +335,7 @@ def _read_uuid(value: Any) -> Any:
 
     if type(value) is not dict or value.keys() != {'hex'}:
         raise TypeError('not the digits of a UUID')
-    return UUID(hex=_text(value['hex']))
+    return UUID(hex=_only(str, value['hex']))
 
 
 # By module and name of the class.  In the classes' order of resolution a datetime comes before a date, which it is derived from.
@@ -365,18 +361,18 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
     'frozenset': _write_set,
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
-    'datetime': lambda value: datetime.fromisoformat(_text(value)),
-    'date': lambda value: datetime.fromisoformat(_text(value)).date(),
-    'time': lambda value: time.fromisoformat(_text(value)),
+    'datetime': lambda value: datetime.fromisoformat(_only(str, value)),
+    'date': lambda value: datetime.fromisoformat(_only(str, value)).date(),
+    'time': lambda value: time.fromisoformat(_only(str, value)),
     'timedelta': _read_timedelta,
     'decimal': _read_decimal,
     'uuid': _read_uuid,
-    'bytes': lambda value: _text(value).encode('utf-8'),
-    'base64': lambda value: base64.b64decode(_text(value), validate=True),
-    'dict': lambda value: {_text(key): item for key, item in _list(value)},
-    'tuple': lambda value: tuple(_list(value)),
-    'set': lambda value: set(_list(value)),
-    'frozenset': lambda value: frozenset(_list(value)),
+    'bytes': lambda value: _only(str, value).encode('utf-8'),
+    'base64': lambda value: base64.b64decode(_only(str, value), validate=True),
+    'dict': lambda value: {_only(str, key): item for key, item in _only(list, value)},
+    'tuple': lambda value: tuple(_only(list, value)),
+    'set': lambda value: set(_only(list, value)),
+    'frozenset': lambda value: frozenset(_only(list, value)),
 }
 # The tags that kombu does not know, with how each is read.
 OWN_TAGS = {name: _READERS[name] for name in ('timedelta', 'tuple', 'set', 'frozenset', 'dict')}

@@ -17,7 +17,7 @@ AMQP's users know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +42,8 @@ __all__ = [
 
 DEFAULT_EXCHANGE = ''
 
+Matcher = Callable[[str, Mapping[str, object]], Sequence[int]]
+
 # AMQP allows 255 bytes.  A longer key is accepted, for most keys never meet a broker, but a stranger's key must not keep
 # a publisher busy: 64 KiB of words take some tens of milliseconds.
 MAX_ROUTING_KEY_LENGTH = 65536
@@ -59,7 +61,7 @@ class ExchangeTable:
     __slots__ = ('_matchers', 'exchanges')
 
     exchanges: Mapping[str, Exchange]
-    _matchers: Mapping[str, _Matcher]
+    _matchers: Mapping[str, Matcher]
 
     def __init__(self, exchanges: Iterable[Exchange] = ()) -> None:
         by_name: dict[str, Exchange] = {}
@@ -69,7 +71,7 @@ class ExchangeTable:
             by_name[exchange.name] = exchange
         check_targets(by_name)
         object.__setattr__(self, 'exchanges', MappingProxyType(by_name))
-        object.__setattr__(self, '_matchers', {name: _Matcher(one) for name, one in by_name.items()})
+        object.__setattr__(self, '_matchers', {name: _compile(one) for name, one in by_name.items()})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f'an exchange table is never changed: cannot set {name}')
@@ -157,7 +159,7 @@ class ExchangeTable:
             return known[name]
         exchange = self.exchanges[name]
         found: dict[str, None] = {}
-        for number in self._matchers[name].match(key, headers):
+        for number in self._matchers[name](key, headers):
             for target in exchange.bindings[number].targets:
                 found.update(dict.fromkeys(self._reached(target, key, headers, known)))
         if not found and exchange.alternate is not None:
@@ -171,39 +173,26 @@ class ExchangeTable:
         return self._queues(target.name, key, headers, known) if target.is_exchange else (target.name,)
 
 
-class _Matcher:
-    """The bindings of one exchange, compiled as its type asks."""
-
-    __slots__ = ('_always', '_direct', '_headers', '_topics')
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._always: Sequence[int] = ()
-        self._direct: dict[str, list[int]] = {}
-        self._topics: TopicTrie | None = None
-        self._headers: HeaderIndex | None = None
-        matches = [binding.match for binding in exchange.bindings]
-        keys = [match for match in matches if isinstance(match, str)]
-        conditions = [match for match in matches if isinstance(match, HeaderMatch)]
-        if (keys and exchange.type == 'headers') or (conditions and exchange.type != 'headers'):
-            raise RouteError(
-                f'exchange {exchange.name!r}: a binding does not fit an exchange of type {exchange.type}'
-            )
-        if exchange.type == 'fanout':
-            self._always = range(len(matches))
-        elif exchange.type == 'topic':
-            self._topics = TopicTrie(keys)
-        elif exchange.type == 'headers':
-            self._headers = HeaderIndex(conditions)
-        for number, key in enumerate(keys if exchange.type == 'direct' else []):
-            self._direct.setdefault(key, []).append(number)
-
-    def match(self, key: str, headers: Mapping[str, object]) -> Sequence[int]:
-        """:return: the numbers of the bindings that match, in ascending order."""
-        if self._topics is not None:
-            return self._topics.match(key)
-        if self._headers is not None:
-            return self._headers.match(headers)
-        return self._direct.get(key, self._always)
+def _compile(exchange: Exchange) -> Matcher:
+    """:return: for a routing key and metadata, the numbers of the exchange's bindings that match, in ascending order."""
+    matches = [binding.match for binding in exchange.bindings]
+    keys = [match for match in matches if isinstance(match, str)]
+    conditions = [match for match in matches if isinstance(match, HeaderMatch)]
+    if (keys and exchange.type == 'headers') or (conditions and exchange.type != 'headers'):
+        raise RouteError(
+            f'exchange {exchange.name!r}: a binding does not fit an exchange of type {exchange.type}'
+        )
+    if exchange.type == 'topic':
+        match_key = TopicTrie(keys).match
+        return lambda key, _headers: match_key(key)
+    if exchange.type == 'headers':
+        match_headers = HeaderIndex(conditions).match
+        return lambda _key, headers: match_headers(headers)
+    everywhere = range(len(matches)) if exchange.type == 'fanout' else ()
+    direct: dict[str, list[int]] = {}
+    for number, key in enumerate(keys if exchange.type == 'direct' else ()):
+        direct.setdefault(key, []).append(number)
+    return lambda key, _headers: direct.get(key, everywhere)
 
 
 class RouteStep(NamedTuple):
@@ -254,7 +243,7 @@ class _Explainer:
         if name in self._walked:
             self._steps.append(RouteStep(name, self._walked[name], 'was walked through above', depth=depth))
             return self._walked[name]
-        matched = set(self._table._matchers[name].match(self._key, self._headers))
+        matched = set(self._table._matchers[name](self._key, self._headers))
         arrived = False
         for number, binding in enumerate(exchange.bindings):
             if number in matched:

@@ -35,7 +35,14 @@ from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import mail_from_bytes
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
-from switchboard.message.naming import CLAIMED, NS_PER_S, PLAIN_SUFFIX, SLICE_DIGITS, UNIQUE_DIGITS, EntryName
+from switchboard.message.naming import (
+    CLAIMED,
+    NS_PER_S,
+    PLAIN_SUFFIX,
+    SLICE_DIGITS,
+    UNIQUE_DIGITS,
+    make_filebase,
+)
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
@@ -288,7 +295,7 @@ class Pickup:
         puts it into the bad queue too.
         """
         queue, claim, status = self._queue, dropped.claim, dropped.status
-        filebase = str(EntryName(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.digest_tail))
+        filebase = make_filebase(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.digest_tail)
         claim.rename_unchecked(queue.folder, filebase, CLAIMED)
         self._unsettled.pop(dropped.name, None)
         # Not read: it may be of any size.

@@ -151,9 +151,9 @@ class TestQuestions:
             {'event': 'failed', 'queue': 'not asked'},
             {'event': 'preserved', 'queue': 7},
         ]
-        assert origin_queue(history) == 'b'
-        assert origin_queue(history[:1]) == 'a'
-        assert origin_queue([]) is None
+        assert origin_queue(history, '') == 'b'
+        assert origin_queue(history[:1], '') == 'a'
+        assert origin_queue([], '') is None
 
 
 class TestMovesThatDidNotTakePlace:

@@ -17,7 +17,6 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     UNFINISHED,
-    EntryName,
     FilebaseFinder,
     NameGenerator,
     Slice,
@@ -26,6 +25,7 @@ from switchboard.message.naming import (
     format_when,
     is_filebase,
     join_names,
+    make_filebase,
     make_slice,
     parse_filebase,
     with_when,
@@ -42,7 +42,7 @@ digests = st.text('0123456789abcdef', min_size=40, max_size=40)
 class TestGrammar:
     @given(whens, digests, st.integers(0, 9))
     def test_a_name_reads_back_as_it_was_written(self, when_ns: int, digest: str, priority: int) -> None:
-        filebase = str(EntryName(when_ns, digest, priority))
+        filebase = make_filebase(when_ns, digest, priority)
         name = parse_filebase(filebase)
         assert name is not None
         assert (name.when_ns, name.digest, name.priority) == (when_ns, digest, priority)
