@@ -1,4 +1,4 @@
-"""The words of LMTP: one connection of a mail server, on top of aiosmtpd.
+"""An LMTP server: the connections of mail servers, on top of aiosmtpd, and the publishing of what they hand in.
 
 Added to the library are a reply for each recipient, also where the library would give one; trouble of ours is always
 temporary; lines as long as scripts write them; an end between two mails when the server stops.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, AnyStr, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, AnyStr, cast
 
 try:
     from aiosmtpd.lmtp import LMTP
@@ -28,7 +30,14 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.runner.api import Publication, PublishOutcome, log_event, mail_from_bytes
+from switchboard.runner.api import (
+    Publication,
+    PublishOutcome,
+    Template,
+    log_event,
+    mail_from_bytes,
+    refusal_log_level,
+)
 
 log = logging.getLogger('switchboard.runner')
 
@@ -82,37 +91,79 @@ class CountedReader:
         self._taken_bytes = 0
 
 
-class LmtpServer(Protocol):
-    """The part of the listening runner that a connection needs."""
+class Addresses:
+    """From a recipient's address to queues."""
 
-    connections: set[LmtpConnection]
-    stopping: bool
-    memory: Memory
+    def __init__(self, spool: Any, exchange: str, template: Template, delimiter: str) -> None:
+        self._spool = spool
+        self._exchange = exchange
+        self._template = template
+        self._delimiter = delimiter
 
-    @property
-    def setting_values(self) -> Mapping[str, Any]:
-        """The values of its section."""
-        ...
+    def key(self, address: str) -> str:
+        """:return: the routing key of an address."""
+        local, _, domain = address.lower().rpartition('@') if '@' in address else (address.lower(), '', '')
+        user, _, detail = local.partition(self._delimiter) if self._delimiter else (local, '', '')
+        parts = {'address': address.lower(), 'local': local, 'domain': domain, 'user': user, 'detail': detail}
+        return self._template.fill(None, parts).strip('.')
 
     def queues(self, address: str, sender: str) -> tuple[str, ...]:
         """:raises SwitchboardError: nobody routes it, or the configuration is at fault."""
-        ...
+        metadata = {'sender': sender, 'recipients': [address]}
+        queues = self._spool.exchanges.route(self._exchange, self.key(address), metadata)
+        for queue in queues:
+            self._spool.queue_options(queue)
+        return tuple(queues)
 
     def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
         """:return: the metadata of the copy for some recipients."""
-        ...
+        metadata: dict[str, Any] = {'door': 'lmtp', 'sender': sender, 'recipients': list(recipients)}
+        keys = {self.key(address) for address in recipients}
+        if self._exchange:
+            metadata['exchange'] = self._exchange
+            if len(keys) == 1:
+                metadata['routing_key'] = keys.pop()
+        return metadata | ({'smtputf8': True} if smtputf8 else {})
+
+
+class BatchPublisher:
+    """Stores what many connections hand in, with one flush for all that wait."""
+
+    def __init__(self, spool: Any) -> None:
+        self._spool = spool
+        # One thread, because a spool is not made for two.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix='lmtp-store')
+        self.waiting: list[tuple[Sequence[Publication], asyncio.Future[list[PublishOutcome]]]] = []
+        self._work: asyncio.Task[None] | None = None
 
     async def put(self, publications: Sequence[Publication]) -> list[PublishOutcome]:
         """Return when they are on the disk, or are not going to be."""
-        ...
+        future: asyncio.Future[list[PublishOutcome]] = asyncio.get_running_loop().create_future()
+        self.waiting.append((publications, future))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run())
+        return await future
 
-    def forget(self, connection: LmtpConnection) -> None:
-        """A client is gone."""
-        ...
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.waiting:
+            # Whose connection is gone has not been promised anything.
+            jobs = [job for job in self.waiting if not job[1].cancelled()]
+            self.waiting.clear()
+            publications = [publication for wanted, _ in jobs for publication in wanted]
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, publications)
+            except Exception as error:
+                log_event(log, logging.ERROR, None, 'not stored', number=len(publications), exc_info=True)
+                outcomes = [SwitchboardError(str(error))] * len(publications)
+            for wanted, future in jobs:
+                mine, outcomes = outcomes[: len(wanted)], outcomes[len(wanted) :]
+                if not future.done():
+                    future.set_result(mine)
 
-    def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
-        """Tell the log and the scoreboard what became of a mail."""
-        ...
+    def close(self) -> None:
+        """Return when nothing is being stored any more."""
+        self._thread.shutdown()
 
 
 NOT_TEXT = '553 5.6.7 the address is not UTF-8'
@@ -187,7 +238,7 @@ class LmtpConnection(LMTP):
         return RoutedEnvelope()
 
     async def _handle_client(self) -> None:
-        if len(self._server.connections) > self._server.setting_values['max_connections']:
+        if len(self._server.connections) > self._server.values['max_connections']:
             await self.push('421 4.3.2 too many connections, try again later')
             self._writer.close()
             return
@@ -228,14 +279,14 @@ class LmtpConnection(LMTP):
         if address in ('', '<>') or _CONTROL.search(address):
             return NO_ADDRESS
         try:
-            route = self._server.queues(address, envelope.sender)
+            route = self._server.addresses.queues(address, envelope.sender)
         except (NoRouteError, UnknownQueueError) as error:
             log_event(log, logging.INFO, None, 'refused', recipient=address, error=error)
             return '550 5.1.1 no such address here'
         except SwitchboardError as error:
             log_event(log, logging.ERROR, None, 'not routed', recipient=address, error=error)
             return OURS
-        if len(envelope.routes) >= self._server.setting_values['max_recipients']:
+        if len(envelope.routes) >= self._server.values['max_recipients']:
             return '452 4.5.3 too many recipients'
         envelope.rcpt_tos.append(address)
         envelope.routes.append(route)
@@ -285,10 +336,12 @@ class LmtpConnection(LMTP):
         for address, route in zip(recipients, envelope.routes, strict=True):
             by_route.setdefault(route, []).append(address)
         publications = [
-            Publication(mail, self._server.metadata(envelope.sender, some, envelope.smtp_utf8), route)
+            Publication(
+                mail, self._server.addresses.metadata(envelope.sender, some, envelope.smtp_utf8), route
+            )
             for route, some in by_route.items()
         ]
-        outcomes = dict(zip(by_route, await self._server.put(publications), strict=True))
+        outcomes = dict(zip(by_route, await self._server.publisher.put(publications), strict=True))
         self._owed = 0
         for route, outcome in outcomes.items():
             self._server.note(outcome, by_route[route])
@@ -310,6 +363,73 @@ class LmtpConnection(LMTP):
 
     async def leave_if_asked(self) -> None:
         """End the connection between two mails, if the server is stopping."""
-        if self._server.stopping and self.is_idle() and self.transport is not None:
+        if self._server.is_stopping and self.is_idle() and self.transport is not None:
             await self.push('421 4.3.2 shutting down')
             self._writer.close()
+
+
+class LmtpServer:
+    """The connections of one process, and what they share.
+
+    :param slot: where the runner reports what was stored.
+    :param values: of the runner's section.
+    """
+
+    def __init__(self, spool: Any, slot: Any, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.addresses = Addresses(
+            spool, values['exchange'], values['routing_key'], values['recipient_delimiter']
+        )
+        self.publisher = BatchPublisher(spool)
+        self.memory = Memory(values['max_buffer_memory'])
+        self.connections: set[LmtpConnection] = set()
+        self.is_stopping = False
+        self._slot = slot
+        self._hostname = values['hostname'] or socket.gethostname()
+        self._all_gone = asyncio.Event()
+
+    def connect(self) -> LmtpConnection:
+        """:return: the protocol of a new connection."""
+        return LmtpConnection(
+            self,
+            hostname=self._hostname,
+            data_size_limit=self.values['max_size'],
+            timeout=self.values['timeout'],
+            loop=asyncio.get_running_loop(),
+        )
+
+    def forget(self, connection: LmtpConnection) -> None:
+        """Note that a client is gone."""
+        self.connections.discard(connection)
+        if self.is_stopping and not self.connections:
+            self._all_gone.set()
+
+    def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
+        """Tell the log and the scoreboard what became of a mail."""
+        if isinstance(outcome, SwitchboardError):
+            level = refusal_log_level(outcome)
+            if level > logging.INFO:
+                self._slot.error(str(outcome))
+            log_event(log, level, None, 'not stored', recipients=','.join(recipients), error=outcome)
+            return
+        for queue, filebase in outcome.items():
+            self._slot.begin(filebase)
+            self._slot.end('done')
+            log_event(log, logging.INFO, filebase, 'stored', queue=queue, recipients=','.join(recipients))
+
+    async def close(self, timeout_s: float) -> None:
+        """Begin no more mails, and give those that are just arriving some time to end."""
+        self.is_stopping = True
+        for connection in list(self.connections):
+            await connection.leave_if_asked()
+        if self.connections:
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), timeout_s)
+            except TimeoutError:
+                log_event(
+                    log, logging.WARNING, None, 'sessions interrupted', connections=len(self.connections)
+                )
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                cast(asyncio.Transport, connection.transport).abort()
+        self.publisher.close()

@@ -173,7 +173,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> 
         assert disk.entered.wait(PATIENCE_S)  # the first mail's flush is under way
         for thread in threads[1:]:
             thread.start()
-        eventually(lambda: len(runner.store.waiting) == 9, 'all others waiting')
+        eventually(lambda: len(runner.server.publisher.waiting) == 9, 'all others waiting')
         disk.gate.set()
         for thread in threads:
             thread.join(PATIENCE_S)
@@ -338,8 +338,8 @@ def test_mails_that_arrive_share_one_memory(tmp_path: Path) -> None:
         assert talk(tmp_path, *opening, b'Subject: x\r\n\r\n.')[-1].startswith(b'250')
         assert talk(tmp_path, *opening, b'x' * 30_000)[-1].startswith(b'421 4.3.1')
         assert talk(tmp_path, *opening, b'Subject: x\r\n\r\n.')[-1].startswith(b'250')
-        runner.memory.used_bytes += 20 << 10  # others have it
+        runner.server.memory.used_bytes += 20 << 10  # others have it
         assert talk(tmp_path, *opening)[-1].startswith(b'452 4.3.1')
-        runner.memory.used_bytes -= 20 << 10
-    assert runner.memory.used_bytes == 0
+        runner.server.memory.used_bytes -= 20 << 10
+    assert runner.server.memory.used_bytes == 0
     assert len(runner.spool['lists'].files) == 2
