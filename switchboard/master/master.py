@@ -3,7 +3,7 @@
 It imports no class of a runner (unless ``preload`` asks for it), so nothing that a user wrote can end it, and a restarted runner
 gets the newest code.  It holds its lock for life.  Everything else is waited for in one place: signals (as bytes in a pipe), the
 runners' first words, requests over the control socket, and the next thing that is due.  What follows from an end is decided in
-`policy`, carried out in `supervision`; what operators ask for is in `operations`.
+`policy`, carried out in `supervision`; what operators ask for is in `requests`.
 
 ==========  ==========================================================================================================
 TERM, INT   stop: runners finish their message and go, are killed after ``stop_timeout``; a second INT kills at once
@@ -25,7 +25,6 @@ import importlib
 import logging
 import math
 import os
-import random
 import resource
 import selectors
 import signal
@@ -165,9 +164,8 @@ class Master:
             work=work_as_runner,
             foreign=self._descriptors,
             others=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
-            rng=random.Random(),
         )
-        self._operations = Requests(
+        self._requests = Requests(
             self._slices,
             on_reload=self._note_reload,
             around_reload=(self._manager.reloading, lambda: self._manager.ready(self._describe())),
@@ -191,7 +189,7 @@ class Master:
             on_back=self._note_seen,
         )
         stack.callback(self._housekeeping.close)
-        self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
+        self._control = ControlSocket(self._directory, self._selector, self._requests.handle)
         stack.callback(self._control.close)
         log.capture_other_loggers()  # once for all children: it looks at each logger
         self._own_children = orphans.children()  # a module of `preload` may have made some
@@ -284,14 +282,13 @@ class Master:
             for one in (self._slices, self._housekeeping, self._alerts):
                 one.extend_deadlines(lost_s, now_s)
         parts = (
-            (self._slices, self._control)
+            (self._slices, self._control, self._requests)
             if self._stopping
-            else (self._slices, self._control, self._housekeeping, self._alerts)
+            else (self._slices, self._control, self._housekeeping, self._alerts, self._requests)
         )
         self._guard(self._note_own, now_s)
         for each in parts:
             self._guard(each.tick, now_s)
-        self._operations.advance(now_s)
         self._guard(self._mend_scoreboard, now_s)
         self._guard(self._look_whether_removed, now_s)
         self._manager.tick(now_s, self._describe())
@@ -299,7 +296,7 @@ class Master:
         if self._stopping and not self._slices.alive:
             return
         due_s = min(
-            (due for each in (*parts, self._operations, self._manager) if (due := each.due_s()) is not None),
+            (due for each in (*parts, self._manager) if (due := each.due_s()) is not None),
             default=None,
         )
         longest_s = LOOK_S if log.flush() else LOG_AGAIN_S
@@ -362,15 +359,15 @@ class Master:
     def _obey(self, signum: signal.Signals) -> None:
         log_event(logger, logging.INFO, None, 'signal received', signal=signum.name)
         if signum is signal.SIGHUP:
-            self._operations.reload()
+            self._requests.reload()
         elif signum is signal.SIGUSR1:
-            self._operations.restart_all()
+            self._requests.restart_all()
         elif signum is signal.SIGUSR2:
             self._reopen()
         elif signum is signal.SIGTTIN:
-            self._operations.scale_by(1)
+            self._requests.scale_by(1)
         elif signum is signal.SIGTTOU:
-            self._operations.scale_by(-1)
+            self._requests.scale_by(-1)
 
     def _reopen(self) -> list[str]:
         errors = log.reopen()
@@ -385,7 +382,7 @@ class Master:
             self._stopping = True
             self._update_record(state=ProcessState.STOPPING)
             self._manager.stopping()
-            self._operations.cancel()
+            self._requests.cancel()
             self._slices.stop()
 
 

@@ -89,7 +89,9 @@ class Decision(NamedTuple):
         return self.state in (ProcessState.STARTING, ProcessState.BACKOFF)
 
 
-def decide(end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random) -> Decision:
+def decide(
+    end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random | None = None
+) -> Decision:
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.was_requested:
         return Decision(ProcessState.EXITED, RestartHistory())
@@ -112,7 +114,7 @@ def _retired(end: ProcessEnd, history: RestartHistory) -> Decision:
 
 
 def _failed(
-    end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random
+    end: ProcessEnd, history: RestartHistory, options: RestartOptions, rng: random.Random | None
 ) -> Decision:
     since_s = end.ended_s - options.window_s
     failures_s = (*(at_s for at_s in history.failures_s if at_s > since_s), end.ended_s)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple
 
 from switchboard.config.config import Config
@@ -49,6 +50,7 @@ def no_reply(_answer: Mapping[str, object]) -> None:
     """Signals get none."""
 
 
+@dataclass(eq=False)
 class Requests:
     """Takes requests and works them off.
 
@@ -58,37 +60,26 @@ class Requests:
     :param is_foreground: whether another program, such as a service manager, waits for the end of this process.
     """
 
-    def __init__(
-        self,
-        slices: Slices,
-        *,
-        on_reload: Callable[[str], object],
-        around_reload: tuple[Callable[[], object], Callable[[], object]],
-        shut_down: Callable[[], object],
-        reopen: Callable[[], list[str]],
-        is_foreground: bool,
-    ) -> None:
-        self.slices = slices
-        self._on_reload = on_reload
-        self._begin_reload, self._end_reload = around_reload
-        self._shut_down = shut_down
-        self._reopen = reopen
-        self._is_foreground = is_foreground
+    slices: Slices
+    _: KW_ONLY
+    on_reload: Callable[[str], object]
+    around_reload: tuple[Callable[[], object], Callable[[], object]]
+    shut_down: Callable[[], object]
+    reopen: Callable[[], list[str]]
+    is_foreground: bool
+
+    def __post_init__(self) -> None:
+        self._begin_reload, self._end_reload = self.around_reload
         self._rollouts: deque[Rollout] = deque()
         # How many slices each runner is to have when all that is asked for is done.
         self._counts: dict[str, int] = {}
         self._closed = False
 
-    @property
-    def busy(self) -> bool:
-        """True while something is under way."""
-        return bool(self._rollouts)
-
-    def advance(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
         while self._rollouts:
             try:
-                if not self._rollouts[0].advance(now_s):
+                if not self._rollouts[0].tick(now_s):
                     return
             except Exception as error:
                 # A mistake of ours ends the request, and not the runners.
@@ -105,7 +96,7 @@ class Requests:
                 self._rollouts.popleft()
 
     def due_s(self) -> float | None:
-        """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
+        """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
         return self._rollouts[0].due_s() if self._rollouts else None
 
     def cancel(self) -> None:
@@ -119,17 +110,17 @@ class Requests:
         do, runner = request.do, request.runner
         if do == 'status':
             under_way = [each.title for each in self._rollouts]
-            reply({'ok': True, 'errors': [], 'under_way': under_way, 'is_foreground': self._is_foreground})
+            reply({'ok': True, 'errors': [], 'under_way': under_way, 'is_foreground': self.is_foreground})
         elif self._closed:
             self._refuse(reply, 'the master is stopping')
         elif do in ('reload', 'plan'):
             (self.reload if do == 'reload' else self.plan)(reply)
         elif do == 'reopen':
-            errors = self._reopen()
+            errors = self.reopen()
             reply({'ok': not errors, 'errors': errors})
         elif do == SHUTDOWN:
             reply({'ok': True, 'errors': []})
-            self._shut_down()
+            self.shut_down()
         elif do == 'restart' and runner is None:
             self.restart_all(reply)
         elif do not in ('scale', 'restart', 'start', 'stop'):
@@ -141,15 +132,17 @@ class Requests:
             self.scale(runner, request.instances, reply)
         elif do == 'stop':
             self.stop(runner, reply)
-        elif do == 'start' and any(each.pid for each in self.slices.named(runner)):
-            self._plan(f'start {runner}', [], reply, runner=runner)
+        elif do == 'start' and any(each.pid for each in self.slices.of_runner(runner)):
+            self._queue_rollout(f'start {runner}', [], reply, runner=runner)
         else:
             self.restart(runner, reply, request.slice)
 
     def _refuse(self, reply: Reply, reason: str, **answer: object) -> None:
         reply({'ok': False, 'errors': [reason], **answer})
 
-    def _plan(self, title: str, steps: Iterable[RolloutStep], reply: Reply, **answer: object) -> None:
+    def _queue_rollout(
+        self, title: str, steps: Iterable[RolloutStep], reply: Reply, **answer: object
+    ) -> None:
         def on_end(errors: list[str]) -> None:
             for error in errors:
                 log_event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
@@ -163,24 +156,24 @@ class Requests:
 
     def _count(self, name: str) -> int:
         planned = self._counts.get(name)
-        return len({each.slice_index for each in self.slices.named(name)}) if planned is None else planned
+        return len({each.slice_index for each in self.slices.of_runner(name)}) if planned is None else planned
 
     def _options(self, name: str) -> RunnerOptions:
         return self.slices.config.runners[name]
 
     def restart_all(self, reply: Reply = no_reply) -> None:
         """Restart every slice, one by one; those that somebody has stopped stay stopped."""
-        steps = [step for name in self.slices.names for step in self._one_by_one(name)]
-        self._plan('restart', steps, reply)
+        steps = [step for name in self.slices.runner_names for step in self._one_by_one(name)]
+        self._queue_rollout('restart', steps, reply)
 
     def restart(self, name: str, reply: Reply = no_reply, slice_number: int | None = None) -> None:
         """Restart the slices of one runner, one by one, or start them if they do not run.
 
         :param slice_number: only this slice, counted from 1.
         """
-        if not self.slices.named(name):
+        if not self.slices.of_runner(name):
             count = self._options(name).instances
-            self._plan(
+            self._queue_rollout(
                 f'start {name}', [Replacement(self.slices, self._options(name), count)], reply, runner=name
             )
             return
@@ -191,7 +184,7 @@ class Requests:
                 return
             steps = [steps[slice_number - 1]]
         what = name if slice_number is None else f'{name} {slice_number}'
-        self._plan(f'restart {what}', steps, reply, runner=name)
+        self._queue_rollout(f'restart {what}', steps, reply, runner=name)
 
     def _one_by_one(self, name: str, *, starts_stopped: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)
@@ -202,7 +195,7 @@ class Requests:
 
     def stop(self, name: str, reply: Reply = no_reply) -> None:
         """Stop the slices of one runner; they stay EXITED until somebody starts them."""
-        self._plan(f'stop {name}', [Stopping(self.slices, name)], reply, runner=name)
+        self._queue_rollout(f'stop {name}', [Stopping(self.slices, name)], reply, runner=name)
 
     def scale(self, name: str, count: int | None, reply: Reply = no_reply) -> None:
         """Give a runner another number of slices."""
@@ -214,7 +207,7 @@ class Requests:
         if count != self._count(name):
             self._counts[name] = count
             steps.append(Replacement(self.slices, self._options(name), count, starts_stopped=True))
-        self._plan(f'scale {name}={count}', steps, reply, runner=name, instances=count)
+        self._queue_rollout(f'scale {name}={count}', steps, reply, runner=name, instances=count)
 
     def scale_by(self, difference: int) -> None:
         """One slice more or less of the runner that the configuration names for it, or of the first with a queue."""
@@ -262,7 +255,7 @@ class Requests:
             new = self._read_again()
         except ConfigError as error:
             log_event(logger, logging.ERROR, None, 'reload failed', error=error)
-            self._on_reload(f'{OLD_IN_FORCE}: {error}')
+            self.on_reload(f'{OLD_IN_FORCE}: {error}')
             self._end_reload()
             self._refuse(reply, str(error), has_mistakes=True)
             return
@@ -279,7 +272,7 @@ class Requests:
                 runner=each.runner,
                 reason=each.reason,
             )
-        self._on_reload('')
+        self.on_reload('')
         self.slices.config = new
         try:
             activate(new)
@@ -288,12 +281,12 @@ class Requests:
         steps: list[RolloutStep] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(ConfigPropagation())
-        self._plan('reload', steps, self._noting_result(reply), changes=str(changes))
+        self._queue_rollout('reload', steps, self._noting_result(reply), changes=str(changes))
 
     def _noting_result(self, reply: Reply) -> Reply:
         def note_and_reply(answer: Mapping[str, Any]) -> None:
             if answer['errors']:
-                self._on_reload(f'{NEW_IN_FORCE}: {"; ".join(answer["errors"])}')
+                self.on_reload(f'{NEW_IN_FORCE}: {"; ".join(answer["errors"])}')
             self._end_reload()
             reply(answer)
 
@@ -324,7 +317,7 @@ class Requests:
                 planned.append(
                     PlannedChange(name, 'restart', f'queue {moved[0]} is on a broker and has changed')
                 )
-            elif any(each.state is ProcessState.FATAL for each in self.slices.named(name)):
+            elif any(each.state is ProcessState.FATAL for each in self.slices.of_runner(name)):
                 planned.append(PlannedChange(name, 'restart', 'it had given up'))
         return planned
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from dataclasses import KW_ONLY, dataclass
 
 from switchboard.errors import MasterError
 from switchboard.events import log_event
@@ -30,63 +30,64 @@ logger = log.logger('master')
 BROKEN = (ProcessState.BACKOFF, ProcessState.FATAL, ProcessState.EXITED)
 
 
-class RolloutStep(Protocol):
-    """One thing that takes a while, and is about one runner.  ``error`` is empty if all went well."""
+class RolloutStep:
+    """One thing that takes a while.
 
-    over: bool
-    error: str
+    :ivar name: the runner's name, if it is about one.
+    :ivar error: empty if all went well.
+    """
 
-    @property
-    def name(self) -> str:
-        """The runner's name, if it is about one."""
+    name = ''
+    error = ''
+    over = False
 
     def begin(self, now_s: float) -> None:
         """Take the steps that need no waiting."""
 
-    def advance(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
 
+    def due_s(self) -> float | None:
+        """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
+        return None
 
-class Stopping:
+
+class Stopping(RolloutStep):
     """Slices finish their message and go.  They stay on the scoreboard, EXITED."""
 
     def __init__(self, slices: Slices, name: str) -> None:
         self.slices = slices
         self.name = name
-        self.over = False
-        self.error = ''
 
     def begin(self, now_s: float) -> None:
         """See `RolloutStep`."""
-        for each in self.slices.named(self.name):
+        for each in self.slices.of_runner(self.name):
             each.stop(now_s)
-        self.advance(now_s)
+        self.tick(now_s)
 
-    def advance(self, _now_s: float) -> None:
+    def tick(self, _now_s: float) -> None:
         """See `RolloutStep`."""
-        self.over = all(each.gone for each in self.slices.named(self.name))
+        self.over = all(each.gone for each in self.slices.of_runner(self.name))
 
 
-class ConfigPropagation:
+class ConfigPropagation(RolloutStep):
     """The time until every publisher has looked at the configuration in force."""
 
-    name = ''
-    error = ''
-
-    def __init__(self) -> None:
-        self.over = False
-        self.due_s = 0.0
-
     def begin(self, now_s: float) -> None:
         """See `RolloutStep`."""
-        self.due_s = now_s + LOOK_EVERY_NS / NS_PER_S
+        self._ends_s = now_s + LOOK_EVERY_NS / NS_PER_S
 
-    def advance(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """See `RolloutStep`."""
-        self.over = now_s >= self.due_s
+        self.over = now_s >= self._ends_s
+
+    def due_s(self) -> float | None:
+        """See `RolloutStep`."""
+        return self._ends_s
 
 
-class Replacement:
+@dataclass(eq=False)
+class Replacement(RolloutStep):
     """One change of slices.
 
     :param count: how many slices the runner has afterwards; 0 ends it.
@@ -94,35 +95,23 @@ class Replacement:
     :param starts_stopped: start slices that somebody has stopped, too.
     """
 
-    def __init__(
-        self,
-        slices: Slices,
-        options: RunnerOptions,
-        count: int,
-        *,
-        slice_index: int | None = None,
-        starts_stopped: bool = False,
-    ) -> None:
-        self.slices = slices
-        self.options = options
-        self.count = count
-        self.slice_index = slice_index
-        self.starts_stopped = starts_stopped
-        self.error = ''
-        self.over = False
+    slices: Slices
+    options: RunnerOptions
+    count: int
+    _: KW_ONLY
+    slice_index: int | None = None
+    starts_stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.name = self.options.name
         self._old: list[RunnerSlice] = []
         self._new: list[RunnerSlice] = []
         self._preparing = False
 
-    @property
-    def name(self) -> str:
-        """The runner's name."""
-        return self.options.name
-
     def begin(self, now_s: float) -> None:
         """Add the new slices, and start them."""
         self._old = [
-            each for each in self.slices.named(self.name) if self.slice_index in (None, each.slice_index)
+            each for each in self.slices.of_runner(self.name) if self.slice_index in (None, each.slice_index)
         ]
         if self.slice_index is not None and [each.count for each in self._old] != [self.count]:
             self.over = True
@@ -147,9 +136,9 @@ class Replacement:
                 added.start(now_s)
         if not self._preparing:
             self._ask_old_to_go(now_s)
-        self.advance(now_s)
+        self.tick(now_s)
 
-    def advance(self, now_s: float) -> None:
+    def tick(self, now_s: float) -> None:
         """See `RolloutStep`."""
         if self.over:
             return
@@ -216,14 +205,14 @@ class Rollout:
         self._on_end = on_end
         self._current: RolloutStep | None = None
 
-    def advance(self, now_s: float) -> bool:
+    def tick(self, now_s: float) -> bool:
         """Go on as far as possible.
 
         :return: whether all is over.
         """
         while True:
             if self._current is not None:
-                self._current.advance(now_s)
+                self._current.tick(now_s)
                 if not self._current.over:
                     return False
                 self._finish(self._current)
@@ -235,8 +224,8 @@ class Rollout:
             self._current.begin(now_s)
 
     def due_s(self) -> float | None:
-        """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return self._current.due_s if isinstance(self._current, ConfigPropagation) else None
+        """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
+        return None if self._current is None else self._current.due_s()
 
     def _finish(self, step: RolloutStep) -> None:
         if step.error:

@@ -7,11 +7,11 @@ import functools
 import gc
 import logging
 import os
-import random
 import selectors
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from switchboard.config.config import Config
@@ -28,6 +28,7 @@ from switchboard.status.scoreboard import Scoreboard, Slot
 logger = log.logger('master')
 
 
+@dataclass(eq=False)
 class Slices:
     """The slices, in the order in which they were added.
 
@@ -36,33 +37,24 @@ class Slices:
     :param others: the master's children that are no runners, and were started by none.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        scoreboard: Scoreboard,
-        selector: selectors.BaseSelector,
-        *,
-        work: child.ChildWork,
-        foreign: Callable[[], Iterable[int]],
-        others: Callable[[], Collection[int]],
-        rng: random.Random,
-    ) -> None:
-        self.config = config
-        self.scoreboard = scoreboard
+    config: Config
+    scoreboard: Scoreboard
+    selector: selectors.BaseSelector
+    _: KW_ONLY
+    work: child.ChildWork
+    foreign: Callable[[], Iterable[int]]
+    others: Callable[[], Collection[int]]
+
+    def __post_init__(self) -> None:
         self._slices: list[RunnerSlice] = []
         # What runners have counted that have no slices now.
         self._past: dict[str, list[PastCounters]] = {}
         # Made for the first processes, to be forgotten when they run.
         self.prefork: child.PreforkObjects | None = None
-        self._selector = selector
-        self._work = work
-        self._foreign = foreign
-        self._others = others
         # By the process that notes why: the one that it kills.
         self._helpers: dict[int, int] = {}
-        self._rng = rng
         self._master = os.getpid()
-        self._free = list(range(scoreboard.slots))
+        self._free = list(range(self.scoreboard.slots))
         # Of these, the ones that the disk did not let be cleared.
         self._uncleared: set[int] = set()
 
@@ -72,12 +64,12 @@ class Slices:
     def __len__(self) -> int:
         return len(self._slices)
 
-    def named(self, name: str) -> list[RunnerSlice]:
+    def of_runner(self, name: str) -> list[RunnerSlice]:
         """:return: the slices of one runner."""
         return [each for each in self._slices if each.name == name]
 
     @property
-    def names(self) -> list[str]:
+    def runner_names(self) -> list[str]:
         """The runners that have slices, each once."""
         return list(dict.fromkeys(each.name for each in self._slices))
 
@@ -106,11 +98,10 @@ class Slices:
             count,
             scoreboard=self.scoreboard,
             index=index,
-            selector=self._selector,
+            selector=self.selector,
             fork_all=self._fork_all,
             kill_orphans=self._kill_orphans,
             kill_with_note=self._kill_with_note,
-            rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             waits_for_turn=waits_for_turn,
         )
@@ -140,7 +131,7 @@ class Slices:
         assert not gone.pid
         with self.scoreboard.changing():
             self._slices.remove(gone)
-            successor = successor or next(iter(self.named(gone.name)), None)
+            successor = successor or next(iter(self.of_runner(gone.name)), None)
             if successor is not None:
                 successor.inherit_counters(gone.past_counters())
             else:
@@ -164,7 +155,7 @@ class Slices:
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
         config, prefork = self.config, self.prefork
         held = [each for one in self._slices for each in one.descriptors()]
-        foreign = {*self._foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
+        foreign = {*self.foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
         streams, spool = captured_output.LoggedStreams(), str(config.spool)
         children = [
             child.Child(
@@ -201,11 +192,11 @@ class Slices:
             gc.collect()
             gc.freeze()
         with signals_blocked() as mask:
-            return [_fork(each, self._work, mask) for each in children]
+            return [_fork(each, self.work, mask) for each in children]
 
     def _kill_orphans(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        left = orphans.kill_orphans(owner, living, {*self._others(), *self._helpers})
+        left = orphans.kill_orphans(owner, living, {*self.others(), *self._helpers})
         # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
         # take the entry for one that somebody works on, and leave it for a minute.
         writing = (each for each, killed in self._helpers.items() if killed == owner)

@@ -19,12 +19,12 @@ import enum
 import logging
 import math
 import os
-import random
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
@@ -116,6 +116,7 @@ class PastCounters(NamedTuple):
     measurements: Measurements
 
 
+@dataclass(eq=False)
 class RunnerSlice:
     """A slice of a runner and its process, if it has one.
 
@@ -126,36 +127,22 @@ class RunnerSlice:
     :param waits_for_turn: whether a prepared process waits for `give_turn`, because another still works on the slice.
     """
 
-    def __init__(
-        self,
-        options: RunnerOptions,
-        slice_index: int,
-        count: int,
-        *,
-        scoreboard: Scoreboard,
-        index: int,
-        selector: selectors.BaseSelector,
-        fork_all: ForkAll,
-        kill_orphans: Callable[[int], Sequence[int]],
-        kill_with_note: Callable[[int], bool],
-        rng: random.Random,
-        start_timeout_s: float,
-        waits_for_turn: bool = False,
-    ) -> None:
-        self.options = options
-        self.slice_index = slice_index
-        self.count = count
-        self.scoreboard = scoreboard
-        self.index = index
-        self.waits_for_turn = waits_for_turn
+    options: RunnerOptions
+    slice_index: int
+    count: int
+    _: KW_ONLY
+    scoreboard: Scoreboard
+    index: int
+    selector: selectors.BaseSelector
+    fork_all: ForkAll
+    kill_orphans: Callable[[int], Sequence[int]]
+    kill_with_note: Callable[[int], bool]
+    start_timeout_s: float
+    waits_for_turn: bool = False
+
+    def __post_init__(self) -> None:
         self.channel: socket.socket | None = None
         self.phase = Phase.NONE
-        self._selector = selector
-        self._fork_all = fork_all
-        self._kill_orphans = kill_orphans
-        self._kill_with_note = kill_with_note
-        self._rng = rng
-        self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
         self._output: OutputPipes | None = None
         self._history = RestartHistory()
@@ -173,7 +160,7 @@ class RunnerSlice:
         self._no_beat_since_s: float | None = None
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
-        self._supervisor_record = SupervisorRecord(options.name, slice_index, count)
+        self._supervisor_record = SupervisorRecord(self.name, self.slice_index, self.count)
         self._inherited = Measurements()
         self.update_record()
 
@@ -286,7 +273,7 @@ class RunnerSlice:
 
     def start(self, now_s: float) -> None:
         """Start a process."""
-        start_all([self], self._fork_all, now_s)
+        start_all([self], self.fork_all, now_s)
 
     def make_child_descriptors(self, now_s: float) -> ChildDescriptors:
         """Make the channel and the lifeline of a process to be.  Assumes that there is none.
@@ -305,8 +292,8 @@ class RunnerSlice:
         try:
             self.channel.setblocking(False)
             reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
-            self._output = OutputPipes(self._selector, self.title)
-            self._selector.register(self.channel, selectors.EVENT_READ, self)
+            self._output = OutputPipes(self.selector, self.title)
+            self.selector.register(self.channel, selectors.EVENT_READ, self)
         except OSError:
             theirs.close()
             if reading >= 0:
@@ -328,7 +315,7 @@ class RunnerSlice:
         self.phase = Phase.PREPARING
         if self._output is not None:
             self._output.pid = pid
-        self._check_at_s = now_s + self._start_timeout_s
+        self._check_at_s = now_s + self.start_timeout_s
         self.update_record(
             pid=pid, state=ProcessState.STARTING, started_ns=forked_ns, next_restart_ns=0, reason=''
         )
@@ -365,7 +352,7 @@ class RunnerSlice:
         self.waits_for_turn = False
         if self.phase is Phase.PREPARED and self.channel is not None:
             self.phase = Phase.RELEASED
-            self._check_at_s = now_s + self._start_timeout_s
+            self._check_at_s = now_s + self.start_timeout_s
             with contextlib.suppress(OSError):  # it has ended, of which SIGCHLD tells
                 self.channel.send(child.GO)
 
@@ -391,7 +378,7 @@ class RunnerSlice:
         if (
             self.phase is Phase.STOPPING
             and not (self._hung or self._is_being_killed)
-            and self._kill_with_note(self.pid)
+            and self.kill_with_note(self.pid)
         ):
             # Should that not come about, it is killed without a note.
             self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
@@ -446,7 +433,7 @@ class RunnerSlice:
         """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
         if self._look_at_s is None:
             return
-        left = self._kill_orphans(self._ended_pid)
+        left = self.kill_orphans(self._ended_pid)
         if not left:
             self._look_at_s = None
             return
@@ -467,7 +454,7 @@ class RunnerSlice:
             )
 
     def _decide(self, end: ProcessEnd) -> Decision:
-        decision = decide(end, self._history, self.options.restart, self._rng)
+        decision = decide(end, self._history, self.options.restart)
         if decision.state is ProcessState.FATAL and (reason := self._last_word()):
             decision = decision._replace(reason=reason)
         return decision
@@ -526,7 +513,7 @@ class RunnerSlice:
         """Look whether it hangs, and when to look next."""
         self._check_at_s = None
         if self.phase in (Phase.PREPARING, Phase.RELEASED):
-            self._declare_hung(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
+            self._declare_hung(f'did not begin its work within {self.start_timeout_s:g} s', now_s)
         if self.phase is not Phase.LOOPING:
             return
         if self.channel is None:
@@ -570,7 +557,7 @@ class RunnerSlice:
     def _close_channel(self) -> None:
         if self.channel is not None:
             with contextlib.suppress(KeyError):  # there was no memory to register it
-                self._selector.unregister(self.channel)
+                self.selector.unregister(self.channel)
             self.channel.close()
             self.channel = None
 

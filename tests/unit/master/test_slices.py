@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import selectors
 import time
 from collections.abc import Iterator
@@ -33,7 +32,6 @@ def a_place_for_one(directory: Path) -> Iterator[Slices]:
             work=lambda _child: 0,
             foreign=list,
             others=list,
-            rng=random.Random(1),
         )
 
 

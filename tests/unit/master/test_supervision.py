@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import selectors
 import signal
 import socket
@@ -55,7 +54,6 @@ class Bench:
             fork_all=self.fork_all,
             kill_orphans=lambda _pid: self.left,
             kill_with_note=lambda _pid: self.notes,
-            rng=random.Random(1),
             start_timeout_s=100,
             waits_for_turn=waits_for_turn,
         )
