@@ -149,16 +149,18 @@ class StopSignal:
 ChildWork = Callable[[Child, Slot, StopSignal], int]
 
 
-def fork(child: Child, work: ChildWork, mask: set[Any]) -> int:
+def fork(child: Child, work: ChildWork, mask: set[Any]) -> int | OSError:
     """Start a process that does `work`.
 
     Assumes that all signals are blocked (`signals_blocked`).
 
     :param mask: the signals that the process is to hold back.
-    :return: its process id; the child itself never returns.
-    :raises OSError: the machine has no room for another process.
+    :return: its process id, or why the machine has no room for another process; the child itself never returns.
     """
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return error
     if pid == 0:
         _live(child, work, mask)
     return pid

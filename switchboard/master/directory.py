@@ -157,7 +157,7 @@ def replace_file(name: str, content: bytes, directory: int) -> None:
 
 
 class MasterLock:
-    """The right to be the master of one spool.
+    """The right to be the master of one spool; a context manager that holds it for the length of a block.
 
     :param directory: where it lies.
     :param pid_file: where to note the process, if not beside the lock.
@@ -168,19 +168,6 @@ class MasterLock:
         self._directory = directory
         self._is_beside = pid_file is None
         self._descriptor = directory.open(LOCK, os.O_RDWR)
-
-    @classmethod
-    @contextlib.contextmanager
-    def of(cls, directory: MasterDirectory, pid_file: Path | None = None) -> Iterator[Self]:
-        """Hold it for the length of a block.
-
-        :raises AlreadyRunningError: another process does.
-        """
-        lock = cls(directory, pid_file).acquire()
-        try:
-            yield lock
-        finally:
-            lock.close()
 
     def acquire(self) -> Self:
         """Become the master.
@@ -230,6 +217,12 @@ class MasterLock:
     def close(self) -> None:
         """Be the master no longer."""
         os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def forget_pid(self) -> None:
         """Take the pid file away.  Assumes that the lock is still held, so the file is ours."""

@@ -115,7 +115,7 @@ class Master:
         self._manager.tick(time.monotonic())
         with contextlib.ExitStack() as stack:
             self._directory = stack.enter_context(MasterDirectory(self.config.spool))
-            self._lock = stack.enter_context(MasterLock.of(self._directory, self.config.master.pid_file))
+            self._lock = stack.enter_context(MasterLock(self._directory, self.config.master.pid_file))
             self._preload()
             self._lock.note_pid()
             stack.callback(self._lock.forget_pid)

@@ -63,7 +63,6 @@ class Stopping(RolloutStep):
         """See `RolloutStep`."""
         for each in self.slices.of_runner(self.name):
             each.stop(now_s)
-        self.tick(now_s)
 
     def tick(self, _now_s: float) -> None:
         """See `RolloutStep`."""
@@ -136,7 +135,6 @@ class Replacement(RolloutStep):
                 added.start(now_s)
         if not self._preparing:
             self._ask_old_to_go(now_s)
-        self.tick(now_s)
 
     def tick(self, now_s: float) -> None:
         """See `RolloutStep`."""
@@ -203,34 +201,31 @@ class Rollout:
         self.errors: list[str] = []
         self._steps = deque(steps)
         self._on_end = on_end
-        self._current: RolloutStep | None = None
+        self._begun: RolloutStep | None = None
 
     def tick(self, now_s: float) -> bool:
         """Go on as far as possible.
 
         :return: whether all is over.
         """
-        while True:
-            if self._current is not None:
-                self._current.tick(now_s)
-                if not self._current.over:
-                    return False
-                self._finish(self._current)
-                self._current = None
-            if not self._steps:
-                self._on_end(self.errors)
-                return True
-            self._current = self._steps.popleft()
-            self._current.begin(now_s)
+        while self._steps:
+            step = self._steps[0]
+            if step is not self._begun:
+                self._begun = step
+                step.begin(now_s)
+            step.tick(now_s)
+            if not step.over:
+                return False
+            self._steps.popleft()
+            if step.error:
+                self.errors.append(step.error)
+                self._steps = deque(each for each in self._steps if each.name != step.name)
+        self._on_end(self.errors)
+        return True
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return None if self._current is None else self._current.due_s()
-
-    def _finish(self, step: RolloutStep) -> None:
-        if step.error:
-            self.errors.append(step.error)
-            self._steps = deque(each for each in self._steps if each.name != step.name)
+        return self._begun.due_s() if self._begun is not None else None
 
     def cancel(self, reason: str) -> None:
         """Do no more; a step that has begun is left as it is."""

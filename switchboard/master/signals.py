@@ -33,7 +33,7 @@ def exiting_on_signal() -> Iterator[None]:
     """
 
     def leave(signum: int, _frame: FrameType | None) -> None:
-        _blocked_signals.append(signum)
+        _early_signals.append(signum)
         raise SystemExit(os.EX_OK)
 
     stops = (signal.SIGTERM, signal.SIGINT)
@@ -43,11 +43,11 @@ def exiting_on_signal() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        _blocked_signals.clear()
+        _early_signals.clear()
 
 
 # The signals that came before this process had a loop.
-_blocked_signals: list[int] = []
+_early_signals: list[int] = []
 
 
 class SignalPipe:
@@ -60,7 +60,7 @@ class SignalPipe:
         self._before: dict[signal.Signals, Any] = {
             each: signal.signal(each, ignore_signal) for each in signals
         }
-        for signum in _blocked_signals:
+        for signum in _early_signals:
             os.write(self._pipe.write_end, bytes((signum,)))
 
     def fileno(self) -> int:

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
@@ -192,7 +191,7 @@ class Slices:
             gc.collect()
             gc.freeze()
         with signals_blocked() as mask:
-            return [_fork(each, self.work, mask) for each in children]
+            return [child.fork(each, self.work, mask) for each in children]
 
     def _kill_orphans(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
@@ -277,13 +276,6 @@ class Slices:
         """End every process now."""
         for each in self:
             each.kill()
-
-
-def _fork(born: child.Child, work: child.ChildWork, mask: set[Any]) -> int | OSError:
-    try:
-        return child.fork(born, work, mask)
-    except OSError as error:
-        return error
 
 
 def _requeue_claimed(config: Config, queue: str, keys: Collection[str]) -> None:

@@ -127,7 +127,7 @@ class Loop:
             if found is None:
                 if not at_work:
                     self.trouble.reset()
-            elif self._takes_many and self._has_one_life(found.filebase):
+            elif self._takes_many and self._may_be_poison(found.filebase):
                 if at_work:
                     self.settler.give_back(found.filebase)
                     self._has_deferred = True
@@ -142,7 +142,7 @@ class Loop:
         """Is nothing to be taken beside the messages at work, because one of them, or the next one, has to be alone?"""
         return at_work > 0 and (self._is_one_alone or self._has_deferred)
 
-    def _has_one_life(self, filebase: str) -> bool:
+    def _may_be_poison(self, filebase: str) -> bool:
         assert self.queue is not None
         deaths = count_since_retry(self.queue.history(filebase), 'recovered')
         return bool(0 < deaths >= self.queue.options.max_recoveries - 1)
@@ -158,7 +158,7 @@ class Loop:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
             wait, self._has_begun = not self._has_begun, True
             self.spool.recover(wait=wait)
-            self.settler.count_recovered(len(self.queue.recover(include_own=False, wait=wait)))
+            self.settler.slot.recovered(len(self.queue.recover(include_own=False, wait=wait)))
         except (QueueError, OSError) as error:
             log_event(
                 log,

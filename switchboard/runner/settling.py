@@ -176,14 +176,15 @@ class Work:
     def __enter__(self) -> Work:
         self._token = FILEBASE_AT_WORK.set(self.taken.filebase)
         if self._settler.tracing is not None:
-            self._span = self._settler.begin_span(self.taken)
-        self._began_ns = self._settler.now_ns()
+            history = self._settler.history(self.taken.filebase)
+            self._span = self._settler.tracing.begin(self.taken.filebase, self.taken.msgdata, history)
+        self._began_ns = self._settler.clock.monotonic_ns()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         self.takes_outputs = False
         self._settler.end_forked_child(error)
-        self._settler.record_duration(self.taken.filebase, self._began_ns)
+        self._settler.report_duration(self.taken.filebase, self._began_ns)
         try:
             return error is None or self.failed(error)
         finally:
@@ -254,8 +255,8 @@ class Settler:
         self._spool = spool
         self._queue = queue
         self._name = options.name
-        self._slot = slot
-        self._clock = clock
+        self.slot = slot
+        self.clock = clock
         self._on_error = on_error
         self._is_stopping = is_stopping
         self.is_dying = is_dying
@@ -303,20 +304,12 @@ class Settler:
         """:return: the context managers around the call of ``dispose``."""
         return Work(self, taken, self._spool.transaction(self.queue, taken.filebase))
 
-    def now_ns(self) -> int:
-        """:return: the time by which durations are measured."""
-        return self._clock.monotonic_ns()
-
-    def record_duration(self, filebase: str, began_ns: int) -> None:
+    def report_duration(self, filebase: str, began_ns: int) -> None:
         """Tell the scoreboard how long ``dispose`` took, and how long the message could have been taken before that."""
-        took_ns = max(0, self._clock.monotonic_ns() - began_ns)
+        took_ns = max(0, self.clock.monotonic_ns() - began_ns)
         name = parse_filebase(filebase)  # one of a broker need not say since when it is ready
-        waited_ns = None if name is None else max(0, self._clock.time_ns() - took_ns - name.when_ns)
-        self._slot.measured(took_ns, waited_ns)
-
-    def begin_span(self, taken: Taken) -> object:
-        """:return: the span of a message, open."""
-        return self.tracing.begin(taken.filebase, taken.msgdata, self.history(taken.filebase))
+        waited_ns = None if name is None else max(0, self.clock.time_ns() - took_ns - name.when_ns)
+        self.slot.measured(took_ns, waited_ns)
 
     def history(self, filebase: str) -> list[Record]:
         """:return: the history of a message at work; nothing if it is not ours any more."""
@@ -324,10 +317,6 @@ class Settler:
             return self.queue.history(filebase)
         except QueueError:
             return []
-
-    def count_recovered(self, count: int) -> None:
-        """Tell the scoreboard how many entries of dead owners are ready again."""
-        self._slot.recovered(count)
 
     def is_ending(self, error: BaseException) -> bool:
         """Was an error raised because the process is to end, and not by the message?"""
@@ -377,7 +366,7 @@ class Settler:
         wait_s = Backoff(KEPT_WAIT_S, max(KEPT_WAIT_S, self.queue.options.retry.cap_s)).after(times)
         self.queue.defer(filebase, wait_s)
         if times >= KEPT_NOTED:
-            self._slot.error(f'{filebase} was kept {times} times, and is looked at again in {wait_s:g} s')
+            self.slot.error(f'{filebase} was kept {times} times, and is looked at again in {wait_s:g} s')
         return Verdict('kept')
 
     # Carrying out.
@@ -394,7 +383,7 @@ class Settler:
                 done[work.transaction] = work
             else:
                 left += self._settle(work, work.verdict)
-        began_ns = self._clock.time_ns()
+        began_ns = self.clock.time_ns()
         alone = {transaction for transaction in done if not transaction.has_outputs}
         failed = self._spool.commit_all(list(done)) if done else dict[ITransaction, Any]()
         for transaction, work in done.items():
@@ -402,13 +391,13 @@ class Settler:
                 verdict = self._verdict(work.taken.filebase, failed[transaction])
                 if transaction in alone and verdict.outcome == 'requeued':
                     self._keep_for_later(work.taken.filebase, verdict, failed[transaction], transaction)
-                    self._slot.end('kept')
+                    self.slot.end('kept')
                 else:
                     left += self._settle(work, verdict)
             else:
                 left += 1
                 self._forget(work.taken.filebase)
-                self._slot.end('done')
+                self.slot.end('done')
                 if work.span is not None:
                     self.tracing.settled('ack', work.span, work.taken.filebase, began_ns)
         if left:
@@ -427,8 +416,8 @@ class Settler:
         """
         filebase = work.taken.filebase
         if verdict.text:
-            self._slot.error(verdict.text)
-        began_ns = self._clock.time_ns()
+            self.slot.error(verdict.text)
+        began_ns = self.clock.time_ns()
         is_settled = True
         try:
             self._carry_out(filebase, verdict)
@@ -440,7 +429,7 @@ class Settler:
         if verdict.outcome not in ('kept', 'requeued'):
             self._forget(filebase)
         outcome: Counted = 'kept' if verdict.outcome == 'requeued' else verdict.outcome
-        self._slot.end(outcome, str(verdict.record.get('error', '')))
+        self.slot.end(outcome, str(verdict.record.get('error', '')))
         return is_settled and verdict.outcome in ('failed', 'retried')
 
     def _carry_out(self, filebase: str, verdict: Verdict, *, is_noted: bool = False) -> None:
@@ -487,7 +476,7 @@ class Settler:
     ) -> None:
         """Hold an entry that the disk does not let go, with its verdict: the acts of `dispose` are neither forgotten nor done twice."""
         log_event(log, logging.ERROR, filebase, 'outcome not stored', runner=self._name, error=error)
-        self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
+        self.slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
         self._stuck.append((filebase, verdict, transaction))
         if len(self._stuck) >= MAX_PASSED_OVER:
             self.trouble.begin_wait()
@@ -513,7 +502,7 @@ class Settler:
         for error in self._spool.commit_all([transaction]).values():
             raise error
         self._forget(filebase)
-        self._slot.end('done')
+        self.slot.end('done')
 
     def _is_noted(self, filebase: str, verdict: Verdict) -> bool:
         """Was its record written before the rest was refused?"""
@@ -526,7 +515,7 @@ class Settler:
     def queue_unavailable(self, error: Exception) -> None:
         """The queue cannot be read."""
         self.trouble.begin_wait()
-        self._slot.error(str(error))
+        self.slot.error(str(error))
         log_event(
             log,
             logging.ERROR,

@@ -16,7 +16,6 @@ anything else                 tried again later until it has failed ``max_attemp
 from __future__ import annotations
 
 import math
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -60,9 +59,7 @@ class Verdict(NamedTuple):
     error: BaseException | None = None
 
 
-def judge(
-    error: BaseException, history: Sequence[Record], options: QueueOptions, now_s: float | None = None
-) -> Verdict:
+def judge(error: BaseException, history: Sequence[Record], options: QueueOptions, now_s: float) -> Verdict:
     """Decide the fate of a message.
 
     :param error: the error that ``dispose``, or the commit, raised.
@@ -81,7 +78,6 @@ def judge(
     if isinstance(error, TemporaryFailure):
         record['event'] = 'deferred'
         first_s = _first_failure_s(history)
-        now_s = time.time() if now_s is None else now_s
         if (
             options.max_retry_time_s is not None
             and first_s is not None

@@ -125,7 +125,7 @@ def test_that_a_spool_is_not_alone_in_its_directory_is_logged(site: Installation
     with contextlib.ExitStack() as stack:
         if name in MASTERS:  # it ends at once where there is another one
             own = stack.enter_context(MasterDirectory(site.home / 'var'))
-            stack.enter_context(MasterLock.of(own))
+            stack.enter_context(MasterLock(own))
             status = os.EX_TEMPFAIL
         lines = run(words, site, status)
     [line] = [line for line in lines if line['event'] == 'spool not alone']

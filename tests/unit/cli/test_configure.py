@@ -137,7 +137,7 @@ def test_whoever_starts_a_master_as_root_in_a_users_spool_is_told(config: Path) 
         os.chown(spool, 65534, 65534)
         advice = f'`chown -R --reference={spool} {own.path}`'
         assert advice in succeed('-C', config, 'check').out
-        with MasterLock.of(own):
+        with MasterLock(own):
             ran = switchboard('-C', config, 'start')
         assert 'belongs to user 65534: its runners now run as root' in ran.err
         assert advice in ran.err

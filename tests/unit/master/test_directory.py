@@ -62,7 +62,7 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
         spool = tmp_path / f'{umask}'
         before = os.umask(umask)
         try:
-            with MasterDirectory(spool) as own, MasterLock.of(own) as lock:
+            with MasterDirectory(spool) as own, MasterLock(own) as lock:
                 log.LogFile(own.path / LOG, directory=own.fileno()).close()
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
                 lock.note_pid()
@@ -177,7 +177,7 @@ def test_a_link_in_the_place_of_the_pid_file_is_replaced(
         path.symlink_to(precious)
         (path.parent / f'{path.name}.new').symlink_to(precious)
         assert read_pid(path) is None
-        with MasterLock.of(own, path if elsewhere else None) as lock:
+        with MasterLock(own, path if elsewhere else None) as lock:
             lock.note_pid()
             assert read_pid(path) == os.getpid()
             lock.forget_pid()
@@ -225,7 +225,7 @@ def test_a_link_in_the_place_of_the_control_socket_is_replaced(tmp_path: Path, p
 
 
 def test_whoever_puts_another_directory_in_its_place_changes_only_a_name(tmp_path: Path) -> None:
-    with MasterDirectory(tmp_path) as own, MasterLock.of(own) as lock:
+    with MasterDirectory(tmp_path) as own, MasterLock(own) as lock:
         own.path.rename(tmp_path / 'moved')
         own.path.mkdir()
         lock.note_pid()
@@ -254,7 +254,7 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
         os.chown(spool, 0, NOBODY)
         before = os.umask(0o007)
         try:
-            with MasterDirectory(spool) as own, MasterLock.of(own):
+            with MasterDirectory(spool) as own, MasterLock(own):
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
 
                 def as_member() -> tuple[bool, int, list[str]]:
@@ -296,7 +296,7 @@ def test_a_link_to_the_socket_of_somebody_else_is_no_way_to_be_asked_or_signalle
 
 @pytest.mark.parametrize('is_writable', [True, False])
 def test_a_process_that_is_no_master_of_ours_is_not_signalled(tmp_path: Path, *, is_writable: bool) -> None:
-    with MasterDirectory(tmp_path) as own, MasterLock.of(own), socket.socket(socket.AF_UNIX) as listener:
+    with MasterDirectory(tmp_path) as own, MasterLock(own), socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(own.path / CONTROL))
         listener.listen(5)
         if is_writable:
