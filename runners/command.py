@@ -89,7 +89,7 @@ MAX_VARIABLE_BYTES = 32 * 1024
 # Between being asked to end and being killed.
 GRACE_S = 2.0
 # What no waiting mends: too much environment, and a file that is no program.
-NEVER = (errno.E2BIG, errno.ENOEXEC)
+PERMANENT_START_ERRORS = (errno.E2BIG, errno.ENOEXEC)
 # By which variable the processes of a message are known.
 MARK = b'SWITCHBOARD_ID'
 MAX_WATCHED = 64
@@ -175,9 +175,9 @@ class Command(Runner):
         history = self.queue.history(self.filebase)
         if history or self._last == self.idempotency_key:
             # Tried before, perhaps by a process that was killed.
-            family = ProcessTree(self.idempotency_key.encode())
-            family.end_marked()
-            family.end_known(history)
+            tree = ProcessTree(self.idempotency_key.encode())
+            tree.end_marked()
+            tree.end_known(history)
         group = self._new_group()
         self._last = self.idempotency_key
         with Program(
@@ -190,7 +190,7 @@ class Command(Runner):
         ) as program:
             try:
                 program.run(self.setting_values['timeout'])
-                program.judge()
+                program.raise_for_status()
                 if output_queue:
                     written = program.output()
                     if not written:
@@ -228,7 +228,7 @@ def _left_running(living: Iterable[int]) -> LeftRunningError:
     names = ', '.join(f'{process_name(pid) or "a process"} (pid {pid})' for pid in sorted(living))
     return LeftRunningError(
         f'waits for processes of this message that cannot be ended: {names}',
-        [[pid, _started(pid)] for pid in sorted(living)],
+        [[pid, _start_ticks(pid)] for pid in sorted(living)],
     )
 
 
@@ -256,7 +256,7 @@ def program_environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes,
     }
 
 
-def _begin(group: ControlGroup | None) -> None:
+def _in_child(group: ControlGroup | None) -> None:
     # The program leads a process group of its own, so who kills the runner with its group does not reach it.
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -302,7 +302,7 @@ class ProcessTree:
             processes = record.get(LEFT_RUNNING)
             for process in processes if isinstance(processes, list) else ():
                 match process:
-                    case [int(pid), int(started)] if 1 < pid <= MAX_PID and 0 < started == _started(pid):
+                    case [int(pid), int(started)] if 1 < pid <= MAX_PID and 0 < started == _start_ticks(pid):
                         known.add(pid)
         self._end_all(lambda: known)
 
@@ -354,7 +354,7 @@ def _file_prefix(mark: bytes) -> str:
     return f'switchboard-{hashlib.sha1(mark, usedforsecurity=False).hexdigest()}-'
 
 
-def _started(pid: int) -> int:
+def _start_ticks(pid: int) -> int:
     """:return: when it was started, in ticks since the machine was; 0 if it has gone."""
     stat = process_stat(pid)
     return int(stat[19]) if stat else 0
@@ -406,7 +406,7 @@ class Program:
         self.is_late = False
         self._files = contextlib.ExitStack()
         mark = variables.get(MARK, b'')
-        self.family = ProcessTree(mark)
+        self.tree = ProcessTree(mark)
         self._prefix = _file_prefix(mark)
         try:
             stdin = self._file()
@@ -423,12 +423,12 @@ class Program:
                 env=variables,
                 process_group=0,
                 pass_fds=(self._file().fileno(),),
-                preexec_fn=functools.partial(_begin, group),
+                preexec_fn=functools.partial(_in_child, group),
             )
         except OSError as error:
             self._files.close()
             reason = f'{self.name}: could not be started: {error}'
-            if error.errno in NEVER:
+            if error.errno in PERMANENT_START_ERRORS:
                 raise PermanentFailure(reason) from error
             raise TemporaryFailure(reason) from error
 
@@ -494,7 +494,7 @@ class Program:
             self._end()
         if self._group is not None:
             _end_group(self._group)
-        self.family.end()
+        self.tree.end()
 
     def _end(self) -> None:
         """End it, and all of its group: first politely."""
@@ -514,18 +514,18 @@ class Program:
         except (ProcessLookupError, PermissionError):
             pass  # all of them have gone, or are another user's
 
-    def judge(self) -> None:
+    def raise_for_status(self) -> None:
         """Say what its end means for the message.
 
         :raises RunnerError: anything but that all went well.
         """
         status = self.process.returncode
         if self.is_late:
-            raise CommandError(self._because(f'has not ended within {self.timeout_s:g} s'))
+            raise CommandError(self._failure(f'has not ended within {self.timeout_s:g} s'))
         if status < 0:
-            raise TemporaryFailure(self._because(f'killed by {signal_name(-status)}'))
+            raise TemporaryFailure(self._failure(f'killed by {signal_name(-status)}'))
         if status:
-            reason = self._because(
+            reason = self._failure(
                 ' '.join(filter(None, (f'exit status {status}', _STATUS_NAMES.get(status))))
             )
             if status in TEMPORARY:
@@ -534,7 +534,7 @@ class Program:
                 raise PermanentFailure(reason)
             raise CommandError(reason)
 
-    def _because(self, what: str) -> str:
+    def _failure(self, what: str) -> str:
         # The end of it, for only so much of a reason is kept.
         error_output = self.error_output().decode('utf-8', 'backslashreplace').strip()
         return f'{self.name}: {what}' + (f': {error_output[-MAX_REASON_CHARACTERS:]}' if error_output else '')

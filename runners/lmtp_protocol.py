@@ -68,6 +68,8 @@ class CountedReader:
         self._reader = reader
         self._memory = memory
         self._taken_bytes = 0
+        # The rest of a refused mail is read with it, and thrown away.
+        self.read = reader.read
 
     async def readuntil(self, separator: bytes) -> bytes:
         """:raises NoMemoryError: too much is in memory already."""
@@ -79,11 +81,6 @@ class CountedReader:
         if self._memory.is_full():
             raise NoMemoryError
         return line
-
-    async def read(self, number: int) -> bytes:
-        """Read the rest of a refused mail, and throw it away."""
-        content: bytes = await self._reader.read(number)
-        return content
 
     def give_back(self) -> None:
         """The mail is stored, or is not going to be."""
@@ -185,7 +182,7 @@ def _is_text(address: str) -> bool:
     return not any('\ud800' <= one <= '\udfff' for one in address)
 
 
-def reply(outcome: PublishOutcome) -> str:
+def reply_for(outcome: PublishOutcome) -> str:
     """:return: the reply for a recipient whose mail had this outcome."""
     if not isinstance(outcome, SwitchboardError):
         stored = ', '.join(f'{queue}/{filebase}' for queue, filebase in outcome.items())
@@ -317,7 +314,7 @@ class LmtpConnection(LMTP):
             counted.give_back()
             self._owed = 0
             self._is_taking = False
-        await self.leave_if_asked()
+        await self.close_if_stopping()
 
     async def push(self, status: AnyStr) -> None:
         """A reply of the library's own to a whole mail is one to each recipient."""
@@ -344,13 +341,13 @@ class LmtpConnection(LMTP):
         outcomes = dict(zip(by_route, await self._server.publisher.put(publications), strict=True))
         self._owed = 0
         for route, outcome in outcomes.items():
-            self._server.note(outcome, by_route[route])
-        return '\r\n'.join(reply(outcomes[route]) for route in envelope.routes)
+            self._server.report(outcome, by_route[route])
+        return '\r\n'.join(reply_for(outcomes[route]) for route in envelope.routes)
 
     async def smtp_RSET(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
-        """See `leave_if_asked`."""
+        """See `close_if_stopping`."""
         await super().smtp_RSET(arg)
-        await self.leave_if_asked()
+        await self.close_if_stopping()
 
     async def handle_exception(self, error: Exception) -> str:
         """Answer for each recipient that the fault is this server's and temporary: no mail may bounce for it."""
@@ -361,7 +358,7 @@ class LmtpConnection(LMTP):
         """Is the session between two mails?"""
         return not self._is_taking and (self.envelope is None or self.envelope.mail_from is None)
 
-    async def leave_if_asked(self) -> None:
+    async def close_if_stopping(self) -> None:
         """End the connection between two mails, if the server is stopping."""
         if self._server.is_stopping and self.is_idle() and self.transport is not None:
             await self.push('421 4.3.2 shutting down')
@@ -371,7 +368,7 @@ class LmtpConnection(LMTP):
 class LmtpServer:
     """The connections of one process, and what they share.
 
-    :param slot: where the runner reports what was stored.
+    :param slot: the place on the scoreboard that counts the stored mails.
     :param values: of the runner's section.
     """
 
@@ -404,8 +401,8 @@ class LmtpServer:
         if self.is_stopping and not self.connections:
             self._all_gone.set()
 
-    def note(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
-        """Tell the log and the scoreboard what became of a mail."""
+    def report(self, outcome: PublishOutcome, recipients: Sequence[str]) -> None:
+        """Log the fate of a mail, and count it on the scoreboard."""
         if isinstance(outcome, SwitchboardError):
             level = refusal_log_level(outcome)
             if level > logging.INFO:
@@ -421,7 +418,7 @@ class LmtpServer:
         """Begin no more mails, and give those that are just arriving some time to end."""
         self.is_stopping = True
         for connection in list(self.connections):
-            await connection.leave_if_asked()
+            await connection.close_if_stopping()
         if self.connections:
             try:
                 await asyncio.wait_for(self._all_gone.wait(), timeout_s)

@@ -97,7 +97,7 @@ class Retry(Runner):
         if not isinstance(target, str) or target == self.queue.name:
             raise PermanentFailure('its history does not say where it came from')
         self._check_retry_on(history, arrival)
-        times = self._times(history)
+        times = self._count_retries(history)
         if times >= self.setting_values['max_retries']:
             raise PermanentFailure(f'it was sent back to {target} {times} times, and failed each time')
         wait_s = self.setting_values['wait'].delay_s(times + 1)
@@ -119,7 +119,7 @@ class Retry(Runner):
             why = failure.get('error') or arrival.get('cause') or 'an unknown cause'
             raise PermanentFailure(f'{why} is none of {", ".join(retry_on)}, for which there is hope')
 
-    def _times(self, history: Sequence[Record]) -> int:
+    def _count_retries(self, history: Sequence[Record]) -> int:
         """The number of times that this runner has sent it back since somebody else did."""
         times = 0
         for record in history:

@@ -69,9 +69,9 @@ log = logging.getLogger('switchboard.runner')
 
 PORTS = {'no': 25, 'starttls': 587, 'implicit': 465}
 # A server that was just found to be down is not asked again for each mail of a batch.
-DOWN_S = 0.4
+DOWN_PAUSE_S = 0.4
 # Of many recipients that were refused, so many answers stand in the reason; all are in the metadata.
-LISTED = 5
+MAX_LISTED = 5
 
 # A reply is read up to here; the longest honest one is the list of a server's extensions.
 MAX_REPLY_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ class SmtpReply(NamedTuple):
         return self.code // 100
 
     @classmethod
-    def of(cls, code: int, text: bytes | str, *wanted: int) -> SmtpReply:
+    def parse(cls, code: int, text: bytes | str, *wanted: int) -> SmtpReply:
         """Read what ``smtplib`` gives.
 
         :param wanted: the classes that may be answered here, besides 4 and 5.
@@ -285,9 +285,9 @@ class Smtp(Runner):
     ) -> None:
         """One mail for some recipients; the replies in `answers` count when this raises."""
         self._sent += 1
-        talk = MailTransaction(smtp, mail, self.idempotency_key)
+        transaction = MailTransaction(smtp, mail, self.idempotency_key)
         try:
-            talk.run(recipients, answers)
+            transaction.run(recipients, answers)
         except (OSError, smtplib.SMTPException, ConnectionLost) as error:
             self._drop()
             lost = (
@@ -295,11 +295,11 @@ class Smtp(Runner):
                 if isinstance(error, ConnectionLost)
                 else ConnectionLost(f'the connection broke off: {error}')
             )
-            lost.is_sent = talk.is_sent
+            lost.is_sent = transaction.is_sent
             raise lost from error
         finally:
             self._used_at_s = time.monotonic()
-        if talk.is_open:
+        if transaction.is_open:
             try:
                 smtp.rset()
             except (OSError, smtplib.SMTPException):
@@ -328,15 +328,15 @@ class Smtp(Runner):
             raise DestinationDown(self._down)
         self._sent = 0
         try:
-            self._smtp = self._greet()
+            self._smtp = self._open_connection()
         except (OSError, smtplib.SMTPException, ValueError) as error:
             self._drop()
             self._down = f'{values["host"]}:{self._port}: {error or type(error).__name__}'
-            self._down_until_s = time.monotonic() + DOWN_S
+            self._down_until_s = time.monotonic() + DOWN_PAUSE_S
             raise DestinationDown(self._down) from error
         return self._smtp
 
-    def _greet(self) -> smtplib.SMTP:
+    def _open_connection(self) -> smtplib.SMTP:
         values = self.setting_values
         is_implicit = self._tls_kind == 'implicit'
         make = partial(EncryptedClient, context=self._tls) if is_implicit else Client
@@ -488,7 +488,7 @@ class MailTransaction:
             answers |= dict.fromkeys(accepted, self._send_content())
 
     def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> SmtpReply:
-        return SmtpReply.of(*self._smtp.docmd(command, arguments), wanted)
+        return SmtpReply.parse(*self._smtp.docmd(command, arguments), wanted)
 
     def _send_content(self) -> SmtpReply:
         reply = self._ask('DATA', wanted=3)
@@ -500,7 +500,7 @@ class MailTransaction:
         # From here on, it may have been taken.
         self.is_sent = True
         self._smtp.send(dot + content + end)
-        reply = SmtpReply.of(*self._smtp.getreply(), 2)
+        reply = SmtpReply.parse(*self._smtp.getreply(), 2)
         self.is_open = reply.kind != 2
         return reply
 
@@ -553,5 +553,7 @@ def _invalid_address(sender: str, recipient: str) -> SmtpReply | None:
 
 
 def _listed(answers: Mapping[str, str]) -> str:
-    listed = [f'{one}: {answer}' for one, answer in answers.items()][:LISTED]
-    return '; '.join(listed) + (f'; and {len(answers) - LISTED} more' if len(answers) > LISTED else '')
+    listed = [f'{one}: {answer}' for one, answer in answers.items()][:MAX_LISTED]
+    return '; '.join(listed) + (
+        f'; and {len(answers) - MAX_LISTED} more' if len(answers) > MAX_LISTED else ''
+    )

@@ -96,7 +96,7 @@ class Child(NamedTuple):
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
     :param text_streams: the streams in the place of ``sys.stdout`` and ``sys.stderr``.
-    :param foreign: the descriptors of the master and of other children, each once, closed at once; its own may be among them.
+    :param inherited: the descriptors of the master and of other children, each once, closed at once; its own may be among them.
     :param prefork: the objects that the master has made for its first children; a later one makes its own.
     """
 
@@ -112,7 +112,7 @@ class Child(NamedTuple):
     lifeline: int
     streams: tuple[int, ...]
     text_streams: captured_output.LoggedStreams
-    foreign: Collection[int] = ()
+    inherited: Collection[int] = ()
     prefork: PreforkObjects | None = None
 
     def wait_for_turn(self) -> None:
@@ -233,7 +233,7 @@ def detach(child: Child, stop: StopSignal) -> None:
     """Close the master's descriptors, and become a process of its own."""
     _signal.set_wakeup_fd(-1)
     own = (child.channel.fileno(), child.lifeline, *child.streams)
-    for descriptor in child.foreign:
+    for descriptor in child.inherited:
         if descriptor not in own:
             os.close(descriptor)
     captured_output.become_standard_streams(child.streams)

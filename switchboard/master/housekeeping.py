@@ -48,8 +48,8 @@ class Housekeeping:
     :param config: gives the configuration that is in force.
     :param interval_s: seconds between two rounds.
     :param deadline_s: how long a round may take before its janitor is killed.
-    :param on_back: is given what the janitor has seen.
-    :param live: the new process's work: it writes into a pipe how long that took.
+    :param on_report: called with what the janitor has found.
+    :param work: the new process's work: it writes into a pipe how long that took.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Housekeeping:
         config: Callable[[], Config],
         interval_s: float,
         now_s: float,
-        live: Callable[[Config, int], object] | None = None,
+        work: Callable[[Config, int], object] | None = None,
         *,
         deadline_s: float,
-        on_back: Callable[[Mapping[str, Any]], object] = lambda _seen: None,
+        on_report: Callable[[Mapping[str, Any]], object] = lambda _report: None,
     ) -> None:
-        self._on_back = on_back
+        self._on_report = on_report
         self._config = config
         # The warnings of the last janitor, for the next one: see `repeats`.
         self._noted: dict[str, int] = {}
-        self._live = live or partial(_tidy, self._noted)
+        self._work = work or partial(_tidy, self._noted)
         self._interval_s = interval_s
         self._due_s = now_s + interval_s
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
-        self._at_work = -1
+        self._report_fd = -1
         self._pidfd = -1
         # The janitor's process, 0 for none yet; it may have ended.
         self.pid = 0
@@ -86,7 +86,7 @@ class Housekeeping:
         if now_s < self._due_s:
             return
         self._due_s = now_s + self._interval_s
-        if self._at_work >= 0:
+        if self._report_fd >= 0:
             took_s = self._took_s()
             if took_s is None and now_s - self._began_s < self._deadline_s:
                 return
@@ -102,14 +102,14 @@ class Housekeeping:
         reading = writing = -1
         try:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            pid = fork_helper(lambda: self._live(self._config(), writing), (writing,))
+            pid = fork_helper(lambda: self._work(self._config(), writing), (writing,))
         except OSError as error:
             log_event(logger, logging.ERROR, None, 'janitor not started', error=error)
             for descriptor in {reading, writing} - {-1}:
                 os.close(descriptor)
             return
         os.close(writing)
-        self._at_work, self.pid, self._began_s = reading, pid, now_s
+        self._report_fd, self.pid, self._began_s = reading, pid, now_s
         with contextlib.suppress(OSError):  # without one it cannot be killed: its number may be another's
             self._pidfd = os.pidfd_open(pid)
 
@@ -130,34 +130,34 @@ class Housekeeping:
 
     def close(self) -> None:
         """Send no more; one that is at work ends with the master."""
-        for descriptor in (self._at_work, self._pidfd):
+        for descriptor in (self._report_fd, self._pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._at_work = self._pidfd = -1
+        self._report_fd = self._pidfd = -1
 
     def descriptors(self) -> list[int]:
         """:return: the descriptors that a forked child closes at once."""
-        return [each for each in (self._at_work, self._pidfd) if each >= 0]
+        return [each for each in (self._report_fd, self._pidfd) if each >= 0]
 
     def _took_s(self) -> float | None:
         """:return: how long the last round took; None if it goes on; 0 if its janitor died."""
         try:
-            took_s, _, seen = os.read(self._at_work, MAX_ANSWER_BYTES).partition(b' ')
+            took_s, _, report = os.read(self._report_fd, MAX_ANSWER_BYTES).partition(b' ')
         except BlockingIOError:
             return None
-        if seen:
-            answer = json.loads(seen)
+        if report:
+            answer = json.loads(report)
             noted = answer.pop('noted', {})
             self._noted.clear()
             self._noted.update(noted)
             if not answer.pop('has_failed', False):
-                self._on_back(answer)
+                self._on_report(answer)
         return float(took_s or b'0')
 
 
 def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
     took_s = 0.0
-    seen: dict[str, Any] = {'has_failed': True}
+    report: dict[str, Any] = {'has_failed': True}
     repeats = RepeatFilter(known, int(time.monotonic()))
     try:
         setproctitle.setproctitle('switchboard: janitor')
@@ -169,7 +169,7 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
         began_s = time.monotonic()
         spool = Spool.from_config(config)
         done = tidy(spool)
-        seen = (
+        report = (
             {'bad': count_bad(spool), 'full': dict(islice(full_disks(spool), MAX_FULL_DISKS))}
             if config.alert_command
             else {}
@@ -181,6 +181,6 @@ def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
     except Exception:
         log_event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
-        answer = json.dumps({**seen, 'noted': repeats.noted}).encode()
+        answer = json.dumps({**report, 'noted': repeats.noted}).encode()
         with contextlib.suppress(OSError):  # the master has gone, or given it up
             os.write(writing, b'%.3f %s' % (took_s, answer))

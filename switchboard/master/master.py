@@ -162,8 +162,8 @@ class Master:
             self._scoreboard,
             self._selector,
             work=work_as_runner,
-            foreign=self._descriptors,
-            others=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
+            own_descriptors=self._descriptors,
+            other_children=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
         )
         self._requests = Requests(
             self._slices,
@@ -186,7 +186,7 @@ class Master:
             self.config.master.maintenance_interval_s,
             time.monotonic(),
             deadline_s=self.config.master.maintenance_timeout_s,
-            on_back=self._note_seen,
+            on_report=self._note_report,
         )
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._requests.handle)
@@ -229,15 +229,15 @@ class Master:
     def _note_reload(self, error: str) -> None:
         self._update_record(reloaded_ns=time.time_ns(), reload_error=error)
 
-    def _note_seen(self, seen: Mapping[str, Any]) -> None:
-        bad = seen.get('bad', 0)
+    def _note_report(self, report: Mapping[str, Any]) -> None:
+        bad = report.get('bad', 0)
         self._alerts.note(
             'bad-grew',
             {'bad': (f'{number(bad, "message has", "messages have")} failed for good', bad)} if bad else {},
         )
-        self._alerts.note('disk-reserve', seen.get('full', {}))
+        self._alerts.note('disk-reserve', report.get('full', {}))
 
-    def _note_own(self, _now_s: float) -> None:
+    def _note_own_state(self, _now_s: float) -> None:
         fatal = {each.title: each.reason for each in self._slices if each.state is ProcessState.FATAL}
         self._alerts.note('runner-fatal', fatal)
         error = self._record.reload_error
@@ -286,7 +286,7 @@ class Master:
             if self._stopping
             else (self._slices, self._control, self._housekeeping, self._alerts, self._requests)
         )
-        self._guard(self._note_own, now_s)
+        self._guard(self._note_own_state, now_s)
         for each in parts:
             self._guard(each.tick, now_s)
         self._guard(self._mend_scoreboard, now_s)
@@ -358,16 +358,15 @@ class Master:
 
     def _obey(self, signum: signal.Signals) -> None:
         log_event(logger, logging.INFO, None, 'signal received', signal=signum.name)
-        if signum is signal.SIGHUP:
-            self._requests.reload()
-        elif signum is signal.SIGUSR1:
-            self._requests.restart_all()
-        elif signum is signal.SIGUSR2:
-            self._reopen()
-        elif signum is signal.SIGTTIN:
-            self._requests.scale_by(1)
-        elif signum is signal.SIGTTOU:
-            self._requests.scale_by(-1)
+        requests = self._requests
+        actions: dict[signal.Signals, Callable[[], object]] = {
+            signal.SIGHUP: requests.reload,
+            signal.SIGUSR1: requests.restart_all,
+            signal.SIGUSR2: self._reopen,
+            signal.SIGTTIN: lambda: requests.scale_by(1),
+            signal.SIGTTOU: lambda: requests.scale_by(-1),
+        }
+        actions[signum]()
 
     def _reopen(self) -> list[str]:
         errors = log.reopen()

@@ -45,7 +45,7 @@ def foreground(config: Config) -> int:
     :return: the exit status.
     """
     _configure_log(config, config.master.log_file)
-    _tell_of_others(config)
+    _warn_if_not_alone(config)
     with exiting_on_signal():
         return Master(config).run()
 
@@ -116,7 +116,7 @@ def _be_daemon(config: Config, report: Report) -> int:
                     _configure_log(config, config.master.log_file, takes_stderr=True)
                 else:
                     _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
-            _tell_of_others(config)
+            _warn_if_not_alone(config)
             status = Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
         report.failed(STOPPED_EARLY)
         return status
@@ -157,7 +157,7 @@ def _configure_log(
     )
 
 
-def _tell_of_others(config: Config) -> None:
+def _warn_if_not_alone(config: Config) -> None:
     """Log that the directory which becomes a spool now holds others."""
     if reason := why_not_alone(config.spool, config.queue_names()):
         log_event(log.logger('master'), logging.WARNING, None, 'spool not alone', reason=reason)
@@ -188,7 +188,7 @@ def one_runner(
     _configure_log(config, None)
     log.capture_other_loggers()
     log.set_process_name(f'{name} {slice_index + 1}/{count}')
-    _tell_of_others(config)
+    _warn_if_not_alone(config)
     extend_path(python_path(config.path, config.master.python_path))
     try:
         with exit_refused(options):
@@ -219,7 +219,7 @@ def _path_of(error: OSError) -> str | None:
     return os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else None
 
 
-RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<slice>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')
+RUNNER_ARGUMENT = re.compile(r'(?P<name>[^:]+)(?::(?P<slice>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')
 
 config_option = click.option(
     '-C',
@@ -239,7 +239,7 @@ until_empty_option = click.option('--until-empty', is_flag=True, help='Stop when
 
 def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tuple[str, int, int]:
     """:return: name, slice counted from 0, and number of slices; they are written from 1, as `status` and `ps` show them."""
-    match = RUNNER.fullmatch(value)
+    match = RUNNER_ARGUMENT.fullmatch(value)
     if match is None:
         raise click.BadParameter(f'{value!r} is not of the form RUNNER or RUNNER:SLICE/COUNT')
     slice_number, count = int(match['slice'] or 1), int(match['count'] or 1)

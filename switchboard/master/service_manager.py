@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import MutableMapping
-
-from switchboard.config.units import integer
 
 # A change of the status within this time of the last one is sent later.
 STATUS_EVERY_S = 5.0
@@ -37,7 +36,9 @@ class ServiceManager:
         # `@` stands for a name that is in no directory; other kinds of addresses are for virtual machines.
         self._address = '\0' + path[1:] if path.startswith('@') else path if path.startswith('/') else ''
         is_ours = found['WATCHDOG_PID'] in ('', str(os.getpid()))
-        self._feed_every_s = _number(found['WATCHDOG_USEC']) / 2e6 if self._address and is_ours else 0.0
+        limit_us = found['WATCHDOG_USEC']
+        is_fed = self._address and is_ours and re.fullmatch('[0-9]{1,18}', limit_us)
+        self._feed_every_s = int(limit_us) / 2e6 if is_fed else 0.0
         self._fed_s = self._sent_s = self._extended_s = -1e9
         self._sent = ''
         self._is_busy = bool(self._address)
@@ -83,11 +84,3 @@ class ServiceManager:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
             way.setblocking(False)
             way.sendto(text.encode('utf-8', 'replace'), self._address)
-
-
-def _number(text: str) -> int:
-    """:return: the number that a variable holds; 0 if it holds none, or one that no service manager means."""
-    try:
-        return integer(0)(text)
-    except ValueError:
-        return 0

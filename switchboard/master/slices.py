@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
@@ -32,8 +33,8 @@ class Slices:
     """The slices, in the order in which they were added.
 
     :param work: the work of each process.
-    :param foreign: the master's own descriptors, which a new process has to close.
-    :param others: the master's children that are no runners, and were started by none.
+    :param own_descriptors: the master's own, which a new process has to close.
+    :param other_children: the master's children that are no runners, and were started by none.
     """
 
     config: Config
@@ -41,8 +42,8 @@ class Slices:
     selector: selectors.BaseSelector
     _: KW_ONLY
     work: child.ChildWork
-    foreign: Callable[[], Iterable[int]]
-    others: Callable[[], Collection[int]]
+    own_descriptors: Callable[[], Iterable[int]]
+    other_children: Callable[[], Collection[int]]
 
     def __post_init__(self) -> None:
         self._slices: list[RunnerSlice] = []
@@ -154,7 +155,11 @@ class Slices:
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
         config, prefork = self.config, self.prefork
         held = [each for one in self._slices for each in one.descriptors()]
-        foreign = {*self.foreign(), *held, *(each for _, ends in to_start for each in ends.descriptors())}
+        inherited = {
+            *self.own_descriptors(),
+            *held,
+            *(each for _, ends in to_start for each in ends.descriptors()),
+        }
         streams, spool = captured_output.LoggedStreams(), str(config.spool)
         children = [
             child.Child(
@@ -176,7 +181,7 @@ class Slices:
                 lifeline=ends.lifeline,
                 streams=ends.output.ends(),
                 text_streams=streams,
-                foreign=foreign,
+                inherited=inherited,
                 prefork=prefork if prefork is not None and prefork.config is config else None,
             )
             for each, ends in to_start
@@ -195,7 +200,7 @@ class Slices:
 
     def _kill_orphans(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        left = orphans.kill_orphans(owner, living, {*self.others(), *self._helpers})
+        left = orphans.kill_orphans(owner, living, {*self.other_children(), *self._helpers})
         # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
         # take the entry for one that somebody works on, and leave it for a minute.
         writing = (each for each, killed in self._helpers.items() if killed == owner)

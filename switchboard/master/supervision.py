@@ -410,7 +410,7 @@ class RunnerSlice:
             self._started_s,
             now_s,
             loop_started=self.phase is Phase.LOOPING,
-            gave_up=bool(self._last_word()),
+            gave_up=bool(self._fatal_reason()),
             was_requested=self.phase is Phase.STOPPING,
             hung=self._hung,
         )
@@ -455,11 +455,11 @@ class RunnerSlice:
 
     def _decide(self, end: ProcessEnd) -> Decision:
         decision = decide(end, self._history, self.options.restart)
-        if decision.state is ProcessState.FATAL and (reason := self._last_word()):
+        if decision.state is ProcessState.FATAL and (reason := self._fatal_reason()):
             decision = decision._replace(reason=reason)
         return decision
 
-    def _last_word(self) -> str:
+    def _fatal_reason(self) -> str:
         """:return: why its process cannot work, in its own words; empty if it has not said so."""
         record = self.record()
         if record is None or not record.fatal or record.last_error_ns < self._supervisor_record.started_ns:

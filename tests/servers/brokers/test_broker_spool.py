@@ -181,7 +181,7 @@ class TestHandOff:
         transaction.emit(far.spool['gone'], 'x', {})
         with pytest.raises(BrokerDownError, match='the broker has no queue') as raised:
             transaction.commit()
-        assert judge(raised.value, [], QueueOptions()).outcome == 'requeued'
+        assert judge(raised.value, [], QueueOptions(), 0.0).outcome == 'requeued'
         far.spool['gone'].close()
         far.close()
 

@@ -30,8 +30,8 @@ def a_place_for_one(directory: Path) -> Iterator[Slices]:
             scoreboard,
             selector,
             work=lambda _child: 0,
-            foreign=list,
-            others=list,
+            own_descriptors=list,
+            other_children=list,
         )
 
 
