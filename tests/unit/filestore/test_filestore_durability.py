@@ -25,8 +25,8 @@ class RecordingDisk(Disk):
         self.calls: list[str] = []
         self._paths: dict[int, str] = {}
 
-    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
-        fd = os.open(path, flags, mode)
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
         self._paths[fd] = os.path.basename(path)
         return fd
 
