@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from switchboard.queue_defaults import QueueDefaults
     from switchboard.spool.spool import Spool
-    from switchboard.store.published_options import PublishedOptions
 
 # A header that is longer has no Message-ID worth looking for.
 MAX_HEAD_BYTES = 1024 * 1024
@@ -68,7 +68,7 @@ def store_through_spool(
     spool: str,
     config: str,
     queue: str,
-    options: PublishedOptions | None,
+    options: QueueDefaults | None,
     body: bytes,
     metadata: dict[str, Any],
     at_commit: Callable[[], object],
@@ -89,9 +89,7 @@ def store_through_spool(
     if options is None or (known is not None and queue in known):
         found = (known or Spool(spool))[queue]
     else:
-        found = Spool(spool).queue(
-            queue, **{key: value for key, value in vars(options).items() if key != 'queue'}
-        )
+        found = Spool(spool).queue(queue, **vars(options))
     at_commit()
     return found.enqueue(mail_from_bytes(body), metadata)
 

@@ -42,12 +42,12 @@ from switchboard.message.naming import (
     make_filebase,
     order_key_of,
 )
-from switchboard.queue_defaults import has_limits
+from switchboard.queue_defaults import QueueDefaults, has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, PathInErrors
 from switchboard.store.layout import BAD, COUNTS, DECLARED, DRAINING, RUN, SPARE
 from switchboard.store.pool import FilePool
-from switchboard.store.published_options import PublishedOptions, read_published_options
+from switchboard.store.published_options import read_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write_draft
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -153,7 +153,7 @@ class Drop:
         self.queue = request.queue
         self.disk = disk
         self.folder = Folder(f'{spool}/{self.queue}', disk)
-        self.options = PublishedOptions(self.queue)
+        self.options = QueueDefaults()
         self.is_declared = False
         self.body = memoryview(b'')
         self.from_line = b''

@@ -60,7 +60,7 @@ from switchboard.store.limits import SharedCount
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import raise_queue_error
-from switchboard.store.renewal import clear_drafts, renew
+from switchboard.store.renewal import renew
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -508,7 +508,7 @@ class Spool:
             renew(folder)
         for place in self.declared.presence.places():
             self.declared.removal.renew(place)
-        clear_drafts(Folder(self.directory, self.disk))
+        Folder(self.directory, self.disk).clear_drafts()
 
     # Queues that come and go.
 

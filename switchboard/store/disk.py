@@ -367,6 +367,13 @@ class Disk:
         except OSError:
             pass
 
+    def rmdir_quietly(self, path: str) -> None:
+        """Remove an empty directory that never meant anything."""
+        try:
+            self.rmdir(path)
+        except OSError:
+            pass  # the janitor does it
+
     def unlink_quietly(self, name: str, dir_fd: int) -> None:
         """Remove a file that never meant anything."""
         try:

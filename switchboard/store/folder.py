@@ -510,11 +510,17 @@ class Folder:
                 raise
 
     def clear_drafts(self) -> None:
-        """Remove what processes left that died while they wrote."""
+        """Remove what processes left that died while they wrote a file of it, or renewed a directory in it.
+
+        A directory that a living process is about to use goes as well: it then renews nothing this time.
+        """
         for name in self.names():
             if name.startswith(DRAFT_PREFIX):
-                with self.path_in_errors(name):
+                try:
                     opened = self.disk.open_locked(name, self.fd)
+                except OSError:  # a directory, or what nobody here has made
+                    self.disk.rmdir_quietly(self.path_of(name))
+                    continue
                 if opened is not None:
                     self.disk.unlink_quietly(name, self.fd)
                     self.disk.unlock_and_close(opened[0])

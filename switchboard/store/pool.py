@@ -166,7 +166,7 @@ class FilePool:
 
         :return: the file, locked; None if :meth:`acquire` and the disk's own calls are to do it.
         """
-        while (file := _pop(self.kept_open)) is not None:
+        if (file := _pop(self.kept_open)) is not None:
             if accelerator.rewrite(file.fd, file.size, content):
                 file.size = len(content)
                 self._lend()

@@ -36,13 +36,6 @@ MAGIC = 'switchboard-doors/1'
 MAX_COPY_BYTES = 16 * 1024 * 1024
 
 
-class PublishedOptions(QueueDefaults):
-    """The published options of one queue."""
-
-    def __init__(self, queue: str) -> None:
-        self.queue = queue
-
-
 _READERS: dict[str, Callable[[str], object]] = {
     'accept': lambda text: tuple(text.split(',')),
     'dead_letter': str,
@@ -77,7 +70,7 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
     return True
 
 
-def read_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptions | None:
+def read_published_options(spool: str, queue: str, disk: Disk) -> QueueDefaults | None:
     """Look a queue up.
 
     :return: None if the spool has no published options: nobody ever put a configuration into force.
@@ -99,7 +92,7 @@ def read_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
         name, *fields = line.split(' ')
         if name == queue:
             try:
-                return _parse_options(queue, fields)
+                return _parse_options(fields)
             except ValueError as error:
                 raise ConfigError(f'is damaged: {error}', file=path, line=number) from error
     raise UnknownQueueError('no such queue is declared', queue=queue)
@@ -116,8 +109,8 @@ def _line(name: str, options: QueueOptions) -> str:
     return ' '.join(fields)
 
 
-def _parse_options(queue: str, fields: list[str]) -> PublishedOptions:
-    options = PublishedOptions(queue)
+def _parse_options(fields: list[str]) -> QueueDefaults:
+    options = QueueDefaults()
     for field in fields:
         key, _, text = field.partition('=')
         if key == 'flush':  # the name before

@@ -23,12 +23,10 @@ know where they are), deleting and making anew (in between there is no queue).
 from __future__ import annotations
 
 import os
-import stat as stat_module
 
 from switchboard.store.disk import draft_name
 from switchboard.store.folder import DELETED_BIT, DIRECTORY_FLAGS, Folder
 from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES
-from switchboard.store.layout import DRAFT_PREFIX
 
 # As large as some 1,700 entries make a directory: reading it takes a tenth of what a message takes.
 RENEWED_FROM_BYTES = 128 * 1024
@@ -65,41 +63,19 @@ def _renew(folder: Folder) -> bool:
     disk = folder.disk
     draft = os.path.join(os.path.dirname(folder.path), draft_name())
     disk.mkdir(draft, 0o700)
-    is_done = False
     try:
         fd = disk.open(draft, DIRECTORY_FLAGS)
         try:
-            is_like = disk.copy_attributes(folder.fd, fd)
+            if not disk.copy_attributes(folder.fd, fd):
+                return False
         finally:
             disk.close_quietly(fd)
-        if is_like:
-            if folder.fsync_scope != WITH_ALL_NAMES:
-                folder.sync_renames()
-            disk.rename(draft, folder.path)
-            is_done = True
+        if folder.fsync_scope != WITH_ALL_NAMES:
+            folder.sync_renames()
+        disk.rename(draft, folder.path)
+        draft = ''
     finally:
-        if not is_done:
-            remove_draft(draft, folder)
-    if is_done:
-        folder.follow_renewal()
-    return is_done
-
-
-def remove_draft(path: str, folder: Folder) -> None:
-    """Remove an empty directory that never was anything.  Never raises."""
-    try:
-        folder.disk.rmdir(path)
-    except OSError:
-        pass  # the janitor does it
-
-
-def clear_drafts(root: Folder) -> None:
-    """Remove what processes left that died while they renewed a directory below `root`.
-
-    One that a living process is about to use goes as well: it then renews nothing this time.
-    """
-    for name in root.names():
-        if name.startswith(DRAFT_PREFIX):
-            path = os.path.join(root.path, name)
-            if stat_module.S_ISDIR(root.disk.stat(path, follow_symlinks=False).st_mode):
-                remove_draft(path, root)
+        if draft:
+            disk.rmdir_quietly(draft)
+    folder.follow_renewal()
+    return True

@@ -14,7 +14,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue_defaults import QueueDefaults
 from switchboard.spool.active_config import publish_queue_options
 from switchboard.store.disk import Disk
-from switchboard.store.published_options import PublishedOptions, read_published_options
+from switchboard.store.published_options import read_published_options
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.configurations import load
 
@@ -35,27 +35,27 @@ order_key = the list; 100% = "all" ü
 """
 
 
-def find(directory: Path, queue: str) -> PublishedOptions | None:
+def find(directory: Path, queue: str) -> QueueDefaults | None:
     return read_published_options(str(directory / 's'), queue, Disk())
 
 
-def test_a_door_knows_what_the_configuration_says(tmp_path: Path) -> None:
+def test_published_options_say_what_the_configuration_says(tmp_path: Path) -> None:
     config = load(tmp_path, QUEUES)
     assert publish_queue_options(config)
     options = config.queue_options('in')
-    door = find(tmp_path, 'in')
-    assert door is not None
+    published = find(tmp_path, 'in')
+    assert published is not None
     for name in KNOWN:
-        assert getattr(door, name) == getattr(options, name), name
-    assert door.order_key == 'the list; 100% = "all" ü'
+        assert getattr(published, name) == getattr(options, name), name
+    assert published.order_key == 'the list; 100% = "all" ü'
 
 
 def test_defaults_are_those_of_the_configuration(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, QUEUES))
-    door = find(tmp_path, 'out')
-    assert door is not None
+    published = find(tmp_path, 'out')
+    assert published is not None
     for name in KNOWN:
-        assert getattr(door, name) == getattr(QueueOptions(), name), name
+        assert getattr(published, name) == getattr(QueueOptions(), name), name
 
 
 def test_every_field_of_a_door_is_one_of_the_options() -> None:
@@ -119,9 +119,9 @@ def test_an_option_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     copy = tmp_path / 's/.run/queues'
     content = copy.read_text()
     copy.write_text(content.replace('max_messages=7', 'flush=two'))
-    door = find(tmp_path, 'in')
-    assert door is not None
-    assert door.directory_sync == 'always'
+    published = find(tmp_path, 'in')
+    assert published is not None
+    assert published.directory_sync == 'always'
     copy.write_text(content.replace('max_messages=7', 'flush=three'))
     with pytest.raises(ConfigError, match=r'damaged.*flush=three'):
         find(tmp_path, 'in')
@@ -131,9 +131,9 @@ def test_an_option_of_a_later_version_is_left_out(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, QUEUES))
     copy = tmp_path / 's/.run/queues'
     copy.write_text(copy.read_text().replace('max_messages=7', 'colour=blue'))
-    door = find(tmp_path, 'in')
-    assert door is not None
-    assert door.max_messages is None
+    published = find(tmp_path, 'in')
+    assert published is not None
+    assert published.max_messages is None
 
 
 def test_a_failure_at_any_call_leaves_the_last_good_copy(tmp_path: Path) -> None:
