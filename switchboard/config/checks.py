@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from switchboard.config.inifile import Option, Problems, Section
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
-from switchboard.config.queue_sections import QueueRule, QueueRules
+from switchboard.config.queue_sections import QueueRules
 from switchboard.config.remote_queues import impossible
 from switchboard.errors import ConfigError
 from switchboard.options import QueueOptions, RunnerOptions
@@ -30,8 +30,8 @@ class ParsedConfig(NamedTuple):
 
     runners: Mapping[str, RunnerOptions]
     queues: QueueRules
-    # The names of queues, in the order of the file.
-    declared: tuple[str, ...]
+    # In the order of the file.
+    queue_names: tuple[str, ...]
     exchanges: ExchangeTable
 
 
@@ -45,12 +45,12 @@ _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 def examine(parsed: ParsedConfig, runner_sections: Mapping[str, Section], problems: Problems) -> None:
     """Note in `problems` the mistakes between the parts of a configuration, and the strange things."""
-    declared = dict.fromkeys(parsed.declared)
+    known = frozenset(parsed.queue_names)
     # The built-in kinds need no look: what knows all kinds takes longer to load than the rest of this.
     seen = {QueueOptions()}
-    for name in declared:
+    for name in parsed.queue_names:
         options = parsed.queues.options(name)
-        _check_dead_letter(parsed, name, options, declared, problems)
+        _check_dead_letter(parsed, name, options, known, problems)
         _check_url(parsed, name, options, problems)
         # Many queues are alike; making serializers for each would be most of the time that loading takes.
         kinds = QueueOptions(
@@ -80,7 +80,9 @@ def advise_on_value(option: Option, problems: Problems) -> None:
             problems.warn(option.error('the quotation marks are a part of the value: write it without', line))
 
 
-def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
+def _queue_error(parsed: ParsedConfig, name: str, field: str, reason: str) -> ConfigError:
+    """:return: an error where the option of a queue is set that this field has."""
+    rule = parsed.queues.deciding(name, field)
     if rule is None:
         return ConfigError(reason)
     option = rule.section.options.get(_KEY_OF_FIELD[field])
@@ -88,7 +90,7 @@ def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
 
 
 def _check_dead_letter(
-    parsed: ParsedConfig, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
+    parsed: ParsedConfig, name: str, options: QueueOptions, known: frozenset[str], problems: Problems
 ) -> None:
     if name == BAD:
         return
@@ -101,10 +103,10 @@ def _check_dead_letter(
         # After an error in the exchange file nobody knows what it would have declared.
         if exchange not in parsed.exchanges.exchanges and not problems.errors:
             reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, parsed.exchanges.exchanges)}'
-    elif target not in declared:
-        reason = f'there is no queue {target!r}{did_you_mean(target, declared)}'
+    elif target not in known:
+        reason = f'there is no queue {target!r}{did_you_mean(target, parsed.queue_names)}'
     if reason:
-        problems.error(_at(parsed.queues.deciding(name, 'dead_letter'), 'dead_letter', reason))
+        problems.error(_queue_error(parsed, name, 'dead_letter', reason))
 
 
 def _check_url(parsed: ParsedConfig, name: str, options: QueueOptions, problems: Problems) -> None:
@@ -112,10 +114,9 @@ def _check_url(parsed: ParsedConfig, name: str, options: QueueOptions, problems:
         return
     if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
-        problems.error(_at(parsed.queues.deciding(name, 'url'), 'url', reason))
+        problems.error(_queue_error(parsed, name, 'url', reason))
     for key, reason in impossible(options, options.url):
-        field = QUEUE_KEYS[key].field
-        problems.error(_at(parsed.queues.deciding(name, field), field, f'queue {name}: {reason}'))
+        problems.error(_queue_error(parsed, name, QUEUE_KEYS[key].field, f'queue {name}: {reason}'))
 
 
 def _check_kinds(parsed: ParsedConfig, name: str, options: QueueOptions, problems: Problems) -> None:
@@ -124,9 +125,8 @@ def _check_kinds(parsed: ParsedConfig, name: str, options: QueueOptions, problem
     try:
         Serializers(options.accept, options.pickle_classes, options.serializer)
     except ConfigError as error:
-        field = error.key or 'accept'
-        rule = parsed.queues.deciding(name, field) or parsed.queues.deciding(name, 'accept')
-        problems.error(_at(rule, field, error.reason))
+        field = error.key if error.key and parsed.queues.deciding(name, error.key) else 'accept'
+        problems.error(_queue_error(parsed, name, field, error.reason))
 
 
 def _advise_on_runner(
@@ -134,14 +134,13 @@ def _advise_on_runner(
 ) -> None:
     for key in runner.settings:
         if key in _OF_QUEUES_ONLY:
-            place = f'[queue.{runner.queue}]' if runner.queue else '[queue.NAME]'
-            reason = f"goes to the runner's own class; if that does not know it: it is a queue's, write it below {place}"
-            problems.warn(section.options[key].error(reason))
+            hint = f"it is a queue's, write it below [queue.{runner.queue or 'NAME'}]"
+        elif meant := closest(key, RUNNER_KEYS, LIKENESS):
+            hint = f'did you mean {meant}?'
+        else:
             continue
-        close = closest(key, RUNNER_KEYS, LIKENESS)
-        if close:
-            reason = f"goes to the runner's own class; if that does not know it: did you mean {close}?"
-            problems.warn(section.options[key].error(reason))
+        reason = f"goes to the runner's own class; if that does not know it: {hint}"
+        problems.warn(section.options[key].error(reason))
     exchange = runner.settings.get('exchange')
     # After an error nobody knows what there would be: the exchange file is not read then.
     if exchange and exchange not in parsed.exchanges and not problems.errors:
@@ -174,22 +173,17 @@ def _advise_on_queues(parsed: ParsedConfig, problems: Problems) -> None:
         options = parsed.queues.options(name)
         if name == BAD or _needs_no_consumer(options):
             continue
-        if name not in consumers:
-            reason = (
-                'nobody consumes this queue; if a program or a person does, say `consumed_externally = yes`'
-            )
-            problems.warn(rule.section.error(reason))
-        elif not any(runner.instances for runner in consumers[name]):
-            reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'
-            problems.warn(rule.section.error(reason))
-    for name in parsed.declared:
+        if not any(runner.instances for runner in consumers.get(name, ())):
+            why = '; if a program or a person does, say `consumed_externally = yes`'
+            if name in consumers:
+                why = f': runner {consumers[name][0].name} has instances = 0'
+            problems.warn(rule.section.error(f'nobody consumes this queue{why}'))
+    for name in parsed.queue_names:
         options = parsed.queues.options(name)
         if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
-            rule_of = parsed.queues.deciding(name, 'overflow')
             reason = 'has no effect: neither max_messages nor max_bytes is set'
-            problems.warn(_at(rule_of, 'overflow', reason))
-    names = parsed.declared
-    for rule in parsed.queues.idle_globs(names):
-        matching = any(rule.matches(name) for name in names)
+            problems.warn(_queue_error(parsed, name, 'overflow', reason))
+    for rule in parsed.queues.idle_globs(parsed.queue_names):
+        matching = any(rule.matches(name) for name in parsed.queue_names)
         reason = 'more specific sections say all of it' if matching else 'no declared queue is called so'
         problems.warn(rule.section.error(f'has no effect: {reason}'))

@@ -229,10 +229,10 @@ class _Loader:
 
     def load(self) -> Config:
         content = self._read(self.path)
-        for section in parse_ini(content, str(self.path), self.problems) if content is not None else ():
-            self._sort(section)
         if content is None:
             return Config(self.path, self.base, self.base)
+        for section in parse_ini(content, str(self.path), self.problems):
+            self._sort(section)
         values = self._core_values()
         master = self._master()
         runners = {

@@ -13,7 +13,7 @@ for ``#`` is a pattern there.  Names and keys are taken as they are written; not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Option(NamedTuple):
     section: str
     key: str
     line: int
-    lines: tuple[tuple[int, str], ...]
+    lines: Sequence[tuple[int, str]]
 
     @property
     def value(self) -> str:
@@ -128,16 +128,7 @@ def parse_ini(content: bytes, file: str, problems: Problems) -> list[Section]:
     reader = _Reader(file, problems)
     for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
         reader.take(number, line)
-    return [_section(file, *found) for found in reader.sections]
-
-
-# Collected while reading: the lines of the values by key, with the line of the key.
-_Keys = dict[str, tuple[int, list[tuple[int, str]]]]
-
-
-def _section(file: str, name: str, line: int, keys: _Keys) -> Section:
-    options = {key: Option(file, name, key, first, tuple(lines)) for key, (first, lines) in keys.items()}
-    return Section(file, name, line, options)
+    return list(reader.sections.values())
 
 
 class _Reader:
@@ -146,10 +137,9 @@ class _Reader:
     def __init__(self, file: str, problems: Problems) -> None:
         self.file = file
         self.problems = problems
-        self.sections: list[tuple[str, int, _Keys]] = []
-        self._first_lines: dict[str, int] = {}
+        self.sections: dict[str, Section] = {}
         self._section: str | None = None
-        self._keys: _Keys | None = None
+        self._options: dict[str, Option] | None = None
         self._value: list[tuple[int, str]] | None = None
         self._indent = 0
 
@@ -180,17 +170,16 @@ class _Reader:
 
     def _open_section(self, number: int, text: str) -> None:
         # The keys of a section that is wrong are read, for their own mistakes, and belong to nothing.
-        self._value, self._keys, self._section = None, {}, None
+        self._value, self._options, self._section = None, {}, None
         name = text[1:-1].strip()
         if not text.endswith(']') or not name:
             self._error(number, f'{text[:60]!r} is no section; write [name]')
             return
         self._section = name
-        if name in self._first_lines:
-            self._error(number, f'was opened before, in line {self._first_lines[name]}; put both into one')
+        if name in self.sections:
+            self._error(number, f'was opened before, in line {self.sections[name].line}; put both into one')
             return
-        self._first_lines[name] = number
-        self.sections.append((name, number, self._keys))
+        self.sections[name] = Section(self.file, name, number, self._options)
 
     def _open_key(self, number: int, text: str, indent: int) -> None:
         # Set first: indented lines below a wrong line belong to it.
@@ -198,12 +187,12 @@ class _Reader:
         key, equals, value = (part.strip() for part in text.partition('='))
         if not equals or not key:
             self._error(number, f'{text[:60]!r} is neither a section nor a key; write `key = value`')
-        elif self._keys is None:
+        elif self._options is None:
             self._error(number, 'stands before the first section', key)
-        elif key in self._keys:
-            self._error(number, f'was set before, in line {self._keys[key][0]}', key)
+        elif key in self._options:
+            self._error(number, f'was set before, in line {self._options[key].line}', key)
         else:
-            self._keys[key] = (number, self._value)
+            self._options[key] = Option(self.file, self._section or '', key, number, self._value)
         if value:
             self._value.append((number, value))
 

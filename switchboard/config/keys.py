@@ -78,9 +78,7 @@ def _wait_s(text: str) -> float:
 
 
 def _queue(text: str) -> str:
-    if text:
-        _name(text)
-    return text
+    return text and _name(text)
 
 
 def _name(text: str) -> str:

@@ -40,7 +40,7 @@ def test_keys_are_found_in_their_sections_with_their_lines() -> None:
 
 def test_an_indented_line_goes_on_with_the_value_and_knows_its_own_line() -> None:
     sections, _ = read('[s]\nk =\n    one\n\n    two\nl = 3\n')
-    assert sections['s'].options['k'].lines == ((3, 'one'), (5, 'two'))
+    assert sections['s'].options['k'].lines == [(3, 'one'), (5, 'two')]
     assert sections['s'].options['l'].value == '3'
 
 
