@@ -33,13 +33,13 @@ from switchboard.master.directory import MasterDirectory
 from switchboard.message.typed_json import parse_json
 from switchboard.status import log
 from switchboard.status.alive import (
-    CONTROL,
     NO_LINK,
     has_our_title,
     master_alive,
     master_directory,
     open_master_directory,
 )
+from switchboard.store.layout import CONTROL
 
 logger = log.logger('master')
 

@@ -29,17 +29,8 @@ from typing import Self
 from switchboard.errors import AlreadyRunningError, MasterError
 from switchboard.operating.text import quoted
 from switchboard.regular_file import open_or_make
-from switchboard.status.alive import (
-    FILE_MODE,
-    FOLDER,
-    LOCK,
-    NO_LINK,
-    OWN,
-    PID,
-    RUN,
-    master_directory,
-    read_pid,
-)
+from switchboard.status.alive import FILE_MODE, FOLDER, NO_LINK, master_directory, read_pid
+from switchboard.store.layout import MASTER, MASTER_LOCK, MASTER_PID, RUN
 
 DIRECTORY_MODE = 0o750
 # A look whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
@@ -62,7 +53,7 @@ class MasterDirectory:
             stack.callback(os.close, top)
             run = self._step(top, RUN, 0o770)
             stack.callback(os.close, run)
-            self._descriptor = self._step(run, OWN, DIRECTORY_MODE)
+            self._descriptor = self._step(run, MASTER, DIRECTORY_MODE)
         try:
             self._check()
         except BaseException:
@@ -77,7 +68,7 @@ class MasterDirectory:
         except FileExistsError:
             pass
         except OSError as error:
-            error.filename = str(self.path if name == OWN else self.path.parent)
+            error.filename = str(self.path if name == MASTER else self.path.parent)
             raise
         try:
             descriptor = os.open(name, FOLDER, dir_fd=above)
@@ -164,10 +155,10 @@ class MasterLock:
     """
 
     def __init__(self, directory: MasterDirectory, pid_file: Path | None = None) -> None:
-        self.pid_file = pid_file or directory.path / PID
+        self.pid_file = pid_file or directory.path / MASTER_PID
         self._directory = directory
         self._is_beside = pid_file is None
-        self._descriptor = directory.open(LOCK, os.O_RDWR)
+        self._descriptor = directory.open(MASTER_LOCK, os.O_RDWR)
 
     def acquire(self) -> Self:
         """Become the master.

@@ -51,8 +51,9 @@ from switchboard.operating.text import escape_terminal, number
 from switchboard.spool.active_config import activate
 from switchboard.status import captured_output, log
 from switchboard.status.alerts import Alerts
-from switchboard.status.alive import SCOREBOARD, master_title
+from switchboard.status.alive import master_title
 from switchboard.status.scoreboard import DEFAULT_SLOTS, MasterRecord, ProcessState, Scoreboard, SliceRecord
+from switchboard.store.layout import SCOREBOARD
 
 logger = log.logger('master')
 

@@ -31,8 +31,8 @@ from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
 from switchboard.operating.text import system_advice, system_status, system_words
 from switchboard.status import log
-from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, ProcessState, SliceRecord
+from switchboard.store.layout import MASTER_LOG
 
 STOPPED_EARLY = 'the master was stopped while it started'
 
@@ -115,7 +115,7 @@ def _be_daemon(config: Config, report: Report) -> int:
                 if config.master.log_file is not None:
                     _configure_log(config, config.master.log_file, takes_stderr=True)
                 else:
-                    _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
+                    _configure_log(config, own.path / MASTER_LOG, directory=own.fileno(), takes_stderr=True)
             _warn_if_not_alone(config)
             status = Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
         report.failed(STOPPED_EARLY)

@@ -115,12 +115,12 @@ class StackDump:
         """:return: the descriptors that a process which is forked has to close."""
         return [self._memory] if self._memory >= 0 else []
 
-    def taken(self) -> list[str]:
+    def taken(self) -> list[bytes]:
         """:return: the lines that were not taken before."""
         if self._memory < 0:
             return []
         size = os.fstat(self._memory).st_size
-        lines = os.pread(self._memory, size, 0).decode('utf-8', 'backslashreplace').splitlines()
+        lines = os.pread(self._memory, size, 0).splitlines()
         os.ftruncate(self._memory, 0)
         os.lseek(self._memory, 0, os.SEEK_SET)
         return lines

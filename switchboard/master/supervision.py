@@ -24,7 +24,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
@@ -111,7 +111,7 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
 class PastCounters(NamedTuple):
     """The counters of slices that are gone: messages by outcome, restarts, and what they measured."""
 
-    counters: tuple[int, int, int, int]
+    counters: tuple[int, ...]
     restarts: int
     measurements: Measurements
 
@@ -172,7 +172,7 @@ class RunnerSlice:
     @property
     def title(self) -> str:
         """``in 1/2``"""
-        return f'{self.name} {self.slice_index + 1}/{self.count}'
+        return self._supervisor_record.title
 
     @property
     def state(self) -> ProcessState:
@@ -232,7 +232,7 @@ class RunnerSlice:
 
     def update_record(self, **fields: Any) -> None:
         """Change what the scoreboard says."""
-        self._supervisor_record = self._supervisor_record._replace(**fields)
+        self._supervisor_record = replace(self._supervisor_record, **fields)
         self.scoreboard.write_supervisor_record(self.index, self._supervisor_record)
 
     def rewrite_record(self) -> None:
@@ -258,18 +258,15 @@ class RunnerSlice:
 
         Of more errors than a slice has room for, those keep their counters that the runner as a whole has.
         """
-        done, failed, retried, kept = map(
-            sum, zip(self._supervisor_record.inherited, past.counters, strict=True)
-        )
+        before = self._supervisor_record
+        counters = tuple(map(sum, zip(before.inherited, past.counters, strict=True)))
         try:
             shown = self.scoreboard.measurements_of(self.name).errors or None
         except ScoreboardError:
             shown = None
         self._inherited = sum_of((self._inherited, past.measurements), keep=shown)
         self.scoreboard.write_inherited(self.index, self._inherited)
-        self.update_record(
-            inherited=(done, failed, retried, kept), restarts=self._supervisor_record.restarts + past.restarts
-        )
+        self.update_record(inherited=counters, restarts=before.restarts + past.restarts)
 
     def start(self, now_s: float) -> None:
         """Start a process."""

@@ -34,7 +34,7 @@ from switchboard.operating.queue_info import UNKNOWN
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import STATES
 from switchboard.operating.text import escape_terminal
-from switchboard.status.alive import SCOREBOARD, master_alive, master_directory
+from switchboard.status.alive import master_alive, master_directory
 from switchboard.status.measurements import (
     BOUNDS_S,
     ERROR_NAME,
@@ -46,7 +46,7 @@ from switchboard.status.measurements import (
 )
 from switchboard.status.record import MasterRecord, ProcessState, SliceRecord
 from switchboard.status.scoreboard import VERSION, Scoreboard
-from switchboard.store.layout import DRAINING, PAUSED
+from switchboard.store.layout import DRAINING, PAUSED, SCOREBOARD
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config

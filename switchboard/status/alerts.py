@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from switchboard.clock import TimeLimit
 from switchboard.events import log_event
@@ -44,40 +43,6 @@ MAX_SAID_BYTES = 4096
 # It is written to a pipe before anybody reads.
 MAX_REASON_CHARACTERS = 1000
 
-PROBLEM, RESOLVED = 'problem', 'resolved'
-
-
-class Alert(NamedTuple):
-    """One notice for the command.
-
-    :param name: ``runner-fatal``, ``bad-grew``, ``disk-reserve`` or ``reload-failed``.
-    :param subject: the runner and slice, or the queue; empty for the master itself.
-    :param state: `PROBLEM` or `RESOLVED`.
-    :param number: how many, where something is counted.
-    """
-
-    name: str
-    subject: str
-    state: str
-    reason: str
-    number: int | None = None
-    place: Mapping[str, str] = {}
-
-    def facts(self) -> dict[str, object]:
-        """:return: the JSON that the command gets."""
-        facts: dict[str, object] = {
-            'alert': self.name,
-            'event': self.name,  # its name before
-            'state': self.state,
-            'subject': self.subject,
-            'reason': self.reason[:MAX_REASON_CHARACTERS],
-            'number': self.number,
-            'host': socket.gethostname(),
-            'time': log.rfc3339(time.time()),
-            **self.place,
-        }
-        return {key: value for key, value in facts.items() if value is not None}
-
 
 @dataclass(slots=True)
 class AlertCondition:
@@ -95,6 +60,28 @@ class AlertCondition:
         if self.reported != bool(self.reason):
             return True
         return self.reported and (self.number or 0) > self.reported_number
+
+
+def alert_facts(
+    name: str, subject: str, condition: AlertCondition, place: Mapping[str, str]
+) -> dict[str, object]:
+    """:return: the JSON that the command gets.
+
+    :param name: ``runner-fatal``, ``bad-grew``, ``disk-reserve`` or ``reload-failed``.
+    :param subject: the runner and slice, or the queue; empty for the master itself.
+    """
+    facts: dict[str, object] = {
+        'alert': name,
+        'event': name,  # its name before
+        'state': 'problem' if condition.reason else 'resolved',
+        'subject': subject,
+        'reason': condition.reason[:MAX_REASON_CHARACTERS],
+        'number': condition.number,
+        'host': socket.gethostname(),
+        'time': log.rfc3339(time.time()),
+        **place,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 class Alerts:
@@ -170,20 +157,12 @@ class Alerts:
     def _report(
         self, command: tuple[str, ...], name: str, subject: str, condition: AlertCondition, now_s: float
     ) -> None:
-        is_problem = bool(condition.reason)
-        alert = Alert(
-            name,
-            subject,
-            PROBLEM if is_problem else RESOLVED,
-            condition.reason,
-            condition.number,
-            self._place,
-        )
+        facts = alert_facts(name, subject, condition, self._place)
         self._times.append(now_s)
-        condition.reported, condition.reported_number = is_problem, condition.number or 0
+        condition.reported, condition.reported_number = bool(condition.reason), condition.number or 0
         condition.quiet_until_s = now_s + QUIET_S
         try:
-            self.pid = self._start(lambda: run_alert_command(command, alert.facts(), tie=self._tie))
+            self.pid = self._start(lambda: run_alert_command(command, facts, tie=self._tie))
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             log_event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)

@@ -13,11 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchboard.status.processes import process_stat
-from switchboard.store import layout
-
-RUN, OWN = layout.RUN, layout.MASTER
-LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
-SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
+from switchboard.store.layout import MASTER, MASTER_LOCK, RUN
 
 # Of the master's files: its user writes, the spool's group reads, whatever the umask.
 FILE_MODE = 0o640
@@ -38,14 +34,14 @@ def open_master_directory(spool: str | os.PathLike[str]) -> int:
     finally:
         os.close(above)
     try:
-        return os.open(OWN, FOLDER, dir_fd=run)
+        return os.open(MASTER, FOLDER, dir_fd=run)
     finally:
         os.close(run)
 
 
 def master_directory(spool: str | os.PathLike[str]) -> Path:
     """:return: the directory of the files of this spool's master, for readers."""
-    return Path(spool) / RUN / OWN
+    return Path(spool) / RUN / MASTER
 
 
 # The longest text that may be a number of a process.
@@ -137,7 +133,7 @@ def is_locked(own: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        descriptor = os.open(LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
+        descriptor = os.open(MASTER_LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
     except FileNotFoundError:
         return False
     finally:

@@ -15,6 +15,7 @@ import selectors
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -36,11 +37,6 @@ def split(content: bytes) -> tuple[list[bytes], bytes]:
         lines.append(rest[: log.MAX_CHARACTERS])
         rest = rest[log.MAX_CHARACTERS :]
     return lines, rest
-
-
-def line_text(line: bytes) -> str:
-    """:return: a line as text, no longer than the log takes; empty if there is nothing to see."""
-    return log.cut(line.decode('utf-8', 'backslashreplace').rstrip())
 
 
 class LoggedStreams:
@@ -99,22 +95,16 @@ def _kept(logger_name: str) -> Iterator[None]:
             os.close(before[name])
             with open(sinks[name], 'rb') as kept:
                 kept.seek(0)
-                for line in _lines(kept):
+                for line in iter(partial(kept.readline, log.MAX_CHARACTERS), b''):
                     log_printed_line(log.logger(logger_name), name, line)
 
 
-def _lines(kept: io.BufferedReader) -> Iterator[str]:
-    rest = b''
-    while content := kept.read(READ_BYTES):
-        lines, rest = split(rest + content)
-        yield from filter(None, map(line_text, lines))
-    if last := line_text(rest):
-        yield last
-
-
-def log_printed_line(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:
-    """Write the event of a printed line."""
-    log_event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=line)
+def log_printed_line(
+    logger: logging.Logger, stream: str, line: bytes, entry: str | None = None, **more: Any
+) -> None:
+    """Write the event of a printed line, of as much of it as the log takes; nothing if there is nothing to see."""
+    if text := log.cut(line.decode('utf-8', 'backslashreplace').rstrip()):
+        log_event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=text, **more)
 
 
 class LoggedStream(io.RawIOBase):
@@ -155,12 +145,9 @@ class LoggedStream(io.RawIOBase):
         return len(content)
 
     def _say(self, line: bytes, entry: str | None) -> None:
-        text = line_text(line)
-        if not text:
-            return
         self._own.is_writing = True
         try:
-            log_printed_line(log.logger(self._logger_name), self._name, text, entry)
+            log_printed_line(log.logger(self._logger_name), self._name, line, entry)
         finally:
             self._own.is_writing = False
 
@@ -188,10 +175,10 @@ class OutputPipes:
     def __init__(self, selector: selectors.BaseSelector, process_name: str) -> None:
         # Of the process; until it is forked.
         self.pid = 0
-        self._streams: dict[str, _RawStream] = {}
+        self._streams: list[_RawStream] = []
         try:
             for name in LEVELS:
-                self._streams[name] = _RawStream(self, name, selector, process_name)
+                self._streams.append(_RawStream(self, name, selector, process_name))
         except OSError:
             self.close()
             self.close_ends()
@@ -199,20 +186,20 @@ class OutputPipes:
 
     def ends(self) -> tuple[int, ...]:
         """:return: the writing ends, the process's 1 and 2."""
-        return tuple(each.writing for each in self._streams.values())
+        return tuple(each.writing for each in self._streams)
 
     def descriptors(self) -> list[int]:
         """:return: the reading ends, which every process that is forked has to close."""
-        return [each.reading for each in self._streams.values() if each.reading >= 0]
+        return [each.reading for each in self._streams if each.reading >= 0]
 
     def close_ends(self) -> None:
         """Let the writing ends go: they are the process's now, or nobody's."""
-        for each in self._streams.values():
+        for each in self._streams:
             each.close_end()
 
     def close(self) -> None:
         """Write the rest, and read no more."""
-        for each in self._streams.values():
+        for each in self._streams:
             each.close()
 
 
@@ -249,19 +236,8 @@ class _RawStream:
         return True
 
     def _say(self, line: bytes) -> None:
-        text = line_text(line)
-        if text:
-            logger = log.logger('runner')
-            named_process = self._process_name, self._output.pid
-            log_event(
-                logger,
-                LEVELS[self._name],
-                None,
-                'printed',
-                stream=self._name,
-                text=text,
-                named_process=named_process,
-            )
+        named_process = self._process_name, self._output.pid
+        log_printed_line(log.logger('runner'), self._name, line, named_process=named_process)
 
     def _stop(self) -> None:
         if self.reading >= 0:

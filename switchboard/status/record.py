@@ -29,7 +29,8 @@ class MasterRecord(NamedTuple):
     reload_error: str = ''
 
 
-class SupervisorRecord(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SupervisorRecord:
     """The master's record of one slice.  Times are wall clock nanoseconds, 0 for never.
 
     ``inherited`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.
@@ -44,27 +45,23 @@ class SupervisorRecord(NamedTuple):
     restarts: int = 0
     next_restart_ns: int = 0
     reason: str = ''
-    inherited: tuple[int, int, int, int] = (0, 0, 0, 0)
+    inherited: tuple[int, ...] = (0, 0, 0, 0)
+
+    @property
+    def title(self) -> str:
+        """``in 1/2``: the name by which people see this slice, in `ps` too."""
+        return f'{self.runner} {self.slice + 1}/{self.numslices}'
 
 
 @dataclass(frozen=True, slots=True)
-class SliceRecord:
-    """One runner slice as a reader sees it.
+class SliceRecord(SupervisorRecord):
+    """One runner slice as a reader sees it: what its master says of it, and what it says itself.
 
-    ``started_ns``, ``next_restart_ns`` and ``last_error_ns`` are wall clock; ``heartbeat_ns``, ``current_since_ns`` and
-    ``deadline_ns`` are the monotonic clock of this boot.  0 and the empty string say "none".
+    ``last_error_ns`` is wall clock; ``heartbeat_ns``, ``current_since_ns`` and ``deadline_ns`` are the monotonic clock of
+    this boot.  0 and the empty string say "none".  The counters have the inherited ones in them.
     """
 
-    index: int
-    runner: str
-    slice: int
-    numslices: int
-    pid: int
-    state: ProcessState
-    started_ns: int
-    restarts: int
-    next_restart_ns: int
-    reason: str
+    index: int = 0
     heartbeat_ns: int = 0
     done: int = 0
     failed: int = 0
@@ -81,8 +78,3 @@ class SliceRecord:
     def counters(self) -> tuple[int, int, int, int]:
         """Messages done, failed, retried and kept."""
         return self.done, self.failed, self.retried, self.kept
-
-    @property
-    def title(self) -> str:
-        """``in 1/2``: the name by which people see this slice, in `ps` too."""
-        return f'{self.runner} {self.slice + 1}/{self.numslices}'

@@ -35,6 +35,7 @@ import os
 import stat
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -247,10 +248,8 @@ class Scoreboard:
         self.path = path
         self.descriptor = descriptor
         self.slots = slots
-        # Of what this process has written last, in the header and in each slot.
-        self._numbers = [0] * (slots + 1)
-        self._inherited = [0] * slots
-        self._changes = 0
+        # How often this process has written each group, by its place in the file.
+        self._numbers: Counter[int] = Counter()
         # Slots whose room this process has taken.
         self._reserved: set[int] = set()
 
@@ -416,7 +415,7 @@ class Scoreboard:
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """Let slices take the place of others; readers meanwhile look again."""
-        if self._changes % 2:
+        if self._numbers[_CHANGES.offset] % 2:
             yield  # several at once
             return
         self._change()
@@ -426,8 +425,12 @@ class Scoreboard:
             self._change()
 
     def _change(self) -> None:
-        self._changes += 1
-        _CHANGES.write(self.descriptor, 0, self._changes, self._changes)
+        self._write(_CHANGES, 0, self._numbers[_CHANGES.offset] + 1)
+
+    def _write(self, group: DoubleBuffer, base: int, *values: object) -> None:
+        place = base + group.offset
+        self._numbers[place] += 1
+        group.write(self.descriptor, base, self._numbers[place], *values)
 
     def measurements(self, index: int) -> Measurements:
         """:return: the measurements of a slice, with those of slices that it replaces."""
@@ -442,8 +445,7 @@ class Scoreboard:
 
     def write_inherited(self, index: int, measurements: Measurements) -> None:
         """Write the measurements of those in whose place a slice stands; the master's part."""
-        self._inherited[index] += 1
-        _INHERITED.write(self.descriptor, self.base(index), self._inherited[index], *measurements.values())
+        self._write(_INHERITED, self.base(index), *measurements.values())
 
     def record(self, index: int) -> SliceRecord | None:
         """:return: the record of one slot, or nothing when it is free."""
@@ -467,33 +469,18 @@ class Scoreboard:
                     state = ProcessState.RUNNING
         if error is not None:
             fields.update(last_error_ns=error[1], fatal=bool(error[2]), last_error=_text(error[3]))
+        name, why = _text(runner), _text(reason)
+        times = started_ns, restarts, next_ns
         return SliceRecord(
-            index,
-            _text(runner),
-            slice_index,
-            count,
-            pid,
-            state,
-            started_ns,
-            restarts,
-            next_ns,
-            _text(reason),
-            **fields,
+            name, slice_index, count, pid, state, *times, why, tuple(inherited), index, **fields
         )
 
     def write_supervisor_record(self, index: int, record: SupervisorRecord) -> None:
         """Write the master's side of a slot."""
         values = (_cut(record.runner, 64), record.slice, record.numslices, record.pid, _CODES[record.state])
         times = (record.started_ns, record.restarts, record.next_restart_ns)
-        base = self.base(index)
-        number = self._next(index + 1)
-        _SUPERVISOR_RECORD.write(
-            self.descriptor, base, number, *values, *times, *record.inherited, _cut(record.reason, 512)
-        )
-
-    def _next(self, page: int) -> int:
-        self._numbers[page] += 1
-        return self._numbers[page]
+        reason = _cut(record.reason, 512)
+        self._write(_SUPERVISOR_RECORD, self.base(index), *values, *times, *record.inherited, reason)
 
     def clear(self, index: int) -> None:
         """Free a slot.  Assumes that no runner holds it.
@@ -511,7 +498,7 @@ class Scoreboard:
         """Write what the master says of itself."""
         times = (record.started_ns, record.reloaded_ns, record.ready_ns)
         error = _cut(record.reload_error, 900)
-        _MASTER.write(self.descriptor, 0, self._next(0), record.pid, _CODES[record.state], *times, error)
+        self._write(_MASTER, 0, record.pid, _CODES[record.state], *times, error)
 
     def master(self) -> MasterRecord:
         """:return: the master's record.  Whether it lives, only its lock says."""

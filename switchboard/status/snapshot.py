@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
-from switchboard.status.alive import SCOREBOARD, master_alive, master_directory
-from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard, SliceRecord
+from switchboard.status.alive import master_alive, master_directory
+from switchboard.status.record import MasterRecord, ProcessState, SliceRecord
+from switchboard.status.scoreboard import Scoreboard
+from switchboard.store.layout import SCOREBOARD
 
 
 class Snapshot(NamedTuple):
@@ -94,10 +96,7 @@ def runner_fields(record: SliceRecord) -> dict[str, Any]:
 
 def fields_without_process(runner: str) -> dict[str, Any]:
     """:return: for programs, a runner that has no slice: one that was scaled to 0."""
-    return runner_fields(SliceRecord(0, runner, 0, 0, 0, ProcessState.EXITED, 0, 0, 0, '')) | {
-        'slice': None,
-        'state': 'NONE',
-    }
+    return runner_fields(SliceRecord(runner, numslices=0)) | {'slice': None, 'state': 'NONE'}
 
 
 def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from switchboard.cli.output import LOOK_EVERY_S, Progress, is_json, print_note, 
 from switchboard.errors import MasterError, NotRespondingError, NotRunningError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number, quoted
-from switchboard.status.alive import LOG, PID, master_alive, master_directory, read_pid
+from switchboard.status.alive import master_alive, master_directory, read_pid
 from switchboard.status.scoreboard import ProcessState, SliceRecord
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
+from switchboard.store.layout import MASTER_LOG, MASTER_PID
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -91,7 +92,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
             ASKED_S if no_wait else timeout_s,
         )
     took = duration(time.monotonic() - started_s)
-    log_file = config.master.log_file or master_directory(config.spool) / LOG
+    log_file = config.master.log_file or master_directory(config.spool) / MASTER_LOG
     fields = {
         'act': 'start',
         'pid': outcome.pid,
@@ -338,7 +339,7 @@ def pid_of_master(directory: Path) -> int | None:
     with contextlib.suppress(ScoreboardError):
         if pid := read_status(directory).master.pid:
             return pid
-    return read_pid(master_directory(directory) / PID)
+    return read_pid(master_directory(directory) / MASTER_PID)
 
 
 def ask_to_stop(directory: Path) -> None:

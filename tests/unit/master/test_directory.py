@@ -20,17 +20,9 @@ from switchboard.errors import AlreadyRunningError, MasterError, NotRunningError
 from switchboard.master.control import ControlSocket, ask, signal_master
 from switchboard.master.directory import MasterDirectory, MasterLock, replace_file
 from switchboard.status import log
-from switchboard.status.alive import (
-    CONTROL,
-    LOCK,
-    LOG,
-    PID,
-    SCOREBOARD,
-    master_alive,
-    master_directory,
-    read_pid,
-)
+from switchboard.status.alive import master_alive, master_directory, read_pid
 from switchboard.status.scoreboard import Scoreboard
+from switchboard.store.layout import CONTROL, MASTER_LOCK, MASTER_LOG, MASTER_PID, SCOREBOARD
 from tests.helpers.processes import NOBODY, in_child
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
@@ -63,7 +55,7 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
         before = os.umask(umask)
         try:
             with MasterDirectory(spool) as own, MasterLock(own) as lock:
-                log.LogFile(own.path / LOG, directory=own.fileno()).close()
+                log.LogFile(own.path / MASTER_LOG, directory=own.fileno()).close()
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
                 lock.note_pid()
                 modes = {name: os.stat(own.path / name).st_mode & 0o777 for name in os.listdir(own.path)}
@@ -71,7 +63,7 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
             os.umask(before)
         assert os.stat(own.path.parent).st_mode & 0o777 == 0o770
         assert os.stat(own.path).st_mode & 0o777 == 0o750
-        assert modes == dict.fromkeys((LOCK, LOG, PID, SCOREBOARD), 0o640)
+        assert modes == dict.fromkeys((MASTER_LOCK, MASTER_LOG, MASTER_PID, SCOREBOARD), 0o640)
 
 
 @pytest.mark.parametrize('call', ['fstat', 'fchmod'])
@@ -93,11 +85,14 @@ def test_a_failing_disk_leaves_no_descriptor_open(
 def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
     for _ in range(2):
         with MasterDirectory(tmp_path) as own:
-            os.close(own.open(LOG, os.O_WRONLY))
-            log.LogFile(own.path / LOG, directory=own.fileno()).close()
-            (own.path / LOG).chmod(0o600)
+            os.close(own.open(MASTER_LOG, os.O_WRONLY))
+            log.LogFile(own.path / MASTER_LOG, directory=own.fileno()).close()
+            (own.path / MASTER_LOG).chmod(0o600)
             own.path.chmod(0o700)
-    assert (os.stat(own.path).st_mode & 0o777, os.stat(own.path / LOG).st_mode & 0o777) == (0o700, 0o600)
+    assert (os.stat(own.path).st_mode & 0o777, os.stat(own.path / MASTER_LOG).st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
 
 
 @pytest.mark.parametrize('mode', [0o770, 0o757, 0o777])
@@ -161,7 +156,7 @@ def test_no_link_is_followed_on_the_way(tmp_path: Path, name: str) -> None:
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path, precious: Path) -> None:
     with MasterDirectory(tmp_path) as own:
-        (own.path / LOCK).symlink_to(precious)
+        (own.path / MASTER_LOCK).symlink_to(precious)
         with pytest.raises(OSError, match='symbolic link'):
             MasterLock(own)
         with pytest.raises(OSError, match='symbolic link'):
@@ -173,7 +168,7 @@ def test_a_link_in_the_place_of_the_pid_file_is_replaced(
     tmp_path: Path, precious: Path, *, elsewhere: bool
 ) -> None:
     with MasterDirectory(tmp_path) as own:
-        path = tmp_path / 'other.pid' if elsewhere else own.path / PID
+        path = tmp_path / 'other.pid' if elsewhere else own.path / MASTER_PID
         path.symlink_to(precious)
         (path.parent / f'{path.name}.new').symlink_to(precious)
         assert read_pid(path) is None
@@ -201,7 +196,7 @@ def test_a_link_in_the_place_of_the_log_is_not_followed_when_opened_or_reopened(
     tmp_path: Path, precious: Path
 ) -> None:
     with MasterDirectory(tmp_path) as own:
-        path = own.path / LOG
+        path = own.path / MASTER_LOG
         path.symlink_to(precious)
         with pytest.raises(OSError, match='symbolic link'):
             log.LogFile(path, directory=own.fileno())
@@ -229,7 +224,7 @@ def test_whoever_puts_another_directory_in_its_place_changes_only_a_name(tmp_pat
         own.path.rename(tmp_path / 'moved')
         own.path.mkdir()
         lock.note_pid()
-        assert (tmp_path / 'moved' / PID).exists()
+        assert (tmp_path / 'moved' / MASTER_PID).exists()
         assert list(own.path.iterdir()) == []
 
 
@@ -259,7 +254,7 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
 
                 def as_member() -> tuple[bool, int, list[str]]:
                     refused = []
-                    for name in (LOCK, SCOREBOARD):
+                    for name in (MASTER_LOCK, SCOREBOARD):
                         try:
                             os.close(os.open(own.path / name, os.O_WRONLY))
                         except PermissionError:
@@ -267,7 +262,7 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
                     scoreboard = Scoreboard.open(own.path / SCOREBOARD)
                     return master_alive(spool), scoreboard.slots, refused
 
-                assert in_child(as_member, NOBODY) == (True, 1, [LOCK, SCOREBOARD])
+                assert in_child(as_member, NOBODY) == (True, 1, [MASTER_LOCK, SCOREBOARD])
         finally:
             os.umask(before)
     finally:

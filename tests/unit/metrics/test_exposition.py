@@ -19,10 +19,11 @@ from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
-from switchboard.status.alive import SCOREBOARD, master_directory
+from switchboard.status.alive import master_directory
 from switchboard.status.measurements import MAX_ERRORS, OTHER
 from switchboard.status.record import MasterRecord, ProcessState
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
+from switchboard.store.layout import SCOREBOARD
 from tests.helpers.commands import succeed, switchboard
 
 Numbers = dict[tuple[str, ...], float]

@@ -52,8 +52,8 @@ def test_flags_say_since_when_and_why(config: Config) -> None:
 
 def test_throughput_is_summed_by_queue(config: Config) -> None:
     records = [
-        SliceRecord(0, 'works', 0, 2, 0, ProcessState.RUNNING, 0, 0, 0, '', done=3, failed=1),
-        SliceRecord(1, 'works', 1, 2, 0, ProcessState.RUNNING, 0, 0, 0, '', done=4, retried=2),
+        SliceRecord('works', 0, 2, state=ProcessState.RUNNING, done=3, failed=1),
+        SliceRecord('works', 1, 2, state=ProcessState.RUNNING, done=4, retried=2),
     ]
     assert throughput(config, records) == {'in': Throughput(done=7, failed=1, retried=2, slices=2)}
 

@@ -21,7 +21,8 @@ from starlette.requests import Request
 from switchboard import web
 from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.operating.text import system_advice
-from switchboard.status.alive import SCOREBOARD, master_directory
+from switchboard.status.alive import master_directory
+from switchboard.store.layout import SCOREBOARD
 from switchboard.store.publishing import as_queue_error
 from switchboard.web import app, entry_pages, openapi, spool_counts
 from switchboard.web.app import Routes
