@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -94,32 +94,18 @@ class Samples:
         return iter(self._found.values())
 
 
-class FailureCounter(Protocol):
-    """The failures of an exporter since it was started: a number that never falls."""
-
-    failures: int
-
-
 class Collector(LibraryCollector):
     """See the module.
 
     :param directory: the spool.
     :param count: the last count of its queues.
     :param config: tells which runners there are to be, and what they work on.
-    :param failure_counter: where this exporter counts its failures, and one more of these here.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        count: Count,
-        config: Config | None = None,
-        failure_counter: FailureCounter | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, count: Count, config: Config | None = None) -> None:
         self._directory = directory
         self._count = count
         self._config = config
-        self._failure_counter = count if failure_counter is None else failure_counter
 
     def collect(self) -> Iterable[Metric]:
         """:return: all metrics."""
@@ -131,12 +117,12 @@ class Collector(LibraryCollector):
         try:
             self._collect_scoreboard(samples)
         except (ScoreboardError, OSError):
-            self._failure_counter.failures += 1
+            self._count.failures += 1
         self._collect_disk(samples)
         samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
         samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS_PER_S)
         samples.created_s = None
-        samples.counter('exporter_errors', self._failure_counter.failures)
+        samples.counter('exporter_errors', self._count.failures)
         samples.gauge('exporter_scrape_seconds', time.perf_counter() - began_s)
         return samples
 
@@ -258,17 +244,12 @@ def most_frequent(errors: Mapping[str, int]) -> dict[str, int]:
 
 
 def render(
-    directory: Path,
-    count: Count,
-    config: Config | None = None,
-    *,
-    failure_counter: FailureCounter | None = None,
-    accept: str = '',
+    directory: Path, count: Count, config: Config | None = None, *, accept: str = ''
 ) -> tuple[bytes, str]:
     """Render all metrics of a spool.  The directories of its queues are not looked into.
 
-    :param count: the last count of the queues (see `counting`); an empty one, if there was none yet.
-    :param failure_counter: counts how often this exporter could not count or read; by default as if it had only made this count.
+    :param count: the last count of the queues (see `counting`); an empty one, if there was none yet.  Its ``failures`` grow
+        if the scoreboard cannot be read.
     :param accept: the header of that name of the request.
     :return: the text, and its ``Content-Type``.
     """
@@ -277,5 +258,5 @@ def render(
     except (TypeError, ValueError):  # a version that is none
         encode, content_type = choose_encoder('')
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(directory, count, config, failure_counter))
+    registry.register(Collector(directory, count, config))
     return encode(registry), content_type

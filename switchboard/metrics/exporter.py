@@ -37,7 +37,6 @@ class Exporter:
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
         self._counts, self._summaries = CountCache(), FailureSummaryCache(BAD, MAX_OPENED)
-        self.failures = 0
         # Set after each count.
         self.counted = threading.Event()
 
@@ -48,16 +47,17 @@ class Exporter:
         """
         try:
             self._view = self._ask_view()
-            self.last = count_all(
+            count = count_all(
                 self._view,
                 self._count_timeout_s,
                 counts=self._counts,
                 summaries=self._summaries,
                 is_stopping=self._is_stopping,
             )
-            self.failures += self.last.failures
+            count.failures += self.last.failures
+            self.last = count
         except Exception:
-            self.failures += 1
+            self.last.failures += 1
             raise
         finally:
             self.counted.set()
@@ -65,7 +65,7 @@ class Exporter:
     def render(self, accept: str = '') -> tuple[bytes, str]:
         """:return: the text, and its ``Content-Type``."""
         view = self._view
-        return render(view.directory, self.last, view.config, failure_counter=self, accept=accept)
+        return render(view.directory, self.last, view.config, accept=accept)
 
 
 def exporter_of(spool: Any, count_timeout_s: float = COUNT_TIMEOUT_S) -> Exporter:

@@ -349,13 +349,11 @@ class Routes:
         spool_counts = self.desk.counter.last
         rows = spool_counts.bad.by.get('error', ())
         errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
-        text, kind = render(
-            self.desk.directory,
-            Count(spool_counts.at_ns, spool_counts.queues, errors),
-            self.desk.view.config,
-            failure_counter=self.desk.counter,
-            accept=request.headers.get('accept', ''),
-        )
+        failures = self.desk.counter.failures
+        count = Count(spool_counts.at_ns, spool_counts.queues, errors, failures)
+        accept = request.headers.get('accept', '')
+        text, kind = render(self.desk.directory, count, self.desk.view.config, accept=accept)
+        self.desk.counter.failures += count.failures - failures
         return Response(text, headers={'content-type': kind})
 
     async def _openapi(self, request: Request) -> Response:

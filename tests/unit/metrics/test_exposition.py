@@ -221,7 +221,7 @@ def test_a_count_that_fails_is_an_error_of_the_exporter_and_is_tried_again(tmp_p
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
             exporter.count()
-    assert exporter.failures == 2
+    assert exporter.last.failures == 2
 
 
 def test_the_reference_page_has_the_table() -> None:
