@@ -51,6 +51,10 @@ class ChosenEntry(NamedTuple):
     def __str__(self) -> str:
         return f'{self.queue}/{self.filebase}'
 
+    def error(self, reason: str) -> QueueError:
+        """:return: an error about this entry."""
+        return QueueError(reason, queue=self.queue, filebase=self.filebase)
+
 
 class EntryPlace(NamedTuple):
     """The place of an entry after an action."""
@@ -158,11 +162,7 @@ class Retry:
         """See `Action`."""
         to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
-            raise QueueError(
-                'its history does not say where it came from: name a queue with --to',
-                queue=target.queue,
-                filebase=target.filebase,
-            )
+            raise target.error('its history does not say where it came from: name a queue with --to')
         check_is_consumed(to, target.queue, target.filebase)
         source = session.queue(target.queue)
         return EntryPlace(
@@ -181,7 +181,7 @@ def check_is_consumed(to: str, queue: str, filebase: str) -> None:
 def _check_elsewhere(target: ChosenEntry, to: str) -> None:
     """:raises QueueError: the entry is in that queue, so a rename would meet the entry itself."""
     if target.queue == to:
-        raise QueueError('it is in that queue', queue=target.queue, filebase=target.filebase)
+        raise target.error('it is in that queue')
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +266,11 @@ class Restore:
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
-        place = {'queue': target.queue, 'filebase': target.filebase}
         if target.queue != TRASH:
-            raise QueueError('it is not in the trash: nothing to restore', **place)
+            raise target.error('it is not in the trash: nothing to restore')
         to = self.to or target.home
         if to is None:
-            raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
+            raise target.error('its history does not say where it was removed from: name a queue with --to')
         _check_elsewhere(target, to)
         source, home = session.unconfigured_spool[TRASH], session.queue(to)
         claim = claim_ready_or_preserved(source, target.filebase)
@@ -374,6 +373,6 @@ def apply(action: Action, target: ChosenEntry, session: OperatorSession) -> Resu
         action.name,
         target.queue,
         target.filebase,
-        '' if now is None else f'{now.queue}/{now.filebase}',
+        f'{now.queue}/{now.filebase}' if now else '',
     )
     return Result(target, now)

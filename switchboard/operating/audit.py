@@ -13,9 +13,11 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from switchboard.clock import SYSTEM_CLOCK
 from switchboard.events import log_event
 from switchboard.message.journal import load_record
 from switchboard.regular_file import open_regular_file
@@ -68,8 +70,6 @@ def note_act(
     :param directory: the spool.
     :param to: where the entry went.
     """
-    from switchboard.clock import SYSTEM_CLOCK
-
     fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
     fields = {key: value for key, value in fields.items() if value not in ('', None)}
     others = {key: value for key, value in fields.items() if key != 'entry'}
@@ -92,7 +92,7 @@ def note_act(
 
 def recent_acts(directory: Path, number: int = 100) -> list[dict[str, Any]]:
     """:return: the last acts, the newest first; unreadable lines are left out."""
-    return [fields for _, fields in zip(range(number), _backwards(directory), strict=False)]
+    return list(islice(_backwards(directory), number))
 
 
 def _backwards(directory: Path) -> Iterator[dict[str, Any]]:

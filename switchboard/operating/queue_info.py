@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
@@ -96,16 +97,13 @@ class Throughput(NamedTuple):
 
 def throughput(config: Config | None, records: Iterable[SliceRecord]) -> dict[str, Throughput]:
     """:return: the counters by queue, from the scoreboard.  Counters begin anew with each start of the master."""
-    sums: dict[str, Counter[str]] = {}
+    found: dict[str, Throughput] = {}
     for record in records:
         options = config.runners.get(record.runner) if config is not None else None
         queue = record.runner if options is None else options.queue
         if queue:
-            found = sums.setdefault(queue, Counter())
-            found.update(
-                done=record.done, failed=record.failed, retried=record.retried, kept=record.kept, slices=1
-            )
-    return {queue: Throughput(**found) for queue, found in sums.items()}
+            found[queue] = Throughput(*map(add, found.get(queue, Throughput()), (*record.counters, 1)))
+    return found
 
 
 def count_fields(

@@ -37,12 +37,11 @@ from switchboard.message.naming import (
     READY,
     format_when,
     is_on_hold,
-    parse_filebase,
     when_ns_of,
 )
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
-from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, state_of
+from switchboard.operating.summary import STATES, SUFFIXES, EntrySummary, priority_of, state_of
 from switchboard.store.folder import Folder
 from switchboard.suggestions import closest, did_you_mean
 
@@ -106,16 +105,16 @@ class Amount(NamedTuple):
 class Field(NamedTuple):
     """One of the fields that are known: how its values are read and written, and what of an entry they are compared with.
 
-    :param kind: ``text``, ``number``, ``size`` or ``duration``.
     :param of: the value that an entry has there, at a moment; of a text, all of its values.
+    :param kind: ``text``, ``number``, ``size`` or ``duration``.
     :param ignores_case: upper and lower case are the same.
     :param any_before: any text may stand before the value.
     :param any_behind: any text may stand behind it.
     """
 
     help: str
-    kind: str
     of: Callable[[EntrySummary, int], Any]
+    kind: str = 'text'
     ignores_case: bool = False
     any_before: bool = False
     any_behind: bool = False
@@ -135,39 +134,36 @@ def _age_ms(entry: EntrySummary, now_ns: int) -> float:
 
 
 FIELDS: dict[str, Field] = {
-    'queue': Field('the queue it is in', 'text', lambda e, _: (e.queue,)),
+    'queue': Field('the queue it is in', lambda e, _: (e.queue,)),
     'id': Field(
-        'the beginning of its name or of its digest', 'text', lambda e, _: _names(e.filebase), any_behind=True
+        'the beginning of its name or of its digest', lambda e, _: _names(e.filebase), any_behind=True
     ),
-    'state': Field(', '.join(sorted(STATES)), 'text', lambda e, now: (e.state(now),)),
+    'state': Field(', '.join(sorted(STATES)), lambda e, now: (e.state(now),)),
     'error': Field(
-        'class of its last error, or its cause', 'text', lambda e, _: (e.last_error[0], e.cause), True
+        'class of its last error, or its cause', lambda e, _: (e.last_error[0], e.cause), ignores_case=True
     ),
-    'frame': Field(
-        'innermost own frame of its last traceback: jobs.py:dispose', 'text', lambda e, _: (e.frame,)
-    ),
+    'frame': Field('innermost own frame of its last traceback: jobs.py:dispose', lambda e, _: (e.frame,)),
     'cause': Field(
-        'why it was put aside: rejected, attempts, expired ...', 'text', lambda e, _: (e.cause,), True
+        'why it was put aside: rejected, attempts, expired ...', lambda e, _: (e.cause,), ignores_case=True
     ),
     'match': Field(
         'a text in its last error',
-        'text',
         lambda e, _: (e.last_error[1], e.damage),
         ignores_case=True,
         any_before=True,
         any_behind=True,
     ),
-    'origin': Field('the queue it came from', 'text', lambda e, _: (e.origin or '',)),
-    'kind': Field('mail, json, text, bytes ...', 'text', lambda e, _: (e.kind.partition('+')[0],)),
-    'older': Field('so long as it is now, or longer', 'duration', _age_ms),
-    'younger': Field('not so long as it is now', 'duration', _age_ms),
-    'age': Field('how long it is as it is now', 'duration', _age_ms),
-    'size': Field('bytes of its body', 'size', lambda e, _: e.body_bytes),
+    'origin': Field('the queue it came from', lambda e, _: (e.origin or '',)),
+    'kind': Field('mail, json, text, bytes ...', lambda e, _: (e.kind.partition('+')[0],)),
+    'older': Field('so long as it is now, or longer', _age_ms, 'duration'),
+    'younger': Field('not so long as it is now', _age_ms, 'duration'),
+    'age': Field('how long it is as it is now', _age_ms, 'duration'),
+    'size': Field('bytes of its body', lambda e, _: e.body_bytes, 'size'),
     'tries': Field(
-        'failures and deaths since it was last sent back', 'number', lambda e, _: e.attempts + e.recoveries
+        'failures and deaths since it was last sent back', lambda e, _: e.attempts + e.recoveries, 'number'
     ),
-    'sent_back': Field('how often it was sent back', 'number', lambda e, _: e.sent_back),
-    'priority': Field('0 to 9', 'number', lambda e, _: e.priority),
+    'sent_back': Field('how often it was sent back', lambda e, _: e.sent_back, 'number'),
+    'priority': Field('0 to 9', lambda e, _: e.priority, 'number'),
 }
 # Words that say a comparison by their names.
 _IMPLIED = {'older': '>=', 'younger': '<'}
@@ -231,8 +227,7 @@ class Term(NamedTuple):
                 return None  # its file's date says whether only a turned clock has put it there
             found = (state,)
         elif self.field == 'priority':
-            name = parse_filebase(filebase)
-            found = name.priority if name else 0
+            found = priority_of(filebase)
         else:
             return None
         return self._any(found) is not self.negated

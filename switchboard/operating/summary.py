@@ -77,6 +77,12 @@ def state_of(filebase: str, suffix: str, *, is_due: bool) -> EntryState:
     return 'held' if is_on_hold(filebase) else 'waiting' if is_due else 'delayed'
 
 
+def priority_of(filebase: str) -> int:
+    """:return: the priority that an entry's name says."""
+    name = parse_filebase(filebase)
+    return name.priority if name else 0
+
+
 class EntrySummary(NamedTuple):
     """One entry as a list shows it.  ``damage`` says which damage can be seen.
 
@@ -116,8 +122,7 @@ class EntrySummary(NamedTuple):
     @property
     def priority(self) -> int:
         """0 to 9; 9 goes first."""
-        name = parse_filebase(self.filebase)
-        return name.priority if name else 0
+        return priority_of(self.filebase)
 
     def state(self, now_ns: int) -> EntryState:
         """:return: the state that follows from its name and its file's date at this moment."""

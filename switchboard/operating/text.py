@@ -62,11 +62,9 @@ def escape_terminal(text: str) -> str:
 
 def quoted(path: Path | str | None) -> str:
     """:return: a path as a shell wants it, in a command that a message names."""
-    if re.fullmatch(r'[\w./-]+', str(path)):
-        return str(path)
-    import shlex
+    from shlex import quote  # few messages have a command
 
-    return shlex.quote(str(path))
+    return quote(str(path))
 
 
 def system_advice(error: BaseException) -> str:
