@@ -32,13 +32,8 @@ from switchboard.events import log_event
 from switchboard.master.directory import MasterDirectory
 from switchboard.message.typed_json import parse_json
 from switchboard.status import log
-from switchboard.status.alive import (
-    NO_LINK,
-    has_our_title,
-    master_alive,
-    master_directory,
-    open_master_directory,
-)
+from switchboard.status.alive import has_our_title, master_alive, master_directory, open_master_directory
+from switchboard.store.disk import OPEN_FLAGS
 from switchboard.store.layout import CONTROL
 
 logger = log.logger('master')
@@ -348,7 +343,7 @@ def _call(connection: socket.socket, spool: str | os.PathLike[str], timeout_s: f
         directory = open_master_directory(spool)
         try:
             owner = os.fstat(directory)
-            called = os.open(CONTROL, os.O_PATH | NO_LINK, dir_fd=directory)
+            called = os.open(CONTROL, os.O_PATH | OPEN_FLAGS, dir_fd=directory)
         finally:
             os.close(directory)
         try:

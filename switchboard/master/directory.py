@@ -29,7 +29,8 @@ from typing import Self
 from switchboard.errors import AlreadyRunningError, MasterError
 from switchboard.operating.text import quoted
 from switchboard.regular_file import open_or_make
-from switchboard.status.alive import FILE_MODE, FOLDER, NO_LINK, master_directory, read_pid
+from switchboard.status.alive import MASTER_FILE_MODE, master_directory, read_pid
+from switchboard.store.disk import OPEN_FLAGS
 from switchboard.store.layout import MASTER, MASTER_LOCK, MASTER_PID, RUN
 
 DIRECTORY_MODE = 0o750
@@ -71,7 +72,7 @@ class MasterDirectory:
             error.filename = str(self.path if name == MASTER else self.path.parent)
             raise
         try:
-            descriptor = os.open(name, FOLDER, dir_fd=above)
+            descriptor = os.open(name, os.O_DIRECTORY | OPEN_FLAGS, dir_fd=above)
         except OSError as error:
             raise MasterError(f'cannot open {name!r} on the way to {self.path}: {error.strerror}') from error
         if is_made:  # the umask may have taken some of it; the bits above are the directory's above
@@ -108,7 +109,7 @@ class MasterDirectory:
     def open(self, name: str, flags: int) -> int:
         """Open one of its files, which is made if need be, without following a link."""
         try:
-            return open_or_make(name, flags | NO_LINK, FILE_MODE, self._descriptor)
+            return open_or_make(name, flags | OPEN_FLAGS, MASTER_FILE_MODE, self._descriptor)
         except OSError as error:
             error.filename = str(self.path / name)
             raise
@@ -135,9 +136,11 @@ def replace_file(name: str, content: bytes, directory: int) -> None:
     :param directory: the descriptor of the directory that holds it.
     """
     beside = f'{name}.{uuid.uuid4().hex}'
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, FILE_MODE, dir_fd=directory)
+    descriptor = os.open(
+        beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, MASTER_FILE_MODE, dir_fd=directory
+    )
     try:
-        os.fchmod(descriptor, FILE_MODE)
+        os.fchmod(descriptor, MASTER_FILE_MODE)
         os.write(descriptor, content)
         os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchboard.status.processes import process_stat
+from switchboard.store.disk import OPEN_FLAGS
 from switchboard.store.layout import MASTER, MASTER_LOCK, RUN
 
 # Of the master's files: its user writes, the spool's group reads, whatever the umask.
-FILE_MODE = 0o640
+MASTER_FILE_MODE = 0o640
 # The title of each process of ours begins so.
 TITLE = b'switchboard: '
-NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
 
 
 def open_master_directory(spool: str | os.PathLike[str]) -> int:
@@ -30,11 +29,11 @@ def open_master_directory(spool: str | os.PathLike[str]) -> int:
     """
     above = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        run = os.open(RUN, FOLDER, dir_fd=above)
+        run = os.open(RUN, os.O_DIRECTORY | OPEN_FLAGS, dir_fd=above)
     finally:
         os.close(above)
     try:
-        return os.open(MASTER, FOLDER, dir_fd=run)
+        return os.open(MASTER, os.O_DIRECTORY | OPEN_FLAGS, dir_fd=run)
     finally:
         os.close(run)
 
@@ -51,7 +50,7 @@ MAX_PID_BYTES = 32
 def read_pid(pid_file: Path) -> int | None:
     """:return: the process that the file names, if it can be read."""
     try:
-        descriptor = os.open(pid_file, os.O_RDONLY | NO_LINK)
+        descriptor = os.open(pid_file, os.O_RDONLY | OPEN_FLAGS)
     except OSError:
         return None
     try:
@@ -129,11 +128,11 @@ def masters_elsewhere(config: str, spool: Path) -> Iterator[tuple[int, Path]]:
 def is_locked(own: Path) -> bool:
     """:return: whether a master is alive that keeps its files in this directory."""
     try:
-        place = os.open(own, FOLDER)
+        place = os.open(own, os.O_DIRECTORY | OPEN_FLAGS)
     except FileNotFoundError:
         return False
     try:
-        descriptor = os.open(MASTER_LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
+        descriptor = os.open(MASTER_LOCK, os.O_RDONLY | OPEN_FLAGS, dir_fd=place)
     except FileNotFoundError:
         return False
     finally:

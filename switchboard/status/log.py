@@ -21,7 +21,7 @@ from typing import Any
 
 from switchboard.events import FILEBASE_AT_WORK, format_pairs, json_value, log_event
 from switchboard.regular_file import open_or_make
-from switchboard.status.alive import FILE_MODE
+from switchboard.status.alive import MASTER_FILE_MODE
 from switchboard.status.log_writer import LogWriter, nonblocking_copy
 
 LOGGER_NAMES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
@@ -179,10 +179,10 @@ class LogFile(logging.Handler):
         # Not to wait is said for a fifo; to a file it makes no difference.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         if self._directory is None:
-            fresh = os.open(self.path, flags | os.O_CREAT, FILE_MODE)
+            fresh = os.open(self.path, flags | os.O_CREAT, MASTER_FILE_MODE)
         else:
             try:
-                fresh = open_or_make(self.path.name, flags, FILE_MODE, self._directory)
+                fresh = open_or_make(self.path.name, flags, MASTER_FILE_MODE, self._directory)
             except OSError as error:
                 error.filename = str(self.path)
                 raise
@@ -240,7 +240,7 @@ class LogFile(logging.Handler):
 
     def flush_and_wait(self) -> None:
         """Write what waits for its reader, and wait a little for that."""
-        if self._writer is not None and not self._writer.flush(self._descriptor):
+        if self._writer is not None:
             self._writer.flush_and_wait(self._descriptor)
 
     def fileno(self) -> int:

@@ -96,8 +96,7 @@ class LogWriter:
         if self._pid != os.getpid():  # what waited at a fork is the parent's to write
             self._forget()
         self._add(line)
-        if not self.flush(descriptor):
-            self.flush_and_wait(descriptor)
+        self.flush_and_wait(descriptor)
 
     def _add(self, line: bytes) -> None:
         if self._bytes + len(line) > MOST_BYTES:
@@ -147,7 +146,9 @@ class LogWriter:
         return bool(self._waiting) and self._pid == os.getpid()
 
     def flush_and_wait(self, descriptor: int) -> None:
-        """Wait for the reader as long as patience lasts, and write what it takes."""
+        """Write as much as is taken, and wait for a slow reader as long as patience lasts."""
+        if self.flush(descriptor):
+            return
         now_s = time.monotonic()
         self._patience_s = min(PATIENCE_S, self._patience_s + PATIENCE_PART * (now_s - self._waited_s))
         if self._patience_s >= LEAST_PATIENCE_S:

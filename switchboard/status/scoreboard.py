@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from switchboard.errors import ScoreboardError
-from switchboard.status.alive import FILE_MODE, is_locked
+from switchboard.status.alive import MASTER_FILE_MODE, is_locked
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.measurements import Measurements, buffer, sum_of
 from switchboard.status.record import MasterRecord, ProcessState, SliceRecord, SupervisorRecord
@@ -275,9 +275,9 @@ class Scoreboard:
         except FileNotFoundError:
             pass
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open(fresh, flags, FILE_MODE, dir_fd=directory)
+        descriptor = os.open(fresh, flags, MASTER_FILE_MODE, dir_fd=directory)
         try:
-            os.fchmod(descriptor, FILE_MODE)
+            os.fchmod(descriptor, MASTER_FILE_MODE)
             made = cls(path, descriptor, slots)
             made.repair()
             for index in range(used):
