@@ -10,13 +10,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from switchboard.status.alive import LOCK, SCOREBOARD, master_directory
+from switchboard.status.alive import master_directory
 from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard, Slot, SupervisorRecord
+from switchboard.store.layout import MASTER_LOCK, SCOREBOARD
 from tests.helpers.commands import switchboard
 from tests.unit.web.desks import Browser, browser
 
@@ -74,7 +75,7 @@ STATES = {
     ),
     'hangs': State(
         {'out 1/1: hangs; 2 messages wait': 'warn'},
-        slices=(OUT._replace(state=ProcessState.STOPPING, reason='hangs'),),
+        slices=(replace(OUT, state=ProcessState.STOPPING, reason='hangs'),),
     ),
     'has no slice': State(
         {'out: has no process; `switchboard -C .* scale out=1` gives it one; 2 messages wait': 'bad'},
@@ -97,7 +98,7 @@ def a_master(spool: Path, state: State) -> Iterator[None]:
     own.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if state.is_alive:
-            fcntl.flock(stack.enter_context((own / LOCK).open('w')), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context((own / MASTER_LOCK).open('w')), fcntl.LOCK_EX)
         if state.master is not None:
             scoreboard = stack.enter_context(closing(Scoreboard.create(own / SCOREBOARD, 4)))
             if state.master.pid:
