@@ -175,9 +175,7 @@ class Command(Runner):
         history = self.queue.history(self.filebase)
         if history or self._last == self.idempotency_key:
             # Tried before, perhaps by a process that was killed.
-            tree = ProcessTree(self.idempotency_key.encode())
-            tree.end_marked()
-            tree.end_known(history)
+            ProcessTree(self.idempotency_key.encode()).end_earlier(history)
         group = self._new_group()
         self._last = self.idempotency_key
         with Program(
@@ -285,17 +283,10 @@ class ProcessTree:
         """
         self._end_all(self._descendants)
 
-    def end_marked(self) -> None:
-        """End all that is marked, of whatever parents.
+    def end_earlier(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """End what earlier tries have left: all that is marked, of whatever parents, and what the message's history says could not be ended.
 
-        :raises DestinationDown: some of it cannot be ended.
-        """
-        self._end_all(self._marked)
-
-    def end_known(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """End processes that could not be ended before, by the message's history.
-
-        :raises DestinationDown: some of it still cannot be.
+        :raises DestinationDown: some of it cannot be.
         """
         known: set[int] = set()
         for record in history:
@@ -304,7 +295,7 @@ class ProcessTree:
                 match process:
                     case [int(pid), int(started)] if 1 < pid <= MAX_PID and 0 < started == _start_ticks(pid):
                         known.add(pid)
-        self._end_all(lambda: known)
+        self._end_all(lambda: self._marked() | known)
 
     def _descendants(self) -> set[int]:
         found: set[int] = set()
@@ -442,8 +433,7 @@ class Program:
 
     def __exit__(self, *_exception: object) -> None:
         """End the processes that still run: the runner is to go, or something went wrong."""
-        if self.process.poll() is None:
-            self._end()
+        self._end()
         if self._group is not None:
             self._group.remove()  # a daemon that it has left keeps it
         self._files.close()
@@ -490,14 +480,15 @@ class Program:
 
         :raises DestinationDown: something cannot be ended.
         """
-        if self.process.poll() is None:
-            self._end()
+        self._end()
         if self._group is not None:
             _end_group(self._group)
         self.tree.end()
 
     def _end(self) -> None:
-        """End it, and all of its group: first politely."""
+        """End it, if it has not ended, and all of its group: first politely."""
+        if self.process.poll() is not None:
+            return
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
@@ -509,10 +500,9 @@ class Program:
             self.process.wait(GRACE_S)
 
     def _signal(self, signum: int) -> None:
-        try:
+        # All of them have gone, or are another user's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signum)
-        except (ProcessLookupError, PermissionError):
-            pass  # all of them have gone, or are another user's
 
     def raise_for_status(self) -> None:
         """Say what its end means for the message.

@@ -43,7 +43,6 @@ import setproctitle
 
 from switchboard.errors import ConfigError
 from switchboard.events import log_event
-from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import ignore_signal, signals_blocked
 from switchboard.options import RunnerOptions
 from switchboard.runner.settling import exit_status
@@ -167,14 +166,14 @@ def fork(child: Child, work: ChildWork, mask: set[Any]) -> int | OSError:
 
 
 def _live(child: Child, work: ChildWork, mask: set[Any]) -> NoReturn:
-    code = EXIT_SOFTWARE
+    code = os.EX_SOFTWARE
     try:
         stop = StopSignal()
         detach(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = exit_status(_exit_code(child, work, stop))
     except StoppedBeforeLoop:
-        code = EXIT_OK
+        code = os.EX_OK
     except BaseException:
         traceback.print_exc()
     finally:
@@ -204,7 +203,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
         pid = os.fork()
         if pid > 0:
             return pid
-        code = EXIT_SOFTWARE
+        code = os.EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
             for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
@@ -213,7 +212,7 @@ def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
             _close_all_but((*kept, *log.descriptors()))
             die_with_parent(master)
             work()
-            code = EXIT_OK
+            code = os.EX_OK
         except BaseException:
             log_event(log.logger('master'), logging.ERROR, None, 'internal error', exc_info=True)
         finally:
@@ -274,7 +273,7 @@ def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
     except ConfigError as error:
         slot.fatal(str(error))
         log_event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
-        return EXIT_CONFIG
+        return os.EX_CONFIG
     except StoppedBeforeLoop:
         raise
     except BaseException as error:
@@ -283,7 +282,7 @@ def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
             return leaving  # no hook of a runner lets it through unless the runner stops
         slot.error(f'{type(error).__name__}: {error}')
         log_event(logger, logging.ERROR, None, 'runner failed', runner=child.title, exc_info=True)
-        return leaving or EXIT_SOFTWARE
+        return leaving or os.EX_SOFTWARE
 
 
 def die_with(parent: int, lifeline: int) -> None:

@@ -260,7 +260,8 @@ class Master:
                 self._turn()
         except BaseException:
             # Nobody may be left behind, whatever it was.
-            self._slices.kill()
+            for each in self._slices:
+                each.kill()
             raise
         failed = [each.title for each in self._slices if each.state is ProcessState.FATAL]
         self._update_record(state=ProcessState.EXITED)
@@ -347,7 +348,8 @@ class Master:
             if signum is signal.SIGCHLD:
                 self._slices.reap(now_s)
             elif signum is signal.SIGINT and self._stopping:
-                self._slices.kill_on_request(now_s)
+                for each in self._slices:
+                    each.kill_on_request(now_s)
             elif signum in (signal.SIGTERM, signal.SIGINT):
                 log_event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
                 self.stop()
@@ -373,7 +375,8 @@ class Master:
         errors = log.reopen()
         for error in errors:
             log_event(logger, logging.ERROR, None, 'log not reopened', error=error)
-        self._slices.signal(signal.SIGUSR2)
+        for each in self._slices:
+            each.signal(signal.SIGUSR2)
         return errors
 
     def stop(self) -> None:
@@ -383,7 +386,8 @@ class Master:
             self._update_record(state=ProcessState.STOPPING)
             self._manager.stopping()
             self._requests.cancel()
-            self._slices.stop()
+            for each in self._slices:
+                each.stop(time.monotonic())
 
 
 def _allow_descriptors(slots: int) -> None:

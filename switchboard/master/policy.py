@@ -27,10 +27,6 @@ from switchboard.options import RestartOptions
 from switchboard.status.processes import signal_name
 from switchboard.status.record import ProcessState
 
-EXIT_OK = os.EX_OK
-EXIT_SOFTWARE = os.EX_SOFTWARE
-EXIT_CONFIG = os.EX_CONFIG
-
 # A process that retires this soon after its start, this often in a row, is held to one start a second.
 QUICK_RETIREMENT_S = 1.0
 QUICK_RETIREMENTS = 3
@@ -62,7 +58,7 @@ class ProcessEnd(NamedTuple):
             return self.hung
         if self.code < 0:
             return f'killed by {signal_name(-self.code)}'
-        if self.code == EXIT_OK and not (self.loop_started or self.was_requested):
+        if self.code == os.EX_OK and not (self.loop_started or self.was_requested):
             return 'exited before it began to work'
         return f'exited with status {self.code}'
 
@@ -95,11 +91,11 @@ def decide(
     """:return: the fate of a slice with this `history` after this `end`."""
     if end.was_requested:
         return Decision(ProcessState.EXITED, RestartHistory())
-    if end.code == EXIT_CONFIG and (end.gave_up or not end.loop_started):
+    if end.code == os.EX_CONFIG and (end.gave_up or not end.loop_started):
         return Decision(ProcessState.FATAL, history, reason='its configuration cannot work (exit status 78)')
     if end.ran_s >= options.stable_s:
         history = RestartHistory()
-    if end.code == EXIT_OK and end.loop_started and not end.hung:
+    if end.code == os.EX_OK and end.loop_started and not end.hung:
         return _retired(end, history)
     return _failed(end, history, options, rng)
 

@@ -27,7 +27,6 @@ from switchboard.events import log_event
 from switchboard.master.directory import MasterDirectory
 from switchboard.master.loading import exit_refused, extend_path, make_runner, python_path
 from switchboard.master.master import Master
-from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
 from switchboard.master.signals import exiting_on_signal
 from switchboard.operating.text import system_advice, system_status, system_words
 from switchboard.status import log
@@ -205,7 +204,7 @@ def one_runner(
             raise
         # An error of the class, and no trouble of this program: logged as under a master.
         log_event(log.logger('runner'), logging.ERROR, None, 'runner failed', runner=name, exc_info=True)
-        return EXIT_SOFTWARE
+        return os.EX_SOFTWARE
 
 
 def _is_about(error: Exception, spool: Path) -> bool:
@@ -290,15 +289,15 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
     try:
         return run(Config.load(path))
     except ConfigError as error:
-        code, errors = EXIT_CONFIG, getattr(error, 'errors', (error,))
+        code, errors = os.EX_CONFIG, getattr(error, 'errors', (error,))
     except AlreadyRunningError as error:
         code, errors = os.EX_TEMPFAIL, (error,)
     except (SwitchboardError, OSError) as error:
-        code, errors = system_status(error) or EXIT_SOFTWARE, (error,)
+        code, errors = system_status(error) or os.EX_SOFTWARE, (error,)
     except Exception:
         log.configure(as_json=_asks_for_json(path), waits=True)
         log_event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
-        return EXIT_SOFTWARE
+        return os.EX_SOFTWARE
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
         for each in errors:

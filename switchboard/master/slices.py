@@ -261,27 +261,6 @@ class Slices:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
         return min((due for each in self._slices if (due := each.due_s()) is not None), default=None)
 
-    def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to every process."""
-        for each in self:
-            each.signal(signum)
-
-    def stop(self) -> None:
-        """Ask every slice to finish its message and go."""
-        now_s = time.monotonic()
-        for each in self:
-            each.stop(now_s)
-
-    def kill_on_request(self, now_s: float) -> None:
-        """End every process now, because an operator wants it.  See `RunnerSlice.kill_on_request`."""
-        for each in self:
-            each.kill_on_request(now_s)
-
-    def kill(self) -> None:
-        """End every process now."""
-        for each in self:
-            each.kill()
-
 
 def _requeue_claimed(config: Config, queue: str, keys: Collection[str]) -> None:
     """Have a broker deliver again the messages of a process that was killed on request, without counting its death."""

@@ -545,4 +545,4 @@ def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize('pid', [10**30, 1 << 31, (1 << 31) - 1, 1, 0, -1, True, 1.5, '7', None])
 def test_a_history_that_names_no_process_ends_none(pid: object) -> None:
     for process in ([pid, 0], [pid], pid):
-        ProcessTree(b'').end_known([{LEFT_RUNNING: [process]}])
+        ProcessTree(b'').end_earlier([{LEFT_RUNNING: [process]}])
