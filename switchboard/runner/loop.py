@@ -6,6 +6,7 @@ A `Loop` belongs to one runner and works one slice of one queue; what becomes of
 from __future__ import annotations
 
 import logging
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from switchboard.clock import Clock
@@ -26,6 +27,7 @@ log = logging.getLogger('switchboard.runner')
 RECOVERY_SHARE = 50
 
 
+@dataclass(eq=False)
 class Loop:
     """One process's place at one slice of one queue.
 
@@ -33,28 +35,21 @@ class Loop:
     :param takes_many: several messages are at work at once: a batch, or coroutines.
     """
 
-    def __init__(
-        self,
-        spool: ISpool,
-        queue: ISwitchboard | None,
-        options: RunnerOptions,
-        clock: Clock,
-        settler: Settler,
-        *,
-        takes_many: bool,
-    ) -> None:
-        self.spool = spool
-        self.queue = queue
-        self.options = options
-        self.clock = clock
-        self.settler = settler
-        self.trouble = settler.trouble
-        self.wakeup: Wakeup = queue.make_wakeup() if queue is not None else Wakeup()
-        self.lifetime = Lifetime(options, clock)
+    spool: ISpool
+    queue: ISwitchboard | None
+    options: RunnerOptions
+    clock: Clock
+    settler: Settler
+    _: KW_ONLY
+    takes_many: bool
+
+    def __post_init__(self) -> None:
+        self.trouble = self.settler.trouble
+        self.wakeup: Wakeup = self.queue.make_wakeup() if self.queue is not None else Wakeup()
+        self.lifetime = Lifetime(self.options, self.clock)
         self.is_stopping = False
         # The message at work may be what kills, and is worked on without others.
         self._is_one_alone = False
-        self._takes_many = takes_many
         # One that must be alone was given back, because it was not.
         self._has_deferred = False
         self._next_recovery_ns = 0
@@ -127,7 +122,7 @@ class Loop:
             if found is None:
                 if not at_work:
                     self.trouble.reset()
-            elif self._takes_many and self._may_be_poison(found.filebase):
+            elif self.takes_many and self._may_be_poison(found.filebase):
                 if at_work:
                     self.settler.give_back(found.filebase)
                     self._has_deferred = True
