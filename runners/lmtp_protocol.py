@@ -45,7 +45,7 @@ log = logging.getLogger('switchboard.runner')
 MAX_LINE_BYTES = 1 << 20
 
 
-class Memory:
+class MemoryLimit:
     """The bytes that arriving mails may have together."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -57,14 +57,14 @@ class Memory:
         return self.used_bytes >= self._limit_bytes
 
 
-class NoMemoryError(Exception):
+class MemoryLimitError(Exception):
     """A mail has grown beyond the rest that is left for all."""
 
 
 class CountedReader:
     """A connection's reader that counts the lines of one mail against the memory for all."""
 
-    def __init__(self, reader: Any, memory: Memory) -> None:
+    def __init__(self, reader: Any, memory: MemoryLimit) -> None:
         self._reader = reader
         self._memory = memory
         self._taken_bytes = 0
@@ -72,14 +72,14 @@ class CountedReader:
         self.read = reader.read
 
     async def readuntil(self, separator: bytes) -> bytes:
-        """:raises NoMemoryError: too much is in memory already."""
+        """:raises MemoryLimitError: too much is in memory already."""
         line: bytes = await self._reader.readuntil(separator)
         # The library has a list of lines, and puts them together; then line ends are changed.
         cost = COPIES * len(line) + LINE_BYTES
         self._taken_bytes += cost
         self._memory.used_bytes += cost
         if self._memory.is_full():
-            raise NoMemoryError
+            raise MemoryLimitError
         return line
 
     def give_back(self) -> None:
@@ -303,7 +303,7 @@ class LmtpConnection(LMTP):
         self._reader = counted  # type: ignore[assignment]  # of which DATA uses these two calls
         try:
             await super().smtp_DATA(arg)
-        except NoMemoryError:
+        except MemoryLimitError:
             # What follows of this mail would be read as commands.
             self._owed = 0
             await self.push('421 4.3.1 no memory for this mail now, try again later')
@@ -378,7 +378,7 @@ class LmtpServer:
             spool, values['exchange'], values['routing_key'], values['recipient_delimiter']
         )
         self.publisher = BatchPublisher(spool)
-        self.memory = Memory(values['max_buffer_memory'])
+        self.memory = MemoryLimit(values['max_buffer_memory'])
         self.connections: set[LmtpConnection] = set()
         self.is_stopping = False
         self._slot = slot

@@ -32,7 +32,7 @@ from switchboard.runner.api import NS_PER_S, Setting, integer, retry_policy, wor
 Record = Mapping[str, Any]
 
 # How an entry came here.
-ARRIVALS = ('dead-lettered', 'moved', 'preserved')
+ARRIVAL_EVENTS = ('dead-lettered', 'moved', 'preserved')
 
 
 class Retry(Runner):
@@ -80,7 +80,7 @@ class Retry(Runner):
     def _plan(self, history: Sequence[Record]) -> Record | None:
         """:return: the plan for this entry since it came here; None if there is none."""
         for record in reversed(history):
-            if record.get('event') in ARRIVALS:
+            if record.get('event') in ARRIVAL_EVENTS:
                 return None
             if self._is_ours(record):
                 return record
@@ -92,7 +92,7 @@ class Retry(Runner):
         :raises PermanentFailure: it is not to be sent back.
         """
         assert self.queue is not None
-        arrival: Record = next((one for one in reversed(history) if one.get('event') in ARRIVALS), {})
+        arrival: Record = next((one for one in reversed(history) if one.get('event') in ARRIVAL_EVENTS), {})
         target = self.setting_values['to'] or arrival.get('queue')
         if not isinstance(target, str) or target == self.queue.name:
             raise PermanentFailure('its history does not say where it came from')

@@ -85,7 +85,7 @@ class PreforkObjects(NamedTuple):
     finders: Sequence[Any]
 
 
-class Child(NamedTuple):
+class ChildArguments(NamedTuple):
     """All that a runner's process is given.
 
     :param title: ``in 1/2``
@@ -125,7 +125,7 @@ class StoppedBeforeLoop(SystemExit):
     """The end of a process that was asked to go before its runner began its loop, and no ``sys.exit`` of a user's."""
 
 
-class StopSignal:
+class StopHandler:
     """The handler of TERM and INT: a runner that loops stops after its message, one that does not loop yet just exits.
 
     :ivar runner: the runner that is asked to stop; None as long as there is none.
@@ -145,10 +145,10 @@ class StopSignal:
 
 
 # What the process is to do; it returns the exit status.
-ChildWork = Callable[[Child, Slot, StopSignal], int]
+ChildWork = Callable[[ChildArguments, Slot, StopHandler], int]
 
 
-def fork(child: Child, work: ChildWork, mask: set[Any]) -> int | OSError:
+def fork(child: ChildArguments, work: ChildWork, mask: set[Any]) -> int | OSError:
     """Start a process that does `work`.
 
     Assumes that all signals are blocked (`signals_blocked`).
@@ -165,10 +165,10 @@ def fork(child: Child, work: ChildWork, mask: set[Any]) -> int | OSError:
     return pid
 
 
-def _live(child: Child, work: ChildWork, mask: set[Any]) -> NoReturn:
+def _live(child: ChildArguments, work: ChildWork, mask: set[Any]) -> NoReturn:
     code = os.EX_SOFTWARE
     try:
-        stop = StopSignal()
+        stop = StopHandler()
         detach(child, stop)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         code = exit_status(_exit_code(child, work, stop))
@@ -228,7 +228,7 @@ def _close_all_but(kept: Iterable[int]) -> None:
     os.closerange(first, os.sysconf('SC_OPEN_MAX'))
 
 
-def detach(child: Child, stop: StopSignal) -> None:
+def detach(child: ChildArguments, stop: StopHandler) -> None:
     """Close the master's descriptors, and become a process of its own."""
     _signal.set_wakeup_fd(-1)
     own = (child.channel.fileno(), child.lifeline, *child.streams)
@@ -264,7 +264,7 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
     log.reopen()
 
 
-def _exit_code(child: Child, work: ChildWork, stop: StopSignal) -> object:
+def _exit_code(child: ChildArguments, work: ChildWork, stop: StopHandler) -> object:
     """:return: the exit status, as for ``sys.exit``; whatever went wrong is on the scoreboard and in the log by then."""
     slot = child.slot
     slot.occupy()

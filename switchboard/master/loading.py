@@ -30,7 +30,7 @@ from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard, Slot
 
 if TYPE_CHECKING:
-    from switchboard.master.child import Child, StopSignal
+    from switchboard.master.child import ChildArguments, StopHandler
     from switchboard.status.scoreboard import NullSlot
 
 # Runners that come with this package are no user's code: the master may load them for all its children.
@@ -41,7 +41,7 @@ SHIPPED_BEFORE = 'runners.'
 ENTRY_POINTS = 'switchboard.runners'
 
 
-def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
+def work_as_runner(child: ChildArguments, slot: Slot, stop: StopHandler) -> int:
     """Make the runner, wait until its slice is free, and run it to its end.
 
     :return: the exit status.

@@ -256,7 +256,7 @@ class Master:
         )
         try:
             self._slices.start_all()
-            while self._slices.alive or not self._stopping:
+            while self._slices.any_alive or not self._stopping:
                 self._turn()
         except BaseException:
             # Nobody may be left behind, whatever it was.
@@ -295,7 +295,7 @@ class Master:
         self._guard(self._look_whether_removed, now_s)
         self._manager.tick(now_s, self._describe())
         self._look_whether_ready()
-        if self._stopping and not self._slices.alive:
+        if self._stopping and not self._slices.any_alive:
             return
         due_s = min(
             (due for each in (*parts, self._manager) if (due := each.due_s()) is not None),

@@ -66,7 +66,7 @@ class Stopping(RolloutStep):
 
     def tick(self, _now_s: float) -> None:
         """See `RolloutStep`."""
-        self.over = all(each.gone for each in self.slices.of_runner(self.name))
+        self.over = all(each.is_gone for each in self.slices.of_runner(self.name))
 
 
 class ConfigPropagation(RolloutStep):
@@ -144,7 +144,7 @@ class Replacement(RolloutStep):
             broken = next((each for each in self._new if each.state in BROKEN), None)
             if broken is not None:
                 self._give_up(f'{broken.title} cannot start, the old one goes on: {broken.reason}', now_s)
-            elif all(each.prepared for each in self._new):
+            elif all(each.is_prepared for each in self._new):
                 self._ask_old_to_go(now_s)
         if not self._preparing:
             self._hand_over(now_s)
@@ -155,7 +155,7 @@ class Replacement(RolloutStep):
             each.stop(now_s)
 
     def _hand_over(self, now_s: float) -> None:
-        if ended := [each for each in self._old if each.gone]:
+        if ended := [each for each in self._old if each.is_gone]:
             # In one go: a reader that looks all the time is not to look again for each.
             with self.slices.scoreboard.changing():
                 for gone in ended:

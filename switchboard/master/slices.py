@@ -74,7 +74,7 @@ class Slices:
         return list(dict.fromkeys(each.name for each in self._slices))
 
     @property
-    def alive(self) -> bool:
+    def any_alive(self) -> bool:
         """True while any process is left."""
         now_s = time.monotonic()
         return any(each.is_alive(now_s) for each in self._slices)
@@ -162,7 +162,7 @@ class Slices:
         }
         streams, spool = captured_output.LoggedStreams(), str(config.spool)
         children = [
-            child.Child(
+            child.ChildArguments(
                 title=each.title,
                 config=config,
                 options=each.options,
@@ -190,7 +190,7 @@ class Slices:
             run_before_fork(
                 config,
                 set(prefork.classes.values()) if prefork else (),
-                functools.partial(child.detach, children[0], child.StopSignal()),
+                functools.partial(child.detach, children[0], child.StopHandler()),
             )
             # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
             gc.collect()

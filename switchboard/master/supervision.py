@@ -190,7 +190,7 @@ class RunnerSlice:
         return self._supervisor_record.pid
 
     @property
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
         """True if neither a process of it is left, nor anything that one has started."""
         return not self.pid and self._look_at_s is None
 
@@ -204,7 +204,7 @@ class RunnerSlice:
         return self.state is not ProcessState.STARTING
 
     @property
-    def prepared(self) -> bool:
+    def is_prepared(self) -> bool:
         """True if its process is known to work."""
         return self.phase >= Phase.PREPARED
 
@@ -494,7 +494,7 @@ class RunnerSlice:
         """Take the step that is due."""
         if self._look_at_s is not None and now_s >= self._look_at_s:
             self.look_for_orphans(now_s)
-        if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:
+        if self._start_at_s is not None and now_s >= self._start_at_s and self.is_gone:
             self.start(now_s)
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self.kill_on_request(now_s)

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from switchboard.clock import TimeLimit
 from switchboard.errors import RunnerError
 from switchboard.interfaces import ITransaction
-from switchboard.runner.runner import Hook, Runner, is_ended_by_interrupt
+from switchboard.runner.runner import HookCall, Runner, is_ended_by_interrupt
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 from switchboard.store.forks import after_fork
@@ -135,8 +135,8 @@ class AsyncRunner(Runner):
         self._loop_thread = threading.get_ident()
         descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
-            events.add_reader(descriptor, self._hear)
-        with Hook(self, 'setup'):
+            events.add_reader(descriptor, self._on_readable)
+        with HookCall(self, 'setup'):
             await self.setup()
         try:
             try:
@@ -165,17 +165,17 @@ class AsyncRunner(Runner):
                 finally:
                     self._leave_loop()
         finally:
-            with Hook(self, 'cleanup'):
+            with HookCall(self, 'cleanup'):
                 await self.cleanup()
         return 0
 
-    def _hear(self) -> None:
+    def _on_readable(self) -> None:
         if self._loop.wakeup.wait(0):
             self._woken.set()
 
     async def _call_periodic(self) -> None:
         try:
-            with Hook(self, 'periodic'):
+            with HookCall(self, 'periodic'):
                 await self.periodic()
         except Exception:
             while self._loop.is_stopping and self._tasks:  # a stop waits for them, whatever its end is
@@ -204,7 +204,7 @@ class AsyncRunner(Runner):
             self._settler.give_back(work.taken.filebase)
         for task in [task for task in self._tasks if task.cancelled() or task.exception() is not None]:
             del self._tasks[task]
-        self._end_done()
+        self._settle_done()
 
     def _may_begin(self) -> bool:
         """May another message be begun, if there is one?"""
@@ -254,9 +254,9 @@ class AsyncRunner(Runner):
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""
         await self._sleep(HEARTBEAT_INTERVAL_S, is_looking=self._may_begin())
-        self._end_done()
+        self._settle_done()
 
-    def _end_done(self) -> None:
+    def _settle_done(self) -> None:
         done = [task for task in self._tasks if task.done()]
         works = [self._tasks.pop(task) for task in done]
         for task in done:
@@ -265,7 +265,7 @@ class AsyncRunner(Runner):
         self._given_back.clear()
 
     async def _wait_for_messages(self) -> None:
-        with Hook(self, 'snooze'):
+        with HookCall(self, 'snooze'):
             self.snooze(0)
         self.slot.flush()
         await self._sleep(self.options.hang_timeout_s / 3, is_looking=True)

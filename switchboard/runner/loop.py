@@ -81,7 +81,7 @@ class Loop:
 
     def stop_consuming(self) -> None:
         """Undo :meth:`start_consuming`."""
-        self.settler.give_back_stuck()
+        self.settler.settle_stuck()
         ticket, self._ticket = self._ticket, None
         try:
             if ticket is not None:
@@ -130,7 +130,7 @@ class Loop:
                 self._is_one_alone = True
             return found
         except (QueueError, OSError) as error:
-            self.settler.queue_unavailable(error)
+            self.settler.note_queue_unavailable(error)
             return None
 
     def must_be_alone(self, at_work: int) -> bool:
@@ -148,7 +148,7 @@ class Loop:
         if self.queue is None or now_ns < self._next_recovery_ns:
             return
         self._next_recovery_ns = now_ns + int(self.options.recovery_interval_s * NS_PER_S)
-        self.settler.give_back_stuck()
+        self.settler.settle_stuck()
         try:
             # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
             wait, self._has_begun = not self._has_begun, True
@@ -173,7 +173,7 @@ class Loop:
         try:
             return self.queue is not None and self.queue.has_ready()
         except (QueueError, OSError) as error:
-            self.settler.queue_unavailable(error)
+            self.settler.note_queue_unavailable(error)
             return False
 
     def sleep(self) -> None:

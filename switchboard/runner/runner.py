@@ -52,7 +52,7 @@ def is_ended_by_interrupt() -> bool:
     return is_default and threading.current_thread() is threading.main_thread()
 
 
-class Hook:
+class HookCall:
     """The call of a hook: its ``SystemExit`` and its like become an error that is logged, and a mistake of the configuration names its section."""
 
     def __init__(self, runner: Runner, name: str) -> None:
@@ -366,19 +366,19 @@ class Runner:
 
     def _run(self, *, once: bool, until_empty: bool) -> None:
         loop = self._loop
-        with Hook(self, 'setup'):
+        with HookCall(self, 'setup'):
             self.setup()
         try:
             try:
                 self._enter_loop()
                 while not loop.is_stopping:
                     handled = self._pass()
-                    with Hook(self, 'periodic'):
+                    with HookCall(self, 'periodic'):
                         self.periodic()
                     if once or (until_empty and not handled) or loop.lifetime.is_over():
                         break
                     if not handled and not loop.is_stopping:
-                        with Hook(self, 'snooze'):
+                        with HookCall(self, 'snooze'):
                             self.snooze(handled)
                         self.slot.flush()
                         loop.sleep()
@@ -386,7 +386,7 @@ class Runner:
             finally:
                 self._leave_loop()
         finally:
-            with Hook(self, 'cleanup'):
+            with HookCall(self, 'cleanup'):
                 self.cleanup()
 
     def _enter_loop(self) -> None:

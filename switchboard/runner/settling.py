@@ -481,7 +481,7 @@ class Settler:
         if len(self._stuck) >= MAX_PASSED_OVER:
             self.trouble.begin_wait()
 
-    def give_back_stuck(self) -> None:
+    def settle_stuck(self) -> None:
         """Try again to settle the messages that the disk did not let go."""
         stuck, self._stuck = self._stuck, []
         for filebase, verdict, transaction in stuck:
@@ -512,7 +512,7 @@ class Settler:
             all(one.get(key) == value for key, value in wanted) for one in self.queue.history(filebase)[-2:]
         )
 
-    def queue_unavailable(self, error: Exception) -> None:
+    def note_queue_unavailable(self, error: Exception) -> None:
         """The queue cannot be read."""
         self.trouble.begin_wait()
         self.slot.error(str(error))

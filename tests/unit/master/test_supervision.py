@@ -288,13 +288,13 @@ def test_a_slice_starts_again_only_when_nothing_that_it_has_started_is_left(
     made = start(PREPARED, READY)
     bench.left = [os.getpid()]
     made.ended(1, 10)
-    assert (made.gone, made.pid) == (False, 0)
+    assert (made.is_gone, made.pid) == (False, 0)
     made.tick(11.5)
     assert made.pid == 0
     assert made.reason.startswith(f'waits for process {os.getpid()} (')
     bench.left = []
     made.look_for_orphans(12)
-    assert made.gone
+    assert made.is_gone
     made.tick(12)
     assert made.pid == NOBODY
 

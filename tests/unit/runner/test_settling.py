@@ -94,7 +94,7 @@ def test_whatever_the_disk_refuses_nobody_gets_a_mail_again(
 
 def make_again(runner: Any) -> None:
     """Have the runner look after what it holds, as it does when its trouble is over."""
-    runner._loop.settler.give_back_stuck()
+    runner._loop.settler.settle_stuck()
     runner._loop.trouble.reset()
     runner.run(once=True)
 
