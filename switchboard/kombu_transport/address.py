@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
 
@@ -75,30 +75,18 @@ def read_address(client: Any) -> Address:
 
 def _split(client: Any) -> tuple[str, str]:
     """:return: the path, and the options as text."""
-    host = client.hostname or ''
+    host, path, query = client.hostname or '', client.virtual_host or '', ''
     if '://' in host:
-        url = _url(host)
-        _check_host(url.hostname or '')
-        path, _, more = unquote(url.path).partition('?')
-        path = path.strip('/')
-        return (f'/{path}' if path else ''), url.query or more
-    if host.startswith('/'):  # Connection('/var/spool/x', transport='switchboard')
+        try:
+            url = urlsplit(host)
+            url.port  # noqa: B018 - it is read, and may be no number
+        except ValueError as error:
+            raise InvalidPath(f'no URL: {error}; write {SCHEME}:///path') from error
+        host, path, query = url.hostname or '', unquote(url.path), url.query
+    elif host.startswith('/'):  # Connection('/var/spool/x', transport='switchboard')
         return host, ''
-    _check_host(host)
-    path, _, query = (client.virtual_host or '').partition('?')
-    path = path.strip('/')
-    return (f'/{path}' if path else ''), query
-
-
-def _url(text: str) -> SplitResult:
-    try:
-        url = urlsplit(text)
-        url.port  # noqa: B018 - it is read, and may be no number
-    except ValueError as error:
-        raise InvalidPath(f'no URL: {error}; write {SCHEME}:///path') from error
-    return url
-
-
-def _check_host(host: str) -> None:
     if host not in _LOCAL_HOSTS:
         raise InvalidPath(f'{host!r}: a spool is on this machine; write {SCHEME}:///path, with three slashes')
+    path, _, more = path.partition('?')
+    path = path.strip('/')
+    return (f'/{path}' if path else ''), query or more

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
+from switchboard.queue.switchboard import Switchboard
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
-
-if TYPE_CHECKING:
-    from switchboard.queue_defaults import DirectorySync
 
 
 class PublishBatch:
@@ -33,10 +31,9 @@ class PublishBatch:
         self._spool_connection = spool_connection
         self._unroutable = unroutable
         self._max_size = min(max_size, BATCH_LIMIT)
-        self._items: list[PreparedEntry] = []
+        # Each for one queue.
+        self._items: list[tuple[Switchboard, PreparedEntry]] = []
         self._transactions: list[Transaction] = []
-        self._sync = False
-        self._directory_sync: DirectorySync = 'auto'
 
     def publish(
         self,
@@ -53,26 +50,15 @@ class PublishBatch:
         spool_connection = self._spool_connection
         with spool_connection.lock, amqp_errors('Basic.publish'):
             routed = spool_connection.route(message, exchange or '', routing_key or '')
-            self._add(spool_connection.prepare(routed), routed, message, mandatory)
+            prepared = spool_connection.prepare(routed)
+            if prepared is None:
+                self._unroutable(routed, message, mandatory)
+            elif isinstance(prepared, Transaction):
+                self._transactions.append(prepared)
+            else:
+                self._items.append((routed.queues[0], prepared))
             if len(self._items) + len(self._transactions) >= self._max_size:
                 self.flush()
-
-    def _add(
-        self,
-        prepared: PreparedEntry | Transaction | None,
-        routed: RoutedMessage,
-        message: Mapping[str, Any],
-        mandatory: bool,
-    ) -> None:
-        if prepared is None:
-            self._unroutable(routed, message, mandatory)
-        elif isinstance(prepared, Transaction):
-            self._transactions.append(prepared)
-        else:
-            self._items.append(prepared)
-            self._sync |= any(queue.options.durability == 'full' for queue in routed.queues)
-            if any(queue.options.directory_sync == 'always' for queue in routed.queues):
-                self._directory_sync = 'always'
 
     def flush(self) -> None:
         """Make all visible.
@@ -81,11 +67,10 @@ class PublishBatch:
         """
         items, self._items = self._items, []
         transactions, self._transactions = self._transactions, []
-        sync, self._sync = self._sync, False
         spool_connection = self._spool_connection
         with spool_connection.lock, amqp_errors('Basic.publish'):
             try:
-                spool_connection.flush(items, transactions, sync=sync, directory_sync=self._directory_sync)
+                spool_connection.flush(items, transactions)
             except BaseException:
                 for transaction in transactions:
                     transaction.discard()
@@ -94,7 +79,7 @@ class PublishBatch:
     def discard(self) -> None:
         """Throw away the messages that are not yet visible."""
         with self._spool_connection.lock:
-            for item in self._items:
+            for _, item in self._items:
                 item.discard(self._spool_connection.spool.spares)
             for transaction in self._transactions:
                 transaction.discard()

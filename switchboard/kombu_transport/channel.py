@@ -226,13 +226,13 @@ class Channel(Entities, virtual.Channel):
             unacked = UnackedMessage(spool_queue, taken.filebase, limit)
             try:
                 message = self._made(spool_queue, taken, tag, queue)
-                if message is not None and no_ack:
+                if message is None or (not no_ack and self._is_deferred(unacked, message)):
+                    continue
+                if no_ack:
                     unacked.finish()
             except (SwitchboardError, OSError):
                 retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
                 raise
-            if message is None or (not no_ack and self._is_deferred(unacked, message)):
-                continue
             if not no_ack:
                 self.qos.add(tag, message, unacked)
             return message
@@ -242,19 +242,9 @@ class Channel(Entities, virtual.Channel):
         """Have a task wait in its queue for its time, where more in this process's hands would leave no file for other messages."""
         if not self.qos.is_crowded() or not (delay_s := wait_s(message.headers)):
             return False
-        try:
-            unacked.queue.release(unacked.filebase, delay_s=delay_s)
-        except (SwitchboardError, OSError):
-            retry_later(unacked, UnackedMessage.give_back)  # nobody has seen it
-            raise
-        log_event(
-            log,
-            logging.INFO,
-            unacked.filebase,
-            'deferred',
-            queue=unacked.queue.name,
-            delay_s=round(delay_s),
-        )
+        queue, filebase = unacked.queue, unacked.filebase
+        queue.release(filebase, delay_s=delay_s)
+        log_event(log, logging.INFO, filebase, 'deferred', queue=queue.name, delay_s=round(delay_s))
         return True
 
     def _made(self, spool_queue: Switchboard, taken: Taken, tag: int, queue: str) -> Any:

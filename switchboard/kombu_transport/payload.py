@@ -14,6 +14,7 @@ import base64
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.message import Message as Mail
 from typing import Any
@@ -237,7 +238,10 @@ def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, An
     content_type, content_encoding = CONTENT_TYPES.get(entry.kind, ('application/data', 'binary'))
     if isinstance(msg, Mail):  # of Mailman's two pickles, too
         body, content_type, content_encoding = mail_bytes(msg), *CONTENT_TYPES['mail']
-    text = _decoded(body) if content_encoding == 'utf-8' else None
+    text = None
+    if content_encoding == 'utf-8':
+        with suppress(UnicodeDecodeError):  # JSON may be UTF-16, text hold lone surrogates
+            text = body.decode()
     if text is None:
         content_encoding = 'binary'
     return {
@@ -247,13 +251,6 @@ def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, An
         'headers': {key: value for key, value in msgdata.items() if key not in FIXED_METADATA},
         'properties': {'body_encoding': 'base64' if text is None else 'utf-8'},
     }
-
-
-def _decoded(body: bytes) -> str | None:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:  # JSON may be UTF-16, text hold lone surrogates
-        return None
 
 
 def was_delivered(records: Sequence[Record]) -> bool:

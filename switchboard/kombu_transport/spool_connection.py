@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
@@ -46,9 +47,6 @@ from switchboard.store.folder import Folder, close_folders
 from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
 
-if TYPE_CHECKING:
-    from switchboard.queue_defaults import DirectorySync
-
 log = logging.getLogger('switchboard.queue')
 
 Role = Literal['publish', 'publish lazily', 'consume']
@@ -73,14 +71,6 @@ KEPT_QUEUES = 64
 # The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
 # connections of a process cannot keep anything from each other, and a pool hands out any of them.
 _OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
-
-
-def _is_there(directory: str) -> bool:
-    try:
-        Disk.stat(directory)
-    except OSError:
-        return False
-    return True
 
 
 class RoutedMessage(NamedTuple):
@@ -131,7 +121,7 @@ class SpoolConnection:
                 return Spool.from_config(address.config, disk=disk)
             except ConfigError as error:
                 raise InvalidPath(str(error)) from error
-        if not address.create and not _is_there(address.directory):
+        if not address.create and not os.path.exists(address.directory):
             raise SpoolMissing(
                 f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
             )
@@ -261,19 +251,12 @@ class SpoolConnection:
 
     def _expire_first(self, name: str) -> int:
         try:
-            if self._is_empty(name) or self.spool.consumer_count(name):  # who consumes finds them himself
+            if not self.size(name) or self.spool.consumer_count(name):  # who consumes finds them himself
                 return 0
             return expire_leading(self.queue(name, 'publish lazily'))
         except (QueueError, OSError) as error:  # gone meanwhile, or another user's
             log_event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
             return 0
-
-    def _is_empty(self, queue: str) -> bool:
-        try:
-            with Folder(self.spool.path(queue), self.spool.disk).scan() as entries:
-                return not any(entry.name.endswith(READY) for entry in entries)
-        except FileNotFoundError:
-            return True
 
     def _is_orphan(self, queue: Switchboard, filebase: str) -> bool:
         disk = self.spool.disk
@@ -401,16 +384,20 @@ class SpoolConnection:
         return routed.queues[0].prepare(raw, dict(metadata))
 
     def flush(
-        self,
-        items: Sequence[PreparedEntry],
-        transactions: Sequence[Transaction],
-        *,
-        sync: bool,
-        directory_sync: DirectorySync = 'auto',
+        self, items: Sequence[tuple[Switchboard, PreparedEntry]], transactions: Sequence[Transaction]
     ) -> None:
         """Make the messages of a batch visible, with one flush."""
         if items:
-            publish(items, self.spool.spares, self.spool.disk, sync=sync, directory_sync=directory_sync)
+            options = [queue.options for queue, _ in items]
+            publish(
+                [item for _, item in items],
+                self.spool.spares,
+                self.spool.disk,
+                sync=any(each.durability == 'full' for each in options),
+                directory_sync='always'
+                if any(each.directory_sync == 'always' for each in options)
+                else 'auto',
+            )
         for error in self.spool.commit_all(transactions).values():
             raise error
 

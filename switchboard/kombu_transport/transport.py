@@ -17,7 +17,7 @@ from kombu.transport import virtual
 
 import switchboard
 from switchboard.errors import QueueError, SwitchboardError
-from switchboard.kombu_transport.address import SCHEME, Address, read_address
+from switchboard.kombu_transport.address import SCHEME, read_address
 from switchboard.kombu_transport.channel import BURST, Channel
 from switchboard.kombu_transport.errors import DiskFault, amqp_errors
 from switchboard.kombu_transport.spool_connection import SpoolConnection
@@ -55,7 +55,6 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.spool_connection: SpoolConnection
-        self._address: Address | None = None
         self.watch: DirectoryWatch | None = None
         self._pid = os.getpid()
         self._loop: Any = None
@@ -76,7 +75,7 @@ class Transport(virtual.Transport):
         :raises InvalidPath: the URL cannot be used.
         :raises DiskFault: the disk has refused something, and still takes nothing.
         """
-        self._address = address = read_address(self.client)
+        address = read_address(self.client)
         with amqp_errors('Connection.open'), ExitStack() as opened:
             self.spool_connection = spool_connection = SpoolConnection(address)
             opened.callback(spool_connection.close)
@@ -189,8 +188,8 @@ class Transport(virtual.Transport):
 
     def _wait_s(self, is_watched: bool) -> float:
         """:return: the seconds until the next look: nothing before that comes without a notice."""
-        assert self._address is not None
-        waits = [self._address.poll_interval_s if is_watched else min(POLL_S, self._address.poll_interval_s)]
+        poll_interval_s = self.spool_connection.address.poll_interval_s
+        waits = [poll_interval_s if is_watched else min(POLL_S, poll_interval_s)]
         now_s = time.monotonic()
         whens = [self._next_look_s, *(when_s for when_s, _ in self._suspects.values())]
         waits += [max(0.0, when_s - now_s) for when_s in whens]
@@ -234,8 +233,7 @@ class Transport(virtual.Transport):
             self._look_at_suspects(now_s)
             if now_s < self._next_look_s:
                 return
-            assert self._address is not None
-            self._next_look_s = now_s + self._address.recovery_interval_s
+            self._next_look_s = now_s + self.spool_connection.address.recovery_interval_s
             retry_refused_endings()
             for channel in list(self.channels):
                 channel.qos.end_refused()
@@ -277,11 +275,10 @@ class Transport(virtual.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Have messages delivered by kombu's event loop, as they come."""
         assert self.watch is not None
-        assert self._address is not None
         self._leave_loop()
         self._loop = loop
         self._add_readers()
-        self._timers = [loop.call_repeatedly(self._address.poll_interval_s, self.rescan)]
+        self._timers = [loop.call_repeatedly(self.spool_connection.address.poll_interval_s, self.rescan)]
         self.watch.wake()
 
     def _add_readers(self) -> None:
@@ -337,9 +334,8 @@ class Transport(virtual.Transport):
         self._sleep_for(self._wait_s(is_watched))
 
     def _sleep_for(self, wait_s: float) -> None:
-        assert self._address is not None
         for timer in self._timers[1:]:
             timer.cancel()
         del self._timers[1:]
-        if wait_s < self._address.poll_interval_s:
+        if wait_s < self.spool_connection.address.poll_interval_s:
             self._timers.append(self._loop.call_later(wait_s, self.rescan))

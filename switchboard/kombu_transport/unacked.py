@@ -32,9 +32,6 @@ from switchboard.store.claims import OWN_CLAIMS, claim_of
 
 log = logging.getLogger('switchboard.queue')
 
-# For who may never give up: the limit of a queue that has none.
-NO_LIMIT = 0
-
 # Descriptors that a process needs for other things than messages in its hands.
 SPARE_FILES = 256
 
@@ -83,7 +80,7 @@ class UnackedMessage:
     def requeue(self) -> None:
         """Give it back to be delivered again, unless that was done too often."""
         count = count_since_retry(self.queue.history(self.filebase), *FAILED) + 1
-        if self.limit != NO_LIMIT and count >= self.limit:
+        if 0 < self.limit <= count:
             reason = f'given back {count} times by its consumers'
             self.queue.finish(self.filebase, preserve=True, cause='attempts', reason=reason)
         else:
@@ -227,8 +224,7 @@ class UnackedMessages(QoS):
     def _forget(self, tag: Any) -> None:
         self.claims.pop(tag, None)
         self._delivered.pop(tag, None)
-        if self._refused:
-            self._refused.pop(tag, None)
+        self._refused.pop(tag, None)
 
     def restore_unacked(self) -> list[tuple[BaseException, Any]]:
         """Give all back, but those that were to end otherwise."""
