@@ -56,7 +56,7 @@ from switchboard.errors import (
 )
 from switchboard.runner.api import RunnerOptions, Setting, Template, boolean, choice, integer
 from switchboard.runners.bridge_in import FromBroker
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of
+from switchboard.runners.bridge_remote import PATH_HEADER, PATH_KEY, Bridge, path_of
 
 if TYPE_CHECKING:
     from switchboard.brokers.message import OutgoingMessage
@@ -99,7 +99,7 @@ class ToBroker(Bridge):
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
         assert self.queue is not None
-        path = [*path_of(msgdata.pop(PATH, None)), self.site]
+        path = [*path_of(msgdata.pop(PATH_KEY, None)), self.origin_name]
         if len(path) > self.setting_values['max_hops']:
             raise PermanentFailure(f'it has been through {len(path) - 1} bridges: {" -> ".join(path[:-1])}')
         msgdata.pop('dedupe_key', None)
@@ -128,7 +128,7 @@ class ToBroker(Bridge):
             raise DestinationDown(str(error)) from error
         outcomes = self._publish([message for _, message in outbox])
         return {
-            filebase: self.judged(outcome)
+            filebase: self.as_runner_error(outcome)
             for (filebase, _), outcome in zip(outbox, outcomes, strict=True)
             if outcome is not None
         }
@@ -151,7 +151,7 @@ class ToBroker(Bridge):
                 outcomes[number] = outcome
         return outcomes
 
-    def judged(self, error: Exception) -> Exception:
+    def as_runner_error(self, error: Exception) -> Exception:
         """:return: the fate of the message after this error."""
         if isinstance(error, NoRouteError):
             reason = f'no queue of the broker takes it: {error}'

@@ -18,13 +18,13 @@ from switchboard.errors import (
     SwitchboardError,
 )
 from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS_PER_S, Publication, PublishOutcome, Serializers
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER, elsewhere_records, path_of
+from switchboard.runners.bridge_remote import PATH_HEADER, PATH_KEY, path_of, remote_history
 
 if TYPE_CHECKING:
     from switchboard.brokers.message import Delivery
 
 # Errors about the place and not about the message: it is tried again, and nothing is put aside for them.
-TROUBLE = (QueueFullError, DurabilityError, QueueDrainingError)
+TEMPORARY_ERRORS = (QueueFullError, DurabilityError, QueueDrainingError)
 # Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
 # Of decoded bodies, so much is gathered before it is stored: a fetched body may be a hundred times as long when it is decompressed.
@@ -126,8 +126,8 @@ class ArrivalStore:
             msgdata |= {'exchange': exchange, 'routing_key': key}
         path = path_of(delivery.headers.get(PATH_HEADER))
         if path:
-            msgdata[PATH] = path
-        records = elsewhere_records(history, path[-1] if path else self._origin)
+            msgdata[PATH_KEY] = path
+        records = remote_history(history, path[-1] if path else self._origin)
         records.append(self._arrival(delivery))
         return Publication(msg, self._keyed(delivery, msgdata), tuple(queues), records)
 
@@ -195,7 +195,7 @@ def _arrived(delivery: Delivery, publication: Publication, outcome: PublishOutco
 
 
 def _is_hopeless(outcome: PublishOutcome, publication: Publication) -> bool:
-    is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TROUBLE)
+    is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TEMPORARY_ERRORS)
     return is_refused and tuple(publication.queues) != (BAD,)
 
 

@@ -27,7 +27,7 @@ from switchboard.runner.api import (
     refusal_log_level,
 )
 from switchboard.runners.bridge_arrivals import ArrivalStore
-from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
+from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, remote_targets
 
 if TYPE_CHECKING:
     from switchboard.brokers.message import Delivery
@@ -76,11 +76,11 @@ class FromBroker(Bridge):
 
     @classmethod
     def _look_for_circle(cls, options: RunnerOptions, runners: Mapping[str, RunnerOptions]) -> None:
-        broker, exchange, queue = targets(options.settings)
+        broker, exchange, queue = remote_targets(options.settings)
         for other in runners.values():
             if not (other.class_path.endswith(OUTWARDS) and options.class_path.endswith(INWARDS)):
                 continue
-            their_broker, their_exchange, their_queue = targets(other.settings)
+            their_broker, their_exchange, their_queue = remote_targets(other.settings)
             same = their_exchange == exchange if their_exchange else their_queue == queue
             if broker == their_broker and same:
                 raise ConfigError(
@@ -230,7 +230,7 @@ class FromBroker(Bridge):
         """Is the message to be left, because this installation has sent it itself?"""
         if self.setting_values['own_messages'] == 'accept' or path_of(delivery.headers.get(PATH_HEADER))[
             -1:
-        ] != [self.site]:
+        ] != [self.origin_name]:
             return False
         log_event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
         return True

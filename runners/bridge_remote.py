@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 PATH_HEADER = f'{HEADER_PREFIX}path'
-PATH = 'bridge_path'
+PATH_KEY = 'bridge_path'
 # How a record of another installation is distinguished from those of this one, which count failures.
-ELSEWHERE = 'elsewhere'
+REMOTE_EVENT = 'elsewhere'
 # Of a history that came along, so many of the last records are kept.
 MAX_HISTORY_RECORDS = 30
 
@@ -112,7 +112,7 @@ class Bridge(Runner):
         """Make the connection; it connects when it is used first."""
         self.connection = self.make_connection()
         directory = getattr(self.spool, 'directory', '')
-        self.site = self.setting_values['origin_name'] or f'{socket.gethostname()}:{directory}'
+        self.origin_name = self.setting_values['origin_name'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
     def make_connection(self) -> Connection:
@@ -183,7 +183,7 @@ def broker_of(values: Mapping[str, Any]) -> BrokerUrl:
     return broker
 
 
-def targets(settings: Mapping[str, str]) -> tuple[str, str, str]:
+def remote_targets(settings: Mapping[str, str]) -> tuple[str, str, str]:
     """:return: the broker, and the exchange and queue there that a section names."""
     url = urlsplit(settings.get('url', '').partition(';')[0].partition('?')[0])
     place = f'{url.hostname}:{url.port or PORTS.get(url.scheme)}{url.path}'
@@ -195,18 +195,18 @@ def path_of(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list | tuple) else []
 
 
-def elsewhere_records(records: Sequence[Any], site: str) -> list[Record]:
+def remote_history(records: Sequence[Any], origin: str) -> list[Record]:
     """:return: the history that a message had at another installation, each record marked so that it counts for nothing here.
 
-    :param site: the installation that sent it.
+    :param origin: the installation that sent it.
     """
     marked: list[Record] = []
     for record in records[-MAX_HISTORY_RECORDS:]:
         if not isinstance(record, Mapping):
             continue
-        if record.get('event') == ELSEWHERE:
+        if record.get('event') == REMOTE_EVENT:
             marked.append(record)
             continue
         when = {'time': record['time']} if 'time' in record else {}
-        marked.append({'event': ELSEWHERE, **when, 'site': site, 'record': dict(record)})
+        marked.append({'event': REMOTE_EVENT, **when, 'site': origin, 'record': dict(record)})
     return marked

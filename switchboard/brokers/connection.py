@@ -140,7 +140,7 @@ class Connection:
                 yield
             except BaseException as error:
                 # Without memory for what comes, too, nobody knows where on the connection the next thing begins.
-                if self.driver.is_trouble(error) or isinstance(error, MemoryError):
+                if self.driver.is_connection_error(error) or isinstance(error, MemoryError):
                     self.abort()
                     raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):

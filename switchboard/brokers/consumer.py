@@ -53,7 +53,7 @@ class BrokerClaim:
 
     @property
     def identity(self) -> str:
-        """The counts of deaths, by queue."""
+        """The key by which its deaths are counted."""
         return identity_of(self.delivery)
 
     def read(self) -> Entry:
@@ -123,10 +123,7 @@ class BrokerConsumer:
     def take(self) -> BrokerClaim | None:
         """Take the next message that may be worked on; it is at work from now on.  None if there is none now."""
         with self._lock:
-            claim = self._next()
-            if claim is not None:
-                self.register(claim)
-            return claim
+            return self._registered(self._next())
 
     def _next(self) -> BrokerClaim | None:
         self._producer.connection.flush_acks()
@@ -154,10 +151,7 @@ class BrokerConsumer:
     def find(self, filebase: str) -> BrokerClaim | None:
         """Take one message out of turn; those before it go back to where they were."""
         with self._lock:
-            claim = self._find(filebase)
-            if claim is not None:
-                self.register(claim)
-            return claim
+            return self._registered(self._find(filebase))
 
     def _find(self, filebase: str) -> BrokerClaim | None:
         if self._key(filebase) in OWN_CLAIMS:
@@ -341,10 +335,12 @@ class BrokerConsumer:
 
     # Held messages.
 
-    def register(self, claim: BrokerClaim) -> None:
-        """From now on the message is at work."""
-        OWN_CLAIMS[self._key(claim.filebase)] = claim
-        self._delivery_counts.note_claimed(claim.identity)
+    def _registered(self, claim: BrokerClaim | None) -> BrokerClaim | None:
+        """Have a message at work from now on, if there is one."""
+        if claim is not None:
+            OWN_CLAIMS[self._key(claim.filebase)] = claim
+            self._delivery_counts.note_claimed(claim.identity)
+        return claim
 
     def claim_of(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""

@@ -22,7 +22,6 @@ class QueueLimits(NamedTuple):
     max_messages: int | None = None
     max_bytes: int | None = None
     overflow: str = 'reject'
-    priorities: bool = True
 
 
 class Driver(Protocol):
@@ -53,7 +52,7 @@ class Driver(Protocol):
     def forget_after_fork(self) -> None:
         """Forget a connection that a fork has copied; the parent must not notice."""
 
-    def is_trouble(self, error: BaseException) -> bool:
+    def is_connection_error(self, error: BaseException) -> bool:
         """Does an error say that the connection is of no more use?"""
 
     def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:

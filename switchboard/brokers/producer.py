@@ -65,7 +65,6 @@ def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
         max_messages=None if options.max_messages is None else max(1, options.max_messages // url.slices),
         max_bytes=None if options.max_bytes is None else max(1, options.max_bytes // url.slices),
         overflow=options.overflow,
-        priorities=url.queue_type == 'classic',
     )
 
 
@@ -163,7 +162,6 @@ class BrokerProducer:
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
-        filebases: list[str] = []
         stored: list[str] = []
         waiting: list[PreparedMessage] = []
 
@@ -179,7 +177,6 @@ class BrokerProducer:
             for message in messages:
                 msg, metadata = message if isinstance(message, tuple) else (message, {})
                 waiting.append(self.prepare(msg, dict(metadata)))
-                filebases.append(waiting[-1].filebase)
                 if len(waiting) == BATCH_LIMIT:
                     flush()
             flush()
@@ -187,7 +184,7 @@ class BrokerProducer:
             if stored:
                 error.add_note('stored before: ' + ' '.join(sorted(stored)))
             raise
-        return filebases
+        return stored
 
     def prepare(
         self, msg: Any, metadata: dict[str, Any], *, digest_tail: str | None = None
@@ -359,19 +356,19 @@ def publish_all(prepared: Sequence[PreparedMessage]) -> list[SwitchboardError | 
     :return: for each, None if the broker has confirmed it, or why not.
     """
     outcomes: dict[int, SwitchboardError | None] = {}
-    producers = {id(one.producer): one.producer for one in prepared}
-    for key, producer in producers.items():
-        mine = [number for number, one in enumerate(prepared) if id(one.producer) == key]
+    for producer in dict.fromkeys(one.producer for one in prepared):
+        mine = [number for number, one in enumerate(prepared) if one.producer is producer]
         try:
             producer.declare(sorted({prepared[number].queue for number in mine}))
         except SwitchboardError as error:
             outcomes.update(dict.fromkeys(mine, error))
             continue
-        late = [number for number in mine if prepared[number].delay_s > 0]
         now = [number for number in mine if prepared[number].delay_s <= 0]
         outcomes.update(zip(now, _publish(producer, [prepared[number] for number in now]), strict=True))
-        for number in late:
+        for number in mine:
             one = prepared[number]
+            if one.delay_s <= 0:
+                continue
             try:
                 producer.connection.delay(one.queue, one.outgoing, one.delay_s)
                 outcomes[number] = None

@@ -50,7 +50,7 @@ _PROPERTIES = (
 ).split()
 
 # What py-amqp raises when a connection is of no more use.
-_TROUBLES = (OSError, exceptions.ConnectionError, RecoverableConnectionError, EOFError)
+_CONNECTION_ERRORS = (OSError, exceptions.ConnectionError, RecoverableConnectionError, EOFError)
 
 
 class RabbitDriver(Driver):
@@ -179,11 +179,11 @@ class RabbitDriver(Driver):
         self.connection_number += 1
         self._begin()
 
-    def is_trouble(self, error: BaseException) -> bool:
+    def is_connection_error(self, error: BaseException) -> bool:
         """See `Driver`."""
         # py-amqp stumbles over what it has thrown away itself when the connection broke.  Any other such error is a mistake of ours.
         is_collected = self.connection is not None and self.connection._transport is None
-        return isinstance(error, _TROUBLES) or (
+        return isinstance(error, _CONNECTION_ERRORS) or (
             is_collected and isinstance(error, AttributeError | TypeError)
         )
 
@@ -437,7 +437,7 @@ class RabbitDriver(Driver):
         try:
             found = work(channel)
         except Exception as error:
-            if not self.is_trouble(error):  # then it goes with its connection
+            if not self.is_connection_error(error):  # then it goes with its connection
                 channel.close()  # if the broker has not
             if isinstance(error, ChannelError) and not isinstance(error, fault):
                 raise refusal(error, step) from error
@@ -460,7 +460,7 @@ def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:
         arguments['x-queue-type'] = 'quorum'
         # We give back what waits for better times, and count deaths ourselves; from 4.0 on the broker would drop it after 20 times.
         arguments['x-delivery-limit'] = FOR_EVER
-    elif limits.priorities:
+    else:
         arguments['x-max-priority'] = PRIORITIES
     if limits.max_messages is not None:
         arguments['x-max-length'] = limits.max_messages

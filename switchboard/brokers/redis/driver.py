@@ -38,7 +38,7 @@ log = logging.getLogger('switchboard.queue')
 DEFAULT_BULK_BYTES, LEAST_BULK_BYTES = 512 << 20, 1 << 20
 
 # What redis-py raises when a connection is of no more use.
-_TROUBLES = (OSError, exceptions.RedisError)
+_CONNECTION_ERRORS = (OSError, exceptions.RedisError)
 
 
 class RedisDriver(Driver):
@@ -152,9 +152,9 @@ class RedisDriver(Driver):
         self.connection_number += 1
         self._begin()
 
-    def is_trouble(self, error: BaseException) -> bool:
+    def is_connection_error(self, error: BaseException) -> bool:
         """See `Driver`."""
-        return isinstance(error, _TROUBLES)
+        return isinstance(error, _CONNECTION_ERRORS)
 
     def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
@@ -350,7 +350,7 @@ class RedisDriver(Driver):
             return True
         try:
             return self._subscription.has_message()
-        except _TROUBLES:
+        except _CONNECTION_ERRORS:
             self.cancel()
             return True
 

@@ -20,7 +20,7 @@ from switchboard.errors import (
     UnserializableError,
 )
 from switchboard.runners.bridge import ToBroker
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER, arguments, targets
+from switchboard.runners.bridge_remote import PATH_HEADER, PATH_KEY, arguments, remote_targets
 from tests.unit.runners.bridges import IN, OUT, Bridged
 
 
@@ -165,8 +165,8 @@ def test_a_time_to_live_goes_along_and_the_broker_is_not_told(out: Bridged) -> N
 
 
 def test_a_message_that_goes_in_a_circle_ends_in_bad(out: Bridged) -> None:
-    out.spool['out'].enqueue('a', {PATH: [f'site {number}' for number in range(8)]})
-    out.spool['out'].enqueue('b', {PATH: [f'site {number}' for number in range(7)]})
+    out.spool['out'].enqueue('a', {PATH_KEY: [f'site {number}' for number in range(8)]})
+    out.spool['out'].enqueue('b', {PATH_KEY: [f'site {number}' for number in range(7)]})
     out.turn(out.bridge('up'))
     assert 'has been through 8 bridges: site 0 -> site 1' in out.reason()
     assert out.broker.bodies('orders') == [b'b']
@@ -287,9 +287,9 @@ def test_the_password_is_that_of_each_address(tmp_path: Path) -> None:
 
 def test_the_first_of_several_addresses_names_the_broker() -> None:
     settings = {'url': 'amqp://me@a:5673;amqp://me@b:5672//', 'remote_queue': 'q'}
-    assert targets(settings) == ('a:5673', '', 'q')
+    assert remote_targets(settings) == ('a:5673', '', 'q')
 
 
 def test_what_the_broker_forbids_is_waited_for_and_no_fault_of_the_message(tmp_path: Path) -> None:
     runner = Bridged(tmp_path, OUT).runner(ToBroker, 'up')
-    assert isinstance(runner.judged(QueueMismatchError('403')), DestinationDown)
+    assert isinstance(runner.as_runner_error(QueueMismatchError('403')), DestinationDown)

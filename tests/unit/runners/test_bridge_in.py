@@ -14,7 +14,7 @@ pytest.importorskip('kombu')
 from switchboard.brokers.encode import encode
 from switchboard.brokers.message import HISTORY_HEADER, UNREADABLE_HEADER, OutgoingMessage
 from switchboard.runners import bridge_arrivals
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER
+from switchboard.runners.bridge_remote import PATH_HEADER, PATH_KEY
 from tests.unit.runners.bridges import IN, Bridged, letter
 
 
@@ -52,7 +52,7 @@ def test_metadata_and_history_are_those_of_the_other_side(inward: Bridged) -> No
     msg, msgdata = inward.take('in')
     assert msg == {'n': 1}
     assert msgdata['colour'] == 'red'
-    assert msgdata[PATH] == ['there']
+    assert msgdata[PATH_KEY] == ['there']
     assert (msgdata['exchange'], msgdata['routing_key']) == ('billing', 'paid')
     assert not [key for key in msgdata if key.startswith('x-')]
 
