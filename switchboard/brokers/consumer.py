@@ -24,11 +24,18 @@ from switchboard.brokers.decode import entry_of, identity_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.message import DUE_HEADER, Delivery
 from switchboard.brokers.producer import BrokerProducer, publish
-from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
+from switchboard.errors import (
+    BrokerDownError,
+    EntryTakenError,
+    QueueError,
+    SwitchboardError,
+    UnknownQueueError,
+)
 from switchboard.events import log_event
 from switchboard.handoff.deduplication import Dedupe
 from switchboard.message.entry import Entry
 from switchboard.message.naming import LONGEST_DELAY_S, NS_PER_S, digest_of, key_digest
+from switchboard.queue.consumer import LOOK_AGAIN_S
 from switchboard.store.forks import after_fork
 
 
@@ -160,13 +167,15 @@ class BrokerConsumer:
         passed: list[BrokerClaim] = []
         found = None
         queue = self._producer.queue_of(filebase)
-        while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
-            if claim.filebase == filebase:
-                found = claim
-                break
-            passed.append(claim)
-        for claim in reversed(passed):
-            self._give_back(claim)
+        try:
+            while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
+                if claim.filebase == filebase:
+                    found = claim
+                    break
+                passed.append(claim)
+        finally:
+            for claim in reversed(passed):
+                self._give_back(claim)
         return found
 
     def _get(self) -> BrokerClaim | None:
@@ -192,9 +201,13 @@ class BrokerConsumer:
             if delivery is None:
                 return None
             claim = self._decoded(delivery)
-            # Redelivered to the process that holds it; a duplicate, or done; or not due.
-            if not (self._is_redelivered(claim) or self._is_known(claim) or self._is_early(claim)):
-                return claim
+            try:
+                # Redelivered to the process that holds it; a duplicate, or done; or not due.
+                if not (self._is_redelivered(claim) or self._is_known(claim) or self._is_early(claim)):
+                    return claim
+            except BaseException:
+                self._give_back(claim)  # nobody has it in hand: it would be ours for as long as we live
+                raise
 
     def _decoded(self, delivery: Delivery) -> BrokerClaim:
         """Make a claim of a delivery.
@@ -251,7 +264,7 @@ class BrokerConsumer:
         return True
 
     def _is_early(self, claim: BrokerClaim) -> bool:
-        """Is the message not due yet?  The broker keeps it for the rest of its time."""
+        """Is the message not due yet?  The broker keeps it for the rest of its time; while it cannot, the message is deferred here."""
         due_s = claim.delivery.headers.get(DUE_HEADER)
         now_s = self._producer.clock.time_ns() / NS_PER_S
         # The header may be anybody's, and a message that cannot be read must not go out again as if it could.
@@ -260,7 +273,15 @@ class BrokerConsumer:
         if due_s <= now_s + 1 or (isinstance(due_s, float) and math.isnan(due_s)):
             return False
         delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s
-        publish([self._producer.prepare_entry(claim.entry, delay_s=delay_s)])
+        try:
+            publish([self._producer.prepare_entry(claim.entry, delay_s=delay_s)])
+        except SwitchboardError as error:
+            # Given back, it would be the next one again, and stop all behind it.
+            log_event(
+                log, logging.ERROR, claim.filebase, 'not released', queue=self._producer.name, error=error
+            )
+            self.defer(claim.filebase, LOOK_AGAIN_S)
+            return False
         self._ack(claim)
         return True
 
@@ -300,8 +321,10 @@ class BrokerConsumer:
             if not claim.is_ours():
                 del self._waiting[filebase]
             elif not self._is_deferred(claim):
-                del self._waiting[filebase]
-                return claim
+                if self._is_early(claim):
+                    del self._waiting[filebase]
+                elif not self._is_deferred(claim):
+                    return self._waiting.pop(filebase)
         return None
 
     def wait_s(self) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchangeError
+from switchboard.message.naming import digest_of, key_digest
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
@@ -125,6 +128,17 @@ class AllAreKnown:
         return marker
 
 
+class OneIsOnABadSector:
+    """Markers of a queue of which one cannot be read."""
+
+    def __init__(self, filebase: str) -> None:
+        self._marker = key_digest(digest_of(filebase))
+
+    def find(self, marker: str) -> None:
+        if marker == self._marker:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 class Collect(Runner):
     def setup(self) -> None:
         self.collected = Signal()
@@ -201,6 +215,21 @@ class TestTheBrokerAway:
         messages = [take_next(queue).msg, take_next(queue).msg]
         assert sorted(messages) == ['at work', 'waiting']
         assert second in queue.get_files('.bak')
+
+    def test_all_that_was_taken_on_the_way_goes_back_when_one_cannot_be_looked_at(
+        self, redis_server: Broker, tmp_path: Path
+    ) -> None:
+        place = OnBroker(redis_server.url, tmp_path / 'spool')
+        filebases = [place.queue().enqueue(text) for text in ('first', 'second', 'third')]
+        queue = place.queue(cls=BrokerQueue, finished_markers=lambda _queue: OneIsOnABadSector(filebases[1]))
+        with pytest.raises(OSError, match='error'):
+            queue.dequeue(filebases[2])
+        assert unacked(queue.connection) == 0
+        assert queue.take().filebase == filebases[0]
+        with pytest.raises(OSError, match='error'):
+            queue.take()
+        assert unacked(queue.connection) == 1
+        place.close()
 
     def test_what_is_known_already_is_acknowledged_when_it_is_back(
         self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

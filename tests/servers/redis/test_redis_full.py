@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from redis import Redis
 
 from switchboard import Runner
 from switchboard.brokers.consumer import OWN_CLAIMS
+from switchboard.brokers.message import DUE_HEADER, OutgoingMessage
+from switchboard.brokers.redis.keys import redis_key
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
@@ -120,6 +123,22 @@ def test_what_was_deferred_comes_and_it_can_be_emptied(full: Full) -> None:
     eventually(lambda: 'late' in drain(queue), 'due')
     queue.enqueue('there is room')
     assert drain(queue) == ['there is room']
+
+
+def test_a_message_whose_time_is_far_off_stops_no_other_where_it_cannot_be_put_back(full: Full) -> None:
+    queue, other = full.queue(), full.queue()
+    early = OutgoingMessage(b'early', {DUE_HEADER: time.time() + 86_400.0}, {'message_id': 'early'})
+    queue.connection.publish(early, routing_key=queue.all_queues[0])
+    queue.enqueue('now')
+    full.fill(queue)
+    taken = queue.take()
+    assert taken.msg == 'now'
+    queue.finish(taken.filebase)
+    assert unacked(queue.connection) == 1
+    full.client.config_set('maxmemory', 0)
+    queue.close()
+    assert {len(text) for text in drain(other)} == {MESSAGE_BYTES}
+    assert full.client.zcard(redis_key(queue.all_queues[0], 'delayed')) == 1
 
 
 def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> None:
