@@ -45,13 +45,12 @@ from switchboard.status.measurements import (
     sum_of,
 )
 from switchboard.status.record import MasterRecord, ProcessState, SliceRecord
-from switchboard.status.scoreboard import VERSION, Scoreboard
+from switchboard.status.scoreboard import OUTCOMES, VERSION, Scoreboard
 from switchboard.store.layout import DRAINING, PAUSED, SCOREBOARD
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
 
-OUTCOMES = ('done', 'failed', 'retried', 'kept')
 _KINDS = {'gauge': GaugeMetricFamily, 'counter': CounterMetricFamily, 'histogram': HistogramMetricFamily}
 
 

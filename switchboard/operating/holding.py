@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from switchboard.errors import QueueError
 from switchboard.handoff.moving import claim_idle, released_on_failure
-from switchboard.message.naming import PRESERVED, READY, format_when, is_filebase, is_on_hold, on_hold_name
+from switchboard.message.naming import PRESERVED, READY, is_filebase, is_on_hold, on_hold_name, with_when
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.publishing import raise_queue_error
@@ -67,7 +67,7 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     when = next((one.get('when', '') for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
-        renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
+        renamed = with_when(filebase, queue.clock.time_ns())
     return _rename(queue, claim, renamed, {'event': 'let go', **fields})
 
 

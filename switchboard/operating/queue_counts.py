@@ -23,8 +23,8 @@ from switchboard.message.naming import (
     UNFINISHED,
     due_ns,
     format_when,
+    is_filebase,
     is_on_hold,
-    parse_filebase,
     when_ns_of,
 )
 from switchboard.store.folder import Folder
@@ -87,7 +87,7 @@ def walk_entries(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str,
         with folder.scan() as entries:
             for entry in entries:
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
-                if suffix in suffixes and parse_filebase(filebase) is not None:
+                if suffix in suffixes and is_filebase(filebase):
                     yield filebase, suffix
     except FileNotFoundError:
         return
@@ -112,7 +112,7 @@ def count(
                     counts.is_truncated = True
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
-                if suffix not in (READY, CLAIMED, PRESERVED) or parse_filebase(filebase) is None:
+                if suffix not in (READY, CLAIMED, PRESERVED) or not is_filebase(filebase):
                     _add_no_entry(counts, folder, entry)
                     continue
                 if suffix == CLAIMED:

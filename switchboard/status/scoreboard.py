@@ -38,7 +38,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from switchboard.errors import ScoreboardError
 from switchboard.status.alive import MASTER_FILE_MODE, is_locked
@@ -47,6 +47,7 @@ from switchboard.status.measurements import Measurements, buffer, sum_of
 from switchboard.status.record import MasterRecord, ProcessState, SliceRecord, SupervisorRecord
 
 __all__ = [
+    'OUTCOMES',
     'Counted',
     'MasterRecord',
     'NullSlot',
@@ -68,11 +69,11 @@ MEASUREMENTS_EVERY_NS = 1_000_000_000
 
 HEADER = struct.Struct('<8sIII')
 Counted = Literal['done', 'failed', 'retried', 'kept']
+OUTCOMES = get_args(Counted)
 _Found = TypeVar('_Found')
 
 _STATES = tuple(ProcessState)
 _CODES = {state: code for code, state in enumerate(_STATES)}
-_COUNTERS = ('done', 'failed', 'retried', 'kept')
 
 # pid, state, started, reloaded, ready; the last reload's error
 _MASTER = DoubleBuffer('IBQQQ900s', 1024, 1024)
@@ -457,10 +458,10 @@ class Scoreboard:
             supervised
         )
         state = _state(code)
-        fields: dict[str, Any] = dict(zip(_COUNTERS, inherited, strict=True))
+        fields: dict[str, Any] = dict(zip(OUTCOMES, inherited, strict=True))
         if work is not None:
             _, writer, beat_ns, *counts, current, since_ns, deadline_ns = work
-            for counter, count_here in zip(_COUNTERS, counts, strict=True):
+            for counter, count_here in zip(OUTCOMES, counts, strict=True):
                 fields[counter] += count_here
             if writer == pid:  # what a process before this one was at is over
                 fields.update(heartbeat_ns=beat_ns, current_since_ns=since_ns, deadline_ns=deadline_ns)
