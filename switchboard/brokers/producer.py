@@ -17,7 +17,7 @@ from switchboard.brokers.encode import encode_entry
 from switchboard.brokers.message import DUE_HEADER, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl, read_broker_url
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.config.remote_queues import impossible
+from switchboard.config.remote_queues import unsupported_options
 from switchboard.errors import (
     ConfigError,
     ContentDisallowedError,
@@ -56,7 +56,7 @@ def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
 
     :raises ConfigError: an option asks for what this broker cannot do.
     """
-    for key, reason in impossible(options, url.address):
+    for key, reason in unsupported_options(options, url.address):
         raise ConfigError(reason, key=key)
     if url.queue_type == 'quorum' and options.priority:
         raise ConfigError('a quorum queue has no priorities; one of type=classic has', key='priority')

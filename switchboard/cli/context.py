@@ -159,11 +159,11 @@ class Installation:
         """
         if (config := self.config_or_none) is not None:
             return config.spool  # a wrong place is among the mistakes of a configuration
-        from switchboard.config.spool_place import why_no_spool
+        from switchboard.config.spool_place import why_not_a_spool
 
         named = self.named_spool
         directory = named.absolute() if named is not None else self._spool_of_a_broken_config()
-        if reason := why_no_spool(directory):
+        if reason := why_not_a_spool(directory):
             raise FileNotFoundError(errno.ENOENT, reason, str(directory))
         return directory
 

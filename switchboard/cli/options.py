@@ -13,7 +13,7 @@ from switchboard.errors import SelectionError
 from switchboard.operating.text import escape_terminal, number
 
 if TYPE_CHECKING:
-    from switchboard.operating.selection import Criteria
+    from switchboard.operating.selection import Selection
 
 # Written out, so that no verb has to load what knows them only to show its help; a test compares them.
 STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
@@ -189,28 +189,28 @@ _WORDS = ('state', 'error', 'match', 'older', 'younger', 'kind', 'metadata')
 _NAMES = ('where', 'without', 'larger', 'smaller', 'origin', *_WORDS)
 
 
-def _criteria(
+def _selection(
     where: Sequence[str],
     without: Sequence[str],
     larger: str | None,
     smaller: str | None,
     origin: str | None,
     **words: Any,
-) -> Criteria:
-    from switchboard.operating.selection import Criteria
+) -> Selection:
+    from switchboard.operating.selection import Selection
 
     try:
-        criteria = Criteria.of(origin=origin, **words)
+        selection = Selection.of(origin=origin, **words)
         for comparison, text in (('>', larger), ('<', smaller)):
             if text is not None:
-                criteria &= Criteria.of(size=comparison + text)
+                selection &= Selection.of(size=comparison + text)
         for text in where:
-            criteria &= Criteria.parse(text)
+            selection &= Selection.parse(text)
         for text in without:
-            criteria &= Criteria.parse(text).negated()
+            selection &= Selection.parse(text).negated()
     except SelectionError as wrong:
         raise click.UsageError(str(wrong)) from wrong
-    return criteria
+    return selection
 
 
 def with_options(command: Callable[..., R], options: Sequence[Callable[..., Any]]) -> Callable[..., R]:
@@ -221,12 +221,12 @@ def with_options(command: Callable[..., R], options: Sequence[Callable[..., Any]
 
 
 def selection_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Add the options; the command gets what they say as one argument, ``criteria``."""
+    """Add the options; the command gets what they say as one argument, ``selection``."""
 
     @functools.wraps(command)
     def call(*args: Any, **keys: Any) -> R:
         own = {name: keys.pop(name) for name in _NAMES}
-        return command(*args, criteria=_criteria(**own), **keys)
+        return command(*args, selection=_selection(**own), **keys)
 
     return with_options(call, _OPTIONS)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from switchboard.config.inifile import Option, Problems, Section
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRules
-from switchboard.config.remote_queues import impossible
+from switchboard.config.remote_queues import unsupported_options
 from switchboard.errors import ConfigError
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
@@ -43,7 +43,7 @@ _OF_QUEUES_ONLY = QUEUE_KEYS.keys() - {'url'}
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 
-def examine(parsed: ParsedConfig, runner_sections: Mapping[str, Section], problems: Problems) -> None:
+def check_config(parsed: ParsedConfig, runner_sections: Mapping[str, Section], problems: Problems) -> None:
     """Note in `problems` the mistakes between the parts of a configuration, and the strange things."""
     known = frozenset(parsed.queue_names)
     # The built-in kinds need no look: what knows all kinds takes longer to load than the rest of this.
@@ -115,7 +115,7 @@ def _check_url(parsed: ParsedConfig, name: str, options: QueueOptions, problems:
     if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
         problems.error(_queue_error(parsed, name, 'url', reason))
-    for key, reason in impossible(options, options.url):
+    for key, reason in unsupported_options(options, options.url):
         problems.error(_queue_error(parsed, name, QUEUE_KEYS[key].field, f'queue {name}: {reason}'))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from switchboard.config.checks import ParsedConfig, advise_on_value, examine
+from switchboard.config.checks import ParsedConfig, advise_on_value, check_config
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, in_order, parse_ini, read_config_file
 from switchboard.config.keys import (
@@ -35,7 +35,7 @@ from switchboard.config.keys import (
     with_new_spellings,
 )
 from switchboard.config.queue_sections import QueueRule, QueueRules, is_pattern
-from switchboard.config.spool_place import why_no_spool
+from switchboard.config.spool_place import why_not_a_spool
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
@@ -255,7 +255,7 @@ class _Loader:
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )
         parsed = ParsedConfig(config.runners, queues, declared, config.exchanges)
-        examine(parsed, {section.subject: section for section in self.sections['runner']}, self.problems)
+        check_config(parsed, {section.subject: section for section in self.sections['runner']}, self.problems)
         return config
 
     def _read(self, path: Path) -> bytes | None:
@@ -297,7 +297,7 @@ class _Loader:
         if 'spool' not in section.options and not is_misspelled('spool', unknown):
             self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
         values = read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
-        if reason := 'spool' in values and why_no_spool(values['spool']):
+        if reason := 'spool' in values and why_not_a_spool(values['spool']):
             self.problems.error(section.options['spool'].error(reason))
         return values
 

@@ -14,7 +14,7 @@ _LOCAL_ONLY = (
 )
 
 
-def impossible(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
+def unsupported_options(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
     """Find the options that would silently not hold: a queue that is believed to be bounded, or in strict order, and is not, is found out
     about when it hurts.
 

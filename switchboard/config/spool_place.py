@@ -60,7 +60,7 @@ def is_spool(directory: str | os.PathLike[str]) -> bool:
     return os.path.isdir(os.path.join(directory, SPARE))
 
 
-def why_no_spool(directory: str | os.PathLike[str]) -> str:
+def why_not_a_spool(directory: str | os.PathLike[str]) -> str:
     """:return: that a directory is one too deep in a spool, or one too high, and which was meant; empty if it is or may become a spool."""
     real = os.path.realpath(directory)
     above = os.path.dirname(real)

@@ -267,7 +267,7 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
 def _exit_code(child: ChildArguments, work: ChildWork, stop: StopHandler) -> object:
     """:return: the exit status, as for ``sys.exit``; whatever went wrong is on the scoreboard and in the log by then."""
     slot = child.slot
-    slot.occupy()
+    slot.set_pid()
     try:
         return work(child, slot, stop)
     except ConfigError as error:

@@ -199,7 +199,7 @@ def _detach_elsewhere(detach: Callable[[], object], ran: set[int]) -> None:
 def _warm_up(options: RunnerOptions, slot: Slot, prefork: PreforkObjects) -> Runner:
     sys.modules.pop(SHIPPED_RUNNERS['null'].partition(':')[0], None)
     find_class(options)  # anew, as a class of a user's is found
-    slot.occupy()
+    slot.set_pid()
     runner = make_runner(prefork.config, options, 0, 1, slot, prefork=prefork)
     runner.run()
     return runner

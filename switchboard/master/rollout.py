@@ -157,7 +157,7 @@ class Replacement(RolloutStep):
     def _hand_over(self, now_s: float) -> None:
         if ended := [each for each in self._old if each.is_gone]:
             # In one go: a reader that looks all the time is not to look again for each.
-            with self.slices.scoreboard.changing():
+            with self.slices.scoreboard.replacing_slices():
                 for gone in ended:
                     self._old.remove(gone)
                     self.slices.remove(gone, self._successor_of(gone))

@@ -129,7 +129,7 @@ class Slices:
             however much later they come.
         """
         assert not gone.pid
-        with self.scoreboard.changing():
+        with self.scoreboard.replacing_slices():
             self._slices.remove(gone)
             successor = successor or next(iter(self.of_runner(gone.name)), None)
             if successor is not None:

@@ -31,7 +31,7 @@ from switchboard.message.naming import NS_PER_S
 from switchboard.metrics.counting import Count
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.queue_info import UNKNOWN
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import read_flags
 from switchboard.operating.summary import STATES
 from switchboard.operating.text import escape_terminal
 from switchboard.status.alive import master_alive, master_directory
@@ -141,7 +141,7 @@ class Collector(LibraryCollector):
                 samples.gauge('queue_oldest_claimable_timestamp_seconds', counts.oldest_ns / NS_PER_S, queue)
             if counts.next_ns:
                 samples.gauge('queue_next_due_timestamp_seconds', counts.next_ns / NS_PER_S, queue)
-            flags = flags_of(self._directory, queue)
+            flags = read_flags(self._directory, queue)
             samples.gauge('queue_paused', PAUSED in flags, queue)
             samples.gauge('queue_draining', DRAINING in flags, queue)
             samples.gauge('queue_census_truncated', counts.is_truncated, queue)
@@ -154,7 +154,7 @@ class Collector(LibraryCollector):
             return
         scoreboard = Scoreboard.open(path)
         try:
-            master, measured = scoreboard.master(), scoreboard.measured()
+            master, measured = scoreboard.master(), scoreboard.records_with_measurements()
         finally:
             scoreboard.close()
         self._collect_master(samples, master)

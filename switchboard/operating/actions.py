@@ -45,7 +45,7 @@ class ChosenEntry(NamedTuple):
     queue: str
     filebase: str
     suffix: str
-    home: str | None = None
+    return_queue: str | None = None
     sent_back: int = 0
 
     def __str__(self) -> str:
@@ -156,11 +156,11 @@ class Retry:
         if target.suffix == PRESERVED:
             return target.queue != TRASH
         late = target.suffix == READY and target.filebase > format_when(now_ns) + '~'
-        return late or target.home not in (None, target.queue)
+        return late or target.return_queue not in (None, target.queue)
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
         """See `Action`."""
-        to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
+        to = self.to or target.return_queue or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
             raise target.error('its history does not say where it came from: name a queue with --to')
         check_is_consumed(to, target.queue, target.filebase)
@@ -268,7 +268,7 @@ class Restore:
         """See `Action`."""
         if target.queue != TRASH:
             raise target.error('it is not in the trash: nothing to restore')
-        to = self.to or target.home
+        to = self.to or target.return_queue
         if to is None:
             raise target.error('its history does not say where it was removed from: name a queue with --to')
         _check_elsewhere(target, to)
@@ -329,7 +329,7 @@ ACTIONS: dict[str, Callable[[str], Action]] = {
 }
 
 
-def target_of(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | None:
+def _chosen_entry(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | None:
     """:return: the summary of an entry, as actions need it; None if it is gone.
 
     :param needs_summary: whether to open it, unless it has been.
@@ -337,7 +337,7 @@ def target_of(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | None:
     entry = found.look() if needs_summary or found.summary is not None else None
     if entry is None:
         return None if needs_summary else ChosenEntry(found.queue, found.filebase, found.suffix)
-    home = entry.removed_from if found.queue == TRASH else entry.home
+    home = entry.removed_from if found.queue == TRASH else entry.retry_queue
     return ChosenEntry(found.queue, found.filebase, entry.suffix, home, entry.sent_back)
 
 
@@ -350,7 +350,7 @@ def choose(
     :param limit: at most so many, the first; 0 for all.
     """
     now_ns = time.time_ns()
-    opened = (target_of(each, needs_summary=action.needs_summary) for each in found)
+    opened = (_chosen_entry(each, needs_summary=action.needs_summary) for each in found)
     meant = (each for each in opened if each is not None and (named or action.applies_to(each, now_ns)))
     chosen = list(meant) if named else sorted(meant, key=lambda each: sort_key(each.filebase))
     return chosen[:limit] if limit else chosen

@@ -22,7 +22,7 @@ from switchboard.store.layout import TRASH
 LOCKS = Path('/proc/locks')
 
 # The errors that keep one entry's content from being described: each is the entry's fault, and no other's.
-UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, KeyError)
+HISTORY_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, KeyError)
 
 
 def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
             'error': error or None,
             'message': text or None,
         }
-    except UNTELLABLE as error:
+    except HISTORY_ERRORS as error:
         return fields | {'damage': entry.damage or f'its history cannot be shown: {type(error).__name__}'}
 
 
@@ -151,7 +151,7 @@ def _task_of(message: dict[str, Any]) -> dict[str, str]:
     try:
         encoding = message.get('properties', {}).get('body_encoding')
         task, _ = parse_json(base64.b64decode(body) if encoding == 'base64' else body.encode(), 'body')
-    except (CorruptEntryError, *UNTELLABLE):
+    except (CorruptEntryError, *HISTORY_ERRORS):
         return {}
     if not isinstance(task, dict):
         return {}

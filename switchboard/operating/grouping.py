@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from switchboard.events import log_event
 from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY
-from switchboard.operating.entry_fields import UNTELLABLE
+from switchboard.operating.entry_fields import HISTORY_ERRORS
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp, entry_age_s, walk_entries
-from switchboard.operating.selection import Criteria, select
+from switchboard.operating.selection import Selection, select
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
@@ -74,7 +74,7 @@ def ages_by_group(
                 for filebase, suffix in walk_entries(folder, (READY, CLAIMED)):
                     yield queue, entry_age_s(folder, filebase, suffix, now_ns)
                 continue
-            for found in select([(queue, folder)], Criteria(), now_ns):
+            for found in select([(queue, folder)], Selection(), now_ns):
                 yield from _ages_of(found, groups, now_ns)
         except PermissionError:
             raise
@@ -90,7 +90,7 @@ def _ages_of(
         return
     try:
         named, age = groups(entry), entry.age_s(now_ns)
-    except UNTELLABLE as error:
+    except HISTORY_ERRORS as error:
         log_event(log, logging.DEBUG, found.filebase, 'not read', error=error)
         named, age = [NONE], entry_age_s(found.folder, found.filebase, entry.suffix, now_ns)
     for name in named:
@@ -118,7 +118,7 @@ class FailureSummary(NamedTuple):
                 message[:MAX_MESSAGE_CHARACTERS],
                 entry.origin or '',
             )
-        except UNTELLABLE:
+        except HISTORY_ERRORS:
             return cls(entry.when_ns)
 
     def age_s(self, now_ns: int) -> float:

@@ -23,7 +23,7 @@ from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS_PER_S, PRESERVED, SYSTEM_NAME_GENERATOR
 from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk_entries
-from switchboard.operating.spool_view import SpoolView, flags_of
+from switchboard.operating.spool_view import SpoolView, read_flags
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
 from switchboard.store.disk import Disk
@@ -240,7 +240,7 @@ def queue_info(view: SpoolView, name: str) -> QueueInfo:
         consumers = count.present if count is not None else 0
     except PermissionError:
         consumers = None
-    return QueueInfo(name, options, consumers, declaration, flags_of(view.directory, name), config)
+    return QueueInfo(name, options, consumers, declaration, read_flags(view.directory, name), config)
 
 
 def option_words(options: QueueOptions, default: QueueOptions | None = None) -> dict[str, str]:

@@ -8,7 +8,7 @@ A word is ``field:value``.  Commas separate alternatives, ``*`` stands for any t
 (``"``) hold together a value with blanks, commas or colons in it, and ``\\`` takes the meaning from a ``*``, a quote or itself.  Numbers, sizes and durations take
 ``>``, ``>=``, ``<`` and ``<=``.  A field that is not in `FIELDS` is a key of the metadata; ``metadata.kind:x`` is one that has the name of a field.
 
-`Criteria.parse` reads that, and ``str()`` writes it in one form only, so that equal selections are equal texts.
+`Selection.parse` reads that, and ``str()`` writes it in one form only, so that equal selections are equal texts.
 
 Names decide what they can, and files are opened only for the rest.  Nothing is claimed: what fits may have gone on a moment later, and an
 action that claims it notices that then.
@@ -91,7 +91,7 @@ def _expression(pieces: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(fnmatch.translate('*'.join(map(glob.escape, pieces))))
 
 
-class Amount(NamedTuple):
+class Comparison(NamedTuple):
     """A number to compare with; durations are whole milliseconds."""
 
     comparison: str
@@ -186,7 +186,7 @@ class Term(NamedTuple):
     """
 
     field: str
-    values: tuple[Pattern | Amount, ...]
+    values: tuple[Pattern | Comparison, ...]
     negated: bool = False
 
     @classmethod
@@ -207,7 +207,7 @@ class Term(NamedTuple):
             for value in values:
                 _check_text(field, value)
             return cls(field, values, negated)
-        return cls(field, tuple(_amount(field, known.kind, value.text) for value in values), negated)
+        return cls(field, tuple(_comparison(field, known.kind, value.text) for value in values), negated)
 
     def matches_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: the answer by a name alone; None if the file has to be opened."""
@@ -261,7 +261,7 @@ class Term(NamedTuple):
         key = key if _PLAIN_KEY.fullmatch(key) else _quoted(key)
         return f'{"-" if self.negated else ""}{key}:{",".join(map(self._written, self.values))}'
 
-    def _written(self, value: Pattern | Amount) -> str:
+    def _written(self, value: Pattern | Comparison) -> str:
         if isinstance(value, Pattern):
             return str(value)
         comparison = '' if self.field in _IMPLIED else value.comparison
@@ -290,7 +290,7 @@ def _check_text(field: str, value: Pattern) -> None:
         raise SelectionError('id: wants the beginning of a name')
 
 
-def _amount(field: str, kind: str, text: str) -> Amount:
+def _comparison(field: str, kind: str, text: str) -> Comparison:
     match = _COMPARISON.fullmatch(text)
     assert match is not None
     comparison, number = match[1], match[2]
@@ -302,12 +302,12 @@ def _amount(field: str, kind: str, text: str) -> Amount:
         comparison = _IMPLIED[field]
     try:
         if kind == 'duration':
-            return Amount(comparison, round(duration_s(number) * 1000))
+            return Comparison(comparison, round(duration_s(number) * 1000))
         if kind == 'size':
-            return Amount(comparison, size_bytes(number))
+            return Comparison(comparison, size_bytes(number))
         if not re.fullmatch('[0-9]{1,9}', number):
             raise ValueError(f'{number!r} is not a number')
-        return Amount(comparison, int(number))
+        return Comparison(comparison, int(number))
     except ValueError as error:
         raise SelectionError(f'{field}: {error}') from error
 
@@ -322,7 +322,7 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'([\\*"])', r'\\\1', text) + '"'
 
 
-class Criteria(NamedTuple):
+class Selection(NamedTuple):
     """A selection of entries: all of its words must fit.  Without any, every entry does."""
 
     terms: tuple[Term, ...] = ()
@@ -359,9 +359,9 @@ class Criteria(NamedTuple):
             terms.append(Term(METADATA_PREFIX + key, (Pattern.exactly(text),)))
         return cls(tuple(terms))
 
-    def __and__(self, other: Criteria) -> Criteria:
+    def __and__(self, other: Selection) -> Selection:
         """:return: the selection of the entries that fit both."""
-        return Criteria((*self.terms, *other.terms))
+        return Selection((*self.terms, *other.terms))
 
     def hint_if_nothing_matches(self) -> str:
         """:return: the end of a sentence that says that nothing fits: a word that is taken for a key of the metadata, and may be meant otherwise."""
@@ -377,9 +377,9 @@ class Criteria(NamedTuple):
                 return f'; {key!r} is a key of the metadata, whose values are texts here: only fields are compared by < and >'
         return ''
 
-    def negated(self) -> Criteria:
+    def negated(self) -> Selection:
         """:return: each of the words with the opposite meaning."""
-        return Criteria(tuple(Term(term.field, term.values, not term.negated) for term in self.terms))
+        return Selection(tuple(Term(term.field, term.values, not term.negated) for term in self.terms))
 
     def __bool__(self) -> bool:
         return bool(self.terms)
@@ -520,7 +520,10 @@ class Budget:
 
 
 def select(
-    queue_folders: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int, budget: Budget | None = None
+    queue_folders: Iterable[tuple[str, Folder]],
+    selection: Selection,
+    now_ns: int,
+    budget: Budget | None = None,
 ) -> Iterator[FoundEntry]:
     """Walk over the entries of some queues that are asked for, in no order.
 
@@ -529,18 +532,18 @@ def select(
     :param budget: where to end; it says whether that came before the end of the queues.
     """
     for queue, folder in queue_folders:
-        if not criteria.may_match_queue(queue):
+        if not selection.may_match_queue(queue):
             continue
-        for filebase, suffix in walk_entries(folder, criteria.suffixes()):
+        for filebase, suffix in walk_entries(folder, selection.suffixes()):
             if budget is not None and not budget.allows_name():
                 return
-            answer = criteria.matches_name(queue, filebase, suffix, now_ns)
+            answer = selection.matches_name(queue, filebase, suffix, now_ns)
             if answer is None and budget is not None and not budget.allows_file():
                 return
             if answer is None:
                 found = FoundEntry(queue, folder, filebase, suffix)
                 entry = found.look()
-                if entry is not None and criteria.matches(entry, now_ns):
+                if entry is not None and selection.matches(entry, now_ns):
                     yield found._replace(suffix=entry.suffix, summary=entry)
             elif answer:
                 yield FoundEntry(queue, folder, filebase, suffix)

@@ -26,7 +26,7 @@ from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.operating.selection import Budget, Criteria
+    from switchboard.operating.selection import Budget, Selection
 
 # What operators say to a queue: each is a file below `.run`.
 FLAGS = (PAUSED, DRAINING)
@@ -68,7 +68,7 @@ class SpoolView:
         """Is the queue on a broker?"""
         return self.config is not None and self.config.queue_options(queue).url is not None
 
-    def known(self, queues: Iterable[str] = ()) -> tuple[str, ...]:
+    def check_queues(self, queues: Iterable[str] = ()) -> tuple[str, ...]:
         """:return: the names of queues; of all of them, if none is named.
 
         :raises UnknownQueueError: there is no such queue.
@@ -87,7 +87,7 @@ class SpoolView:
         :raises NotListableError: it is on a broker.
         """
         queues = tuple(queues)
-        wanted = self.known(queues)
+        wanted = self.check_queues(queues)
         for name in wanted if queues else ():
             if self.is_remote(name):
                 raise NotListableError(
@@ -101,27 +101,27 @@ class SpoolView:
         return find(self.queue_folders(queues), text)
 
     def select(
-        self, criteria: Criteria, queues: Sequence[str] = (), budget: Budget | None = None
+        self, selection: Selection, queues: Sequence[str] = (), budget: Budget | None = None
     ) -> Iterator[FoundEntry]:
         """Find the entries that fit; in the queues that the selection names, in these or in all.  See `selection.select`."""
         from switchboard.operating.selection import select  # here, because who counts selects nothing
 
-        return select(self.searched(criteria, queues), criteria, time.time_ns(), budget)
+        return select(self.folders_to_search(selection, queues), selection, time.time_ns(), budget)
 
-    def searched(self, criteria: Criteria, queues: Sequence[str] = ()) -> list[QueueFolder]:
+    def folders_to_search(self, selection: Selection, queues: Sequence[str] = ()) -> list[QueueFolder]:
         """:return: where entries that fit a selection are looked for.
 
         :param queues: where to look if the selection does not say it by ``queue:``.
         :raises UnknownQueueError: the selection, or `queues`, name one that is not there.
         """
-        named = [name for name in criteria.values('queue') if '*' not in name]
-        self.known(named)
-        if any(term.field == 'queue' and not term.negated for term in criteria.terms):
+        named = [name for name in selection.values('queue') if '*' not in name]
+        self.check_queues(named)
+        if any(term.field == 'queue' and not term.negated for term in selection.terms):
             queues = ()
-        return [each for each in self.queue_folders(queues) if criteria.may_match_queue(each[0])]
+        return [each for each in self.queue_folders(queues) if selection.may_match_queue(each[0])]
 
 
-def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
+def read_flags(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
     """:return: the flags that operators have set on a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
     found = {}
     for flag in FLAGS:

@@ -172,7 +172,7 @@ class EntrySummary(NamedTuple):
         return origin_queue(self.entry.records, self.queue)
 
     @property
-    def home(self) -> str | None:
+    def retry_queue(self) -> str | None:
         """The target of a retry: the queue in which it failed last, however it was moved since; None if its history names none.
 
         An entry that has not failed since it was sent back is at home where it is.

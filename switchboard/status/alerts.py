@@ -90,7 +90,7 @@ class Alerts:
     :param command: gives the command that is in force; an empty one is never run.
     :param place: the parts of every notice: spool and configuration.
     :param start: makes a process that does something, and returns its process id.
-    :param tie: called in a new process with its parent, with which it is to end.
+    :param die_with_parent: called in a new process with its parent, with which it is to end.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Alerts:
         command: Callable[[], Sequence[str]],
         place: Mapping[str, Path],
         start: Callable[[Callable[[], object]], int],
-        tie: Callable[[int], object] = lambda _parent: None,
+        die_with_parent: Callable[[int], object] = lambda _parent: None,
     ) -> None:
         self._command = command
         self._place = {key: str(path) for key, path in place.items()}
         self._start = start
-        self._tie = tie
+        self._die_with_parent = die_with_parent
         self._conditions: dict[tuple[str, str], AlertCondition] = {}
         self._times: deque[float] = deque()
         # The process that runs the command, or ran it last; 0 for none yet.
@@ -162,7 +162,9 @@ class Alerts:
         condition.reported, condition.reported_number = bool(condition.reason), condition.number or 0
         condition.quiet_until_s = now_s + QUIET_S
         try:
-            self.pid = self._start(lambda: run_alert_command(command, facts, tie=self._tie))
+            self.pid = self._start(
+                lambda: run_alert_command(command, facts, die_with_parent=self._die_with_parent)
+            )
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             log_event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
@@ -197,7 +199,7 @@ def run_alert_command(
     command: Sequence[str],
     facts: Mapping[str, object],
     limit_s: float = LIMIT_S,
-    tie: Callable[[int], object] = lambda _parent: None,
+    die_with_parent: Callable[[int], object] = lambda _parent: None,
 ) -> bool:
     """Run the command, with the facts in its environment and as JSON on its standard input, and end it in time.
 
@@ -217,7 +219,7 @@ def run_alert_command(
             stderr=subprocess.STDOUT,
             env={**os.environ, **variables},
             start_new_session=True,
-            preexec_fn=lambda: tie(own),  # this process has one thread
+            preexec_fn=lambda: die_with_parent(own),  # this process has one thread
         )
     except OSError as error:
         log_event(logger, logging.ERROR, None, 'not alerted', **about, error=error)

@@ -103,7 +103,7 @@ def log_printed_line(
     logger: logging.Logger, stream: str, line: bytes, entry: str | None = None, **more: Any
 ) -> None:
     """Write the event of a printed line, of as much of it as the log takes; nothing if there is nothing to see."""
-    if text := log.cut(line.decode('utf-8', 'backslashreplace').rstrip()):
+    if text := log.truncate(line.decode('utf-8', 'backslashreplace').rstrip()):
         log_event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=text, **more)
 
 

@@ -77,7 +77,9 @@ class LineFormatter(logging.Formatter):
         head = f'{rfc3339(record.created)} {record.levelname.lower()} {who}[{pid}]'
         text = record.getMessage()
         if not hasattr(record, 'members'):
-            text = ' '.join(filter(None, (FILEBASE_AT_WORK.get(), cut(text), format_pairs(**_extra(record)))))
+            text = ' '.join(
+                filter(None, (FILEBASE_AT_WORK.get(), truncate(text), format_pairs(**_extra(record))))
+            )
         return '\n    '.join([f'{head} {escape(text)}', *map(escape, self.traceback_lines(record))])
 
     def traceback_lines(self, record: logging.LogRecord) -> list[str]:
@@ -108,7 +110,7 @@ class JsonFormatter(LineFormatter):
         )
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """:return: the text, or its beginning and how much was left out."""
     left_out = len(text) - MAX_CHARACTERS
     return f'{text[:MAX_CHARACTERS]}... ({left_out} characters more)' if left_out > 0 else text
@@ -123,7 +125,7 @@ def _members(record: logging.LogRecord) -> dict[str, object]:
     members: dict[str, object] = {
         'filebase': FILEBASE_AT_WORK.get(),
         'event': 'logged',
-        'message': cut(record.getMessage()),
+        'message': truncate(record.getMessage()),
     }
     members |= {key: json_value(value) for key, value in _extra(record).items()}
     return {key: value for key, value in members.items() if value is not None}
@@ -204,7 +206,7 @@ class LogFile(logging.Handler):
         try:
             line = self._line(record)
         except Exception:  # arguments that do not fit the message are the caller's slip
-            message = cut(repr(record.msg))
+            message = truncate(repr(record.msg))
             line = self._own(
                 lambda own: log_event(
                     own, logging.ERROR, None, 'logging error', message=message, exc_info=True

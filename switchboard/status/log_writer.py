@@ -1,7 +1,7 @@
 """Lines to a descriptor whose reader may have stopped reading: the log of a process that must not wait for it.
 
 A standard error that is a pipe, a terminal or a service manager's socket blocks its writers when nobody empties it, and a runner that floods its
-output fills it in no time.  So no write here waits: lines that are not taken are kept up to `MOST_BYTES`, then dropped and counted.  A thread for it was
+output fills it in no time.  So no write here waits: lines that are not taken are kept up to `MAX_WAITING_BYTES`, then dropped and counted.  A thread for it was
 rejected, because the master forks; and setting the inherited descriptor to non-blocking would have set it for all others that have it.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-MOST_BYTES = 4 << 20
+MAX_WAITING_BYTES = 4 << 20
 # A reader that is only slow loses nothing of a burst: it is waited for, at most so long at once, and for that part of all time.
 PATIENCE_S, PATIENCE_PART = 0.5, 0.02
 # Less is not worth a wait, of which each line of a flood would have one.
@@ -99,7 +99,7 @@ class LogWriter:
         self.flush_and_wait(descriptor)
 
     def _add(self, line: bytes) -> None:
-        if self._bytes + len(line) > MOST_BYTES:
+        if self._bytes + len(line) > MAX_WAITING_BYTES:
             self._lost += 1
         else:
             self._waiting.append(line)

@@ -173,9 +173,9 @@ class Slot(NullSlot):
         self._measurements_ns = 0
         self._has_news = False
         if pid != 0:
-            self.occupy(pid)
+            self.set_pid(pid)
 
-    def occupy(self, pid: int | None = None) -> None:
+    def set_pid(self, pid: int | None = None) -> None:
         """Say that a process reports here from now on: this one by default."""
         self._pid = pid or os.getpid()
         self._write(0)
@@ -373,7 +373,7 @@ class Scoreboard:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
         return self.read_unchanged(self.records_unchecked)
 
-    def measured(self) -> list[tuple[SliceRecord, Measurements]]:
+    def records_with_measurements(self) -> list[tuple[SliceRecord, Measurements]]:
         """:return: the same, and what each of them has measured."""
         return self.read_unchanged(
             lambda: [(each, self.measurements(each.index)) for each in self.records_unchecked()]
@@ -414,7 +414,7 @@ class Scoreboard:
         return int(found[1]) if found is not None else 0
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
+    def replacing_slices(self) -> Iterator[None]:
         """Let slices take the place of others; readers meanwhile look again."""
         if self._numbers[_CHANGES.offset] % 2:
             yield  # several at once

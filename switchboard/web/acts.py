@@ -18,11 +18,11 @@ from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
 from switchboard.operating.actions import ACTIONS, ChosenEntry, Result, apply, by_queue, choose
 from switchboard.operating.audit import MAX_REASON, Operator, note_act, recent_acts
-from switchboard.operating.selection import Budget, Criteria
+from switchboard.operating.selection import Budget, Selection
 from switchboard.operating.text import local_time
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
-from switchboard.web.entry_pages import MAX_SELECTION, criteria_of, locate_or_none
+from switchboard.web.entry_pages import MAX_SELECTION, locate_or_none, selection_of
 from switchboard.web.forms import BadRequestError, Form
 
 log = logging.getLogger('switchboard.web')
@@ -50,7 +50,7 @@ class RequestedAct:
         self.act = form.choice('act', ACTIONS)
         self.to = form.text('to', limit=200)
         if self.to:
-            desk.view.known([self.to])
+            desk.view.check_queues([self.to])
         if self.act == 'mv' and not self.to:
             raise BadRequestError('name the queue to move to')
         self.reason = form.text('reason', limit=MAX_REASON)
@@ -59,8 +59,8 @@ class RequestedAct:
         self.canary = form.number('canary', 0, 0, 50)
         if bool(self.names) is self.is_all:
             raise BadRequestError('nothing is ticked: tick entries, or choose all that match')
-        self.criteria = (
-            criteria_of(form) if self.is_all else Criteria.parse(form.text('q', limit=MAX_SELECTION))
+        self.selection = (
+            selection_of(form) if self.is_all else Selection.parse(form.text('q', limit=MAX_SELECTION))
         )
         self.gone: list[str] = []
         self.budget = Budget(seconds, MAX_CHOSEN * 2)
@@ -74,8 +74,10 @@ class RequestedAct:
 
     def _choose(self, desk: Desk) -> list[ChosenEntry]:
         if self.is_all:
-            queues = () if self.criteria.values('queue') else (TRASH if self.act == 'restore' else BAD,)
-            return choose(desk.view.select(self.criteria, queues, self.budget), self.action, limit=MAX_CHOSEN)
+            queues = () if self.selection.values('queue') else (TRASH if self.act == 'restore' else BAD,)
+            return choose(
+                desk.view.select(self.selection, queues, self.budget), self.action, limit=MAX_CHOSEN
+            )
         found = []
         for name in self.names:
             queue, _, filebase = name.partition('/')
@@ -95,7 +97,9 @@ class RequestedAct:
         elif self.is_all and not self.is_whole:
             more += ['--limit', str(len(self.targets))]
         if self.is_all:
-            return desk.command_for((self.act, *(() if self.criteria else ('--all',))), self.criteria, *more)
+            return desk.command_for(
+                (self.act, *(() if self.selection else ('--all',))), self.selection, *more
+            )
         return desk.command_for_names(self.act, self.names, *more)
 
     def fields(self, desk: Desk) -> dict[str, Any]:
@@ -105,7 +109,7 @@ class RequestedAct:
             'word': WORDS[self.act],
             'to': self.to or None,
             'reason': self.reason,
-            'selection': str(self.criteria),
+            'selection': str(self.selection),
             'is_all': self.is_all,
             'entries': [] if self.is_all else [str(each) for each in self.targets],
             'count': len(self.targets),
@@ -153,7 +157,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
             if time.monotonic() > until_s:
                 break
             results.append(apply(requested.action, each, session))
-    log_event(log, logging.INFO, None, 'operator acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.criteria), number=len(results), reason=operator.reason)  # fmt: skip
+    log_event(log, logging.INFO, None, 'operator acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.selection), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
         'act': requested.act,
@@ -167,7 +171,7 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         ],
         'left': len(targets) - len(results),
         'canary': requested.canary,
-        'selection': str(requested.criteria) if requested.is_all else form.text('q', limit=MAX_SELECTION),
+        'selection': str(requested.selection) if requested.is_all else form.text('q', limit=MAX_SELECTION),
         'command': requested.command(desk),
     }
 
@@ -192,7 +196,7 @@ def _who_was_first(desk: Desk, filebase: str, queue: str) -> str:
 def flag_queue(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
     """Pause, drain or resume a queue."""
     what = form.choice('say', ('pause', 'drain', 'resume'))
-    desk.view.known([name])
+    desk.view.check_queues([name])
     more = {}
     with desk.operator_session(operator) as session:
         spool = session.spool

@@ -15,7 +15,7 @@ from switchboard.errors import ConfigError, ScoreboardError, SwitchboardError
 from switchboard.operating.actions import OperatorSession
 from switchboard.operating.audit import Operator
 from switchboard.operating.health import mistakes_of
-from switchboard.operating.selection import Criteria
+from switchboard.operating.selection import Selection
 from switchboard.operating.spool_view import SpoolView
 from switchboard.operating.text import system_words, with_installation
 from switchboard.status.scoreboard import MasterRecord
@@ -70,9 +70,9 @@ class Desk:
         """:return: the text, with commands that reach this installation."""
         return with_installation(text, self.config_path, self.directory)
 
-    def command_for(self, verb: Sequence[str], criteria: Criteria, *more: str) -> str:
+    def command_for(self, verb: Sequence[str], selection: Selection, *more: str) -> str:
         """:return: the command line of a verb for all that fit a selection."""
-        where = ('--where', str(criteria)) if criteria else ()
+        where = ('--where', str(selection)) if selection else ()
         return self.command(*verb, *where, *more)
 
     def command_for_names(self, verb: str, names: Sequence[str], *more: str) -> str:

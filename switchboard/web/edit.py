@@ -41,7 +41,7 @@ def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]
     fields: dict[str, Any] = {
         'queue': name,
         'filebase': found.filebase,
-        'home': summary.home if summary.damage == '' else None,
+        'home': summary.retry_queue if summary.damage == '' else None,
         'why_not': None,
         'seen': '',
         'metadata': '',
@@ -171,7 +171,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     wanted = RequestedEdit(desk, form, found.filebase, entry)
     to = form.text('to', limit=200)
     if to:
-        desk.view.known([to])
+        desk.view.check_queues([to])
     patterns = desk.settings.redact
     return {
         'queue': name,
@@ -185,7 +185,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'difference': difference(
             *(one._replace(metadata=redacted(one.metadata, patterns)) for one in (wanted.now, wanted.then))
         ),
-        'goes_to': to or (summary.home if summary is not None and name == BAD else name),
+        'goes_to': to or (summary.retry_queue if summary is not None and name == BAD else name),
         'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }
 
@@ -197,7 +197,7 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
     """
     found = locate(desk, name, filebase)
     to = form.text('to', limit=200)
-    desk.view.known([name, *((to,) if to else ())])
+    desk.view.check_queues([name, *((to,) if to else ())])
     if not form.text('seen', limit=64):
         raise BadRequestError('seen is missing: which version is changed?')
     with desk.operator_session(operator) as session:

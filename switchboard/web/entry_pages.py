@@ -17,7 +17,7 @@ from switchboard.message.naming import is_filebase, sort_key
 from switchboard.message.typed_json import plain_json
 from switchboard.operating.editing import differences
 from switchboard.operating.entry_fields import (
-    UNTELLABLE,
+    HISTORY_ERRORS,
     LockHolders,
     body_fields,
     describe_body,
@@ -25,8 +25,8 @@ from switchboard.operating.entry_fields import (
 )
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import directory_stamp
-from switchboard.operating.selection import Budget, Criteria, select
-from switchboard.operating.spool_view import QueueFolder, flags_of
+from switchboard.operating.selection import Budget, Selection, select
+from switchboard.operating.spool_view import QueueFolder, read_flags
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
@@ -48,26 +48,26 @@ MAX_SELECTION = 2000
 WORDS = 'queue state error match origin kind older younger tries sent_back size sender'.split()
 
 
-def criteria_of(form: Form) -> Criteria:
+def selection_of(form: Form) -> Selection:
     """:return: the selection that a query or a form says: ``q``, and a field for each of the usual words.
 
     :raises SelectionError: it cannot be read.
     """
-    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
+    selection = Selection.parse(form.text('q', limit=MAX_SELECTION))
     for name in (*WORDS, 'retried'):  # the last is a name before
         text = form.text(name, limit=200)
         if not text:
             continue
         words: dict[str, Any] = {'metadata': {'sender': text}} if name == 'sender' else {name: text}
-        criteria &= Criteria.of(**words)
-    return criteria
+        selection &= Selection.of(**words)
+    return selection
 
 
 class ListQuery:
     """A look at the entries that fit, within a budget: the first so many, and how many there are as far as was looked."""
 
     def __init__(
-        self, desk: Desk, criteria: Criteria, limit: int, after: str = '', seconds: float = BUDGET_S
+        self, desk: Desk, selection: Selection, limit: int, after: str = '', seconds: float = BUDGET_S
     ) -> None:
         began_s = time.monotonic()
         self.at_ns = time.time_ns()
@@ -75,12 +75,12 @@ class ListQuery:
         self.matching = 0
         last_queue, _, last = after.partition('/')
         behind = (sort_key(last), last_queue) if last else None
-        queue_folders = queue_folders_of(desk, criteria)
+        queue_folders = queue_folders_of(desk, selection)
         # As long as it is the same, another look would find the same.
-        self.stamp = None if criteria.changes_with_time else stamps_of(queue_folders)
+        self.stamp = None if selection.changes_with_time else stamps_of(queue_folders)
 
         def counted() -> Iterator[FoundEntry]:
-            for found in select(queue_folders, criteria, self.at_ns, self.budget):
+            for found in select(queue_folders, selection, self.at_ns, self.budget):
                 self.matching += 1
                 if behind is None or (sort_key(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
@@ -93,16 +93,16 @@ class ListQuery:
                 limit + 1, counted(), key=lambda one: (sort_key(one.filebase), one.queue)
             )
         except PermissionError as error:
-            self.trouble = f'{" ".join(criteria.values("queue") or (BAD,))}: {error.strerror}'
+            self.trouble = f'{" ".join(selection.values("queue") or (BAD,))}: {error.strerror}'
         self.has_more = len(self.found) > limit
         del self.found[limit:]
         self.ended_s = self.asked_s = time.monotonic()
         self.took_s = self.ended_s - began_s
 
 
-def queue_folders_of(desk: Desk, criteria: Criteria) -> list[QueueFolder]:
+def queue_folders_of(desk: Desk, selection: Selection) -> list[QueueFolder]:
     """:return: the queues that a list is about: the bad one, if its filter names none."""
-    return desk.view.searched(criteria, () if criteria.values('queue') else (BAD,))
+    return desk.view.folders_to_search(selection, () if selection.values('queue') else (BAD,))
 
 
 def stamps_of(queue_folders: Sequence[QueueFolder]) -> tuple[tuple[int, ...], ...] | None:
@@ -111,21 +111,21 @@ def stamps_of(queue_folders: Sequence[QueueFolder]) -> tuple[tuple[int, ...], ..
     return None if None in stamps else tuple(filter(None, stamps))
 
 
-def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> ListQuery:
+def _look(desk: Desk, selection: Selection, limit: int, after: str) -> ListQuery:
     """:return: a look; one from before, if nothing has come or gone since, or if looking takes long: tabs that are left open are not to take a processor.
 
     Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
     """
-    key = (str(criteria), limit, after)
+    key = (str(selection), limit, after)
     kept: ListQuery | None = desk.list_cache.get(key)
     if kept is not None:
         now_s = kept.asked_s = time.monotonic()
         took_s = sum(one.took_s for one in [*desk.list_cache.values()] if now_s - one.asked_s < LEFT_S)
         if now_s - kept.ended_s < REST_TIMES * took_s or (
-            kept.stamp is not None and kept.stamp == stamps_of(queue_folders_of(desk, criteria))
+            kept.stamp is not None and kept.stamp == stamps_of(queue_folders_of(desk, selection))
         ):
             return kept
-    look = ListQuery(desk, criteria, limit, after)
+    look = ListQuery(desk, selection, limit, after)
     desk.list_cache.pop(key, None)
     if look.took_s >= CACHED_FROM_S:
         while len(desk.list_cache) >= MAX_CACHED_LISTS:
@@ -136,12 +136,12 @@ def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> ListQuery:
 
 def entries(desk: Desk, form: Form) -> dict[str, Any]:
     """The entries that fit the filter, in the order in which they would be taken; the bad queue's, if it names no queue."""
-    criteria = criteria_of(form)
+    selection = selection_of(form)
     limit = form.number('limit', ROWS, 1, MAX_ROWS)
     after = form.text('after', limit=200)
     if after and not is_filebase(after.partition('/')[2]):
         raise BadRequestError('after names no entry')
-    look = _look(desk, criteria, limit, after)
+    look = _look(desk, selection, limit, after)
     now_ns = time.time_ns()
     owners = LockHolders()
     rows = [
@@ -149,11 +149,11 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         for found in look.found
         if (summary := found.look()) is not None
     ]
-    named = criteria.values('queue') or (BAD,)
+    named = selection.values('queue') or (BAD,)
     queues = desk.counter.last.queues
     counted = [queues[name] for name in named if name in queues]
     return {
-        'selection': str(criteria),
+        'selection': str(selection),
         'queues': list(named),
         'entries': rows,
         'matching': look.matching,
@@ -163,7 +163,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         'without_filter': sum(max(0, one.entries) for one in counted) if counted else None,
         'trouble': [look.trouble] if look.trouble else [one.trouble for one in counted if one.trouble],
         'next': f'{look.found[-1].queue}/{look.found[-1].filebase}' if look.has_more else None,
-        'command': desk.command_for(('ls', *(() if criteria.values('queue') else (BAD,))), criteria),
+        'command': desk.command_for(('ls', *(() if selection.values('queue') else (BAD,))), selection),
     }
 
 
@@ -211,9 +211,9 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'damage': damage or None,
         'is_checked': is_checked,
         **({'body': None} if entire is None else body_fields(entire.body)),
-        'queue_flags': flags_of(desk.directory, name),
+        'queue_flags': read_flags(desk.directory, name),
         'holder': _holder(desk, fields),
-        'home': _or_none(lambda: summary.home),
+        'home': _or_none(lambda: summary.retry_queue),
         'metadata': json.loads(json.dumps(plain_json(metadata), default=str)),
         'history': _history(found, summary, patterns),
         'is_edited': any(record.get('event') == 'edited' for record in summary.entry.records),
@@ -244,7 +244,7 @@ def _history(found: FoundEntry, summary: EntrySummary, patterns: tuple[str, ...]
 def _or_none(read: Any) -> Any:
     try:
         return read()
-    except UNTELLABLE:
+    except HISTORY_ERRORS:
         return None
 
 
@@ -263,7 +263,7 @@ def _holder(desk: Desk, fields: dict[str, Any]) -> dict[str, Any]:
 def canary(desk: Desk, form: Form) -> dict[str, Any]:
     """The fate of the few that were sent back first: gone through, back again, or not done yet."""
     names = form.all('entry', MAX_CANARY)
-    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
+    selection = Selection.parse(form.text('q', limit=MAX_SELECTION))
     states = [{'entry': name, 'became': _became(desk, name)} for name in names]
     counts = {
         word: sum(one['became'] == word for one in states)
@@ -273,8 +273,8 @@ def canary(desk: Desk, form: Form) -> dict[str, Any]:
         'entries': states,
         'counts': counts,
         'is_over': not counts['not done yet'],
-        'selection': str(criteria),
-        'command': desk.command_for(('retry',), criteria, '--canary', str(len(names) or 1)),
+        'selection': str(selection),
+        'command': desk.command_for(('retry',), selection, '--canary', str(len(names) or 1)),
     }
 
 
@@ -289,7 +289,7 @@ def _became(desk: Desk, name: str) -> str:
         except SwitchboardError:
             continue  # there is no such queue any more
         budget = Budget(BUDGET_S / 4)
-        for found in select(queue_folders, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
+        for found in select(queue_folders, Selection.parse(f'id:{digest}'), time.time_ns(), budget):
             summary = found.look()
             if summary is not None:
                 return (
@@ -302,9 +302,9 @@ def _became(desk: Desk, name: str) -> str:
 
 def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     """:return: the entries that fit, as objects, and whether they are all."""
-    criteria = criteria_of(form)
+    selection = selection_of(form)
     limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
-    look = ListQuery(desk, criteria, limit, seconds=EXPORT_S)
+    look = ListQuery(desk, selection, limit, seconds=EXPORT_S)
     now_ns, owners = time.time_ns(), LockHolders()
     rows = [_entry(summary, now_ns, owners) for found in look.found if (summary := found.look()) is not None]
     return rows, not look.has_more and not look.budget.is_spent

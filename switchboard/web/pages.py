@@ -26,8 +26,8 @@ from switchboard.operating.health import (
 )
 from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
 from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
-from switchboard.operating.selection import Criteria, Pattern, Term
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.selection import Pattern, Selection, Term
+from switchboard.operating.spool_view import read_flags
 from switchboard.operating.text import intcomma, number, one_line, quoted
 from switchboard.routing.topology import Graph
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
@@ -88,7 +88,7 @@ def _alarms_of_queues(desk: Desk) -> Iterator[tuple[Alarm, str]]:
 
 def _alarms_of_queue(desk: Desk, name: str, counts: QueueCounts | None) -> list[Alarm]:
     trouble = [Alarm('bad', name, counts.trouble)] if counts is not None and counts.trouble else []
-    return trouble + flag_alarms(name, flags_of(desk.directory, name))
+    return trouble + flag_alarms(name, read_flags(desk.directory, name))
 
 
 def _alarm(desk: Desk, alarm: Alarm, link: str) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _counted(spool_counts: SpoolCounts) -> str | None:
 def _queues(desk: Desk, spool_counts: SpoolCounts) -> list[dict[str, Any]]:
     now_s = time.time()
     names = desk.view.queue_names()
-    return [_queue_row(spool_counts, name, flags_of(desk.directory, name), now_s) for name in names]
+    return [_queue_row(spool_counts, name, read_flags(desk.directory, name), now_s) for name in names]
 
 
 def _queue_row(spool_counts: SpoolCounts, name: str, flags: dict[str, Any], now_s: float) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _last_age_s(spool_counts: SpoolCounts, error: str) -> float | None:
 def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     """One queue: how much is in it, its flags, its options and who set them."""
     view = desk.view
-    view.known([name])
+    view.check_queues([name])
     spool_counts = desk.counter.last
     found = queue_info(view, name)
     runners = desk.config.runners if desk.config is not None else {}
@@ -242,7 +242,7 @@ def _group_selection(by: str, name: str) -> str | None:
     if name == OTHERS:
         return None
     value = '' if name == '(none)' else name
-    return str(Criteria((Term('queue', (Pattern.exactly(BAD),)), Term(by, (Pattern.exactly(value),)))))
+    return str(Selection((Term('queue', (Pattern.exactly(BAD),)), Term(by, (Pattern.exactly(value),)))))
 
 
 def _until(minutes: int) -> str:

@@ -63,8 +63,8 @@ from switchboard.operating.entry_fields import describe_body, entry_fields
 from switchboard.operating.health import flag_alarms
 from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import remove_old_preserved
-from switchboard.operating.selection import Criteria
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.selection import Selection
+from switchboard.operating.spool_view import read_flags
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions
 from switchboard.queue.expiry_clock import ExpiryClock
@@ -244,7 +244,7 @@ def published_options(content: bytes) -> object:
 def flag(content: bytes) -> object:
     with file_at(content, RUN, 'paused', 'q') as spool:
         flags = Flags(str(spool / RUN), Disk(), SYSTEM_CLOCK)
-        return flags.read('paused', 'q'), flag_alarms('q', flags_of(spool, 'q'))
+        return flags.read('paused', 'q'), flag_alarms('q', read_flags(spool, 'q'))
 
 
 @reader(b'{"time":1.5,"act":"rm"}\n', b'\n', b'{}\n', *JSON_UNITS)
@@ -285,7 +285,7 @@ def arguments_of_the_door(content: bytes) -> object:
 
 @reader(b'queue:bad error:Time* older:1d -kind:mail match:"a b"', b'a:b ', b'"', b'-', b'*', b'size:>1 ')
 def selection(content: bytes) -> object:
-    return Criteria.parse(text_of(content)).may_match_queue('in')
+    return Selection.parse(text_of(content)).may_match_queue('in')
 
 
 @contextmanager

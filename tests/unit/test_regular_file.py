@@ -15,7 +15,7 @@ from switchboard.config.config import Config
 from switchboard.config.inifile import read_config_file
 from switchboard.errors import SwitchboardError
 from switchboard.operating.audit import recent_acts
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import read_flags
 from switchboard.regular_file import open_regular_file
 from switchboard.runner.settings import read_secret
 from switchboard.store.layout import ACTS, RUN
@@ -101,5 +101,5 @@ def test_flags_and_acts_that_are_no_files_keep_nobody_waiting(tmp_path: Path) ->
     os.mkfifo(tmp_path / RUN / 'paused' / 'in')
     os.mkfifo(tmp_path / RUN / ACTS)
     (tmp_path / RUN / f'{ACTS}.old').write_text(json.dumps({'act': 'rm'}) + '\n')
-    assert flags_of(tmp_path, 'in') == {'paused': {}}
+    assert read_flags(tmp_path, 'in') == {'paused': {}}
     assert recent_acts(tmp_path) == [{'act': 'rm'}]

@@ -25,9 +25,9 @@ from switchboard.cli.output import (
 from switchboard.cli.tables import Cell, Column, cell_text, line_width, write_table
 from switchboard.message.naming import NS_PER_S, is_on_hold, sort_key
 from switchboard.message.typed_json import plain_json
-from switchboard.operating.entry_fields import UNTELLABLE, LockHolders, describe_body, entry_fields
+from switchboard.operating.entry_fields import HISTORY_ERRORS, LockHolders, describe_body, entry_fields
 from switchboard.operating.finding import FoundEntry
-from switchboard.operating.selection import METADATA_PREFIX, Criteria, select
+from switchboard.operating.selection import METADATA_PREFIX, Selection, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import age, duration, number, size
 from switchboard.store.folder import Folder
@@ -107,7 +107,7 @@ class EntryRow:
         """
         try:
             return self._cell(name)
-        except UNTELLABLE as error:
+        except HISTORY_ERRORS as error:
             return (f'({type(error).__name__})', 'red')
 
     def _cell(self, name: str) -> Cell:
@@ -236,7 +236,7 @@ def ls(
     names: tuple[str, ...],
     queues: tuple[str, ...],
     everywhere: bool,
-    criteria: Criteria,
+    selection: Selection,
     **keys: Any,
 ) -> None:
     """List the entries of a queue; without a name, those of the bad queue.
@@ -250,12 +250,12 @@ def ls(
     switchboard ls --names --error SpamError | switchboard rm - --yes
     """
     default = () if everywhere else names + queues or (BAD,)
-    _list(installation.view.searched(criteria, default), criteria, **keys)
+    _list(installation.view.folders_to_search(selection, default), selection, **keys)
 
 
 @verb()
 @_list_options
-def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
+def trash(installation: Installation, selection: Selection, **keys: Any) -> None:
     """List removed entries that can be restored; FROM is where each was.
 
     It is gone for good a week after it was removed, or after the `ttl` of a section [queue.trash].
@@ -264,12 +264,12 @@ def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
     switchboard trash --younger 1h
     switchboard restore 1795317402.6748
     """
-    _list([(TRASH, installation.view.folder(TRASH))], criteria, **keys)
+    _list([(TRASH, installation.view.folder(TRASH))], selection, **keys)
 
 
 def _list(
     queue_folders: Sequence[tuple[str, Folder]],
-    criteria: Criteria,
+    selection: Selection,
     *,
     sort: str,
     backwards: bool,
@@ -279,7 +279,7 @@ def _list(
     count_only: bool,
 ) -> None:
     now_ns = time.time_ns()
-    selected = select(queue_folders, criteria, now_ns)
+    selected = select(queue_folders, selection, now_ns)
     if count_only:
         many = sum(1 for _ in selected)
         report(str(many), entries=many)
@@ -302,8 +302,8 @@ def _list(
             where = one or number(len(queues), 'queue')
             hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
             print_note(
-                f'no entry in {where} fits{criteria.hint_if_nothing_matches()}'
-                if criteria
+                f'no entry in {where} fits{selection.hint_if_nothing_matches()}'
+                if selection
                 else f'no entries in {where}{hint}'
             )
     if more:

@@ -37,7 +37,7 @@ from switchboard.operating.queue_info import (
     queue_info,
     read_options,
 )
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import read_flags
 from switchboard.operating.text import (
     age,
     bytes_text,
@@ -82,7 +82,7 @@ def count_queues(
     """:return: the count of each queue, and of the bad queue, which has ``origins``.  A queue that the disk does not give is named on standard error, unless it was asked for."""
     counts = []
     view, wanted = installation.view, tuple(names)
-    for name in dict.fromkeys((*view.known(wanted), BAD)):
+    for name in dict.fromkeys((*view.check_queues(wanted), BAD)):
         try:
             found = count_one(installation, name, sizes=sizes)
         except OSError as error:
@@ -158,7 +158,7 @@ def queues(installation: Installation, names: tuple[str, ...], no_bytes: bool) -
     counts = [one for one in counts if not names or one.queue in names]
     status = Exit.PARTIAL if is_partial else Exit.OK
     now_s = time.time()
-    flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
+    flagged = {one.queue: read_flags(installation.directory, one.queue) for one in counts}
     if is_json():
         for one in counts:
             in_bad = None if origins is None or one.queue in (BAD, TRASH) else origins[one.queue]
@@ -331,7 +331,9 @@ def _note(installation: Installation, act: str, queue: str, reason: str = '') ->
 
 
 def _set_flag(installation: Installation, names: tuple[str, ...], reason: str, act: str, done: str) -> None:
-    installation.view.known(names)  # all of them or none: an unknown one is an error before anything is done
+    installation.view.check_queues(
+        names
+    )  # all of them or none: an unknown one is an error before anything is done
     for name in names:
         getattr(installation.spool(), act)(name, reason, installation.operator().by)
         _note(installation, act, name, reason)
@@ -394,7 +396,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
 
 
 def _filled(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
-    counts = (count_one(installation, name, sizes=False) for name in installation.view.known(names))
+    counts = (count_one(installation, name, sizes=False) for name in installation.view.check_queues(names))
     return [one for one in counts if one.entries]
 
 
@@ -419,7 +421,7 @@ def _left(one: QueueCounts) -> str:
 @json_report_option
 def resume(installation: Installation, names: tuple[str, ...], reason: str) -> None:
     """End `pause` and `drain`."""
-    installation.view.known(names)
+    installation.view.check_queues(names)
     for name in names:
         was = installation.spool().resume(name)
         if was:

@@ -53,7 +53,7 @@ from switchboard.operating.actions import (
     choose,
 )
 from switchboard.operating.finding import FoundEntry, find
-from switchboard.operating.selection import Criteria
+from switchboard.operating.selection import Selection
 from switchboard.operating.text import escape_terminal, intcomma, number
 from switchboard.store.layout import BAD, TRASH
 
@@ -71,7 +71,7 @@ class ActionRequest:
     entries: Sequence[str]
     everything: bool
     queues: Sequence[str]
-    criteria: Criteria
+    selection: Selection
     limit: int | None
     dry_run: bool
     count_only: bool
@@ -94,12 +94,12 @@ class ActionRequest:
         :param default: where selected ones are looked for, if the command line does not say.  Named ones are looked for in the queues that
             it says, or in all.
         """
-        selected = self.everything or bool(self.criteria)
+        selected = self.everything or bool(self.selection)
         if self.entries and selected:
             raise click.UsageError('name entries, or select them with --all, --where and so on; not both')
         view = self.installation.view
         if selected:
-            return self._counted(view.select(self.criteria, self.queues or default))
+            return self._counted(view.select(self.selection, self.queues or default))
         if not self.entries:
             raise click.UsageError('name an entry, or select some with --all, --where, --error, --older ...')
         queue_folders = view.queue_folders(self.queues)
@@ -168,7 +168,7 @@ class ActionRequest:
 
     def _why_nothing(self, action: Action) -> str:
         if not self._fitting:
-            return f'no entry fits: nothing to do{self.criteria.hint_if_nothing_matches()}'
+            return f'no entry fits: nothing to do{self.selection.hint_if_nothing_matches()}'
         return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.not_for}'
 
     def show(self, result: Result, *, planned: bool = False) -> None:
@@ -275,7 +275,7 @@ def retry(request: ActionRequest, to: str | None, canary: int | None, timeout_s:
     action = Retry(to)
     if to is not None:
         request.installation.spool()[to]  # an unknown queue is an error before anybody is asked
-    if 'state' in {term.field for term in request.criteria.terms}:
+    if 'state' in {term.field for term in request.selection.terms}:
         action = Retry(to, selects_all=True)
     chosen = choose(request.find([BAD]), action, named=request.is_named, limit=request.limit or 0)
     ask = 'send back {}' if request.is_named else f'send back {{}}{_sent_back_before(chosen)}'

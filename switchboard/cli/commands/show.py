@@ -21,13 +21,13 @@ from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS_PER_S, is_on_hold
 from switchboard.message.typed_json import parse_json, plain_json
 from switchboard.operating.entry_fields import (
-    UNTELLABLE,
+    HISTORY_ERRORS,
     LockHolders,
     body_fields,
     describe_body,
     entry_fields,
 )
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import read_flags
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.operating.text import (
     body_text,
@@ -86,7 +86,7 @@ def show(
                 _show_queue(installation, name, everything=full)
             else:
                 _show_entry(installation, name, queues, raw=raw, headers=headers, full=full)
-        except (QueueError, *UNTELLABLE) as error:
+        except (QueueError, *HISTORY_ERRORS) as error:
             if len(names) == 1 and isinstance(error, QueueError):
                 raise
             failed.append(exit_of(error) if isinstance(error, QueueError) else Exit.DATA)
@@ -106,7 +106,7 @@ def _show_entry(
     if raw:
         write_bytes(whole.body)
         return
-    said = flags_of(installation.directory, summary.queue)
+    said = read_flags(installation.directory, summary.queue)
     if is_json():
         write_json({**_whole_fields(summary, whole, headers=headers), 'queue_flags': said})
     else:
@@ -128,7 +128,7 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
     """:return: the metadata as a runner gets them; None if they cannot be read.  Nothing is unpickled."""
     try:
         return entry.apply_history(load_metadata(entry.metadata))
-    except (CorruptEntryError, *UNTELLABLE):
+    except (CorruptEntryError, *HISTORY_ERRORS):
         return None
 
 

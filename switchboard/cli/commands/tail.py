@@ -15,10 +15,10 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.options import Renamed
 from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS_PER_S, PRESERVED, READY, is_filebase
-from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
+from switchboard.operating.entry_fields import HISTORY_ERRORS, entry_fields
 from switchboard.operating.finding import FoundEntry
 from switchboard.operating.queue_counts import walk_entries
-from switchboard.operating.selection import Criteria, select
+from switchboard.operating.selection import Selection, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import local_time, one_line, size
 from switchboard.queue.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
@@ -109,7 +109,7 @@ def tail(
     shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
-        latest, _ = choose_sorted(select(queue_folders, Criteria(), now_ns), 'age', lines, backwards=True)
+        latest, _ = choose_sorted(select(queue_folders, Selection(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
             shown.add((found.queue, found.filebase + found.suffix))
             _say_arrival(found, many=len(queue_folders) > 1)
@@ -128,7 +128,7 @@ def tail(
 def _say_arrival(found: FoundEntry, *, many: bool) -> None:
     try:
         _write_arrival(found, found.look(), many=many)
-    except UNTELLABLE as error:
+    except HISTORY_ERRORS as error:
         print_error(error, f'{found.queue}/{found.filebase}')
 
 

@@ -27,7 +27,7 @@ from switchboard.operating.actions import (
 )
 from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note_act, recent_acts
 from switchboard.operating.editing import Editing
-from switchboard.operating.selection import Criteria
+from switchboard.operating.selection import Selection
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
@@ -43,7 +43,7 @@ def session(tmp_path: Path) -> OperatorSession:
 
 
 def act(session: OperatorSession, action: Action, where: str) -> list[Result]:
-    chosen = choose(session.view.select(Criteria.parse(where)), action)
+    chosen = choose(session.view.select(Selection.parse(where)), action)
     return [apply(action, target, session) for target in chosen]
 
 
@@ -106,7 +106,7 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
 
 def test_of_two_operators_one_is_told_that_the_entry_is_gone(session: OperatorSession) -> None:
     fail(session.spool, 'in', 'x')
-    [target] = choose(session.view.select(Criteria.parse('queue:bad')), Retry())
+    [target] = choose(session.view.select(Selection.parse('queue:bad')), Retry())
     first, second = apply(Retry(), target, session), apply(Retry(), target, session)
     assert first.error is None
     assert isinstance(second.error, EntryTakenError)
@@ -151,7 +151,7 @@ def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, a
     before = {Release: Hold(), Restore: Remove()}.get(type(action))
     if before is not None and (where := before(session, target)) is not None:
         suffix = PRESERVED if where.queue == TRASH else READY
-        target = ChosenEntry(where.queue, where.filebase, suffix, home='in')
+        target = ChosenEntry(where.queue, where.filebase, suffix, return_queue='in')
     disk.is_armed = True
     with pytest.raises(EntryTakenError, match='gone'):
         action(session, target)
@@ -247,9 +247,9 @@ def test_each_entry_is_opened_once_to_be_chosen(session: OperatorSession) -> Non
     for where in ('error:ValueError', ''):
         opened.clear()
         chosen = choose(
-            select([('bad', folder)], Criteria.parse(where), session.spool.clock.time_ns()), Retry()
+            select([('bad', folder)], Selection.parse(where), session.spool.clock.time_ns()), Retry()
         )
-        assert {each.home for each in chosen} == {'in'}
+        assert {each.return_queue for each in chosen} == {'in'}
         assert sorted(path for path in opened if path.endswith('.psv')) == sorted(
             f'{each.filebase}.psv' for each in chosen
         )

@@ -25,7 +25,7 @@ from switchboard.operating.queue_counts import (
     entry_age_s,
     walk_entries,
 )
-from switchboard.operating.selection import Criteria, select
+from switchboard.operating.selection import Selection, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -120,28 +120,28 @@ def test_several_entries_are_named_and_a_few_of_many_will_do(spool: Spool) -> No
     assert 2 <= len(caught.value.candidates) <= 6
 
 
-def selected(spool: Spool, criteria: Criteria, *names: str) -> list[str]:
-    return sorted(each.filebase for each in select(places(spool, *names), criteria, spool.clock.time_ns()))
+def selected(spool: Spool, selection: Selection, *names: str) -> list[str]:
+    return sorted(each.filebase for each in select(places(spool, *names), selection, spool.clock.time_ns()))
 
 
 def test_without_criteria_everything_is_selected(spool: Spool) -> None:
     filebases = [spool['in'].enqueue('x'), spool['in'].enqueue('y', delay=60), fail(spool, 'in', 'z')]
-    assert selected(spool, Criteria(), 'in', 'bad') == sorted(filebases)
+    assert selected(spool, Selection(), 'in', 'bad') == sorted(filebases)
 
 
 def test_a_cause_is_as_good_as_a_class_of_error(spool: Spool) -> None:
     filebase = fail(spool, 'in', 'x', 'TimeoutError')
     for error in ('TimeoutError', 'timeouterror', 'Time*', 'rejected'):
-        assert selected(spool, Criteria.of(error=error), 'bad') == [filebase]
-    assert selected(spool, Criteria.of(error='Timeout'), 'bad') == []
+        assert selected(spool, Selection.of(error=error), 'bad') == [filebase]
+    assert selected(spool, Selection.of(error='Timeout'), 'bad') == []
 
 
 def test_the_age_of_a_preserved_entry_is_in_its_history(spool: Spool) -> None:
     queue = spool['in']
     filebase = queue.enqueue('x', not_before=1_000_000_000)
     queue.finish(filebase, preserve=True)
-    assert selected(spool, Criteria.parse('older:1h'), 'bad') == []
-    assert selected(spool, Criteria.parse('older:0'), 'bad') == [filebase]
+    assert selected(spool, Selection.parse('older:1h'), 'bad') == []
+    assert selected(spool, Selection.parse('older:0'), 'bad') == [filebase]
 
 
 def test_an_entry_at_work_is_not_removed(spool: Spool) -> None:
@@ -202,7 +202,7 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
         assert (ages_s[name] >= 0) == (name in files)
     (row,) = age_table(ages_by_group([('in', queue.folder)], now_ns, {}))
     assert row.later == 2 - len(files)
-    picked = select([('in', queue.folder)], Criteria.parse('age:>=0s'), now_ns)
+    picked = select([('in', queue.folder)], Selection.parse('age:>=0s'), now_ns)
     assert {found.filebase for found in picked} == set(files)
     if due_s is None:
         assert census.next_ns == 0

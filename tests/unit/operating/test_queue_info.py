@@ -13,8 +13,8 @@ from switchboard.metrics.collector import render
 from switchboard.metrics.counting import count_all
 from switchboard.operating.grouping import NONE, ages_by_group
 from switchboard.operating.queue_info import Throughput, count_queue, origins_of, queue_info, throughput
-from switchboard.operating.selection import Criteria
-from switchboard.operating.spool_view import SpoolView, flags_of
+from switchboard.operating.selection import Selection
+from switchboard.operating.spool_view import SpoolView, read_flags
 from switchboard.status.record import ProcessState, SliceRecord
 from tests.helpers.commands import fail, succeed
 
@@ -34,7 +34,7 @@ def test_nothing_is_made_by_looking(config: Config) -> None:
     assert queue_info(view, 'in').own_options == {'max_messages': '5'}
     assert count_queue(view, 'in').entries == 0
     assert view.queue_names() == ['in', 'bad']
-    assert list(view.select(Criteria.parse('queue:in'))) == []
+    assert list(view.select(Selection.parse('queue:in'))) == []
     assert list(config.spool.iterdir()) == []
 
 
@@ -47,7 +47,7 @@ def test_flags_say_since_when_and_why(config: Config) -> None:
     for content in (b'', b'[1]', b'nonsense', b'[' * 5000):
         (config.spool / '.run' / 'draining').mkdir(exist_ok=True)
         (config.spool / '.run' / 'draining' / 'in').write_bytes(content)
-        assert flags_of(config.spool, 'in')['draining'] == {}
+        assert read_flags(config.spool, 'in')['draining'] == {}
 
 
 def test_throughput_is_summed_by_queue(config: Config) -> None:
@@ -64,8 +64,8 @@ def test_a_queue_that_is_not_there_is_named(config: Config) -> None:
     with pytest.raises(UnknownQueueError, match='did you mean in'):
         view.queue_folders(['inn'])
     with pytest.raises(UnknownQueueError):
-        view.select(Criteria.parse('queue:nosuch'))
-    assert list(view.select(Criteria.parse('queue:no*'))) == []
+        view.select(Selection.parse('queue:nosuch'))
+    assert list(view.select(Selection.parse('queue:no*'))) == []
 
 
 def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> None:

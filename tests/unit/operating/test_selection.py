@@ -15,7 +15,7 @@ from switchboard import Spool
 from switchboard.errors import SelectionError
 from switchboard.message.naming import NS_PER_S
 from switchboard.operating.finding import FoundEntry
-from switchboard.operating.selection import ALIASES, FIELDS, METADATA_PREFIX, Criteria, Pattern, Term, select
+from switchboard.operating.selection import ALIASES, FIELDS, METADATA_PREFIX, Pattern, Selection, Term, select
 from switchboard.operating.summary import STATES
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -111,7 +111,7 @@ TABLE = {
 @pytest.mark.parametrize('text', TABLE)
 def test_a_selection_finds_what_the_table_says(spool: Spool, names: dict[str, str], text: str) -> None:
     places = [(name, Folder(spool.path(name), Disk())) for name in QUEUES]
-    found = {names[each.filebase] for each in select(places, Criteria.parse(text), spool.clock.time_ns())}
+    found = {names[each.filebase] for each in select(places, Selection.parse(text), spool.clock.time_ns())}
     assert found == set(TABLE[text].split())
 
 
@@ -121,9 +121,9 @@ def test_an_entry_is_found_by_the_beginning_of_its_name_or_digest(
     places = [('in', Folder(spool.path('in'), Disk()))]
     filebase = next(filebase for filebase, name in names.items() if name == 'plain')
     for beginning in (filebase, filebase[:20], filebase.partition('+')[2][:30]):
-        found = list(select(places, Criteria.parse(f'id:{beginning}'), spool.clock.time_ns()))
+        found = list(select(places, Selection.parse(f'id:{beginning}'), spool.clock.time_ns()))
         assert [each.filebase for each in found] == [filebase]
-    assert all(each.filebase != filebase for each in select(places, Criteria.parse(f'-id:{filebase}'), 0))
+    assert all(each.filebase != filebase for each in select(places, Selection.parse(f'-id:{filebase}'), 0))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_entry_is_found_by_the_beginning_of_its_name_or_digest(
 )
 def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
     with pytest.raises(SelectionError, match=re.escape(why)):
-        Criteria.parse(text)
+        Selection.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
     ],
 )
 def test_a_selection_is_written_in_one_form(text: str, written: str) -> None:
-    assert str(Criteria.parse(text)) == written
+    assert str(Selection.parse(text)) == written
 
 
 texts = st.text(st.characters(exclude_categories=('Cs',)), max_size=12)
@@ -206,19 +206,19 @@ terms = (
 ).flatmap(_term)
 
 
-@example(Criteria.parse('size:<=999999999999999K'))
-@given(st.lists(terms, max_size=5).map(lambda found: Criteria(tuple(found))))
-def test_what_is_written_reads_as_it_was(criteria: Criteria) -> None:
-    assert Criteria.parse(str(criteria)) == criteria
+@example(Selection.parse('size:<=999999999999999K'))
+@given(st.lists(terms, max_size=5).map(lambda found: Selection(tuple(found))))
+def test_what_is_written_reads_as_it_was(selection: Selection) -> None:
+    assert Selection.parse(str(selection)) == selection
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_selection_or_a_clear_error(text: str) -> None:
     try:
-        criteria = Criteria.parse(text)
+        selection = Selection.parse(text)
     except SelectionError:
         return
-    assert Criteria.parse(str(criteria)) == criteria
+    assert Selection.parse(str(selection)) == selection
 
 
 @given(patterns, texts)
@@ -240,13 +240,13 @@ def test_a_name_that_decides_is_not_opened(spool: Spool, names: dict[str, str]) 
     places = [('in', Folder(spool.path('in'), Shut()))]
     for text in ('', 'state:waiting', 'younger:1h', 'priority:9', 'queue:in', 'id:1'):
         assert all(
-            found.summary is None for found in select(places, Criteria.parse(text), 2_000_000_000 * NS_PER_S)
+            found.summary is None for found in select(places, Selection.parse(text), 2_000_000_000 * NS_PER_S)
         )
 
 
 def test_what_had_to_be_opened_is_not_opened_again(spool: Spool, names: dict[str, str]) -> None:
     places = [('bad', Folder(spool.path('bad'), Disk()))]
-    (found,) = select(places, Criteria.parse('error:ValueError'), spool.clock.time_ns())
+    (found,) = select(places, Selection.parse('error:ValueError'), spool.clock.time_ns())
     assert isinstance(found, FoundEntry)
     assert found.summary is not None
     assert found.look() is found.summary
@@ -270,7 +270,7 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
         queue.finish(filebase, preserve=True)
     places = [('bad', Folder(spool.path('bad'), Disk()))]
     for text in ('error:ValueError', 'error:ValueError older:0', 'error:ValueError age:<1h a:*,-'):
-        found = [each.filebase for each in select(places, Criteria.parse(text), spool.clock.time_ns())]
+        found = [each.filebase for each in select(places, Selection.parse(text), spool.clock.time_ns())]
         assert found == ([good] if 'a:' not in text else [])
 
 
@@ -291,11 +291,11 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
     ],
 )
 def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: str) -> None:
-    assert Criteria.parse(text).hint_if_nothing_matches() == slip
+    assert Selection.parse(text).hint_if_nothing_matches() == slip
 
 
 def test_the_names_that_json_has_for_fields_are_other_names_of_them() -> None:
-    written = Criteria.parse('filebase:17 body_bytes:>1K sent_back:2 attempts:3')
+    written = Selection.parse('filebase:17 body_bytes:>1K sent_back:2 attempts:3')
     assert str(written) == 'id:17 size:>1K sent_back:2 tries:3'
 
 

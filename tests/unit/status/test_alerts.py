@@ -25,7 +25,7 @@ class Told:
         monkeypatch.setattr(alerts, 'run_alert_command', self._note)
         self.alerts = Alerts(lambda: self.command, {'spool': Path('/s')}, self._start)
 
-    def _note(self, _command: tuple[str, ...], facts: dict[str, object], tie: object) -> None:
+    def _note(self, _command: tuple[str, ...], facts: dict[str, object], die_with_parent: object) -> None:
         self.facts.append((facts['alert'], facts['subject'], facts['state'], facts.get('number')))
 
     def _start(self, work: Callable[[], object]) -> int:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from switchboard.status import log
-from switchboard.status.log_writer import MOST_BYTES, LogWriter, nonblocking_copy, write_nonblocking
+from switchboard.status.log_writer import MAX_WAITING_BYTES, LogWriter, nonblocking_copy, write_nonblocking
 
 Ends = tuple[int, int]
 # More than anything here holds.
-MANY = 2 * MOST_BYTES // 1000
+MANY = 2 * MAX_WAITING_BYTES // 1000
 
 
 def a_pipe() -> Ends:
@@ -76,7 +76,7 @@ def test_nobody_waits_and_what_was_lost_is_counted(ends: Ends, *, anew: bool) ->
     *kept, last = drain(writer, descriptor, reading).splitlines()
     assert [int(line) for line in kept] == list(range(len(kept)))
     assert last == b'%d lost' % (MANY - len(kept))
-    assert MOST_BYTES // 1000 <= len(kept) < MANY
+    assert MAX_WAITING_BYTES // 1000 <= len(kept) < MANY
     assert not writer.is_behind
     # Whoever else writes there goes on waiting for the reader, as they expect.
     assert os.get_blocking(writing)
@@ -122,9 +122,9 @@ def test_put_takes_no_more_than_there_is_room_for(ends: Ends) -> None:
     reading, writing = ends
     total = 0
     with contextlib.suppress(BlockingIOError):
-        while total <= MOST_BYTES:
+        while total <= MAX_WAITING_BYTES:
             total += write_nonblocking(writing, b'y' * 10_000)
-    assert 0 < total < MOST_BYTES
+    assert 0 < total < MAX_WAITING_BYTES
     assert len(read_all(reading)) == total
 
 

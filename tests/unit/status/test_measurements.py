@@ -145,7 +145,7 @@ def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_on
     def look() -> int:
         looks.append(sum(each.done for each in scoreboard.records_unchecked()))
         if len(looks) == 1:
-            with scoreboard.changing():
+            with scoreboard.replacing_slices():
                 scoreboard.write_supervisor_record(0, SupervisorRecord('in', 0, 2, inherited=(1, 0, 0, 0)))
         return looks[-1]
 
@@ -154,9 +154,9 @@ def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_on
 
 
 def test_a_master_that_dies_while_it_changes_slices_stops_no_reader(scoreboard: Scoreboard) -> None:
-    changing = scoreboard.changing()
+    changing = scoreboard.replacing_slices()
     changing.__enter__()
-    assert len(scoreboard.measured()) == 2
+    assert len(scoreboard.records_with_measurements()) == 2
 
 
 def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreboard: Scoreboard) -> None:
@@ -173,7 +173,7 @@ def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreb
             looking.set()
             seen.append(scoreboard.read_unchanged(look))
 
-        with scoreboard.changing(), scoreboard.changing():
+        with scoreboard.replacing_slices(), scoreboard.replacing_slices():
             reader = threading.Thread(target=read)
             reader.start()
             looking.wait()

@@ -91,7 +91,7 @@ def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(sc
     before.end('done')
     slot = Slot(scoreboard, 0, pid=0)
     assert scoreboard.records()[0].state is ProcessState.RUNNING
-    slot.occupy()
+    slot.set_pid()
     record = scoreboard.records()[0]
     assert (record.state, record.done) == (ProcessState.STARTING, 1)
 

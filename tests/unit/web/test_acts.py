@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from switchboard.operating.audit import recent_acts
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import read_flags
 from switchboard.web import acts, desk
 from switchboard.web.app import MAX_PAGES, MAX_PAGES_BYTES, AnswerPages, Routes
 from tests.helpers.commands import at_work, fail, succeed
@@ -149,11 +149,11 @@ def test_names_that_lead_out_of_the_spool_are_refused(here: Browser) -> None:
 def test_a_pause_says_by_whom_and_why(here: Browser) -> None:
     answer = here.post('/queues/in/say', {'say': 'pause', 'reason': 'the disk'})
     assert (answer.status_code, answer.headers['location']) == (303, '/queues/in')
-    said = flags_of(here.desk.directory, 'in')['paused']
+    said = read_flags(here.desk.directory, 'in')['paused']
     assert (said['by'], said['reason']) == ('desk', 'the disk')
     assert 'by desk: the disk' in here.get('/queues/in').text
     here.post('/queues/in/say', {'say': 'resume'})
-    assert flags_of(here.desk.directory, 'in') == {}
+    assert read_flags(here.desk.directory, 'in') == {}
     assert here.post('/queues/nowhere/say', {'say': 'pause'}).status_code == 404
     assert here.post('/queues/in/say', {'say': 'delete'}).status_code == 400
 
