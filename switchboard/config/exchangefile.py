@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from typing import cast
+from typing import cast, get_args
 
 from switchboard.config.checks import advise_on_value
 from switchboard.config.inifile import Option, Problems, Section, parse_ini
@@ -28,7 +28,7 @@ from switchboard.routing.headers import Condition, HeaderMatch
 from switchboard.routing.topics import MANY, ONE, normalize_pattern, split_words
 from switchboard.suggestions import did_you_mean, is_misspelled
 
-TYPES = ('direct', 'fanout', 'topic', 'headers')
+TYPES = get_args(ExchangeType)
 KEYS = ('type', 'alternate', 'bindings')
 
 # What AMQP allows for a binding key, so that a table can move to a broker.

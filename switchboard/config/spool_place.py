@@ -67,7 +67,10 @@ def why_not_a_spool(directory: str | os.PathLike[str]) -> str:
     if above == real:
         return 'this is the root of the file system, and no spool: name a directory below it'
     if is_spool(above):
-        return f'this is a directory in a spool, and no spool: name {above}{_unless_by_mistake(above)}'
+        # The way back, if that holds directories of others: it was not the place that was meant.
+        mistake = f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages'
+        hint = mistake if _mistakable(above, ()) else ''
+        return f'this is a directory in a spool, and no spool: name {above}{hint}'
     if is_spool(directory):
         return ''
     try:
@@ -81,21 +84,12 @@ def why_not_a_spool(directory: str | os.PathLike[str]) -> str:
     return f'this is a directory above a spool, and no spool: name {below[0]}{more}'
 
 
-def _unless_by_mistake(spool: str) -> str:
-    """:return: the way back, if a spool holds directories of others: it was not the place that was meant."""
-    if not _mistakable(spool, ()):
-        return ''
-    return f'; if that has become a spool by mistake, remove {SPARE} there, which holds no messages'
-
-
 def why_not_alone(directory: str | os.PathLike[str], queues: Collection[str] = ()) -> str:
     """:return: that a directory which is to become a spool has others in it, as /var/spool has; empty if it has none, or is a spool.
 
     :param queues: the names that the configuration declares.
     """
-    if is_spool(directory):
-        return ''
-    if not (found := _mistakable(directory, queues)):
+    if is_spool(directory) or not (found := _mistakable(directory, queues)):
         return ''
     return f'{os.fspath(directory)} is no spool yet, and holds other directories ({some(found)}), which would be taken for queues: name a directory for the spool alone'
 

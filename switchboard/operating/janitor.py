@@ -21,10 +21,10 @@ from switchboard.errors import CorruptEntryError, EntryExpiredError, QueueError,
 from switchboard.events import log_event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY, format_when, when_ns_of
+from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY, format_when
 from switchboard.operating.actions import remove
 from switchboard.operating.queue_counts import walk_entries
-from switchboard.operating.summary import time_ns
+from switchboard.operating.summary import summarize
 from switchboard.queue.consumer import UNREADABLE
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
@@ -232,19 +232,12 @@ def remove_old_preserved(bad: Switchboard, ttl_s: float | None) -> int:
 
 def _remove_if(bad: Switchboard, filebase: str, before_ns: int) -> bool:
     try:
-        if _preserved_ns(bad, filebase) >= before_ns:
+        entry = summarize(bad.folder, bad.name, filebase, PRESERVED)
+        if entry is None or (entry.suffix, entry.is_read) != (PRESERVED, True) or entry.since_ns >= before_ns:
             return False
         remove(bad, filebase)
-    except QueueError as error:
+    except (QueueError, OSError) as error:
         log_event(log, logging.DEBUG, filebase, 'not removed', error=error)
         return False
     log_event(log, logging.WARNING, filebase, 'removed', queue=bad.name, reason='expired')
     return True
-
-
-def _preserved_ns(bad: Switchboard, filebase: str) -> int:
-    for record in reversed(bad.peek(filebase, PRESERVED).records):
-        since_ns = time_ns(record.get('time'))
-        if record.get('event') in ('preserved', 'moved', 'removed', 'restored') and since_ns is not None:
-            return since_ns
-    return when_ns_of(filebase)  # it could not be read, or not be written to
