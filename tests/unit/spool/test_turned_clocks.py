@@ -407,7 +407,6 @@ ASK_THE_WALL_CLOCK = {
     'queue/recovery.py': 'names and labels',
     'runner/settling.py': 'counts how long; gives up by the expiry clock',
     'runner/tracing.py': 'labels',
-    'runner/verdict.py': 'what it is handed',
     'runners/bridge_arrivals.py': 'labels',
     'runners/retry.py': 'delays',
     'spool/spool.py': 'has the expiry clock look',
