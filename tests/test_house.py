@@ -27,8 +27,8 @@ FILES_MAX = 16
 GROUND = {
     '__init__',
     '__main__',
-    'background',
     'clock',
+    'daemonize',
     'drop_errors',
     'errors',
     'events',

@@ -18,7 +18,7 @@ from types import FrameType
 
 import click
 
-from switchboard.background import Report, StartReport, daemonize
+from switchboard.daemonize import Report, StartReport, daemonize
 from switchboard.config.config import Config
 from switchboard.config.inifile import Problems, parse_ini, read_config_file
 from switchboard.config.spool_place import why_not_alone

@@ -612,7 +612,7 @@ def test_no_input_costs_more_than_its_length(reader: Reader) -> None:
 
 def test_the_unbounded_reader_of_json_reads_nothing_that_others_wrote() -> None:
     ours = {
-        'switchboard/background.py',  # what this program's own child has said
+        'switchboard/daemonize.py',  # what this program's own child has said
         'switchboard/master/housekeeping.py',  # so has this
         'switchboard/master/control.py',  # the master's reply, over its own socket
         'switchboard/brokers/redis/payload.py',
