@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lazr.config import as_boolean
@@ -21,7 +22,7 @@ from switchboard.mailman.metadata import restore_attributes, storable
 from switchboard.mailman.takeover import take_over
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record
-from switchboard.message.naming import NS_PER_S
+from switchboard.queue.recovery import record_time
 from switchboard.queue_defaults import SAFE_KINDS
 from switchboard.spool.spool import Spool
 
@@ -88,7 +89,7 @@ class MailmanQueue:
         if self.name != SHUNT:
             return self._queue.enqueue(_msg, metadata)
         item = self._queue.prepare(_msg, metadata, records=_shunted(metadata, sys.exception()))
-        self._queue.publish(item)
+        self._queue.producer.publish(item)
         return item.filebase
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
@@ -141,43 +142,40 @@ def _without_runner() -> list[MailmanQueue]:
     return [queue for queue in found if isinstance(queue, MailmanQueue)]
 
 
-def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) -> list[Record]:
+def _shunted(
+    metadata: Mapping[str, Any], error: BaseException | None = None, reason: str = WITHOUT_ERROR
+) -> list[Record]:
     """:return: the history of a shunted message: what failed, and where `switchboard retry` sends it, which is where `mailman unshunt` does.
 
     :param error: the error that the runner is handling, if any: it shunts a message for a list that is gone without one.
+    :param reason: why it was shunted, if there is none.
     """
     records: list[Record] = []
-    origin = str(metadata.get(ORIGIN, UNSHUNTED))
-    reason = WITHOUT_ERROR
+    time_s, origin = record_time(SYSTEM_CLOCK), str(metadata.get(ORIGIN, UNSHUNTED))
     if error is not None:
         reason = f'{type(error).__name__}: {error}'
         records.append(
             {
                 'event': 'failed',
-                'time': SYSTEM_CLOCK.time_ns() / NS_PER_S,
+                'time': time_s,
                 'runner': _at_work[0] if _at_work else origin,
                 'error': type(error).__name__,
                 'message': str(error),
                 'traceback': ''.join(traceback.format_exception(error)),
             }
         )
-    at_work = {'runner': _at_work[0]} if _at_work else {}
-    return [*records, {**_put_aside(origin, reason), **at_work}]
-
-
-def _shunted_before(metadata: Mapping[str, Any]) -> list[Record]:
-    """:return: the history of a message that Mailman shunted without this switchboard: why is in its logs only."""
-    return [_put_aside(str(metadata.get(ORIGIN, UNSHUNTED)), BEFORE)]
-
-
-def _put_aside(origin: str, reason: str) -> Record:
-    return {
+    record: Record = {
         'event': 'dead-lettered',
-        'time': SYSTEM_CLOCK.time_ns() / NS_PER_S,
+        'time': time_s,
         'queue': _directory_of(origin),
         'cause': 'rejected',
         'reason': reason,
     }
+    return [*records, {**record, 'runner': _at_work[0]} if _at_work else record]
+
+
+# Of a message that Mailman shunted without this switchboard: why is in its logs only.
+_shunted_before = partial(_shunted, reason=BEFORE)
 
 
 def _directory_of(name: str) -> str:

@@ -384,7 +384,6 @@ ASK_THE_WALL_CLOCK = {
     'filestore.py': 'names',
     'handoff/deduplication.py': 'labels; forgets when both times say so',
     'handoff/moving.py': 'names',
-    'mailman/queue.py': 'labels',
     'master/master.py': 'labels',
     'master/supervision.py': 'labels',
     'kombu_transport/payload.py': 'delays',
