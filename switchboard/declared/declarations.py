@@ -185,7 +185,7 @@ class Declarations:
 
     def read(self, name: str) -> Declaration | None:
         """:return: the record as it stands."""
-        content = self.load(name)
+        content = self.read_bytes(name)
         if content is None:
             return None
         try:
@@ -200,7 +200,7 @@ class Declarations:
             return None
         return declaration
 
-    def load(self, name: str) -> bytes | None:
+    def read_bytes(self, name: str) -> bytes | None:
         """:return: the content of a file beside the records; None if there is none."""
         if not self.is_made():
             return None  # nothing was ever declared here, and looking must not change that
@@ -215,9 +215,9 @@ class Declarations:
         fields = declaration._asdict()
         del fields['name']
         content = json.dumps(fields, separators=(',', ':')).encode()
-        return self.store(declaration.name, content, sync=declaration.is_durable)
+        return self.write_bytes(declaration.name, content, sync=declaration.is_durable)
 
-    def store(self, name: str, content: bytes, *, sync: bool) -> int:
+    def write_bytes(self, name: str, content: bytes, *, sync: bool) -> int:
         """Put a file in place by write and rename.  Assumes that the lock is held.
 
         :return: its descriptor, which holds the lock on it.

@@ -186,7 +186,7 @@ class ExchangeStore:
 
         :raises RouteError: the file cannot be read.
         """
-        content = self._declarations.load(DECLARED_EXCHANGES)
+        content = self._declarations.read_bytes(DECLARED_EXCHANGES)
         try:
             return Definitions.load(content) if content else Definitions()
         except ValueError as error:
@@ -199,7 +199,7 @@ class ExchangeStore:
         definitions.merged_into(self._base())  # raises, and nothing is written, if that is no table
         declarations = self._declarations
         declarations.disk.unlock_and_close(
-            declarations.store(DECLARED_EXCHANGES, definitions.dump(), sync=True)
+            declarations.write_bytes(DECLARED_EXCHANGES, definitions.dump(), sync=True)
         )
 
     def declare(self, exchange: DeclaredExchange) -> None:

@@ -95,7 +95,7 @@ class QueueRemoval:
                 folder = self.folder(name)
                 if declaration is None and not folder.exists():
                     raise UnknownQueueError('no such queue', queue=name)
-                if only_if_due and (declaration is None or not self.due(declaration)):
+                if only_if_due and (declaration is None or not self.reason_to_delete(declaration)):
                     return 0
                 if if_unused and (consumers := self.consumer_count(name)):
                     noun = 'consumer' if consumers == 1 else 'consumers'
@@ -235,7 +235,7 @@ class QueueRemoval:
 
     # When.
 
-    def due(self, declaration: Declaration) -> str:
+    def reason_to_delete(self, declaration: Declaration) -> str:
         """Say why a queue is to go now; nothing, if it is not.
 
         On the way the tickets of exited processes are cleared away, and the time of last use is noted.
@@ -266,7 +266,7 @@ class QueueRemoval:
             return False
         if declaration.deleted:
             return self._clear(name)
-        reason = self.due(declaration)
+        reason = self.reason_to_delete(declaration)
         if not reason:
             return False
         try:
