@@ -168,7 +168,7 @@ class PowerLossDisk(Disk):
             self._names[entry] = inode
         return inode
 
-    def node_of(self, fd: int) -> int | str:
+    def inode_of(self, fd: int) -> int | str:
         """:return: the file of a descriptor, by number, or its directory, by path."""
         return self._opened[fd]
 

@@ -206,7 +206,7 @@ class WithoutDirectorySync(PowerLossDisk):
         return True
 
     def fsync(self, fd: int) -> None:
-        node = self.node_of(fd)
+        node = self.inode_of(fd)
         if not isinstance(node, str) or not self.skips(node):
             super().fsync(fd)
 
@@ -241,7 +241,7 @@ class WithoutFileSync(PowerLossDisk):
     """Syncs directories and nothing else."""
 
     def fsync(self, fd: int) -> None:
-        if isinstance(self.node_of(fd), str):
+        if isinstance(self.inode_of(fd), str):
             super().fsync(fd)
 
 
@@ -249,7 +249,7 @@ class WithDataSync(PowerLossDisk):
     """Has ``fdatasync`` do the work of ``fsync``."""
 
     def fsync(self, fd: int) -> None:
-        if isinstance(self.node_of(fd), str):
+        if isinstance(self.inode_of(fd), str):
             super().fsync(fd)
         else:
             self.fdatasync(fd)
