@@ -63,7 +63,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
 from switchboard.queue.expiry_clock import ExpiryClock
 from switchboard.queue.recovery import record_time
-from switchboard.queue.switchboard import ALONE, Services, Switchboard
+from switchboard.queue.switchboard import ALONE, SpoolServices, Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.queue.watch import LONGEST_S, wait_readable
@@ -197,7 +197,7 @@ class BrokerQueue:
         delivery_counts: DeliveryCounts | None = None,
         finished_markers: Callable[[Any], Dedupe] | None = None,
         dead_letter: Callable[[BrokerQueue], Callable[[BrokerClaim, str, str], bool]] | None = None,
-        services: Services = ALONE,
+        services: SpoolServices = ALONE,
     ) -> None:
         self.producer = producer = BrokerProducer(
             name,

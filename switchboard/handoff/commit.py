@@ -98,7 +98,7 @@ class _Commit:
         """Steps 1 and 2."""
         fsync_scope = _fsync_scope(handoffs)
         try:
-            written = [item.draft.fd for each in handoffs if each.full for item in each.items]
+            written = [item.draft.fd for each in handoffs if each.is_durable for item in each.items]
             if written and not all(is_one_flush(each.directory_sync, each.stage.folder) for each in handoffs):
                 handoffs[0].stage.disk.sync_files(written)
         except OSError as error:
@@ -110,7 +110,9 @@ class _Commit:
             if fsync_scope == CONTENT_ONLY:
                 _flush(staged, [handoff.stage.folder for handoff in staged])
             else:
-                _flush_files(staged, [item.draft.fd for each in staged if each.full for item in each.items])
+                _flush_files(
+                    staged, [item.draft.fd for each in staged if each.is_durable for item in each.items]
+                )
         except OSError as error:
             self._fail(staged, error)
             return []
@@ -142,7 +144,7 @@ class _Commit:
                 handoff.unlock()
         try:
             # Before an output goes: a power cut that left the record and no outputs would have lost the input.
-            if any(handoff.full for handoff in taken_back):
+            if any(handoff.is_durable for handoff in taken_back):
                 for folder in {id(each.input_folder): each.input_folder for each in taken_back}.values():
                     folder.sync_renames()
         except OSError as another:
@@ -193,12 +195,12 @@ def _fsync_scope(handoffs: Sequence[Handoff]) -> int:
 
 def _flush(handoffs: Sequence[Handoff], folders: Iterable[Folder]) -> None:
     """Have the names in directories on the disk."""
-    if any(handoff.full for handoff in handoffs):
+    if any(handoff.is_durable for handoff in handoffs):
         for folder in {id(folder): folder for folder in folders}.values():
             folder.sync()
 
 
 def _flush_files(handoffs: Sequence[Handoff], fds: Sequence[int]) -> None:
     """Have files on the disk, by a scope of `WITH_NAME` or better: their content and their names."""
-    if fds and any(handoff.full for handoff in handoffs):
+    if fds and any(handoff.is_durable for handoff in handoffs):
         handoffs[0].stage.disk.sync_files(fds, names=True)

@@ -86,7 +86,7 @@ class Handoff:
         self.items: list[PreparedEntry] = []
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
         self.deduped: list[DedupedOutput] = []
-        self.full = False
+        self.is_durable = False
         self.directory_sync: DirectorySync = 'auto'
         self.forwarded_to: Switchboard | None = None
         # The time that the input gets there, if not its own, and the room that is to be made there.
@@ -134,7 +134,7 @@ class Handoff:
         """
         if has_place and queue.options.strict_order:
             self._reordered.append((queue, item.filebase))
-        self.full |= queue.options.durability == 'full'
+        self.is_durable |= queue.options.durability == 'full'
         if queue.options.directory_sync == 'always':
             self.directory_sync = 'always'
         DRAFT_OWNERS.add(self)

@@ -19,7 +19,7 @@ from switchboard.handoff.handoff import DedupedOutput, Handoff
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.limits import make_room
-from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry, publish
+from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 
 # Each has a record, one output or more, and perhaps a marker: about as many descriptors as a batch holds.
 COMMITTED_AT_ONCE = BATCH_LIMIT // 3
@@ -131,7 +131,7 @@ def _with_room(
             make_room((item.reservation,))
             there.append((number, item))
         except QueueError as error:
-            queue.discard(item)
+            item.discard(queue.pool)
             outcomes[number] = error
     return there
 
@@ -140,14 +140,7 @@ def _publish(
     queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[PublishOutcome]
 ) -> None:
     try:
-        sync = queue.options.durability == 'full'
-        publish(
-            [item for _, item in items],
-            queue.pool,
-            queue.disk,
-            sync=sync,
-            directory_sync=queue.options.directory_sync,
-        )
+        queue.producer.publish_all([item for _, item in items])
     except QueueError as error:
         for number, _ in items:
             outcomes[number] = error

@@ -17,7 +17,6 @@ from switchboard.errors import DurabilityError, LockTimeoutError
 from switchboard.events import log_event
 from switchboard.message.naming import READY, NameGenerator, slice_digits_of
 from switchboard.store.claims import Claim
-from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
@@ -97,14 +96,13 @@ class Stage:
         self,
         spool_path: str,
         folder: Folder,
-        disk: Disk,
         pool: FilePool,
         name_generator: NameGenerator,
         order: Folder,
     ) -> None:
         self.spool_path = spool_path
         self.folder = folder
-        self.disk = disk
+        self.disk = folder.disk
         self.pool = pool
         self.name_generator = name_generator
         self._order = order

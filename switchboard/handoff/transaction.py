@@ -118,7 +118,7 @@ class Transaction(Handoff):
             try:
                 self._check_can_fit(queue, lambda: item.size)
             except BaseException:
-                queue.discard(item)
+                item.discard(queue.pool)
                 raise
         return self.add(queue, item, has_place=has_place)
 

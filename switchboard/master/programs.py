@@ -18,10 +18,10 @@ from types import FrameType
 
 import click
 
-from switchboard.daemonize import Report, StartReport, daemonize
 from switchboard.config.config import Config
 from switchboard.config.inifile import Problems, parse_ini, read_config_file
 from switchboard.config.spool_place import why_not_alone
+from switchboard.daemonize import Report, StartReport, daemonize
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import log_event
 from switchboard.master.directory import MasterDirectory

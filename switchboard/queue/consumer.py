@@ -23,11 +23,9 @@ from switchboard.errors import (
 )
 from switchboard.events import log_event
 from switchboard.interfaces import Taken
-from switchboard.message.entry import Entry
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import (
-    CLAIMED,
     LONGEST_DELAY_S,
     NS_PER_S,
     PRESERVED,
@@ -52,7 +50,7 @@ from switchboard.store.folder import Folder
 from switchboard.store.order_lock import OrderLock, Position
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_too_many_open_files, raise_queue_error
-from switchboard.store.reading import WHOLE_BYTES, peek, read_header
+from switchboard.store.reading import WHOLE_BYTES, read_header
 
 log = logging.getLogger('switchboard.queue')
 
@@ -442,23 +440,6 @@ class Consumer:
             return self.bad.has(filebase + PRESERVED)
         except OSError:
             return False
-
-    def peek(self, filebase: str, suffix: str | None = None) -> Entry:
-        """Read an entry's file without claiming it.
-
-        :param suffix: the state in which to look; by default ready, claimed, preserved, in this order.
-        :raises EntryTakenError: there is no such entry.
-        :raises QueueError: it cannot be read.
-        """
-        if is_filebase(filebase):
-            for extension in (suffix,) if suffix else (READY, CLAIMED, PRESERVED):
-                try:
-                    entry = peek(self.folder, filebase, extension)
-                except OSError as error:
-                    raise_queue_error(error, 'read', self.queue, self.folder.path_of(filebase + extension))
-                if entry is not None:
-                    return entry
-        raise EntryTakenError('no such entry', queue=self.queue, filebase=filebase)
 
     # What dead owners left, and what a full queue lets go of.
 

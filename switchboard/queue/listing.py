@@ -27,7 +27,6 @@ from switchboard.message.naming import (
     requested_wait_ns,
 )
 from switchboard.store.claims import OWN_CLAIMS
-from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.publishing import raise_queue_error
 from switchboard.store.renewal import is_sparse
@@ -86,9 +85,7 @@ class Listing:
     def __init__(
         self,
         folder: Folder,
-        disk: Disk,
         clock: Clock,
-        queue: str,
         slice_: Slice,
         pickup: FilePickup | None = None,
         *,
@@ -96,9 +93,8 @@ class Listing:
         renew: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder = folder
-        self.disk = disk
         self.clock = clock
-        self.queue = queue
+        self.queue = folder.queue
         self.slice = slice_
         self._finder = FilebaseFinder(slice_)
         self.pickup = pickup
@@ -270,7 +266,7 @@ class Listing:
         """See `requested_wait_ns`, of an entry that is ready."""
         name = parse_filebase(filebase)
         try:
-            status = self.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
+            status = self.folder.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
         except OSError:
             return None
         return requested_wait_ns(name.when_ns, status.st_mtime_ns, now_ns) if name is not None else None

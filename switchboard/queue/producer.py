@@ -50,8 +50,8 @@ class Producer:
         self.folder = folder
         self.queue = folder.queue
         self.pool = pool
-        self.sync = options.durability == 'full'
-        self.directory_sync = options.directory_sync
+        self._sync = options.durability == 'full'
+        self._directory_sync = options.directory_sync
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, name_generator)
         self._reopen_if_replaced = reopen_if_replaced
@@ -143,13 +143,18 @@ class Producer:
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
         if batch is None:
-            publish((item,), self.pool, self.folder.disk, sync=self.sync, directory_sync=self.directory_sync)
+            publish(
+                (item,), self.pool, self.folder.disk, sync=self._sync, directory_sync=self._directory_sync
+            )
         else:
             batch.add(item)
 
-    def discard(self, item: PreparedEntry) -> None:
-        """Throw a prepared message away."""
-        item.discard(self.pool)
+    def publish_all(self, items: Sequence[PreparedEntry]) -> None:
+        """Make prepared messages entries, with one flush.
+
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        publish(items, self.pool, self.folder.disk, sync=self._sync, directory_sync=self._directory_sync)
 
     def batch(self) -> Batch:
         """:return: a batch, to be used in a ``with`` block."""
@@ -204,7 +209,7 @@ class Batch:
     def add(self, item: PreparedEntry) -> None:
         """Have a prepared message published when the block ends."""
         if not self._thread:
-            self._producer.discard(item)
+            item.discard(self._producer.pool)
             raise QueueError('a batch is used in a `with` block', queue=self._producer.queue)
         whole = self._whole
         DRAFT_OWNERS.add(whole)
@@ -216,14 +221,7 @@ class Batch:
         if self._items:
             items, self._items = self._items, []
             DRAFT_OWNERS.discard(self)
-            producer = self._producer
-            publish(
-                items,
-                producer.pool,
-                producer.folder.disk,
-                sync=producer.sync,
-                directory_sync=producer.directory_sync,
-            )
+            self._producer.publish_all(items)
             self._stored.update(item.filebase for item in items)
 
     def of(self, producer: Producer) -> Batch | None:
@@ -240,7 +238,7 @@ class Batch:
         """Throw away what still waits."""
         DRAFT_OWNERS.discard(self)
         while self._items:
-            self._producer.discard(self._items.pop())
+            self._items.pop().discard(self._producer.pool)
 
     def forget_in_child(self) -> None:
         """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""

@@ -25,10 +25,12 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import merge_keys
 from switchboard.message.naming import (
     CLAIMED,
+    PRESERVED,
     READY,
     SYSTEM_NAME_GENERATOR,
     NameGenerator,
     check_queue_name,
+    is_filebase,
     make_slice,
 )
 from switchboard.message.serializers import Serializers
@@ -49,10 +51,11 @@ from switchboard.store.limits import Limits, QueueCount, Reservation
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool, delete_unfinished
 from switchboard.store.publishing import PreparedEntry, raise_queue_error
+from switchboard.store.reading import peek
 from switchboard.store.renewal import renew
 
 
-class Services(NamedTuple):
+class SpoolServices(NamedTuple):
     """The services of a spool for its queues; a queue that is made alone has none of them.
 
     :param is_draining: has an operator closed the queue to new messages?
@@ -77,7 +80,7 @@ class Services(NamedTuple):
     renew: Callable[[Folder], bool] = renew
 
 
-ALONE = Services()
+ALONE = SpoolServices()
 
 
 @implementer(ISwitchboard)
@@ -116,7 +119,7 @@ class Switchboard:
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | Folder | None = None,
         message_class: str | type | None = None,
-        services: Services = ALONE,
+        services: SpoolServices = ALONE,
         slow_listing_ns: int = SLOW_LISTING_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)
@@ -149,9 +152,7 @@ class Switchboard:
         self.pickup = services.pickup(self) if services.pickup is not None else None
         self._listing = Listing(
             folder,
-            disk,
             clock,
-            name,
             self.slice,
             self.pickup,
             notes_claimed=options.strict_order,
@@ -223,14 +224,6 @@ class Switchboard:
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """See `Producer`."""
         return self.producer.prepare_copy(entry, record, now=now)
-
-    def publish(self, item: PreparedEntry) -> None:
-        """See `Producer`."""
-        self.producer.publish(item)
-
-    def discard(self, item: PreparedEntry) -> None:
-        """See `Producer`."""
-        self.producer.discard(item)
 
     def reserve_for(self, entry: Entry) -> Reservation | None:
         """Ask whether another queue's entry may come in.  See `Admission.reserve_for`."""
@@ -367,8 +360,21 @@ class Switchboard:
         return list(claim.read().records if claim is not None else self.peek(str(entry)).records)
 
     def peek(self, filebase: str, suffix: str | None = None) -> Entry:
-        """See `Consumer`."""
-        return self.consumer.peek(filebase, suffix)
+        """Read an entry's file without claiming it.
+
+        :param suffix: the state in which to look; by default ready, claimed, preserved, in this order.
+        :raises EntryTakenError: there is no such entry.
+        :raises QueueError: it cannot be read.
+        """
+        if is_filebase(filebase):
+            for extension in (suffix,) if suffix else (READY, CLAIMED, PRESERVED):
+                try:
+                    entry = peek(self.folder, filebase, extension)
+                except OSError as error:
+                    raise_queue_error(error, 'read', self.name, self.folder.path_of(filebase + extension))
+                if entry is not None:
+                    return entry
+        raise EntryTakenError('no such entry', queue=self.name, filebase=filebase)
 
     # All that is there.
 

@@ -45,7 +45,7 @@ from switchboard.message.naming import (
 )
 from switchboard.options import QueueOptions, check_values
 from switchboard.queue.expiry_clock import ExpiryClock
-from switchboard.queue.switchboard import Services, Switchboard
+from switchboard.queue.switchboard import SpoolServices, Switchboard
 from switchboard.queue.wakeup import other_slices_arrivals
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters, discard_dead_letter, store_dead_letter
@@ -159,17 +159,17 @@ class Spool:
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._name_generator, scrub=True)
         self._counts, self._order = (Folder(self.path(RUN, each), disk) for each in (COUNTS, ORDER))
         self.stage = Stage(
-            self.directory, self._folder(STAGE), disk, self.spares, self._name_generator, self._order
+            self.directory, self._folder(STAGE), self.spares, self._name_generator, self._order
         )
         self.run_folder = run = self._folder(RUN)
         self.expiry_clock = ExpiryClock(clock, run)
         self.expiry_clock.time_ns()  # so that a clock that is turned later is known to have been turned
-        self._in_force: ActiveConfig | None = None
+        self._active_config: ActiveConfig | None = None
         if config is not None:
             # Here, because a spool without a configuration needs none.
             from switchboard.spool.active_config import ActiveConfig
 
-            self._in_force = ActiveConfig(config, run, disk, clock)
+            self._active_config = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
         self._open_queues = OpenQueues(max_open_queues())
         self._bad = Folder(self.path(BAD), disk)
@@ -205,12 +205,12 @@ class Spool:
     @property
     def config(self) -> Config | None:
         """The configuration that this spool goes by; another one as soon as that was put into force."""
-        if self._in_force is None:
+        if self._active_config is None:
             return None
-        if self._in_force.refresh():
+        if self._active_config.refresh():
             # Their options may have changed; entries that somebody holds are held by the process, not by the object.
             self._open_queues.clear()
-        return self._in_force.config
+        return self._active_config.config
 
     @property
     def _broker_transactions(self) -> Any:
@@ -350,9 +350,9 @@ class Spool:
             error.file = error.file or str(config.path)
             raise
 
-    def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
+    def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> SpoolServices:
         imports = (options.maildir or options.accept_eml_files) and name != BAD
-        return Services(
+        return SpoolServices(
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
             expiry_clock=self.expiry_clock,

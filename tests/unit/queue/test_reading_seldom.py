@@ -50,9 +50,9 @@ class Scene:
         self.clock = TickingClock()
         self.disk = CountingDisk()
         self.count = 0
-        self.listing = Listing(Folder(path, self.disk), self.disk, self.clock, 'in', slice_ or Slice())
+        self.listing = Listing(Folder(path, self.disk), self.clock, slice_ or Slice())
         self.queue = ReadyQueue(self.listing, slow_listing_ns=MS, kept=kept)
-        self.plain = ReadyQueue(Listing(Folder(path, Disk()), Disk(), self.clock, 'in', slice_ or Slice()))
+        self.plain = ReadyQueue(Listing(Folder(path, Disk()), self.clock, slice_ or Slice()))
         self.wakeup = Wakeup(os.fspath(path))
 
     def due(self) -> tuple[list[str], float | None]:

@@ -52,7 +52,7 @@ class Scene:
         self.clock = FakeClock()
         self.disk = CountingDisk()
         self.count = 0
-        self.listing = Listing(Folder(self.path, self.disk), self.disk, self.clock, 'in', Slice())
+        self.listing = Listing(Folder(self.path, self.disk), self.clock, Slice())
         self.queue = ReadyQueue(self.listing)
 
     def due(self) -> tuple[list[str], float | None]:

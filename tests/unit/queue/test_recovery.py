@@ -16,7 +16,7 @@ from switchboard.errors import DurabilityError
 from switchboard.message.naming import with_when
 from switchboard.options import QueueOptions
 from switchboard.queue.recovery import record_time
-from switchboard.queue.switchboard import Services
+from switchboard.queue.switchboard import SpoolServices
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
@@ -201,7 +201,7 @@ class TestDeadLetters:
                 queue.release(claim)
             return answer
 
-        services = Services(dead_letter=lambda _queue: dead_letter)
+        services = SpoolServices(dead_letter=lambda _queue: dead_letter)
         options = QueueOptions(max_recoveries=1)
         queue = Switchboard('in', path / 'in', options=options, services=services)
         return queue, seen
