@@ -134,7 +134,7 @@ class ToBroker(Bridge):
         }
 
     def _publish(self, messages: Sequence[tuple[OutgoingMessage, str, str]]) -> list[Exception | None]:
-        outcomes = self.connection.publish_many(messages, mandatory=True)
+        outcomes = self.connection.publish_many(messages)
         nowhere = [
             number
             for number, outcome in enumerate(outcomes)
@@ -146,7 +146,7 @@ class ToBroker(Bridge):
                 self.declare()
             except SwitchboardError:
                 return outcomes
-            again = self.connection.publish_many([messages[number] for number in nowhere], mandatory=True)
+            again = self.connection.publish_many([messages[number] for number in nowhere])
             for number, outcome in zip(nowhere, again, strict=True):
                 outcomes[number] = outcome
         return outcomes

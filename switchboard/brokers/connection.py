@@ -200,24 +200,20 @@ class Connection:
 
     # Out.
 
-    def publish(
-        self, outgoing: OutgoingMessage, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
-    ) -> None:
+    def publish(self, outgoing: OutgoingMessage, *, exchange: str = '', routing_key: str = '') -> None:
         """Publish one message, and return when the broker has confirmed it.
 
-        :raises NoRouteError: it is mandatory, and there is no queue for it.
+        :raises NoRouteError: there is no queue for it.
         :raises UnknownExchangeError: there is no such exchange.
         :raises QueueFullError: the queue takes no more.
         :raises MessageTooLargeError: it is more than the broker takes, or its protocol has room for.
         :raises BrokerDownError: it was not confirmed; it may have been stored all the same.
         """
-        for error in self.publish_many([(outgoing, exchange, routing_key)], mandatory=mandatory):
+        for error in self.publish_many([(outgoing, exchange, routing_key)]):
             if error is not None:
                 raise error
 
-    def publish_many(
-        self, messages: Sequence[AddressedMessage], *, mandatory: bool = True
-    ) -> list[Exception | None]:
+    def publish_many(self, messages: Sequence[AddressedMessage]) -> list[Exception | None]:
         """Publish many messages, and wait once.  A message that cannot go does not hold up the others.
 
         :return: for each, None if the broker has confirmed it, or why not.
@@ -226,9 +222,7 @@ class Connection:
         with self._lock:
             for batch in self.driver.batches(messages):
                 try:
-                    self.call_with_reconnect(
-                        'publish', partial(self.driver.send, messages, batch, outcomes, mandatory)
-                    )
+                    self.call_with_reconnect('publish', partial(self.driver.send, messages, batch, outcomes))
                 except SwitchboardError as error:
                     for number in batch:
                         if outcomes[number] is UNCONFIRMED:

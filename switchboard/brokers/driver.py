@@ -64,9 +64,7 @@ class Driver(Protocol):
     def batches(self, messages: Sequence[AddressedMessage]) -> Iterator[list[int]]:
         """:return: the numbers of those that are sent together, in their order."""
 
-    def send(
-        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
+    def send(self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any]) -> None:
         """Publish those of a batch that are `UNCONFIRMED`, and note the outcome of each: None, or why not.
 
         :raises SwitchboardError: why not, for all that are unsettled still.

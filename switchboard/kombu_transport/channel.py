@@ -84,6 +84,7 @@ class Channel(Entities, virtual.Channel):
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         self.spool_connection: SpoolConnection = connection.spool_connection
+        self.spool = self.spool_connection.spool
         self.events: dict[str, set[Any]] = defaultdict(set)
         self._tags = itertools.count(1)
         self._by_tag: dict[str, ChannelConsumer] = {}
@@ -166,7 +167,7 @@ class Channel(Entities, virtual.Channel):
         name = directory_name(queue)
         with self.spool_connection.lock, amqp_errors('Basic.consume'):
             spool_queue = self.spool_connection.queue(name, 'consume')
-            ticket = self.spool_connection.spool.register_consumer(name, self.spool_connection.owner_of(name))
+            ticket = self.spool.register_consumer(name, self.spool_connection.owner_of(name))
             limit = self._delivery_limit(name)
             self._by_tag[tag] = ChannelConsumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
@@ -175,7 +176,7 @@ class Channel(Entities, virtual.Channel):
         return tag
 
     def _delivery_limit(self, name: str) -> int:
-        declaration = self.spool_connection.spool.declared.records.get(name)
+        declaration = self.spool.declared.records.get(name)
         limit = declaration.arguments.get(DELIVERY_LIMIT) if declaration is not None else None
         return self.spool_connection.address.delivery_limit if limit is None else int(limit)
 
@@ -273,7 +274,7 @@ class Channel(Entities, virtual.Channel):
         name = directory_name(queue)
         with self.spool_connection.lock, amqp_errors('Basic.get'):
             self.spool_connection.check_access(name)
-            self.spool_connection.spool.declared.records.note_use(name)
+            self.spool.declared.records.note_use(name)
             return self._take(queue, name, no_ack, self._delivery_limit(name))
 
     def basic_ack(self, delivery_tag: Any, multiple: bool = False) -> None:

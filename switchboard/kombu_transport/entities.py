@@ -25,6 +25,7 @@ from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.kombu_transport.spool_connection import PREDECLARED, SpoolConnection
 from switchboard.routing.bindings import Target
+from switchboard.spool.spool import Spool
 
 log = logging.getLogger('switchboard.queue')
 
@@ -33,6 +34,7 @@ class Entities:
     """The methods of `Channel` about queues and exchanges."""
 
     spool_connection: SpoolConnection
+    spool: Spool
     exchange_types: Any
 
     # Exchanges.
@@ -58,7 +60,7 @@ class Entities:
             arguments = normalized(arguments)
             alternate = arguments.get(ALTERNATE)
             if passive:
-                if exchange not in self.spool_connection.spool.exchanges and exchange not in PREDECLARED:
+                if exchange not in self.spool.exchanges and exchange not in PREDECLARED:
                     raise NotFound(f'NOT_FOUND - no exchange {exchange!r}', method_name='Exchange.declare')
                 return
             if exchange in PREDECLARED:
@@ -69,12 +71,12 @@ class Entities:
             wanted = DeclaredExchange(
                 exchange, kind, alternate, auto_delete, {**arguments, 'durable': durable}
             )
-            self.spool_connection.spool.declared.exchanges.declare(wanted)
+            self.spool.declared.exchanges.declare(wanted)
 
     def _make_predeclared(self, exchange: str) -> None:
-        if exchange in PREDECLARED and exchange not in self.spool_connection.spool.exchanges:
+        if exchange in PREDECLARED and exchange not in self.spool.exchanges:
             kind: Any = PREDECLARED[exchange]
-            self.spool_connection.spool.declared.exchanges.declare(DeclaredExchange(exchange, kind))
+            self.spool.declared.exchanges.declare(DeclaredExchange(exchange, kind))
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange, with its bindings.  One that is not there is deleted already.
@@ -85,7 +87,7 @@ class Entities:
         if not exchange or exchange in PREDECLARED:
             raise AccessRefused(f'{exchange or "the default exchange"} is always there')
         with self.spool_connection.lock, amqp_errors('Exchange.delete'):
-            self.spool_connection.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
+            self.spool.declared.exchanges.delete(exchange, if_unused=if_unused)
 
     def exchange_bind(
         self,
@@ -150,7 +152,7 @@ class Entities:
             if not target.is_exchange:
                 self.spool_connection.check_access(target.name)
             self._make_predeclared(source)
-            self.spool_connection.spool.declared.bind(self._binding(source, target, routing_key, arguments))
+            self.spool.declared.bind(self._binding(source, target, routing_key, arguments))
 
     def _unbind(
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
@@ -158,15 +160,13 @@ class Entities:
         with self.spool_connection.lock, amqp_errors('Queue.unbind'):
             if not target.is_exchange:
                 self.spool_connection.check_access(target.name)
-            if source in self.spool_connection.spool.exchanges:
-                self.spool_connection.spool.declared.exchanges.unbind(
-                    self._binding(source, target, routing_key, arguments)
-                )
+            if source in self.spool.exchanges:
+                self.spool.declared.exchanges.unbind(self._binding(source, target, routing_key, arguments))
 
     def _binding(
         self, source: str, target: Target, routing_key: str, arguments: Mapping[str, Any] | None
     ) -> DeclaredBinding:
-        exchange = self.spool_connection.spool.exchanges.exchanges.get(source)
+        exchange = self.spool.exchanges.exchanges.get(source)
         kind = exchange.type if exchange is not None else 'direct'
         match = binding_match(kind, routing_key or '', arguments or {})
         return DeclaredBinding(source, target, match, routing_key or '', normalized(arguments))
@@ -174,7 +174,7 @@ class Entities:
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
         with amqp_errors('Exchange.declare'):
-            definitions = self.spool_connection.spool.declared.exchanges.load()
+            definitions = self.spool.declared.exchanges.load()
         return [
             (one.target.name, one.source, one.routing_key)
             for one in definitions.bindings
@@ -183,7 +183,7 @@ class Entities:
 
     def typeof(self, exchange: str, default: str = 'direct') -> Any:
         """:return: kombu's own idea of an exchange's type, which the messages here are not routed by."""
-        known = self.spool_connection.spool.exchanges.exchanges.get(exchange)
+        known = self.spool.exchanges.exchanges.get(exchange)
         return self.exchange_types[PREDECLARED.get(exchange, default) if known is None else known.type]
 
     def get_table(self, exchange: str) -> list[Any]:
@@ -197,7 +197,7 @@ class Entities:
 
     def get_exchanges(self) -> list[str]:
         """:return: the names of all exchanges."""
-        return list(self.spool_connection.spool.exchanges.exchanges)
+        return list(self.spool.exchanges.exchanges)
 
     # Queues.
 
@@ -232,16 +232,14 @@ class Entities:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
                 owner = self.spool_connection.claim_exclusive(name) if exclusive else None
                 self._declare(name, {**keys, 'owner': owner, 'auto_delete': auto_delete})
-            return queue_declare_ok_t(
-                queue, self._size(queue), self.spool_connection.spool.consumer_count(name)
-            )
+            return queue_declare_ok_t(queue, self._size(queue), self.spool.consumer_count(name))
 
     def _declare(self, name: str, keys: Mapping[str, Any]) -> None:
         try:
-            self.spool_connection.spool.declared.declare(name, **keys)
+            self.spool.declared.declare(name, **keys)
         except QueueMismatchError as error:
             # kombu's simple queues contradict themselves on one connection; another one's word counts.
-            known = self.spool_connection.spool.declared.records.get(name)
+            known = self.spool.declared.records.get(name)
             if name not in self.spool_connection.declared_here or known is None:
                 raise
             if not same_arguments(known.arguments, keys['arguments']):
@@ -259,9 +257,7 @@ class Entities:
         with self.spool_connection.lock, amqp_errors('Queue.delete'):
             self.spool_connection.check_access(directory_name(queue))
             try:
-                return self.spool_connection.spool.delete(
-                    directory_name(queue), if_unused=if_unused, if_empty=if_empty
-                )
+                return self.spool.delete(directory_name(queue), if_unused=if_unused, if_empty=if_empty)
             except UnknownQueueError:
                 return 0
 
@@ -274,10 +270,10 @@ class Entities:
         with self.spool_connection.lock, amqp_errors('Queue.purge'):
             self.spool_connection.check_access(directory_name(queue))
             self.spool_connection.check_known(directory_name(queue))
-            return self.spool_connection.spool.purge(directory_name(queue))
+            return self.spool.purge(directory_name(queue))
 
     def _size(self, queue: str) -> int:
         return self.spool_connection.size(directory_name(queue))
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
-        return self.spool_connection.spool.declared.is_known(directory_name(queue))
+        return self.spool.declared.is_known(directory_name(queue))

@@ -94,12 +94,10 @@ class RabbitDriver(Driver):
         """See `Driver`."""
         return batches(messages)
 
-    def send(
-        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
+    def send(self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any]) -> None:
         """See `Driver`."""
         self._alarm.check(self.connection)
-        self._publisher.send(messages, batch, outcomes, mandatory)
+        self._publisher.send(messages, batch, outcomes)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Driver`."""

@@ -85,7 +85,7 @@ class Confirms:
         channel.events['basic_nack'].add(self._on_nack)
         channel.events['basic_return'].add(self._on_return)
 
-    def send(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+    def send(self, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> int:
         """Publish without waiting.
 
         :return: its number.
@@ -95,7 +95,7 @@ class Confirms:
         self._last += 1
         self._outcomes[self._last] = UNCONFIRMED
         self._sent[self._last] = (exchange, routing_key, outgoing.properties.get('message_id'))
-        self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
+        self._channel.basic_publish(message, exchange, routing_key, mandatory=True)
         return self._last
 
     def wait(self, timeout_s: float, heartbeat_interval_s: float) -> None:
@@ -171,28 +171,24 @@ class RabbitPublisher:
         :raises SwitchboardError: why it was not confirmed.
         """
         outcomes: list[Any] = [UNCONFIRMED]
-        self.send([(outgoing, '', queue)], [0], outcomes, True)
+        self.send([(outgoing, '', queue)], [0], outcomes)
         for error in outcomes:
             if error is not None:
                 raise error
 
-    def send(
-        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
+    def send(self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any]) -> None:
         """See `Driver`."""
         try:
-            self._send(messages, batch, outcomes, mandatory)
+            self._send(messages, batch, outcomes)
         except exceptions.ChannelError as error:
             doubtful = [number for number in batch if outcomes[number] is UNCONFIRMED]
             if len(doubtful) == 1:
                 outcomes[doubtful[0]] = _refused(error, messages[doubtful[0]])
                 return
             for number in doubtful:
-                self.send(messages, [number], outcomes, mandatory)
+                self.send(messages, [number], outcomes)
 
-    def _send(
-        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
+    def _send(self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any]) -> None:
         """Send the messages without an outcome, and wait; the outcomes known by then count also if this fails."""
         if self._confirms is None:
             self._confirms = Confirms(self._new_channel())
@@ -202,7 +198,7 @@ class RabbitPublisher:
             for number in batch:
                 if outcomes[number] is UNCONFIRMED:
                     try:
-                        sent[number] = confirms.send(*messages[number], mandatory=mandatory)
+                        sent[number] = confirms.send(*messages[number])
                     except QueueError as error:
                         error.queue = messages[number][2]
                         outcomes[number] = error

@@ -218,16 +218,14 @@ class RedisDriver(Driver):
         """See `Driver`."""
         return ([number] for number in range(len(messages)))
 
-    def send(
-        self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
+    def send(self, messages: Sequence[AddressedMessage], batch: Sequence[int], outcomes: list[Any]) -> None:
         """See `Driver`."""
         [number] = batch
         message = messages[number]
         outgoing, exchange, routing_key = message
         if self._storing is None or self._storing[0] is not message:
             queues = self._route(exchange, routing_key) if exchange else [routing_key]
-            if mandatory and not queues:
+            if not queues:
                 raise NoRouteError(exchange, routing_key)
             self._storing = (message, queues)
         left = self._storing[1]

@@ -63,9 +63,7 @@ class MemoryConnection:
             self.is_connected = True
             self.connection_number += 1
 
-    def publish_many(
-        self, messages: Sequence[tuple[OutgoingMessage, str, str]], *, mandatory: bool = True
-    ) -> list[Exception | None]:
+    def publish_many(self, messages: Sequence[tuple[OutgoingMessage, str, str]]) -> list[Exception | None]:
         self.connect()
         self.broker.publications.append([letter.body for letter, _, _ in messages])
         return [self._publish(*message) for message in messages]
