@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.errors import amqp_errors
-from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
+from switchboard.kombu_transport.spool_connection import SpoolConnection
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 
@@ -15,21 +14,13 @@ from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 class PublishBatch:
     """Messages that are written and not yet visible.
 
-    :param channel: for kombu, which compares it with its producer's.
-    :param unroutable: called with a message that no queue wants, and whether it is mandatory.
+    :param channel: the `Channel`; kombu compares it with its producer's.
     :param max_size: of messages, before it is flushed by itself; never more than 256, for each keeps a descriptor open.
     """
 
-    def __init__(
-        self,
-        channel: object,
-        spool_connection: SpoolConnection,
-        unroutable: Callable[[RoutedMessage, Mapping[str, Any], bool], None],
-        max_size: int,
-    ) -> None:
+    def __init__(self, channel: Any, max_size: int) -> None:
         self.channel = channel
-        self._spool_connection = spool_connection
-        self._unroutable = unroutable
+        self._spool_connection: SpoolConnection = channel.spool_connection
         self._max_size = min(max_size, BATCH_LIMIT)
         # Each for one queue.
         self._items: list[tuple[Switchboard, PreparedEntry]] = []
@@ -52,7 +43,7 @@ class PublishBatch:
             routed = spool_connection.route(message, exchange or '', routing_key or '')
             prepared = spool_connection.prepare(routed)
             if prepared is None:
-                self._unroutable(routed, message, mandatory)
+                self.channel.unroutable(routed, message, mandatory)
             elif isinstance(prepared, Transaction):
                 self._transactions.append(prepared)
             else:

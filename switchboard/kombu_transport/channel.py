@@ -139,7 +139,7 @@ class Channel(Entities, virtual.Channel):
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """:return: the batch that `kombu.Producer.batch` collects in: many messages, one flush."""
-        return PublishBatch(self, self.spool_connection, self.unroutable, max_size)
+        return PublishBatch(self, max_size)
 
     # Consuming.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -81,7 +82,7 @@ class RabbitDriver(Driver):
             lambda: new_channel(self.connection), self._confirm_timeout_s, self.heartbeat_interval_s
         )
         self._client: Any = None  # kombu's, which knows the address and its alternates
-        self._taking: Any = None
+        self._consuming: Any = None
         self._pushed: deque[Delivery] = deque()
         self._consumers: dict[str, str] = {}
         self._prefetch = 1
@@ -162,7 +163,7 @@ class RabbitDriver(Driver):
         self._delays.forget_declared()
         connection, self.connection = self.connection, None
         self._forget_channel()
-        self._ring()
+        self._wake_sleeper()
         if connection is not None and connection is not self._alarm.connection:
             connection.collect()
 
@@ -190,11 +191,11 @@ class RabbitDriver(Driver):
         self._alarm.update(self.connection)
         read_frames(self.connection)
         if self._pushed:
-            self._ring()
+            self._wake_sleeper()
         self.connection.heartbeat_tick(rate=2)
         return []
 
-    def _ring(self) -> None:
+    def _wake_sleeper(self) -> None:
         if self._notifier is not None:
             self._notifier.wake()
 
@@ -210,7 +211,7 @@ class RabbitDriver(Driver):
             return pushed
         if self._alarm.connection is self.connection:
             raise RecoverableConnectionError('the broker does not read from it')
-        channel = self._take_channel()
+        channel = self._open_consuming()
         try:
             message = channel.basic_get(queue)
         except ChannelError as error:
@@ -222,7 +223,7 @@ class RabbitDriver(Driver):
         read_frames(self.connection)
         taken = self._take_pushed(queue)
         if self._pushed:
-            self._ring()
+            self._wake_sleeper()
         return taken
 
     def _take_pushed(self, queue: str) -> Delivery | None:
@@ -232,10 +233,10 @@ class RabbitDriver(Driver):
                 return pushed
         return None
 
-    def _take_channel(self) -> Any:
-        if self._taking is None:
-            self._taking = new_channel(self.connection)
-        return self._taking
+    def _open_consuming(self) -> Any:
+        if self._consuming is None:
+            self._consuming = new_channel(self.connection)
+        return self._consuming
 
     def _lose_channel(self) -> None:
         """Go on without the channel that messages came by: what it held is the broker's again."""
@@ -243,7 +244,7 @@ class RabbitDriver(Driver):
         self._forget_channel()
 
     def _forget_channel(self) -> None:
-        self._taking = None
+        self._consuming = None
         self._pushed.clear()
         self._consumers.clear()
 
@@ -272,22 +273,22 @@ class RabbitDriver(Driver):
         """See `Driver`."""
         # If the broker has taken it back meanwhile, it has said so, and says nothing more.
         read_frames(self.connection)
-        if self._taking is None:
+        if self._consuming is None:
             raise RecoverableConnectionError('the broker has closed the channel')
-        self._taking.basic_ack(delivery.tag)
+        self._consuming.basic_ack(delivery.tag)
 
     def requeue(self, delivery: Delivery, died: bool) -> None:
         """See `Driver`."""
-        if self._taking is None:
+        if self._consuming is None:
             raise RecoverableConnectionError('the broker has closed the channel')
-        self._taking.basic_reject(delivery.tag, requeue=True)
+        self._consuming.basic_reject(delivery.tag, requeue=True)
 
     # While idle, the broker pushes: one message, no more.
 
     def consume(self, queues: Sequence[str], prefetch: int) -> None:
         """See `Driver`."""
         self._notifier = self._notifier or SelfPipe()
-        channel = self._take_channel()
+        channel = self._open_consuming()
         queue = queues[0]
         try:
             channel.basic_qos(0, prefetch, False)
@@ -305,17 +306,17 @@ class RabbitDriver(Driver):
 
     def _push(self, channel: Any, queue: str, message: Any) -> None:
         # What comes by a connection that is kept aside is the broker's again when that ends; here its tag is another message's.
-        if channel is self._taking:
+        if channel is self._consuming:
             self._pushed.append(self._delivery(queue, message))
 
     def cancel(self) -> None:
         """See `Driver`."""
         consumers, self._consumers = self._consumers, {}
         for tag in consumers.values():
-            self._taking.basic_cancel(tag)
+            self._consuming.basic_cancel(tag)
         # Of several queues, each may have pushed one: one is what there is time for.
         while consumers and len(self._pushed) > 1:
-            self._taking.basic_reject(self._pushed.pop().tag, requeue=True)
+            self._consuming.basic_reject(self._pushed.pop().tag, requeue=True)
 
     def descriptors(self) -> list[int]:
         """See `Driver`."""
@@ -345,13 +346,8 @@ class RabbitDriver(Driver):
         try:
             if self._declared(queue) is None:
                 self._unwritten.add(queue)
-            self._apart(
-                'declare',
-                lambda channel: channel.queue_declare(
-                    queue, durable=True, auto_delete=False, arguments=wanted
-                ),
-                fault=exceptions.PreconditionFailed,
-            )
+            with self._separate_channel('declare', exceptions.PreconditionFailed) as channel:
+                channel.queue_declare(queue, durable=True, auto_delete=False, arguments=wanted)
         except ChannelError as error:
             raise QueueMismatchError(
                 f'the broker refuses it: {error.reply_text} (delete it there when it is empty, or take it as it is with declare=no)',
@@ -368,24 +364,18 @@ class RabbitDriver(Driver):
         queue, and with it confirmed messages.  It confirms a new exchange only when everything declared before is on the disk.
         """
         exchange = f'{queue[:50]}.written.{uuid4().hex}'
-
-        def write(channel: Any) -> None:
-            channel.exchange_declare(exchange, 'direct', durable=True, auto_delete=False)
-            channel.exchange_delete(exchange)
-
         try:
-            self._apart('declare', write)
+            with self._separate_channel('declare') as channel:
+                channel.exchange_declare(exchange, 'direct', durable=True, auto_delete=False)
+                channel.exchange_delete(exchange)
         except BrokerDownError as error:
             log_event(log, logging.DEBUG, None, 'not declared durable', queue=queue, error=error)
 
     def declare_exchange(self, exchange: str, type: str) -> None:
         """See `Driver`."""
         try:
-            self._apart(
-                'declare',
-                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False),
-                fault=exceptions.PreconditionFailed,
-            )
+            with self._separate_channel('declare', exceptions.PreconditionFailed) as channel:
+                channel.exchange_declare(exchange, type, durable=True, auto_delete=False)
         except ChannelError as error:
             raise ExchangeMismatchError(f'{exchange}: the broker refuses it: {error.reply_text}') from error
 
@@ -395,17 +385,15 @@ class RabbitDriver(Driver):
     def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         """See `Driver`."""
         try:
-            self._apart(
-                'bind',
-                lambda channel: channel.queue_bind(queue, exchange, routing_key),
-                fault=exceptions.NotFound,
-            )
+            with self._separate_channel('bind', exceptions.NotFound) as channel:
+                channel.queue_bind(queue, exchange, routing_key)
         except ChannelError as error:
             raise UnknownExchangeError(exchange) from error
 
     def delete_queue(self, queue: str) -> None:
         """See `Driver`."""
-        self._apart('delete', lambda channel: channel.queue_delete(queue))
+        with self._separate_channel('delete') as channel:
+            channel.queue_delete(queue)
 
     def count(self, queue: str) -> int:
         """See `Driver`."""
@@ -415,25 +403,21 @@ class RabbitDriver(Driver):
     def _declared(self, queue: str) -> Any:
         """:return: the broker's answer about a queue; None if it is not there."""
         try:
-            return self._apart(
-                'look',
-                lambda channel: channel.queue_declare(queue, passive=True),
-                fault=exceptions.NotFound,
-            )
+            with self._separate_channel('look', exceptions.NotFound) as channel:
+                return channel.queue_declare(queue, passive=True)
         except exceptions.NotFound:
             return None
 
-    def _apart(
-        self, step: str, work: Callable[[Any], Any], *, fault: type[ChannelError] | tuple[()] = ()
-    ) -> Any:
-        """Make a call that may be refused, on a channel that nothing else depends on.
+    @contextmanager
+    def _separate_channel(self, step: str, fault: type[ChannelError] | tuple[()] = ()) -> Iterator[Any]:
+        """Open a channel that nothing else depends on, for calls that may be refused.
 
         :param fault: a refusal that is raised as it is.
         :raises BrokerDownError: any other.
         """
         channel = new_channel(self.connection)
         try:
-            found = work(channel)
+            yield channel
         except Exception as error:
             if not self.is_connection_error(error):  # then it goes with its connection
                 channel.close()  # if the broker has not
@@ -441,7 +425,6 @@ class RabbitDriver(Driver):
                 raise refusal(error, step) from error
             raise
         channel.close()
-        return found
 
 
 def _no_queue(error: ChannelError, queue: str, step: str) -> SwitchboardError:

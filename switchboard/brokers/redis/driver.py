@@ -66,8 +66,8 @@ class RedisDriver(Driver):
         self._client: Any = None
         self._subscription: Subscription | None = None
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
-        self._asked: dict[str, str] = {}
-        self._looked_into: set[str] = set()
+        self._unanswered_takes: dict[str, str] = {}
+        self._consumed_queues: set[str] = set()
         # By queue, when its keys came to be; our leases on it are of that time.
         self._born: dict[str, bytes] = {}
         # The message that is being stored, and the queues that it is not in yet.
@@ -96,7 +96,7 @@ class RedisDriver(Driver):
                 },
             )
         try:
-            self._look()
+            self._check_server()
             transport = self._client.transport
             channel = transport.create_channel(transport.establish_connection())
         except Exception:
@@ -107,7 +107,7 @@ class RedisDriver(Driver):
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
 
-    def _look(self) -> None:
+    def _check_server(self) -> None:
         """Find out whether the address is one of a Redis that takes messages, by a connection of its own.
 
         One that accepts connections and says nothing (a stopped process, a firewall) is left in the time that connecting may take: the address
@@ -158,7 +158,7 @@ class RedisDriver(Driver):
 
     def send_heartbeat(self, claimed: Collection[Delivery]) -> list[Any]:
         """See `Driver`."""
-        by_queue: dict[str, dict[str, Delivery]] = {queue: {} for queue in self._looked_into}
+        by_queue: dict[str, dict[str, Delivery]] = {queue: {} for queue in self._consumed_queues}
         for delivery in claimed:
             by_queue.setdefault(delivery.queue, {})[delivery.tag] = delivery
         return [tag for queue, mine in by_queue.items() for tag in self._renew(queue, mine)]
@@ -280,10 +280,10 @@ class RedisDriver(Driver):
 
     def get(self, queue: str) -> Delivery | None:
         """See `Driver`."""
-        self._looked_into.add(queue)
-        asked = self._asked.setdefault(queue, uuid.uuid4().hex)
+        self._consumed_queues.add(queue)
+        asked = self._unanswered_takes.setdefault(queue, uuid.uuid4().hex)
         taken = self._run('TAKE', queue, [asked, self._lease_ms])
-        del self._asked[queue]
+        del self._unanswered_takes[queue]
         if not taken:
             return None
         tag, message, deaths, born = taken
@@ -386,7 +386,7 @@ class RedisDriver(Driver):
 
     def delete_queue(self, queue: str) -> None:
         """See `Driver`."""
-        self._looked_into.discard(queue)  # or the next sign of life makes one of its keys again
+        self._consumed_queues.discard(queue)  # or the next sign of life makes one of its keys again
         self._born.pop(queue, None)
         self._channel.client.delete(*self._keys(queue))
 
