@@ -46,7 +46,7 @@ class Duration(click.ParamType[float]):
 DURATION = Duration()
 
 
-class Renamed(click.Option):
+class RenamedOption(click.Option):
     """An option that had other names before: these are understood, and shown nowhere.
 
     :param old: the names of before.
@@ -66,8 +66,16 @@ class Renamed(click.Option):
 
 def with_new_names(names: Iterable[str], params: Iterable[click.Parameter]) -> list[str]:
     """:return: names of options, each once, by those that are shown."""
-    new = {old: each.opts[-1] for each in params if isinstance(each, Renamed) for old in each.old}
+    new = {old: each.opts[-1] for each in params if isinstance(each, RenamedOption) for old in each.old}
     return list(dict.fromkeys(new.get(name, name) for name in names))
+
+
+reason_option = click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
+
+
+def queues_option(text: str) -> Callable[..., Any]:
+    """:return: the option ``--queue``, which may be given several times."""
+    return click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help=text)
 
 
 timeout_option = click.option(
@@ -170,7 +178,11 @@ _OPTIONS = (
     click.option('--larger', metavar='SIZE', help='Only those with a larger body: 100K, 2M.'),
     click.option('--smaller', metavar='SIZE', help='Only those with a smaller body.'),
     click.option(
-        '--origin', cls=Renamed, old=('--from',), metavar='QUEUE', help='Only those that came from QUEUE.'
+        '--origin',
+        cls=RenamedOption,
+        old=('--from',),
+        metavar='QUEUE',
+        help='Only those that came from QUEUE.',
     ),
     click.option('--kind', metavar='KIND', help='Only those of this kind: mail, json, ...'),
     click.option(
@@ -231,7 +243,7 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     return with_options(call, _OPTIONS)
 
 
-def count_by_queue(by_queue: Iterable[tuple[str, int]]) -> str:
+def counts_text(by_queue: Iterable[tuple[str, int]]) -> str:
     """:return: how many entries there are, and in which queues."""
     counts = list(by_queue)
     where = ', '.join(f'{escape_terminal(queue)} {many}' for queue, many in counts)

@@ -16,7 +16,7 @@ import click
 from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, make_json_option, verb
 from switchboard.cli.exits import Exit
-from switchboard.cli.options import Renamed, pairs_callback
+from switchboard.cli.options import RenamedOption, pairs_callback
 from switchboard.cli.output import (
     is_json,
     print_note,
@@ -201,7 +201,7 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
 )
 @click.option(
     '--write-drop-config',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--write',),
     is_flag=True,
     help='If there is no error, write the copy that `switchboard-drop` reads.',

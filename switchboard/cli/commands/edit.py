@@ -24,7 +24,7 @@ import click
 
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of
-from switchboard.cli.options import pairs_callback, read_metadata
+from switchboard.cli.options import pairs_callback, queues_option, read_metadata, reason_option
 from switchboard.cli.output import print_error, print_note, report
 from switchboard.errors import CorruptEntryError, SwitchboardError, UnserializableError
 from switchboard.message.typed_json import load_json, tagged
@@ -75,7 +75,7 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
     return metadata, body
 
 
-def edited(text: str) -> str:
+def text_from_editor(text: str) -> str:
     """:return: the text after the user's editor."""
     command = os.environ.get('VISUAL') or os.environ.get('EDITOR') or 'vi'
     directory = Path(tempfile.mkdtemp(prefix='switchboard-edit-'))
@@ -153,7 +153,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
     """:return: the metadata and the body; None if nothing was changed."""
     before = text = to_text(editing.metadata, editing.entry.kind, editing.entry.body)
     while True:
-        text = edited(text)
+        text = text_from_editor(text)
         if text == before:
             return None
         try:
@@ -178,18 +178,18 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
     callback=pairs_callback,
     help='Set this in the metadata; KEY:=JSON for other than text.',
 )
-@click.option('--unset', 'dropped', multiple=True, metavar='KEY', help='Take this out of the metadata.')
+@click.option('--unset', 'unset', multiple=True, metavar='KEY', help='Take this out of the metadata.')
 @click.option('--body', type=click.File('rb'), help='Take the body from this file; - is standard input.')
 @click.option('--undo', is_flag=True, help='Undo the last edit of the entry.')
 @click.option('--to', metavar='QUEUE', help='Send it there.')
-@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
-@click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
+@queues_option('Look in this queue only.')
+@reason_option
 @json_report_option
 def edit(
     installation: Installation,
     entry: str,
     changes: dict[str, Any],
-    dropped: tuple[str, ...],
+    unset: tuple[str, ...],
     body: Any,
     undo: bool,
     to: str | None,
@@ -210,15 +210,15 @@ def edit(
     found = installation.view.find(entry, queues)
     spool = installation.spool()
     operator = installation.operator(reason)
-    if undo and (changes or dropped or body is not None):
+    if undo and (changes or unset or body is not None):
         raise click.UsageError('--undo goes without --set, --unset and --body')
     with Editing(spool, found.queue, found.filebase, to, operator) as editing:
         new_body: bytes | None
         if undo:
             metadata, new_body = editing.before_last()
-        elif changes or dropped or body is not None:
+        elif changes or unset or body is not None:
             metadata = {**editing.metadata, **read_metadata(changes)}
-            for key in dropped:
+            for key in unset:
                 metadata.pop(key, None)
             new_body = None if body is None else body.read()
         else:

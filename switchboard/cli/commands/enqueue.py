@@ -243,15 +243,11 @@ def enqueue(
     names: tuple[str, ...],
     kind: str | None,
     metadata: dict[str, Any],
-    delay: float | None,
-    ttl: float | None,
-    priority: int | None,
-    order_key: str | None,
-    dedupe_key: str | None,
     exchange: str | None,
     routing_key: str,
     json_lines: bool,
     quiet: bool,
+    **options: Any,
 ) -> Exit:
     """Put messages into a queue, or publish them.
 
@@ -272,17 +268,8 @@ def enqueue(
     if exchange is None and routing_key:
         raise click.UsageError('--routing-key goes with --exchange')
     queue, files = ('', names) if exchange is not None else (names[0], names[1:])
-    given = {
-        'delay': delay,
-        'ttl': ttl,
-        'priority': priority,
-        'order_key': order_key,
-        'dedupe_key': dedupe_key,
-    }
-    keys = {
-        **read_metadata(metadata),
-        **{key: value for key, value in given.items() if value is not None},
-    }
+    # Of the metadata, by their names: delay, ttl, priority, order_key, dedupe_key.
+    keys = read_metadata(metadata) | {key: value for key, value in options.items() if value is not None}
     click.get_current_context().with_resource(_printing_warnings())
     # A spool that is only named may be a slip of the pen; that of a configuration is meant.
     spool = installation.spool(make=installation.named_spool is None)

@@ -170,16 +170,16 @@ def restart(
     for runner, _ in wanted if runners else ():
         installation.check_runner(runner)
     worst = Exit.OK
-    for (runner, part), named in zip(wanted, runners or ('all runners',), strict=True):
+    for (runner, slice_number), named in zip(wanted, runners or ('all runners',), strict=True):
         started_s = time.monotonic()
-        words = {'do': 'restart', 'runner': runner or None, 'slice': part}
+        words = {'do': 'restart', 'runner': runner or None, 'slice': slice_number}
         request = {key: word for key, word in words.items() if word is not None}
         answer = ask_and_show(directory, request, f'restarting {named}', timeout_s, no_wait=no_wait)
         failed = report_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
             took = duration(time.monotonic() - started_s)
             text = f'restarting {named}' if no_wait else f'restarted {named} in {took}'
-            report(text, act='restart', runner=runner or None, slice=part)
+            report(text, act='restart', runner=runner or None, slice=slice_number)
         worst = failed or worst
     return worst
 

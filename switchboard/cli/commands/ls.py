@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.options import Renamed, selection_options, with_options
+from switchboard.cli.options import RenamedOption, queues_option, selection_options, with_options
 from switchboard.cli.output import (
     is_json,
     print_note,
@@ -60,7 +60,7 @@ CONTENT = frozenset(('id', 'args', 'kwargs'))
 LIMIT = 50
 
 
-def columns_of(queue: str) -> tuple[str, ...]:
+def default_columns(queue: str) -> tuple[str, ...]:
     """:return: the columns of a list of `queue`, or of several; preserved entries have an origin, too."""
     where = ('from',) if queue in (BAD, TRASH) else ('state',) if queue else ('queue', 'state')
     return ('entry', *where, 'age', 'size', 'kind', 'tries', 'sent_back', 'error')
@@ -221,11 +221,11 @@ _list_options = partial(with_options, options=_LIST_OPTIONS)
 
 @verb()
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
-@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='The same as QUEUE.')
+@queues_option('The same as QUEUE.')
 @click.option(
     '--all-queues',
     'everywhere',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('-a', '--all'),
     is_flag=True,
     help='The entries of all queues.',
@@ -298,7 +298,7 @@ def _list(
         _write_objects(chosen, wanted, now_ns)
     else:
         one = queues[0] if len(queues) == 1 else ''
-        if not _write_rows(chosen, wanted or columns_of(one), now_ns):
+        if not _write_rows(chosen, wanted or default_columns(one), now_ns):
             where = one or number(len(queues), 'queue')
             hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
             print_note(

@@ -48,11 +48,11 @@ def spares(context: click.Context) -> None:
     much, by the file system.  The pool grows and shrinks by itself; fill it before a rush, empty it to give the room back.
     """
     if context.invoked_subcommand is None:
-        _show(context)
+        _show(context.ensure_object(Installation))
 
 
-def _show(context: click.Context) -> None:
-    spool = context.ensure_object(Installation).spool()
+def _show(installation: Installation) -> None:
+    spool = installation.spool()
     pool = spool.spares
     count = size_bytes = 0
     with pool.folder.scan() as entries:
@@ -85,16 +85,14 @@ def _show(context: click.Context) -> None:
         )
 
 
-@spares.command()
-@installation_options
+@verb()
 @json_option
-@click.pass_context
-def show(context: click.Context) -> None:
+def show(installation: Installation) -> None:
     """Say how many there are."""
-    _show(context)
+    _show(installation)
 
 
-@spares.command()
+@verb()
 @click.argument('number_wanted', metavar='NUMBER', type=click.IntRange(1, MAX_SPARES))
 @click.option(
     '--size',
@@ -104,23 +102,23 @@ def show(context: click.Context) -> None:
     type=click.IntRange(1, 1 << 20),
     help='Bytes each.',
 )
-@installation_options
 @json_report_option
-@click.pass_context
-def fill(context: click.Context, number_wanted: int, size_bytes: int) -> None:
+def fill(installation: Installation, number_wanted: int, size_bytes: int) -> None:
     """Make spares until there are NUMBER."""
-    made = context.ensure_object(Installation).spool().spares.fill(number_wanted, size_bytes)
+    made = installation.spool().spares.fill(number_wanted, size_bytes)
     report(f'{number(made, "spare")} made', act='fill', spares=made)
 
 
-@spares.command()
-@installation_options
+@verb()
 @json_report_option
-@click.pass_context
-def empty(context: click.Context) -> None:
+def empty(installation: Installation) -> None:
     """Delete every spare that nobody is writing to."""
-    deleted = context.ensure_object(Installation).spool().spares.empty()
+    deleted = installation.spool().spares.empty()
     report(f'{number(deleted, "spare")} deleted', act='empty', spares=deleted)
+
+
+for _each in (show, fill, empty):
+    spares.add_command(_each)
 
 
 @verb(name='export-mailman')

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from switchboard.cli.context import Installation, verb
-from switchboard.cli.options import DURATION, Renamed
+from switchboard.cli.options import DURATION, RenamedOption
 from switchboard.cli.output import print_note, write_bytes
 from switchboard.errors import SwitchboardError
 from switchboard.installing import install_advice
@@ -31,7 +31,7 @@ from switchboard.operating.spool_view import SpoolView
 @click.option(
     '--allowed-host',
     'allowed_hosts',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--host',),
     multiple=True,
     metavar='NAME:PORT',
@@ -40,7 +40,7 @@ from switchboard.operating.spool_view import SpoolView
 @click.option(
     '--count-timeout',
     'count_timeout_s',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--budget',),
     type=DURATION,
     default='10s',

@@ -75,9 +75,9 @@ def run(installation: Installation, runner: tuple[str, int, int], once: bool, un
     switchboard run archive --until-empty
     switchboard run lists:2/4
     """
-    name, part, count = runner
+    name, slice_index, count = runner
     installation.logs = True
     config = installation.config
     installation.check_runner(name)
     installation.spool(make=True)
-    return programs.one_runner(config, name, part, count, once=once, until_empty=until_empty)
+    return programs.one_runner(config, name, slice_index, count, once=once, until_empty=until_empty)

@@ -12,7 +12,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.options import DURATION, ENTRIES, Renamed, confirm, count_by_queue, yes_option
+from switchboard.cli.options import DURATION, ENTRIES, RenamedOption, confirm, counts_text, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
     Progress,
@@ -53,7 +53,7 @@ from switchboard.store.layout import BAD, TRASH
 
 FOREIGN = ('name that is no entry', 'names that are no entries')
 DROPPED = ('dropped file', 'dropped files')
-COLUMNS = (
+QUEUE_COLUMNS = (
     Column('QUEUE', shrink_to=12),
     Column('WAITING', align_right=True),
     Column('DELAYED', align_right=True, hide_rank=2),
@@ -102,7 +102,7 @@ def origins_in_bad(counts: Iterable[QueueCounts]) -> Mapping[str, int] | None:
     return None if bad.waiting == UNKNOWN else defaultdict(int, bad.origins)
 
 
-def row(
+def queue_row(
     one: QueueCounts, origins: Mapping[str, int] | None, now_s: float, flagged: Iterable[str] = ()
 ) -> list[Cell]:
     """:return: the cells of one queue.
@@ -133,7 +133,7 @@ def row(
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
 @click.option(
     '--no-bytes',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--fast',),
     is_flag=True,
     help='Leave out the bytes: they cost one system call an entry.',
@@ -165,8 +165,8 @@ def queues(installation: Installation, names: tuple[str, ...], no_bytes: bool) -
             write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
         return status
     shown = [one for one in counts if one.queue != BAD or BAD in names]
-    columns = [column for column in COLUMNS if not (no_bytes and column.title == 'BYTES')]
-    rows = [row(one, origins, now_s, flagged[one.queue]) for one in shown]
+    columns = [column for column in QUEUE_COLUMNS if not (no_bytes and column.title == 'BYTES')]
+    rows = [queue_row(one, origins, now_s, flagged[one.queue]) for one in shown]
     if no_bytes:
         rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
@@ -200,7 +200,7 @@ def _print_bad(counts: list[QueueCounts]) -> None:
             write_line(f'{escape_terminal(one.queue)}: {_made_room(one)} so far')
 
 
-def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
+def queue_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
     """:return: a queue with its contents, in lines.
 
     :param everything: also the options that are as in any queue.
@@ -480,7 +480,7 @@ def _confirm_dropping(what: str, installation: Installation, names: Sequence[str
     counts = [count(folder, name, sizes=False) for name, folder in installation.view.queue_folders(names)]
     by_queue = [(one.queue, one.entries) for one in counts if one.entries]
     if by_queue:
-        confirm(f'{what}, with {count_by_queue(by_queue)}', yes=yes)
+        confirm(f'{what}, with {counts_text(by_queue)}', yes=yes)
 
 
 def _each(installation: Installation, names: Sequence[str], drop: Callable[[str], int], act: str) -> Exit:

@@ -21,9 +21,11 @@ from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import (
     DURATION,
     ENTRIES,
-    Renamed,
+    RenamedOption,
     confirm,
-    count_by_queue,
+    counts_text,
+    queues_option,
+    reason_option,
     selection_options,
     with_options,
     yes_option,
@@ -140,13 +142,13 @@ class ActionRequest:
                 self.show(Result(each, None), planned=True)
             if not self.quiet:
                 print_note(
-                    f'would {ask.format(count_by_queue(by_queue(chosen)))}'
+                    f'would {ask.format(counts_text(by_queue(chosen)))}'
                     if chosen
                     else 'nothing would be done'
                 )
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
-            confirm(ask.format(count_by_queue(by_queue(chosen))), yes=self.yes)
+            confirm(ask.format(counts_text(by_queue(chosen))), yes=self.yes)
         results = self.apply(chosen, action)
         failed = [*self.missing, *(exit_of(each.error) for each in results if each.error is not None)]
         done = sum(each.error is None for each in results)
@@ -204,7 +206,7 @@ _SHARED: tuple[Callable[..., Any], ...] = (
     click.option('--count', 'count_only', is_flag=True, help='Print how many they are, and do nothing.'),
     click.option('--names', 'names_only', is_flag=True, help='Print where each is now, and nothing else.'),
     click.option('--quiet', is_flag=True, help='Print errors only.'),
-    click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.'),
+    reason_option,
 )
 
 
@@ -216,11 +218,10 @@ def entries_verb(
     :param options: the options of this verb alone.
     :param searched: the queues to select in if none is named, for the help.
     """
-    queue_help = f'Look in this queue only; default to select in: {searched}.'
     decorators: tuple[Callable[..., Any], ...] = (
         click.argument('entries', nargs=-1, metavar=words),
         click.option('--all', 'everything', is_flag=True, help='Select all entries of the queue.'),
-        click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help=queue_help),
+        queues_option(f'Look in this queue only; default to select in: {searched}.'),
         selection_options,
         *options,
         *_SHARED,
@@ -295,7 +296,7 @@ def _with_canary(
     ask: str,
 ) -> Exit:
     """Send some back, look what becomes of them, and send back the others if all went through."""
-    confirm(ask.format(count_by_queue(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
+    confirm(ask.format(counts_text(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
     request.yes = True
     results = request.apply(chosen[:many], action)
     waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}
@@ -361,7 +362,7 @@ def mv(request: ActionRequest, to: str | None) -> Exit:
 @entries_verb(
     click.option(
         '--no-trash',
-        cls=Renamed,
+        cls=RenamedOption,
         old=('--now',),
         is_flag=True,
         help='Not into the trash: there is no way back.',

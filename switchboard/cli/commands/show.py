@@ -13,6 +13,7 @@ import click
 from switchboard.cli.commands.ls import STYLES, age_text, state_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
+from switchboard.cli.options import queues_option
 from switchboard.cli.output import is_json, print_error, write_bytes, write_json, write_line
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
@@ -53,7 +54,7 @@ _bold = partial(click.style, bold=True)
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='ENTRY|QUEUE...')
-@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
+@queues_option('Look in this queue only.')
 @click.option('--raw', is_flag=True, help="Write the body's bytes as they are, and nothing else.")
 @click.option('--headers', is_flag=True, help='No body; of a mail, its header only.')
 @click.option(
@@ -114,13 +115,13 @@ def _show_entry(
 
 
 def _show_queue(installation: Installation, name: str, *, everything: bool) -> None:
-    from switchboard.cli.commands.queues import count_one, show_lines
+    from switchboard.cli.commands.queues import count_one, queue_lines
     from switchboard.operating.queue_info import queue_info
 
     if is_json():
         write_json(queue_info(installation.view, name).all_fields(count_one(installation, name)))
         return
-    first, *lines = show_lines(installation, name, everything=everything)
+    first, *lines = queue_lines(installation, name, everything=everything)
     write_line('\n'.join([_bold(first), *lines]))
 
 

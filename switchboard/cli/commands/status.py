@@ -132,7 +132,7 @@ def status(installation: Installation) -> Exit:
     busy_with = under_way(snapshot)
     scaled_to_none = without_process(snapshot, installation)
     if is_json():
-        write_objects(snapshot, busy_with, scaled_to_none)
+        write_status_json(snapshot, busy_with, scaled_to_none)
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
     else:
@@ -184,7 +184,7 @@ def without_process(snapshot: Snapshot, installation: Installation) -> list[str]
     return [] if missing and under_way(snapshot) else missing
 
 
-def write_objects(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
+def write_status_json(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
     """Write the master and every runner for programs."""
     write_json(master_fields(snapshot, busy_with))
     for record in snapshot.records:

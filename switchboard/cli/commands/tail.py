@@ -12,7 +12,7 @@ import click
 
 from switchboard.cli.commands.ls import choose_sorted, error_text
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.options import Renamed
+from switchboard.cli.options import RenamedOption, queues_option
 from switchboard.cli.output import is_json, print_error, write_json, write_line
 from switchboard.message.naming import NS_PER_S, PRESERVED, READY, is_filebase
 from switchboard.operating.entry_fields import HISTORY_ERRORS, entry_fields
@@ -77,12 +77,12 @@ class ArrivalWatch:
 
 @verb()
 @click.argument('names', nargs=-1, metavar='[QUEUE]...')
-@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='The same as QUEUE.')
+@queues_option('The same as QUEUE.')
 @click.option(
     '-n',
     '--limit',
     'lines',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--lines',),
     default=5,
     show_default=True,

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import count_queues, origins_in_bad
-from switchboard.cli.commands.queues import row as queue_row
+from switchboard.cli.commands.queues import QUEUE_COLUMNS, count_queues, origins_in_bad, queue_row
 from switchboard.cli.commands.status import (
     COLOURS,
     RUNNER_COLUMNS,
     alarm_line,
     runner_row,
     without_process,
-    write_objects,
+    write_status_json,
 )
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.options import DURATION
@@ -117,7 +115,7 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
             time.sleep(interval_s)
         if is_json():
             snapshot = read_status(installation.existing_directory())
-            write_objects(snapshot, (), without_process(snapshot, installation))
+            write_status_json(snapshot, (), without_process(snapshot, installation))
             for one in count_queues(installation, ()):
                 write_json({'type': 'queue', **count_fields(one, (), time.time())})
             continue

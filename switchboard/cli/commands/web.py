@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, verb
-from switchboard.cli.options import Renamed
+from switchboard.cli.options import RenamedOption
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.installing import install_advice
@@ -46,7 +46,7 @@ def _by_its_option() -> Iterator[None]:
 @click.option(
     '--allowed-host',
     'allowed_hosts',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--host',),
     multiple=True,
     metavar='NAME[:PORT]',
@@ -54,7 +54,7 @@ def _by_its_option() -> Iterator[None]:
 )
 @click.option('--read-only', is_flag=True, help='Look only: nothing that writes is there.')
 @click.option(
-    '--allow-edit', cls=Renamed, old=('--edit',), is_flag=True, help='Let messages be changed, too.'
+    '--allow-edit', cls=RenamedOption, old=('--edit',), is_flag=True, help='Let messages be changed, too.'
 )
 @click.option(
     '--users-file',
@@ -69,7 +69,7 @@ def _by_its_option() -> Iterator[None]:
 )
 @click.option(
     '--environment-colour',
-    cls=Renamed,
+    cls=RenamedOption,
     old=('--colour',),
     default='grey',
     metavar='COLOUR',

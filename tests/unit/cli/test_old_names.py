@@ -8,26 +8,26 @@ import click
 import pytest
 
 from switchboard.cli.app import VERBS, switchboard
-from switchboard.cli.options import Renamed
+from switchboard.cli.options import RenamedOption
 from tests.helpers.commands import switchboard as program
 
 # By type, a value that is not the default.
 VALUES = {'duration': '7m', 'integer range': '7', 'text': 'red'}
 
 
-def renamed() -> Iterator[tuple[str, Renamed, str]]:
+def renamed() -> Iterator[tuple[str, RenamedOption, str]]:
     for verb in VERBS:
         command = switchboard.get_command(click.Context(switchboard), verb)
         assert command is not None
         for param in command.params:
-            if isinstance(param, Renamed):
+            if isinstance(param, RenamedOption):
                 yield from ((verb, param, old) for old in param.old)
 
 
 RENAMED = list(renamed())
 
 
-def parsed(verb: str, option: str, param: Renamed) -> object:
+def parsed(verb: str, option: str, param: RenamedOption) -> object:
     command = switchboard.get_command(click.Context(switchboard), verb)
     assert command is not None
     args = [option] if param.is_flag else [option, VALUES[param.type.name]]
@@ -42,14 +42,14 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize(('verb', 'param', 'old'), RENAMED, ids=lambda each: str(getattr(each, 'name', each)))
 class TestEach:
-    def test_means_the_same(self, verb: str, param: Renamed, old: str) -> None:
+    def test_means_the_same(self, verb: str, param: RenamedOption, old: str) -> None:
         assert (
             parsed(verb, old, param)
             == parsed(verb, param.opts[-1], param)
             != param.get_default(click.Context(switchboard))
         )
 
-    def test_is_not_offered(self, verb: str, param: Renamed, old: str) -> None:
+    def test_is_not_offered(self, verb: str, param: RenamedOption, old: str) -> None:
         if not old.startswith('--'):  # a letter is no beginning of a word
             return
         ran = program(verb, f'{old}x')
@@ -57,7 +57,7 @@ class TestEach:
         assert f"'{old}'" not in ran.err
         assert f"'{param.opts[-1]}'" in ran.err
 
-    def test_is_shown_nowhere(self, verb: str, param: Renamed, old: str) -> None:
+    def test_is_shown_nowhere(self, verb: str, param: RenamedOption, old: str) -> None:
         assert old not in param.opts
         command = switchboard.get_command(click.Context(switchboard), verb)
         assert command is not None
