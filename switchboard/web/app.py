@@ -210,7 +210,7 @@ class Routes:
         return partial(self._answer, page, template)
 
     def _answer(self, page: Page, template: str, request: Request) -> Response:
-        self.desk.follow()
+        self.desk.follow_config()
         shown = page(self.desk, _query(request), **request.path_params)
         tag = _etag(shown, template, self._version)
         if request.headers.get('if-none-match') == tag:
@@ -294,7 +294,7 @@ class Routes:
     async def _spark(self, request: Request) -> Response:
         kind, name = request.path_params['kind'], request.path_params['name']
         counter = self.desk.counter
-        values = {'waiting': counter.waiting, 'done': counter.done}.get(kind)
+        values = {'waiting': counter.waiting_history, 'done': counter.done_history}.get(kind)
         if values is None:
             raise HTTPException(404)
         return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')

@@ -84,10 +84,10 @@ class Desk:
     @property
     def view(self) -> SpoolView:
         """The spool, to look at, by the configuration as it stands; one with mistakes changes nothing."""
-        self.follow()
+        self.follow_config()
         return SpoolView(self.directory, self.config)
 
-    def follow(self) -> None:
+    def follow_config(self) -> None:
         """Look now and then whether the configuration is another by now."""
         with self._reading:
             if self.config_path is not None and time.monotonic() - self.looked_s >= LOOK_EVERY_S:

@@ -249,15 +249,15 @@ def _or_none(read: Any) -> Any:
 
 
 def _holder(desk: Desk, fields: dict[str, Any]) -> dict[str, Any]:
-    """:return: ``state``: held, owner gone, or not claimed; and of a runner's process, which."""
+    """:return: ``state``: claimed, owner gone, or not claimed; and of a runner's process, which."""
     if fields['state'] != 'claimed':
         return {'state': 'not claimed'}
     if not fields['owner_pid']:
         return {'state': 'owner gone'}
     for record in desk.snapshot().records:
         if record.pid == fields['owner_pid']:
-            return {'state': 'held', 'pid': record.pid, 'runner': record.title}
-    return {'state': 'held', 'pid': fields['owner_pid'], 'runner': None}
+            return {'state': 'claimed', 'pid': record.pid, 'runner': record.title}
+    return {'state': 'claimed', 'pid': fields['owner_pid'], 'runner': None}
 
 
 def canary(desk: Desk, form: Form) -> dict[str, Any]:

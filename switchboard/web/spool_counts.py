@@ -28,7 +28,7 @@ SLOTS, SLOT_S = 120, 30.0
 # Rates are those of about the last minute, and are shown when there is an earlier count to compare with.
 RATE_S, RATE_LEAST_S = 60.0, 4.0
 # One `stat` an entry is too much for more of them.
-SIZED = 50_000
+MAX_SIZED = 50_000
 # Groups that a page shows; all others are one row.
 MAX_GROUPS = 100
 OTHERS = '(others)'
@@ -91,13 +91,13 @@ class BackgroundCounter:
         # How often something could not be counted, since the desk was started.
         self.failures = 0
         self.started_ns = time.time_ns()
-        self.waiting: dict[str, deque[float]] = {}
-        self.done: dict[str, deque[float]] = {}
+        self.waiting_history: dict[str, deque[float]] = {}
+        self.done_history: dict[str, deque[float]] = {}
         self._slot_s = 0.0
         self._counts = CountCache()
         self._summaries = FailureSummaryCache(BAD, MAX_OPENED)
         # Of the last minute: the time, and of each queue its entries, done, failed and evicted.
-        self.seen: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
+        self.recent: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
     def count(self) -> SpoolCounts:
@@ -117,7 +117,7 @@ class BackgroundCounter:
                 break
             before = self.last.queues.get(name)
             try:
-                sizes = before is None or before.entries <= SIZED
+                sizes = before is None or before.entries <= MAX_SIZED
                 queues[name] = count_queue(view, name, sizes=sizes, counts=self._counts)
             except OSError as error:
                 self.failures += 1
@@ -149,10 +149,10 @@ class BackgroundCounter:
                 worked = done.get(name, Throughput())
                 inside = counts.waiting + counts.delayed + counts.held + counts.claimed
                 now[name] = (inside, worked.done, worked.failed, counts.evicted)
-        while len(self.seen) > 1 and self.seen[1][0] <= now_s - RATE_S:
-            self.seen.popleft()
-        then_s, then = self.seen[0] if self.seen else (now_s, {})
-        self.seen.append((now_s, now))
+        while len(self.recent) > 1 and self.recent[1][0] <= now_s - RATE_S:
+            self.recent.popleft()
+        then_s, then = self.recent[0] if self.recent else (now_s, {})
+        self.recent.append((now_s, now))
         if now_s - then_s < RATE_LEAST_S:
             return {}
         minutes = (now_s - then_s) / 60
@@ -173,16 +173,16 @@ class BackgroundCounter:
             return
         self._slot_s = now_s + SLOT_S
         for name, counts in spool_counts.queues.items():
-            self.waiting.setdefault(name, deque(maxlen=SLOTS)).append(
+            self.waiting_history.setdefault(name, deque(maxlen=SLOTS)).append(
                 max(0, counts.waiting) + counts.preserved
             )
             done = spool_counts.throughput.get(name, Throughput()).done
             before = self._counted.get(name, done)
             # A new master counts from 0.
-            self.done.setdefault(name, deque(maxlen=SLOTS)).append(max(0, done - before) / SLOT_S)
+            self.done_history.setdefault(name, deque(maxlen=SLOTS)).append(max(0, done - before) / SLOT_S)
             self._counted[name] = done
-        for name in self.waiting.keys() - spool_counts.queues.keys():
-            del self.waiting[name], self.done[name]
+        for name in self.waiting_history.keys() - spool_counts.queues.keys():
+            del self.waiting_history[name], self.done_history[name]
 
 
 def count_bad_queue(failures: Sequence[FailureSummary], total: int) -> BadQueueCounts:

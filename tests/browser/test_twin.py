@@ -131,7 +131,14 @@ def entry(tab: Any, twin: Any) -> tuple[Shown, Shown]:
     told = facts(tab)
     return (
         [
-            [told['Name'], told['File'], told['Kind'], told['Came from'], told['Attempts'], told['Held by']],
+            [
+                told['Name'],
+                told['File'],
+                told['Kind'],
+                told['Came from'],
+                told['Attempts'],
+                told['Claimed by'],
+            ],
             texts(tab, '.timeline li > div strong'),
             [one.strip() for one in tab.locator('.timeline pre').all_inner_texts()],
             dict(zip(texts(tab, '.boxed dt'), texts(tab, '.boxed dd'), strict=True)),

@@ -307,7 +307,7 @@ def test_an_entry_tells_its_whole_life(here: Browser) -> None:
 def test_who_holds_an_entry_is_the_kernels_word(here: Browser) -> None:
     with at_work(here.spool, 'in', 'x') as filebase:
         found = here.json(f'/entries/in/{filebase.replace("+", "%2B")}')
-        assert found['holder'] == {'state': 'held', 'pid': os.getpid(), 'runner': None}
+        assert found['holder'] == {'state': 'claimed', 'pid': os.getpid(), 'runner': None}
     found = here.json(f'/entries/in/{filebase.replace("+", "%2B")}')
     assert found['holder'] == {'state': 'owner gone'}
 
@@ -510,8 +510,8 @@ def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser
     counter = here.desk.counter
     for _ in range(3):
         here.spool['in'].enqueue('x')
-    then_s, seen = counter.seen[0]
-    counter.seen[0] = (then_s - 30, seen)
+    then_s, seen = counter.recent[0]
+    counter.recent[0] = (then_s - 30, seen)
     here.count()
     assert 5 < here.json('/queues/in')['rate_in'] <= 6
     room = here.spool.queue('in', max_messages=3, overflow='drop-oldest')
