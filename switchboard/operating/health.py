@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -93,15 +93,25 @@ def reload_alarm(snapshot: Snapshot, now_s: float) -> Alarm | None:
     return Alarm('bad' if snapshot.alive else '', 'reload', f'failed {when}, {one_line(master.reload_error)}')
 
 
-def runners_without_process(snapshot: Snapshot, config: Config | None) -> list[str]:
-    """:return: the runners of the configuration that have no slice, such as one that was scaled to 0.  A master that starts or reloads is about to give them some."""
+def runners_without_process(snapshot: Snapshot, config: Config | None) -> dict[str, str]:
+    """:return: the runners of the configuration that have no slice, and how each gets one: it was scaled to 0, or the master has not read its section yet."""
     if not (snapshot.alive and snapshot.has_scoreboard) or config is None:
-        return []
-    return sorted(config.runners.keys() - {record.runner for record in snapshot.records})
+        return {}
+    missing = sorted(config.runners.keys() - {record.runner for record in snapshot.records})
+    if not missing:
+        return {}
+    from switchboard.spool.active_config import is_active
+
+    if not is_active(config, str(snapshot.directory)):
+        return dict.fromkeys(missing, '`switchboard reload` starts it')
+    return {name: f'`switchboard scale {quoted(name)}=1` gives it one' for name in missing}
 
 
 def runner_alarms(
-    snapshot: Snapshot, without_process: Iterable[str], now_s: float, waiting: Mapping[str, int] | None = None
+    snapshot: Snapshot,
+    without_process: Mapping[str, str],
+    now_s: float,
+    waiting: Mapping[str, int] | None = None,
 ) -> Iterator[Alarm]:
     """:return: of each slice that has something to tell of, why it is as it is, and its last error; of a master that is gone, these are no alarms any more.
 
@@ -120,10 +130,9 @@ def runner_alarms(
         if record.last_error and one_line(record.last_error) != one_line(record.reason):
             when = ago(now_s - record.last_error_ns / 1e9)
             yield Alarm('', record.title, f'last error {when}: {one_line(record.last_error)}')
-    for name in without_process:
+    for name, advice in without_process.items():
         more = waits(many.get(name, 0))
-        text = f'has no process; `switchboard scale {quoted(name)}=1` gives it one{more}'
-        yield Alarm('bad' if more else 'warn', name, text)
+        yield Alarm('bad' if more else 'warn', name, f'has no process; {advice}{more}')
 
 
 def waits(many: int) -> str:

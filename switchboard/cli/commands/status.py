@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -130,13 +130,13 @@ def status(installation: Installation) -> Exit:
     """
     snapshot = read_status(installation.existing_directory())
     busy_with = under_way(snapshot)
-    scaled_to_none = without_process(snapshot, installation)
+    missing = without_process(snapshot, installation)
     if is_json():
-        write_status_json(snapshot, busy_with, scaled_to_none)
+        write_status_json(snapshot, busy_with, missing)
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
     else:
-        _write_status(snapshot, busy_with, scaled_to_none)
+        _write_status(snapshot, busy_with, missing)
         _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
     if not snapshot.alive and (text := installation.master_elsewhere()):
         print_note(text)
@@ -178,22 +178,22 @@ def _declared(one: QueueInfo) -> list[str]:
     )
 
 
-def without_process(snapshot: Snapshot, installation: Installation) -> list[str]:
-    """:return: the runners of the configuration that have no slice, and are not about to have one."""
+def without_process(snapshot: Snapshot, installation: Installation) -> dict[str, str]:
+    """:return: the runners of the configuration that have no slice, and are not about to have one, and how each gets one."""
     missing = runners_without_process(snapshot, installation.config_or_none)
-    return [] if missing and under_way(snapshot) else missing
+    return {} if missing and under_way(snapshot) else missing
 
 
-def write_status_json(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
+def write_status_json(snapshot: Snapshot, busy_with: Sequence[str], missing: Mapping[str, str]) -> None:
     """Write the master and every runner for programs."""
     write_json(master_fields(snapshot, busy_with))
     for record in snapshot.records:
         write_json(runner_fields(record))
-    for name in scaled_to_none:
+    for name in missing:
         write_json(fields_without_process(name))
 
 
-def _write_status(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[str]) -> None:
+def _write_status(snapshot: Snapshot, busy_with: Sequence[str], missing: Mapping[str, str]) -> None:
     now_s = time.time()
     write_line(_coloured(master_alarm(snapshot, now_s), fine='green'))
     write_line(f'spool:  {snapshot.directory}')
@@ -206,7 +206,7 @@ def _write_status(snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: 
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
-    shown = [*runner_alarms(snapshot, scaled_to_none, now_s)]
+    shown = [*runner_alarms(snapshot, missing, now_s)]
     if shown:
         write_line('')
     for alarm in shown:

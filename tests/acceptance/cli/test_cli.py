@@ -257,6 +257,17 @@ def test_a_runner_without_a_process_is_still_told_of(site: Installation) -> None
 
 
 @pytest.mark.slow
+def test_a_runner_that_the_master_has_not_read_of_is_told_of_with_what_starts_it(site: Installation) -> None:
+    site.configure({'in': {}})
+    cli(site, 'start')
+    site.configure({'in': {}, 'out': {}})
+    told = f'out: has no process; `switchboard -C {site.config} reload` starts it'
+    assert told in cli(site, 'status').stdout
+    assert cli(site, 'reload').returncode == 0
+    assert 'out: has no process' not in cli(site, 'status').stdout
+
+
+@pytest.mark.slow
 def test_a_master_whose_spool_is_no_longer_the_one_of_the_configuration_is_told_of(
     site: Installation,
 ) -> None:

@@ -97,12 +97,12 @@ def test_a_slice_in_trouble_is_told_of_with_its_reason(scoreboard: Scoreboard, t
         2, SupervisorRecord('well', state=ProcessState.RUNNING, pid=os.getpid())
     )
     Slot(scoreboard, 2).error('ValueError: \x1b[2J')
-    told = {one.subject: one.text for one in runner_alarms(take(tmp_path), [], 100.0)}
+    told = {one.subject: one.text for one in runner_alarms(take(tmp_path), {}, 100.0)}
     assert told['in 1/1'] == 'FATAL: no such class'
     assert told['out 1/1'] == 'starts again in 5.0s: exited with status 1'
     assert told['well 1/1'].startswith('last error ')
     assert told['well 1/1'].endswith(" ahead of this machine's clock: ValueError: \\x1b[2J")
-    later = {one.subject: one.text for one in runner_alarms(take(tmp_path), [], time.time() + 60)}
+    later = {one.subject: one.text for one in runner_alarms(take(tmp_path), {}, time.time() + 60)}
     assert later['well 1/1'].startswith('last error 1m')
     assert later['well 1/1'].endswith(' ago: ValueError: \\x1b[2J')
 

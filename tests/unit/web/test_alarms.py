@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from switchboard.spool.active_config import activate
 from switchboard.status.alive import master_directory
 from switchboard.status.scoreboard import MasterRecord, ProcessState, Scoreboard, Slot, SupervisorRecord
 from switchboard.store.layout import MASTER_LOCK, SCOREBOARD
@@ -128,6 +129,8 @@ def test_an_alarm_of_the_desk_is_a_line_of_status(tmp_path: Path, state: State) 
         for number in range(2):
             here.spool['out'].enqueue(number)
         here.count()
+        assert here.spool.config is not None
+        activate(here.spool.config)
         with a_master(here.desk.directory, state):
             compare(here, state.alarms)
 
