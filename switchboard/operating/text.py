@@ -62,7 +62,9 @@ def escape_terminal(text: str) -> str:
 
 def quoted(path: Path | str | None) -> str:
     """:return: a path as a shell wants it, in a command that a message names."""
-    from shlex import quote  # few messages have a command
+    if re.fullmatch(r'[\w./-]+', str(path)):
+        return str(path)
+    from shlex import quote  # an empty list has a command in its advice, and few paths are of this kind
 
     return quote(str(path))
 

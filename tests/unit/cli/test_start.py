@@ -82,7 +82,7 @@ MOST = {
     '-s {spool} ls in': (43, 5),
     '-C {config} ls in': (58, 9),
     '-C {config} queues': (64, 8),
-    '-C {config} status': (71, 12),
+    '-C {config} status': (70, 13),
     '--version': (14, 0),
 }
 
