@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 # Nobody looks at more, and a queue may hold a million.
 MAX_ENTRIES = 200
-
-
-def _queues(installation: Installation, _incomplete: str) -> Iterator[str]:
-    yield from installation.view.queue_names()
 
 
 def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
@@ -42,26 +39,14 @@ def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     yield from itertools.islice((each for each in found if each.startswith(incomplete)), MAX_ENTRIES)
 
 
-def _runners(installation: Installation, _incomplete: str) -> Iterator[str]:
-    yield from installation.config.runners
-
-
-def _counted_runners(installation: Installation, _incomplete: str) -> Iterator[str]:
-    yield from (f'{name}=' for name in installation.config.runners)
-
-
-def _exchanges(installation: Installation, _incomplete: str) -> Iterator[str]:
-    yield from installation.exchanges().exchanges
-
-
-# The first word that is found in what the help shows counts, but ENTRY and QUEUE may stand side by side.
-_SOURCES: tuple[tuple[str, Callable[[Installation, str], Iterator[str]]], ...] = (
-    ('ENTRY', _entries),
-    ('QUEUE', _queues),
-    ('RUNNER=', _counted_runners),
-    ('RUNNER', _runners),
-    ('EXCHANGE', _exchanges),
-)
+# By the word in what the help shows; several may stand side by side.
+_SOURCES: Mapping[str, Callable[[Installation, str], Iterable[str]]] = {
+    'ENTRY': _entries,
+    'QUEUE': lambda installation, _: installation.view.queue_names(),
+    'RUNNER=': lambda installation, _: [f'{name}=' for name in installation.config.runners],
+    'RUNNER(?!=)': lambda installation, _: installation.config.runners,
+    'EXCHANGE': lambda installation, _: installation.exchanges().exchanges,
+}
 
 
 class NameParamType(click.types.StringParamType):
@@ -71,9 +56,7 @@ class NameParamType(click.types.StringParamType):
     """
 
     def __init__(self, shown: str) -> None:
-        self._sources = [source for word, source in _SOURCES if word in shown]
-        if _counted_runners in self._sources:
-            self._sources.remove(_runners)
+        self.sources = [source for word, source in _SOURCES.items() if re.search(word, shown)]
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -84,7 +67,7 @@ class NameParamType(click.types.StringParamType):
         found: list[str] = []
         installation = ctx.ensure_object(Installation)
         installation.warns = False
-        for source in self._sources:
+        for source in self.sources:
             with contextlib.suppress(Exception):  # a traceback in the middle of a typed line helps nobody
                 found += source(installation, incomplete)
         return [CompletionItem(each) for each in dict.fromkeys(found) if each.startswith(incomplete)]
@@ -93,6 +76,6 @@ class NameParamType(click.types.StringParamType):
 def complete_names(params: list[click.Parameter]) -> None:
     """Have each parameter that is shown as a name complete it."""
     for param in params:
-        shown: Any = param.metavar or (param.name or '').upper()
-        if type(param.type) is click.types.StringParamType and any(word in shown for word, _ in _SOURCES):
-            param.type = NameParamType(shown)
+        names = NameParamType(param.metavar or (param.name or '').upper())
+        if type(param.type) is click.types.StringParamType and names.sources:
+            param.type = names

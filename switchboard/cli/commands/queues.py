@@ -12,7 +12,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.options import DURATION, ENTRIES, RenamedOption, confirm, counts_text, yes_option
+from switchboard.cli.options import DURATION, ENTRIES, STATES, RenamedOption, confirm, counts_text, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
     Progress,
@@ -231,16 +231,9 @@ def _used(key: str, found: QueueInfo, counts: QueueCounts) -> str:
 
 
 def _entries(counts: QueueCounts) -> str:
-    states = (
-        (counts.waiting, 'waiting'),
-        (counts.delayed, 'delayed'),
-        (counts.held, 'held'),
-        (counts.claimed, 'claimed'),
-        (counts.preserved, 'preserved'),
-    )
     if counts.waiting == UNKNOWN:
         return 'the broker is away'
-    text = ', '.join(f'{intcomma(many)} {what}' for many, what in states if many) or 'none'
+    text = ', '.join(_by_state(counts)) or 'none'
     now_s = time.time()
     if counts.size_bytes:
         text += f'; {bytes_text(counts.size_bytes)}'
@@ -255,6 +248,10 @@ def _entries(counts: QueueCounts) -> str:
     if counts.evicted:
         text += f'; {_made_room(counts)} so far'
     return text
+
+
+def _by_state(counts: QueueCounts) -> list[str]:
+    return [f'{intcomma(many)} {state}' for state in STATES if (many := getattr(counts, state))]
 
 
 def _made_room(counts: QueueCounts) -> str:
@@ -401,18 +398,8 @@ def _filled(installation: Installation, names: Sequence[str]) -> list[QueueCount
 
 
 def _left(one: QueueCounts) -> str:
-    parts = [
-        f'{many} {what}'
-        for many, what in (
-            (one.waiting, 'waiting'),
-            (one.claimed, 'claimed'),
-            (one.delayed, 'delayed'),
-            (one.held, 'held'),
-        )
-        if many
-    ]
     due = f', next {age(time.time() - one.next_ns / NS_PER_S)}' if one.next_ns and not one.waiting else ''
-    return f'{escape_terminal(one.queue)}: {" and ".join(parts)}{due}'
+    return f'{escape_terminal(one.queue)}: {" and ".join(_by_state(one))}{due}'
 
 
 @verb()

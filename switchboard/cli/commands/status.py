@@ -157,7 +157,12 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         [
             (one.name, 'bold'),
             '?' if one.consumers is None else str(one.consumers),
-            ', '.join([*_declared(one), *(f'{key} {text}' for key, text in one.own_options.items())]),
+            ', '.join(
+                [
+                    *(text for text in one.declared_where() if text.startswith('by a program')),
+                    *(f'{key} {text}' for key, text in one.own_options.items()),
+                ]
+            ),
         ]
         for one in found
         if one.own_options or one.declaration is not None
@@ -168,14 +173,6 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
     for one in found:
         for alarm in flag_alarms(one.name, one.flags):
             write_line(_coloured(alarm))
-
-
-def _declared(one: QueueInfo) -> list[str]:
-    return (
-        []
-        if one.declaration is None
-        else [text for text in one.declared_where() if text.startswith('by a program')]
-    )
 
 
 def without_process(snapshot: Snapshot, installation: Installation) -> dict[str, str]:
