@@ -271,7 +271,7 @@ class Drop:
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
-        pool = FilePool(spare, disk, looks=MAX_SPARES_TRIED)
+        pool = FilePool(spare, disk, names_at_once=MAX_SPARES_TRIED)
         is_small = len(self.body) <= JOINED_BYTES
         parts = (self.head + bytes(self.body),) if is_small else (self.head, self.body)
         draft = write_draft(pool, disk, parts, self.queue)

@@ -229,9 +229,7 @@ def flatten(mail: Message, *, unixfrom: bool = False) -> bytes:
 
 def _line_end(raw: bytes) -> bytes:
     end = raw.find(b'\n')
-    if end < 0:
-        return b'\n'
-    return b'\r\n' if raw[end - 1 : end] == b'\r' else b'\n'
+    return b'\r\n' if end > 0 and raw[end - 1 : end] == b'\r' else b'\n'
 
 
 def _plain(mail: Message) -> Message:
@@ -285,9 +283,7 @@ def _tail(source: _Source, eol: bytes) -> bytes:
     if not source.is_part:
         return b''
     end = source.raw[source.body_start : source.end][-2:]
-    if end == b'\r\n':
-        return end
-    return end[-1:] if end[-1:] in (b'\r', b'\n') else eol
+    return end[len(_without_end(end)) :] or eol
 
 
 def _head(mail: Message, eol: bytes, *, unixfrom: bool) -> bytes:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
 KEPT_OPEN = 64
 # Names remembered of finished files that are not kept open: for a burst of so many, in some ten megabytes.
-REMEMBERED = 131_072
-# New files between two looks at the directory for spares of other processes, when the last look has not paid; more, where the directory is
+MAX_KNOWN_NAMES = 131_072
+# New files between two looks at the directory for spares of other processes, when the last look was not worthwhile; more, where the directory is
 # large.  A look takes 30 us; a new file takes from 10 us to, where files are being deleted, 500.
 MISSES_BEFORE_LOOK = 8
 # A spare keeps its blocks up to this size; above, they go back to the file system.
@@ -49,9 +49,9 @@ KEPT_BYTES = 64 * 1024
 # The few that are kept open may be larger: giving blocks back and asking for them anew costs more than writing them.
 KEPT_OPEN_BYTES = 256 * 1024
 # Names of others' files that are remembered from one look: all of a large pool would be tens of megabytes.
-LOOKED_AT = 65_536
-# A look has paid if one in so many of the names that it found was to be had, and at least so many: then the next one may follow at once.
-PAID_SHARE, PAID_FILES = 16, 4
+NAMES_AT_ONCE = 65_536
+# A look was worthwhile if one in so many of the names that it found was to be had, and at least so many: then the next one may follow at once.
+WORTHWHILE_SHARE, WORTHWHILE_FILES = 16, 4
 # So many of the names that were found are tried whatever came of those before.
 TRIED_ONE_BY_ONE = 8
 # So many more files have to be given than were taken before those in the directory are counted again, at the least.
@@ -96,7 +96,7 @@ class FilePool:
     :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then); with 0 none is
         kept.
     :param limit_bytes: room for them, by the mean size of the files that this process gives.
-    :param looks: names of others' files that are tried in one look; fewer for a process that writes one message and ends.
+    :param names_at_once: names of others' files that are tried in one look; fewer for a process that writes one message and ends.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FilePool:
         scrub: bool = False,
         limit: int = MAX_SPARES,
         limit_bytes: int = MAX_SPARE_BYTES,
-        looks: int = LOOKED_AT,
+        names_at_once: int = NAMES_AT_ONCE,
     ) -> None:
         self.folder = folder
         self.disk = disk
@@ -119,18 +119,18 @@ class FilePool:
         self.limit = limit
         self._limit_bytes = limit_bytes
         self._mean_bytes: float = BLOCK_BYTES
-        self.looks = looks
+        self.names_at_once = names_at_once
         self.kept_open: list[PoolFile] = []
-        self._seen: list[str] = []
+        self._known_names: list[str] = []
         self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
-        # How many files were had since the last look, and with how many it has paid; and how many others were faster at.
-        self._had, self._paid_from, self._missed = 0, PAID_FILES, 0
+        # Files taken since the last look, and with how many it was worthwhile; and those that others had taken before.
+        self._found, self._worthwhile_from, self._lost = 0, WORTHWHILE_FILES, 0
         # Files that this process has taken and not given back: so many are worth keeping for it.  A process that only finishes what others
         # put would keep files locked that they look for.
-        self._lent = 0
+        self._in_use = 0
         # Since the files in the directory were counted, those that went into it, without those that were taken out of it: for how many there
         # is room, and with how many they are counted again.
-        self._stored = self._room = self._count_at = 0
+        self._added = self._max_added = self._count_at = 0
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
 
@@ -145,20 +145,19 @@ class FilePool:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
         while (file := _pop(self.kept_open)) is not None:
             if self._is_usable(file):
-                self._lend()
+                self._note_taken()
                 return file
             _remove(file)
         try:
-            return (self._find() if self.limit else None) or self._create_lent()
+            if self.limit and (file := self._take_spare()) is not None:
+                return file
+            file = self._create()
         except FileNotFoundError:
             if not self.limit or not self.folder.recreate_if_removed():
                 raise
-        self._seen.clear()  # somebody has removed the directory, and its content meant nothing
-        return self._create_lent()
-
-    def _create_lent(self) -> PoolFile:
-        file = self._create()
-        self._lent += 1
+            self._known_names.clear()  # somebody has removed the directory, and its content meant nothing
+            file = self._create()
+        self._in_use += 1
         return file
 
     def rewrite(self, accelerator: Accelerator, content: bytes) -> PoolFile | None:
@@ -169,34 +168,34 @@ class FilePool:
         if (file := _pop(self.kept_open)) is not None:
             if accelerator.rewrite(file.fd, file.size, content):
                 file.size = len(content)
-                self._lend()
+                self._note_taken()
                 return file
             self.kept_open.append(file)
             return None
-        if (name := _pop(self._seen)) is not None:
+        if (name := _pop(self._known_names)) is not None:
             fd = accelerator.take_spare(self.folder.fd, name, content)
             if type(fd) is int:
-                self._had += 1
-                self._lend()
+                self._found += 1
+                self._note_taken()
                 return PoolFile(fd, self.folder, name, len(content))
             if fd is False:
-                self._seen.append(name)
-            # Or another process goes through the same names: `_find_seen` knows what to do then.
+                self._known_names.append(name)
+            # Or another process goes through the same names: `_open_known` knows what to do then.
         return None
 
-    def _lend(self) -> None:
+    def _note_taken(self) -> None:
         """Note that a file was taken out of the directory."""
-        self._lent += 1
-        self._stored -= 1
+        self._in_use += 1
+        self._added -= 1
 
-    def _take_back(self) -> bool:
+    def _note_returned(self) -> bool:
         """Note that a file goes into the directory.
 
         :return: whether this process has taken as many, and so has a use for it.
         """
-        self._stored += 1
-        if self._lent > 0:
-            self._lent -= 1
+        self._added += 1
+        if self._in_use > 0:
+            self._in_use -= 1
             return True
         return False
 
@@ -213,35 +212,35 @@ class FilePool:
             return False
         return True
 
-    def _find(self) -> PoolFile | None:
+    def _take_spare(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
-        draft = self._find_seen()
-        if draft is None and (self._has_paid() or self.misses >= self._misses_before_look):
-            self._look()
-            draft = self._find_seen()
+        draft = self._open_known()
+        if draft is None and (self._was_worthwhile() or self.misses >= self._misses_before_look):
+            self._look_for_spares()
+            draft = self._open_known()
         if draft is None:
             self.misses += 1
             return None
-        self._had += 1
-        self._lend()
+        self._found += 1
+        self._note_taken()
         return draft
 
-    def _has_paid(self) -> bool:
+    def _was_worthwhile(self) -> bool:
         """Has the last look brought so much that the next one may follow at once?
 
         Not if others were faster at most of what it found: then there are too few for all that look, and some more are made.
         """
-        return self._had >= self._paid_from and self._had >= self._missed
+        return self._found >= self._worthwhile_from and self._found >= self._lost
 
-    def _look(self) -> None:
+    def _look_for_spares(self) -> None:
         """Look which files others have left."""
-        self.misses = self._had = self._missed = 0
+        self.misses = self._found = self._lost = 0
         with (scan := self.folder.scan()) as entries:
-            seen = [entry.name for entry in islice(entries, self.looks)]
+            seen = [entry.name for entry in islice(entries, self.names_at_once)]
         # So dear is a look at a directory that once was full of them: 2 us for each block, as for some names.
         blocks = scan.size_bytes // BLOCK_BYTES
         self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks // 4)
-        self._paid_from = max(PAID_FILES, (blocks + len(seen)) // PAID_SHARE)
+        self._worthwhile_from = max(WORTHWHILE_FILES, (blocks + len(seen)) // WORTHWHILE_SHARE)
         if not seen and blocks > 1:
             # Here, because `drop` seldom needs it.
             from switchboard.store.renewal import renew
@@ -249,18 +248,18 @@ class FilePool:
             renew(self.folder)
         # Each process starts elsewhere in the list, or all would try the same files one after the other.
         cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
-        self._seen = seen[cut:] + seen[:cut]
+        self._known_names = seen[cut:] + seen[:cut]
 
-    def _find_seen(self) -> PoolFile | None:
+    def _open_known(self) -> PoolFile | None:
         """Take one of the spares that the last look has found, or that this process has given."""
         passed_over = 1
-        while (name := _pop(self._seen)) is not None:
+        while (name := _pop(self._known_names)) is not None:
             opened = _try_open(self.folder, name)
             if opened is None:
-                self._missed += 1
+                self._lost += 1
                 # Another process goes through the same list, and is here before this one: its trail is left sooner than one by one.
-                if len(self._seen) > TRIED_ONE_BY_ONE:
-                    del self._seen[-passed_over:]
+                if len(self._known_names) > TRIED_ONE_BY_ONE:
+                    del self._known_names[-passed_over:]
                     passed_over *= 2
                 continue
             fd, status = opened
@@ -305,14 +304,14 @@ class FilePool:
         """
         if self.scrub or size > KEPT_BYTES:
             return False
-        stays = self._lent > 0 and len(self.kept_open) < KEPT_OPEN
+        stays = self._in_use > 0 and len(self.kept_open) < KEPT_OPEN
         if not accelerator.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):
             return False
-        is_wanted = self._take_back()
+        is_wanted = self._note_returned()
         if stays:
             self.kept_open.append(PoolFile(fd, self.folder, name, size))
-        elif is_wanted and len(self._seen) < REMEMBERED:
-            self._seen.append(name)
+        elif is_wanted and len(self._known_names) < MAX_KNOWN_NAMES:
+            self._known_names.append(name)
         return True
 
     def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
@@ -323,7 +322,7 @@ class FilePool:
             _remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
-        is_wanted = self._take_back()
+        is_wanted = self._note_returned()
         stays = is_wanted and len(self.kept_open) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= KEPT_OPEN_BYTES)):
@@ -337,8 +336,8 @@ class FilePool:
         else:
             self.disk.unlock_and_close(draft.fd)
             # Who has finished a burst is about to write the next one.
-            if is_wanted and len(self._seen) < REMEMBERED:
-                self._seen.append(draft.name)
+            if is_wanted and len(self._known_names) < MAX_KNOWN_NAMES:
+                self._known_names.append(draft.name)
 
     def _is_full(self, size: int) -> bool:
         if not self.limit:
@@ -346,9 +345,9 @@ class FilePool:
         if size > BLOCK_BYTES or self._mean_bytes > BLOCK_BYTES:
             kept = 0 if self.scrub or size > KEPT_BYTES else size
             self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
-        if self._stored >= self._count_at:
+        if self._added >= self._count_at:
             self._count()
-        if self._stored < self._room:
+        if self._added < self._max_added:
             return False
         self._count_at -= 1  # a refusal brings the next count nearer, too
         return True
@@ -360,11 +359,11 @@ class FilePool:
         """
         try:
             there = self.count()
-            self._room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
+            self._max_added = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
         except OSError:
-            there = self._room = 0  # unknown: no more of them
-        self._stored = 0
-        self._count_at = max(COUNT_EVERY, there // COUNT_SHARE, self._room // 4)
+            there = self._max_added = 0  # unknown: no more of them
+        self._added = 0
+        self._count_at = max(COUNT_EVERY, there // COUNT_SHARE, self._max_added // 4)
 
     def count(self) -> int:
         """:return: how many files wait in the directory, those that are just being written included."""
@@ -446,8 +445,8 @@ class FilePool:
         for file in self.kept_open:
             self.disk.close_quietly(file.fd)
         self.kept_open.clear()
-        self._seen.clear()
-        self._lent = 0
+        self._known_names.clear()
+        self._in_use = 0
 
     def __del__(self) -> None:
         self._forget()
