@@ -569,7 +569,7 @@ def store_copy(
         publish([target.producer.prepare_entry(entry, more)])
         return
     disk = target.disk
-    draft = write_draft(target.pool, disk, (file_of(entry, more),), target.name)
+    draft = write_draft(target.pool, (file_of(entry, more),), target.name)
     try:
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])

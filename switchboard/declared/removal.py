@@ -213,7 +213,7 @@ class QueueRemoval:
     def _drop(self, folder: Folder, name: str, on_failure: Callable[[str, Exception], object]) -> bool:
         claim = None
         try:
-            claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
+            claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :])
             if claim is None:
                 return False
             claim.finish(self._pool)
@@ -330,7 +330,7 @@ class QueueRemoval:
         bad = Folder(f'{self._root}/{BAD}', self._disk)
         clock = self._declarations.clock
         try:
-            claim = open_claim(folder, entry[: -len(READY)], entry[-len(READY) :], self._disk)
+            claim = open_claim(folder, entry[: -len(READY)], entry[-len(READY) :])
             if claim is not None:
                 move_to_bad(claim, bad, DELETED, queue=name, clock=clock, sync=False, cause='rejected')
         except (QueueError, OSError) as error:

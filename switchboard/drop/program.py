@@ -271,17 +271,17 @@ class Drop:
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
-        pool = FilePool(spare, disk, names_at_once=MAX_SPARES_TRIED)
+        pool = FilePool(spare, names_at_once=MAX_SPARES_TRIED)
         is_small = len(self.body) <= JOINED_BYTES
         parts = (self.head + bytes(self.body),) if is_small else (self.head, self.body)
-        draft = write_draft(pool, disk, parts, self.queue)
+        draft = write_draft(pool, parts, self.queue)
         try:
             at_commit()
         except BaseException:
             pool.discard(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
-        publish((item,), pool, disk, sync=options.durability == 'full', directory_sync=options.directory_sync)
+        publish((item,), pool, sync=options.durability == 'full', directory_sync=options.directory_sync)
 
     def _has_room(self) -> bool:
         """:return: False if the queue is full, and makes room.
@@ -290,8 +290,8 @@ class Drop:
         """
         from switchboard.store.limits import Limits, SharedCount
 
-        count = SharedCount(Folder(f'{self.spool}/{RUN}/{COUNTS}', self.disk), self.queue, self.disk)
-        limits = Limits(self.queue, self.folder, self.options, self.disk, SYSTEM_CLOCK, count)
+        count = SharedCount(Folder(f'{self.spool}/{RUN}/{COUNTS}', self.disk), self.queue)
+        limits = Limits(self.queue, self.folder, self.options, SYSTEM_CLOCK, count)
         try:
             limits.reserve(1, len(self.head) + len(self.body))
         except QueueFullError:

@@ -104,7 +104,7 @@ class Dedupe:
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._queue.clock.time_ns()} {marker}'.encode('ascii')
-        draft = write_draft(self._stage.pool, self._stage.disk, (content,), self._queue.name)
+        draft = write_draft(self._stage.pool, (content,), self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:

@@ -205,9 +205,7 @@ class Handoff:
         :raises EntryTakenError: this process does not hold the input any more, or somebody has taken its file away.
         """
         stage = self.stage
-        record = (
-            self.claim if self._place is not None else Claim.of_new_file(stage.pool.acquire(), stage.disk)
-        )
+        record = self.claim if self._place is not None else Claim.of_new_file(stage.pool.acquire())
         try:
             record.rename_unchecked(stage.folder, self.name, f':{COMMIT}')
         except BaseException as error:
@@ -280,7 +278,7 @@ class Handoff:
         """Drop all locks, and end the reservations as used: outputs not yet where they belong are recovery's work from here."""
         DRAFT_OWNERS.discard(self)
         for item in self.items:
-            item.unlock(self.stage.disk)
+            item.unlock()
         self.items.clear()
         if self._record is not None:
             self._record.close()

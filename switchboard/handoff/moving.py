@@ -101,7 +101,7 @@ def move(
 
 
 def _claim_in(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Claim | None:
-    claims = (open_claim(queue.folder, filebase, suffix, queue.disk) for suffix in suffixes)
+    claims = (open_claim(queue.folder, filebase, suffix) for suffix in suffixes)
     return next((claim for claim in claims if claim is not None), None)
 
 

@@ -333,7 +333,7 @@ class Stage:
 
     def _announce_output(self, output: Output) -> None:
         """An output that comes late, or has the place of another entry, may come before what others have read."""
-        order = OrderLock(self._order, output.queue, self.disk)
+        order = OrderLock(self._order, output.queue)
         try:
             if order.is_used:
                 order.note_reordered(output.filebase)

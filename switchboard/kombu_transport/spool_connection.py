@@ -392,7 +392,6 @@ class SpoolConnection:
             publish(
                 [item for _, item in items],
                 self.spool.spares,
-                self.spool.disk,
                 sync=any(each.durability == 'full' for each in options),
                 directory_sync='always'
                 if any(each.directory_sync == 'always' for each in options)

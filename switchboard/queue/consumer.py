@@ -227,7 +227,7 @@ class Consumer:
 
     def _claim(self, filebase: str, order: OrderLock | None = None) -> Claim:
         try:
-            claim = claim_ready(self.folder, filebase, self.folder.disk, order)
+            claim = claim_ready(self.folder, filebase, order)
         except PermissionError as error:
             self._preserve_unread(filebase, f'unreadable: {error.strerror}')
             raise CorruptEntryError('unreadable', queue=self.queue, filebase=filebase) from error

@@ -126,9 +126,7 @@ class Producer:
     def _write(self, packed: EncodedEntry, reservation: Reservation | None) -> PreparedEntry:
         self._reopen_if_replaced()
         try:
-            draft = write_draft(
-                self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns
-            )
+            draft = write_draft(self.pool, packed.parts, self.queue, modified_ns=packed.modified_ns)
         except BaseException:
             if reservation is not None:
                 reservation.end(is_used=False)
@@ -143,9 +141,7 @@ class Producer:
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
         if batch is None:
-            publish(
-                (item,), self.pool, self.folder.disk, sync=self._sync, directory_sync=self._directory_sync
-            )
+            publish((item,), self.pool, sync=self._sync, directory_sync=self._directory_sync)
         else:
             batch.add(item)
 
@@ -154,7 +150,7 @@ class Producer:
 
         :raises QueueError: as :meth:`enqueue`.
         """
-        publish(items, self.pool, self.folder.disk, sync=self._sync, directory_sync=self._directory_sync)
+        publish(items, self.pool, sync=self._sync, directory_sync=self._directory_sync)
 
     def batch(self) -> Batch:
         """:return: a batch, to be used in a ``with`` block."""

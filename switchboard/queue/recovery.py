@@ -139,7 +139,7 @@ def recover(
             claim = claim_of(folder, filebase)
             if claim is not None and not include_own:
                 continue
-            claim = claim or open_claim(folder, filebase, CLAIMED, folder.disk)
+            claim = claim or open_claim(folder, filebase, CLAIMED)
         except PermissionError:
             _recover_unread(folder, filebase, bad)
             continue

@@ -142,7 +142,7 @@ class Switchboard:
             name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
         if bad is None:
             bad = os.path.join(os.path.dirname(self.queue_directory), BAD)
-        self.pool = pool = pool or FilePool.without_spares(folder, disk, name_generator)
+        self.pool = pool = pool or FilePool.without_spares(folder, name_generator)
         self.serializers = serializers = Serializers(
             options.accept, options.pickle_classes, options.serializer, options.message_class
         )
@@ -177,7 +177,7 @@ class Switchboard:
             services.dead_letter(self) if services.dead_letter is not None else None,
             services.order,
         )
-        limits = Limits(name, folder, options, disk, clock, services.shared_count, pool.free_space)
+        limits = Limits(name, folder, options, clock, services.shared_count, pool.free_space)
         admission = Admission(
             name,
             options,

@@ -155,8 +155,8 @@ class Spool:
         if config is None:
             check_values(self._defaults)
         self._name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
-        self.spares = FilePool(self._folder(SPARE), disk, self._name_generator)
-        self._scrubbed = FilePool(self._folder(SPARE), disk, self._name_generator, scrub=True)
+        self.spares = FilePool(self._folder(SPARE), self._name_generator)
+        self._scrubbed = FilePool(self._folder(SPARE), self._name_generator, scrub=True)
         self._counts, self._order = (Folder(self.path(RUN, each), disk) for each in (COUNTS, ORDER))
         self.stage = Stage(
             self.directory, self._folder(STAGE), self.spares, self._name_generator, self._order
@@ -356,10 +356,10 @@ class Spool:
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
             expiry_clock=self.expiry_clock,
-            order=OrderLock(self._order, name, self.disk, self.stage.is_handoff_unfinished)
+            order=OrderLock(self._order, name, self.stage.is_handoff_unfinished)
             if options.strict_order
             else None,
-            shared_count=SharedCount(self._counts, name, self.disk),
+            shared_count=SharedCount(self._counts, name),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             enqueue_once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=self._dead_letter(options, declaration),

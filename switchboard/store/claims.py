@@ -111,11 +111,10 @@ class Claim:
         return self.suffix == CLAIMED
 
     @classmethod
-    def of_new_file(cls, file: PoolFile, disk: Disk) -> Claim:
+    def of_new_file(cls, file: PoolFile) -> Claim:
         """:return: a claim on a file that this process has made, and that is no entry."""
-        return cls(
-            file.fd, file.folder, file.name, '', file.size, disk.geteuid(), writable=True, modified_ns=0
-        )
+        uid = file.folder.disk.geteuid()
+        return cls(file.fd, file.folder, file.name, '', file.size, uid, writable=True, modified_ns=0)
 
     def append(self, record: Record, *, sync: bool) -> None:
         """Add a record to the history.
@@ -229,7 +228,7 @@ class Claim:
         :return: False if it stays.
         """
         try:
-            copy = open_claim(folder, filebase, suffix, folder.disk)
+            copy = open_claim(folder, filebase, suffix)
             if copy is None:
                 return False
             try:
@@ -317,21 +316,21 @@ def _close_inherited() -> None:
 os.register_at_fork(after_in_child=_close_inherited)
 
 
-def open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim | None:
+def open_claim(folder: Folder, filebase: str, suffix: str) -> Claim | None:
     """Lock an entry under the name it has.
 
     :return: None if the lock is refused or the name is gone: not now, look again.
     :raises ForeignFileError: the name leads to no regular file.
     :raises PermissionError: this process may not open it.
     """
-    claim = _open_claim(folder, filebase, suffix, disk)
+    claim = _open_claim(folder, filebase, suffix)
     if claim is not None:
         claim.register()
     return claim
 
 
-def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim | None:
-    name = filebase + suffix
+def _open_claim(folder: Folder, filebase: str, suffix: str) -> Claim | None:
+    name, disk = filebase + suffix, folder.disk
     writable = True
     try:
         try:
@@ -341,16 +340,16 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
             writable = False
             opened = disk.open_locked(name, folder.fd, writable=False)
     except OSError as error:
-        if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name, disk)):
+        if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name)):
             raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
         add_path_to_error(error, folder.path_of(name))
         raise
     if opened is None:
-        return _open_claim(folder, filebase, suffix, disk) if folder.follow_renewal() else None
+        return _open_claim(folder, filebase, suffix) if folder.follow_renewal() else None
     fd, status = opened
     if status.st_nlink > 1:
         try:
-            _keep_one_name(folder, filebase, suffix, disk, status)
+            _keep_one_name(folder, filebase, suffix, status)
             status = disk.fstat(fd)
         except BaseException:
             disk.unlock_and_close(fd)
@@ -359,14 +358,14 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
     return Claim(fd, folder, filebase, suffix, size, uid, writable, modified_ns, links=status.st_nlink)
 
 
-def _keep_one_name(folder: Folder, filebase: str, suffix: str, disk: Disk, status: os.stat_result) -> None:
+def _keep_one_name(folder: Folder, filebase: str, suffix: str, status: os.stat_result) -> None:
     """Take the other names of the entry in this directory away: a rename from one to another does nothing and succeeds.
 
     Assumes: the file is locked, so that nobody works on it under any of them.
     """
     for other in (READY, CLAIMED, PRESERVED):
-        if other != suffix and disk.leads_to(filebase + other, folder.fd, status):
-            disk.unlink(filebase + other, dir_fd=folder.fd)
+        if other != suffix and folder.disk.leads_to(filebase + other, folder.fd, status):
+            folder.disk.unlink(filebase + other, dir_fd=folder.fd)
 
 
 def _copy(disk: Disk, source: int, target: int, size: int) -> None:
@@ -390,15 +389,15 @@ def _content_from(disk: Disk, fd: int, at: int, size: int) -> int:
         return size
 
 
-def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:
+def _is_regular(folder: Folder, name: str) -> bool:
     try:
-        status = disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+        status = folder.disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
     except FileNotFoundError:
         return True  # gone meanwhile: not foreign
     return stat_module.S_ISREG(status.st_mode)
 
 
-def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | None = None) -> Claim:
+def claim_ready(folder: Folder, filebase: str, order: OrderLock | None = None) -> Claim:
     """Claim a ready entry: lock, check, rename to ``.bak``.
 
     A crash before the rename leaves the entry ready, one after it leaves a ``.bak`` without a lock.
@@ -409,10 +408,11 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
+    disk = folder.disk
     accelerator = disk.accelerator if order is None else None
     if accelerator is not None and (claim := _claim_at_once(accelerator, folder, filebase)) is not None:
         return claim
-    claim = _open_claim(folder, filebase, READY, disk)
+    claim = _open_claim(folder, filebase, READY)
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
     try:

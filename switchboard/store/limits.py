@@ -28,7 +28,6 @@ from zlib import crc32
 from switchboard.clock import Clock
 from switchboard.drop_errors import DurabilityError, LockTimeoutError, MessageTooLargeError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS_PER_S, READY
-from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, add_path_to_error
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -160,11 +159,11 @@ class SharedCount(QueueCount):
 
     __slots__ = ('_disk', '_fd', '_folder', '_queue')
 
-    def __init__(self, folder: Folder, queue: str, disk: Disk) -> None:
+    def __init__(self, folder: Folder, queue: str) -> None:
         super().__init__()
         self._folder = folder
         self._queue = queue
-        self._disk = disk
+        self._disk = folder.disk
         self._fd = -1
 
     def __enter__(self) -> QueueCount:
@@ -258,7 +257,6 @@ class Limits:
         queue: str,
         folder: Folder,
         options: QueueOptions | QueueDefaults,
-        disk: Disk,
         clock: Clock,
         shared_count: QueueCount | None = None,
         free_space: Callable[[], int] = int,
@@ -266,7 +264,6 @@ class Limits:
         self.queue = queue
         self.folder = folder
         self.options = options
-        self.disk = disk
         self.clock = clock
         self.counted = options.max_messages is not None or options.max_bytes is not None
         self.shared_count = shared_count or QueueCount()
@@ -331,7 +328,7 @@ class Limits:
             raise QueueFullError(reason, queue=self.queue, is_disk_full=True)
 
     def _free(self) -> int:
-        status = self.disk.statvfs(self.folder.path)
+        status = self.folder.disk.statvfs(self.folder.path)
         return status.f_bavail * status.f_frsize
 
     def note_evicted(self, messages: int, size: int, shortage: SpaceShortage) -> None:

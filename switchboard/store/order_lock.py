@@ -30,7 +30,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from switchboard.message.naming import slice_digits_of
-from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.kernel import lock_byte
 
@@ -57,12 +56,11 @@ class OrderLock:
         self,
         folder: Folder,
         queue: str,
-        disk: Disk,
         is_handoff_unfinished: Callable[[str, str], bool] | None = None,
     ) -> None:
         self._folder = folder
         self._queue = queue
-        self._disk = disk
+        self._disk = folder.disk
         self._is_handoff_unfinished = is_handoff_unfinished
 
     def lock(self, filebase: str) -> int | None:

@@ -25,7 +25,7 @@ from _weakref import ref  # `weakref` itself takes `drop` a twentieth of its tim
 from itertools import islice
 
 from switchboard.message.naming import NS_PER_S, SYSTEM_NAME_GENERATOR, UNFINISHED, NameGenerator
-from switchboard.store.disk import FILE_MODE, Disk
+from switchboard.store.disk import FILE_MODE
 from switchboard.store.folder import Folder, add_path_to_error
 from switchboard.store.layout import UNUSED_SPARES
 
@@ -102,7 +102,6 @@ class FilePool:
     def __init__(
         self,
         folder: Folder,
-        disk: Disk,
         name_generator: NameGenerator = SYSTEM_NAME_GENERATOR,
         *,
         suffix: str = '',
@@ -112,7 +111,7 @@ class FilePool:
         names_at_once: int = NAMES_AT_ONCE,
     ) -> None:
         self.folder = folder
-        self.disk = disk
+        self.disk = folder.disk
         self.name_generator = name_generator
         self.suffix = suffix
         self.scrub = scrub
@@ -136,10 +135,10 @@ class FilePool:
 
     @classmethod
     def without_spares(
-        cls, folder: Folder, disk: Disk, name_generator: NameGenerator = SYSTEM_NAME_GENERATOR
+        cls, folder: Folder, name_generator: NameGenerator = SYSTEM_NAME_GENERATOR
     ) -> FilePool:
         """:return: a pool in a queue's own directory, which is empty when the queue is: each finished file is deleted."""
-        return cls(folder, disk, name_generator, suffix=UNFINISHED, limit=0)
+        return cls(folder, name_generator, suffix=UNFINISHED, limit=0)
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""

@@ -20,7 +20,6 @@ import os
 from switchboard.drop_errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.entry_header import BYTES_TYPES
 from switchboard.message.naming import READY
-from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder, add_path_to_error
 from switchboard.store.kernel import CONTENT_ONLY, WITH_ALL_NAMES
 from switchboard.store.pool import FilePool, PoolFile
@@ -86,9 +85,9 @@ class PreparedEntry:
         if self.reservation is not None:
             self.reservation.end(is_used=False)
 
-    def unlock(self, disk: Disk) -> None:
+    def unlock(self) -> None:
         """Drop its lock, and end its reservation as used: it is an entry now, or recovery makes it one."""
-        disk.unlock_and_close(self.draft.fd)
+        self.draft.folder.disk.unlock_and_close(self.draft.fd)
         if self.reservation is not None:
             self.reservation.end(is_used=True)
 
@@ -126,7 +125,6 @@ def is_too_many_open_files(error: QueueError) -> bool:
 
 def write_draft(
     pool: FilePool,
-    disk: Disk,
     parts: Sequence[bytes | memoryview | Chunks],
     queue: str,
     *,
@@ -141,20 +139,19 @@ def write_draft(
     :raises DurabilityError: it could not be written.
     """
     try:
-        return _write(pool, disk, parts, modified_ns)
+        return _write(pool, parts, modified_ns)
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
         if error.errno not in _NO_ROOM or not pool.free_space():
             raise_queue_error(error, 'write', queue, pool.folder.path)
     try:
-        return _write(pool, disk, parts, modified_ns)
+        return _write(pool, parts, modified_ns)
     except OSError as error:
         raise_queue_error(error, 'write', queue, pool.folder.path)
 
 
-def _write(
-    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Chunks], modified_ns: int | None
-) -> PoolFile:
+def _write(pool: FilePool, parts: Sequence[bytes | memoryview | Chunks], modified_ns: int | None) -> PoolFile:
+    disk = pool.disk
     accelerator = disk.accelerator
     if accelerator is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
         draft = pool.rewrite(accelerator, parts[0])
@@ -182,7 +179,6 @@ def _write(
 def publish(
     items: Sequence[PreparedEntry],
     pool: FilePool,
-    disk: Disk,
     *,
     sync: bool,
     directory_sync: DirectorySync = 'auto',
@@ -197,13 +193,13 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
-    accelerator = disk.accelerator
+    accelerator = pool.disk.accelerator
     if accelerator is None or sync or len(items) > 1 or not _move(items[0], accelerator):
-        _publish(items, pool, disk, sync=sync, directory_sync=directory_sync)
+        _publish(items, pool, sync=sync, directory_sync=directory_sync)
 
 
 def _publish(
-    items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, directory_sync: DirectorySync
+    items: Sequence[PreparedEntry], pool: FilePool, *, sync: bool, directory_sync: DirectorySync
 ) -> None:
     published = 0
     step = 'room'
@@ -213,7 +209,7 @@ def _publish(
         _make_room(items)
         step = 'fdatasync'
         if sync and not once:
-            disk.sync_files([item.draft.fd for item in items])
+            pool.disk.sync_files([item.draft.fd for item in items])
         step = 'rename'
         for item in items:
             draft = item.draft
@@ -221,7 +217,7 @@ def _publish(
             published += 1
         if fsync_scope != CONTENT_ONLY:
             step = 'fsync'
-            disk.sync_files([item.draft.fd for item in items], names=True)
+            pool.disk.sync_files([item.draft.fd for item in items], names=True)
         elif sync:
             step = 'fsync of the directory'
             for folder in {id(item.folder): item.folder for item in items}.values():
@@ -241,7 +237,7 @@ def _publish(
             raise_queue_error(error, step, items[0].queue, folder.path)
         raise
     for item in items:
-        item.unlock(disk)
+        item.unlock()
 
 
 def _make_room(items: Sequence[PreparedEntry]) -> None:

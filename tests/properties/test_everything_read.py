@@ -313,7 +313,7 @@ def note_of_the_clocks(content: bytes) -> object:
 
 @reader(_sealed(b''.join(b'%20d' % number for number in (1, 2, 3, 4, 5))), b'9', b' ', b'-')
 def count_of_a_queue(content: bytes) -> object:
-    with run_directory(content, 'q') as run, SharedCount(run, 'q', Disk()) as count:
+    with run_directory(content, 'q') as run, SharedCount(run, 'q') as count:
         return count.messages, evicted(run, 'q')
 
 

@@ -337,7 +337,7 @@ def test_an_entry_is_unlocked_where_the_disk_does_not_say_whether_its_file_is_go
     disk = TroubledDisk()
     queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
     filebase = queue.enqueue('x')
-    claim = open_claim(queue.folder, filebase, '.pck', disk)
+    claim = open_claim(queue.folder, filebase, '.pck')
     assert claim is not None
     disk.exists_error = errno.EIO
     with pytest.raises(DurabilityError, match='rename'):

@@ -64,9 +64,9 @@ class TestTaking:
     @pytest.mark.parametrize('error', [errno.EIO, errno.ENOSPC, errno.EROFS])
     def test_a_rename_that_fails_leaves_it_ready_and_unlocked(self, tmp_path: Path, error: int) -> None:
         filebase = Switchboard('in', tmp_path / 'in').enqueue('x')
-        folder = Folder(tmp_path / 'in', Disk())
+        folder = Folder(tmp_path / 'in', FaultyDisk(1, error, calls=('rename',)))
         with pytest.raises(OSError, match=os.strerror(error)):
-            claim_ready(folder, filebase, FaultyDisk(1, error, calls=('rename',)))
+            claim_ready(folder, filebase)
         assert claim_of(folder, filebase) is None
         assert not is_locked(tmp_path / 'in' / f'{filebase}.pck')
 
@@ -285,7 +285,7 @@ class TestTheTableOfOwnClaims:
 
     def test_a_claim_is_there_from_its_lock_to_its_end(self, queue: Switchboard) -> None:
         filebase = queue.enqueue('x')
-        claim = open_claim(queue.folder, filebase, '.pck', queue.disk)
+        claim = open_claim(queue.folder, filebase, '.pck')
         assert claim is not None
         assert f'{filebase}.pck' in self.own()
         assert claim_of(queue.folder, filebase) is None  # it is locked, and not at work
@@ -297,13 +297,13 @@ class TestTheTableOfOwnClaims:
         assert claim_of(queue.folder, filebase) is None
 
     def test_a_finished_claim_is_not_there(self, queue: Switchboard) -> None:
-        claim = claim_ready(queue.folder, queue.enqueue('x'), queue.disk)
+        claim = claim_ready(queue.folder, queue.enqueue('x'))
         claim.finish(queue.pool)
         assert not claim.is_own()
         assert f'{claim.filebase}.bak' not in self.own()
 
     def test_one_that_could_not_be_finished_still_is(self, queue: Switchboard) -> None:
-        claim = claim_ready(queue.folder, queue.enqueue('x'), queue.disk)
+        claim = claim_ready(queue.folder, queue.enqueue('x'))
         os.unlink(os.path.join(queue.queue_directory, claim.name))
         with pytest.raises(FileNotFoundError):
             claim.finish(queue.pool)

@@ -229,9 +229,8 @@ class TestShared:
                 'in',
                 Folder(str(queue), disk),
                 QueueOptions(max_messages=3),
-                disk,
                 clock,
-                SharedCount(counts, 'in', disk),
+                SharedCount(counts, 'in'),
             )
             for _ in range(2)
         )
@@ -253,14 +252,14 @@ class TestShared:
         counts, record = Folder(tmp_path / 'counts', disk), tmp_path / 'counts' / 'in'
         written = []
         for messages in (1, 1234):
-            with SharedCount(counts, 'in', disk) as shared_count:
+            with SharedCount(counts, 'in') as shared_count:
                 shared_count.messages = shared_count.counted_at_ns = messages
             written.append(record.read_bytes())
         old, new = written
         for length in range(1, len(old)):
             torn = new[:length] + old[length:]
             record.write_bytes(torn)
-            with SharedCount(counts, 'in', disk) as shared_count:
+            with SharedCount(counts, 'in') as shared_count:
                 assert shared_count.counted_at_ns == (-1 if torn not in written else int(torn[40:60]))
 
 

@@ -17,7 +17,7 @@ ONE, OTHER = (f'1700000000.5+{key}{"0" * 32}' for key in ('0a0b0c0d', '0a0b0c0e'
 
 @pytest.fixture
 def order(tmp_path: Path) -> OrderLock:
-    return OrderLock(Folder(tmp_path / 'order', Disk()), 'in', Disk())
+    return OrderLock(Folder(tmp_path / 'order', Disk()), 'in')
 
 
 @pytest.fixture

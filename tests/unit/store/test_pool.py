@@ -42,7 +42,7 @@ from tests.large_directories import GrowingDisk, Grown
 def spares(tmp_path: Path) -> FilePool:
     folder = Folder(tmp_path / '.spare', Disk())
     folder.make()
-    return FilePool(folder, folder.disk)
+    return FilePool(folder)
 
 
 def inode(draft: PoolFile) -> int:
@@ -97,7 +97,7 @@ class TestRecycling:
     def test_with_scrub_nothing_of_a_finished_message_stays_on_the_disk(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        scrubbing = FilePool(folder, folder.disk, scrub=True)
+        scrubbing = FilePool(folder, scrub=True)
         queue = Switchboard('in', tmp_path / 'in', pool=scrubbing)
         cycle(queue, 'secret')
         (path,) = files(scrubbing)
@@ -121,13 +121,13 @@ class TestRecycling:
         assert cycle(spool['in']) == number
 
     def test_what_another_process_keeps_open_is_left_alone(self, spares: FilePool) -> None:
-        others = FilePool(spares.folder, spares.disk)
+        others = FilePool(spares.folder)
         draft = others.acquire()
         kept = inode(draft)
         others.discard(draft)
         assert inode(spares.acquire()) != kept
         others.close()
-        found = FilePool(spares.folder, spares.disk).acquire()
+        found = FilePool(spares.folder).acquire()
         assert inode(found) == kept
 
 
@@ -169,7 +169,7 @@ class TestWhatIsNotUsedAgain:
         spares.discard(draft)
         spares.close()
         (path,) = files(spares)
-        again = FilePool(spares.folder, spares.disk)
+        again = FilePool(spares.folder)
         assert inode(again.acquire()) != path.stat().st_ino
         assert path.exists()
 
@@ -238,7 +238,7 @@ class TestPool:
 
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        pool = Counted(folder, folder.disk, limit=there)
+        pool = Counted(folder, limit=there)
         queue = Switchboard('in', tmp_path / 'in', pool=pool, options=QueueOptions(durability='lazy'))
         given = 8 * COUNT_EVERY
         for _ in range(given):
@@ -251,8 +251,8 @@ class TestPool:
     def test_who_takes_as_many_as_he_gives_goes_on_with_a_full_pool(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        FilePool(folder, folder.disk).fill(10)
-        pool = FilePool(folder, folder.disk, limit=5)  # so there are too many
+        FilePool(folder).fill(10)
+        pool = FilePool(folder, limit=5)  # so there are too many
         queue = Switchboard('in', tmp_path / 'in', pool=pool, options=QueueOptions(durability='lazy'))
         assert len({cycle(queue, number) for number in range(3 * COUNT_EVERY)}) == 1
         assert pool.count() == 10
@@ -263,7 +263,7 @@ class TestPool:
         while (taken := consumer['in'].take()) is not None:
             consumer['in'].finish(taken.filebase)
         assert consumer.spares.kept_open == []
-        producer = FilePool(Folder(spool.path('.spare'), Disk()), Disk())
+        producer = FilePool(Folder(spool.path('.spare'), Disk()))
         drafts = [producer.acquire() for _ in filebases]
         assert producer.count() == len(filebases)
         for draft in drafts:
@@ -276,7 +276,7 @@ class TestPool:
         folder.make()
         (tmp_path / 'in').mkdir()
         queue = Folder(tmp_path / 'in', folder.disk)
-        producer, consumer = FilePool(folder, folder.disk), FilePool(folder, folder.disk)
+        producer, consumer = FilePool(folder), FilePool(folder)
         consumer.fill(30)
         for turn in range(50):
             taken = [producer.acquire() for _ in range(30)]
@@ -289,7 +289,7 @@ class TestPool:
     def test_where_others_are_faster_at_most_of_what_is_there_some_are_made(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        pool, other = FilePool(folder, folder.disk), FilePool(folder, folder.disk)
+        pool, other = FilePool(folder), FilePool(folder)
         other.fill(30)
         taken = [pool.acquire() for _ in range(4)]
         for name in set(folder.names()) - {file.name for file in taken}:
@@ -319,7 +319,7 @@ class TestPool:
         (tmp_path / '.spare' / 'directory').mkdir()
         disk.grow(folder)
         blocks = Grown.st_size // BLOCK_BYTES
-        pool = FilePool(folder, disk)
+        pool = FilePool(folder)
         taken = [pool.acquire() for _ in range(blocks)]
         assert 1 < disk.looks <= 1 + blocks // (blocks // 4)
         for file in taken:
@@ -327,7 +327,7 @@ class TestPool:
         for path in (tmp_path / '.spare').iterdir():
             if path.is_file():
                 path.unlink()
-        FilePool(folder, disk).fill(blocks)
+        FilePool(folder).fill(blocks)
         pool.misses, before = blocks, pool.count()
         taken = [pool.acquire() for _ in range(blocks * 3 // 4)]
         assert pool.count() == before
@@ -336,7 +336,7 @@ class TestPool:
 
     def test_several_who_look_at_the_same_names_find_all_of_them(self, spares: FilePool) -> None:
         spares.fill(100)
-        pools = [FilePool(spares.folder, spares.disk) for _ in range(4)]
+        pools = [FilePool(spares.folder) for _ in range(4)]
         taken = [pools[number % 4].acquire() for number in range(100)]
         assert len({inode(draft) for draft in taken}) == 100
         # Each makes a few new ones before it looks again for those that it has passed over.
@@ -347,7 +347,7 @@ class TestPool:
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        spares = FilePool(folder, folder.disk, limit=5)
+        spares = FilePool(folder, limit=5)
         assert spares.fill(100) == 5
         queue = Switchboard('in', tmp_path / 'in', pool=spares)
         queue.enqueue_many(range(20))
@@ -359,9 +359,7 @@ class TestPool:
     def test_the_room_that_they_take_is_bounded_by_the_size_of_what_is_given(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        queue = Switchboard(
-            'in', tmp_path / 'in', pool=FilePool(folder, folder.disk, limit_bytes=40 * 60_000)
-        )
+        queue = Switchboard('in', tmp_path / 'in', pool=FilePool(folder, limit_bytes=40 * 60_000))
         queue.enqueue_many([b'x' * 60_000] * (2 * COUNT_EVERY))
         while (taken := queue.take()) is not None:
             queue.finish(taken.filebase)
@@ -438,7 +436,7 @@ class TestWithoutASpool:
 
     def test_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path, Disk())
-        scratch = FilePool.without_spares(folder, folder.disk)
+        scratch = FilePool.without_spares(folder)
         draft = scratch.acquire()
         (tmp_path / 'left.tmp').touch()
         assert delete_unfinished(folder) == 1
@@ -455,7 +453,7 @@ class TestWithoutASpool:
 
 class TestSharedByThreads:
     def test_no_file_is_given_to_two_threads(self, tmp_path: Path) -> None:
-        pool = FilePool(Folder(tmp_path, Disk()), Disk())
+        pool = FilePool(Folder(tmp_path, Disk()))
         (tmp_path / 'queue').mkdir()
         queue = Folder(tmp_path / 'queue', pool.disk)
         start = threading.Barrier(8)

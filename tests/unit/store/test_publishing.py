@@ -37,10 +37,11 @@ class Scene:
         self.queue.disk = disk
         spare = Folder(path / '.spare', Disk())
         spare.make()
-        self.pool = FilePool(spare, disk)
+        spare.disk = disk
+        self.pool = FilePool(spare)
 
     def prepare(self, name: str, content: bytes = b'content') -> PreparedEntry:
-        return PreparedEntry(write_draft(self.pool, self.disk, (content,), 'in'), self.queue, 'in', name)
+        return PreparedEntry(write_draft(self.pool, (content,), 'in'), self.queue, 'in', name)
 
     def entries(self) -> list[str]:
         return sorted(self.queue.names())
@@ -77,19 +78,19 @@ class RecordingDisk(Disk):
 
 class TestWriting:
     def test_a_file_that_was_longer_is_cut(self, scene: Scene) -> None:
-        publish([scene.prepare('long', b'x' * 1000)], scene.pool, scene.disk, sync=False)
+        publish([scene.prepare('long', b'x' * 1000)], scene.pool, sync=False)
         opened = scene.disk.open_locked('long.pck', scene.queue.fd)
         assert opened is not None
         fd, status = opened
         scene.pool.recycle(fd, scene.queue, 'long.pck', 1000)
-        publish([scene.prepare('short', b'y')], scene.pool, scene.disk, sync=False)
+        publish([scene.prepare('short', b'y')], scene.pool, sync=False)
         path = Path(scene.queue.path) / 'short.pck'
         assert path.read_bytes() == b'y'
         assert path.stat().st_ino == status.st_ino
         assert scene.spares() == 0
 
     def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
-        draft = write_draft(scene.pool, scene.disk, (b'x',), 'in', modified_ns=123_456_789_000)
+        draft = write_draft(scene.pool, (b'x',), 'in', modified_ns=123_456_789_000)
         assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
         scene.pool.discard(draft)
 
@@ -121,7 +122,7 @@ class TestOrder:
         disk = RecordingDisk()
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'abc']
-        publish(items, scene.pool, disk, sync=True)
+        publish(items, scene.pool, sync=True)
         assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
@@ -129,14 +130,14 @@ class TestOrder:
     def test_one_flush_is_names_and_then_the_files(self, fsync_scope: int, tmp_path: Path) -> None:
         disk = RecordingDisk(fsync_scope)
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare(name) for name in 'abc'], scene.pool, disk, sync=True)
+        publish([scene.prepare(name) for name in 'abc'], scene.pool, sync=True)
         assert disk.calls == ['rename'] * 3 + ['fsync'] * 3
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
     def test_two_flushes_can_be_asked_for(self, tmp_path: Path) -> None:
         disk = RecordingDisk(WITH_ALL_NAMES)
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare('a')], scene.pool, disk, sync=True, directory_sync='always')
+        publish([scene.prepare('a')], scene.pool, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync', 'rename', 'fsync']
 
     def test_two_flushes_are_both_of_the_file_where_one_of_a_directory_leaves_old_names(
@@ -144,7 +145,7 @@ class TestOrder:
     ) -> None:
         disk = RecordingDisk(WITH_NAME)
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare(name) for name in 'ab'], scene.pool, disk, sync=True, directory_sync='always')
+        publish([scene.prepare(name) for name in 'ab'], scene.pool, sync=True, directory_sync='always')
         assert disk.calls == ['fdatasync'] * 2 + ['rename'] * 2 + ['fsync'] * 2
 
     def test_a_queue_asks_for_two_flushes_by_its_options(self, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ class TestOrder:
     def test_lazy_waits_for_nothing(self, tmp_path: Path) -> None:
         disk = RecordingDisk()
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare('a')], scene.pool, disk, sync=False)
+        publish([scene.prepare('a')], scene.pool, sync=False)
         assert disk.calls == ['rename']
 
     def test_the_lock_is_held_until_all_is_done(self, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ class TestOrder:
                 locked.append(Disk().open_locked('a.pck', scene.queue.fd) is None)
 
         scene = Scene(tmp_path, AskingDisk())
-        publish([scene.prepare('a')], scene.pool, scene.disk, sync=True)
+        publish([scene.prepare('a')], scene.pool, sync=True)
         assert locked == [True]
         opened = Disk().open_locked('a.pck', scene.queue.fd)
         assert opened is not None
@@ -191,7 +192,7 @@ class TestFailure:
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'ab']
         with pytest.raises(DurabilityError) as caught:
-            publish(items, scene.pool, disk, sync=True)
+            publish(items, scene.pool, sync=True)
         assert caught.value.step.startswith(call)
         assert scene.entries() == []
 
@@ -200,14 +201,14 @@ class TestFailure:
         disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'), fsync_scope=fsync_scope)
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
-            publish([scene.prepare('a')], scene.pool, disk, sync=True)
+            publish([scene.prepare('a')], scene.pool, sync=True)
         assert scene.spares() == 0
 
     def test_a_sync_that_failed_is_not_tried_again(self, tmp_path: Path) -> None:
         disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'))
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
-            publish([scene.prepare('a')], scene.pool, disk, sync=True)
+            publish([scene.prepare('a')], scene.pool, sync=True)
         assert disk.count == 1
 
 
@@ -240,6 +241,6 @@ class Filling(Disk):
 def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
     scene.pool.fill(3)
-    draft = write_draft(scene.pool, scene.disk, (b'head', memoryview(b'and body')), 'in')
+    draft = write_draft(scene.pool, (b'head', memoryview(b'and body')), 'in')
     assert (draft.size, scene.spares()) == (12, 1)
     assert os.pread(draft.fd, 100, 0) == b'headand body'

@@ -445,7 +445,7 @@ def test_files_that_were_open_for_the_next_messages_are_still_good(spool: Spool)
     assert not renew(spool.spares.folder)  # they keep it
     queue.enqueue('b')
     grow_and_renew(spool.spares.folder)
-    pool = FilePool(Folder(spool.path('.spare'), Disk()), Disk())
+    pool = FilePool(Folder(spool.path('.spare'), Disk()))
     draft = pool.acquire()
     grow_again = Folder(spool.path('.spare'), GrowingDisk())
     assert not renew(grow_again)
