@@ -112,7 +112,7 @@ def _check_proc(error: OSError) -> None:
 class ControlSocket:
     """The master's end.  Assumes that its lock is held, so that a socket found here is nobody's.
 
-    :param handle: called with each request and with the function that sends its reply, now or later.
+    :param handle: called with each request and with the function that sends its reply, now or later; raises `MasterError` to refuse it.
     """
 
     def __init__(self, directory: MasterDirectory, selector: selectors.BaseSelector, handle: Handler) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from switchboard.config.config import Config
 from switchboard.config.keys import MAX_INSTANCES
-from switchboard.errors import ConfigError
+from switchboard.errors import ConfigError, MasterError
 from switchboard.events import log_event
 from switchboard.master.control import SHUTDOWN, ControlRequest, Reply, unexpected_error_text
 from switchboard.master.rollout import ConfigPropagation, Replacement, Rollout, RolloutStep, Stopping
@@ -106,13 +106,16 @@ class Requests:
             self._rollouts.popleft().cancel('the master is stopping')
 
     def handle(self, request: ControlRequest, reply: Reply) -> None:
-        """Do what a request over the control socket asks for."""
+        """Do what a request over the control socket asks for.
+
+        :raises MasterError: it cannot be done.
+        """
         do, runner = request.do, request.runner
         if do == 'status':
             under_way = [each.title for each in self._rollouts]
             reply({'ok': True, 'errors': [], 'under_way': under_way, 'is_foreground': self.is_foreground})
         elif self._closed:
-            self._refuse(reply, 'the master is stopping')
+            raise MasterError('the master is stopping')
         elif do in ('reload', 'plan'):
             (self.reload if do == 'reload' else self.plan)(reply)
         elif do == 'reopen':
@@ -124,10 +127,10 @@ class Requests:
         elif do == 'restart' and runner is None:
             self.restart_all(reply)
         elif do not in ('scale', 'restart', 'start', 'stop'):
-            self._refuse(reply, f'unknown request {do!r}')
+            raise MasterError(f'unknown request {do!r}')
         elif runner is None or runner not in self.slices.config.runners:
             known = ', '.join(self.slices.config.runners) or 'none'
-            self._refuse(reply, f'no such runner {runner!r}; there are: {known}')
+            raise MasterError(f'no such runner {runner!r}; there are: {known}')
         elif do == 'scale':
             self.scale(runner, request.instances, reply)
         elif do == 'stop':
@@ -136,9 +139,6 @@ class Requests:
             self._queue_rollout(f'start {runner}', [], reply, runner=runner)
         else:
             self.restart(runner, reply, request.slice)
-
-    def _refuse(self, reply: Reply, reason: str, **answer: object) -> None:
-        reply({'ok': False, 'errors': [reason], **answer})
 
     def _queue_rollout(
         self, title: str, steps: Iterable[RolloutStep], reply: Reply, **answer: object
@@ -166,10 +166,11 @@ class Requests:
         steps = [step for name in self.slices.runner_names for step in self._one_by_one(name)]
         self._queue_rollout('restart', steps, reply)
 
-    def restart(self, name: str, reply: Reply = no_reply, slice_number: int | None = None) -> None:
+    def restart(self, name: str, reply: Reply, slice_number: int | None = None) -> None:
         """Restart the slices of one runner, one by one, or start them if they do not run.
 
         :param slice_number: only this slice, counted from 1.
+        :raises MasterError: there is no such slice.
         """
         if not self.slices.of_runner(name):
             count = self._options(name).instances
@@ -180,8 +181,7 @@ class Requests:
         steps = self._one_by_one(name, starts_stopped=True)
         if slice_number is not None:
             if not 1 <= slice_number <= len(steps):
-                self._refuse(reply, f'there is no slice {slice_number} of {name}, which has {len(steps)}')
-                return
+                raise MasterError(f'there is no slice {slice_number} of {name}, which has {len(steps)}')
             steps = [steps[slice_number - 1]]
         what = name if slice_number is None else f'{name} {slice_number}'
         self._queue_rollout(f'restart {what}', steps, reply, runner=name)
@@ -193,15 +193,17 @@ class Requests:
             for slice_index in range(count)
         ]
 
-    def stop(self, name: str, reply: Reply = no_reply) -> None:
+    def stop(self, name: str, reply: Reply) -> None:
         """Stop the slices of one runner; they stay EXITED until somebody starts them."""
         self._queue_rollout(f'stop {name}', [Stopping(self.slices, name)], reply, runner=name)
 
     def scale(self, name: str, count: int | None, reply: Reply = no_reply) -> None:
-        """Give a runner another number of slices."""
+        """Give a runner another number of slices.
+
+        :raises MasterError: there are no such numbers.
+        """
         if count is None or not 0 <= count <= MAX_INSTANCES:
-            self._refuse(reply, f'instances must be a number from 0 to {MAX_INSTANCES}')
-            return
+            raise MasterError(f'instances must be a number from 0 to {MAX_INSTANCES}')
         # Even when nothing is to be done the answer takes its turn: an earlier request may be the one that makes it true.
         steps = []
         if count != self._count(name):
@@ -236,12 +238,12 @@ class Requests:
             )
         return new
 
-    def plan(self, reply: Reply = no_reply) -> None:
+    def plan(self, reply: Reply) -> None:
         """Say what a reload would do, and why; nothing is done."""
         try:
             new = self._read_again()
         except ConfigError as error:
-            self._refuse(reply, str(error), has_mistakes=True)
+            reply({'ok': False, 'errors': [str(error)], 'has_mistakes': True})
             return
         old = self.slices.config
         steps = [each._asdict() for each in self._planned(old, new)]
@@ -257,7 +259,7 @@ class Requests:
             log_event(logger, logging.ERROR, None, 'reload failed', error=error)
             self.on_reload(f'{OLD_IN_FORCE}: {error}')
             self._end_reload()
-            self._refuse(reply, str(error), has_mistakes=True)
+            reply({'ok': False, 'errors': [str(error)], 'has_mistakes': True})
             return
         changes = old.changes(new)
         log_event(logger, logging.INFO, None, 'reloaded', changes=changes)
