@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import selectors
 import signal
@@ -122,7 +123,7 @@ class ControlSocket:
         # In the order in which they came.
         self._silent: dict[Call, None] = {}
         self._waiting: dict[Call, None] = {}
-        self._open_again_s: float | None = None
+        self._open_again_s = math.inf
         directory.remove(CONTROL)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -175,25 +176,23 @@ class ControlSocket:
         self._selector.unregister(self._listener)
         self._open_again_s = now_s + PAUSE_S
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        times = [] if self._open_again_s is None else [self._open_again_s]
-        if self._silent:
-            times.append(next(iter(self._silent)).until_s)
-        return min(times, default=None)
+        first = next(iter(self._silent), None)
+        return min(self._open_again_s, math.inf if first is None else first.until_s)
 
     def tick(self, now_s: float) -> None:
         """End the calls whose time is up, and take new ones again."""
         while self._silent and (call := next(iter(self._silent))).until_s <= now_s:
             self.end(call)
-        if self._open_again_s is not None and self._open_again_s <= now_s:
+        if self._open_again_s <= now_s:
             self._open_again_s = now_s + PAUSE_S  # should this fail
             self._selector.register(self._listener, selectors.EVENT_READ, self)
-            self._open_again_s = None
+            self._open_again_s = math.inf
 
     def close(self) -> None:
         """Take no more calls, and end those that are open."""
-        if self._open_again_s is None:
+        if self._open_again_s == math.inf:
             self._selector.unregister(self._listener)
         self._listener.close()
         self._directory.remove(CONTROL)

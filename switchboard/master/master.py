@@ -297,12 +297,9 @@ class Master:
         self._look_whether_ready()
         if self._stopping and not self._slices.any_alive:
             return
-        due_s = min(
-            (due for each in (*parts, self._manager) if (due := each.due_s()) is not None),
-            default=None,
-        )
+        due_s = min(each.due_s() for each in (*parts, self._manager))
         longest_s = LOOK_S if log.flush() else LOG_AGAIN_S
-        wait_s = longest_s if due_s is None else min(longest_s, max(0.0, due_s - time.monotonic()))
+        wait_s = min(longest_s, max(0.0, due_s - time.monotonic()))
         self._slept_at_s = time.monotonic()
         self._expected_s = self._slept_at_s + wait_s
         events = self._selector.select(wait_s)

@@ -14,6 +14,7 @@ A slice count that was changed while running stays until the configuration names
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -95,9 +96,9 @@ class Requests:
             else:
                 self._rollouts.popleft()
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return self._rollouts[0].due_s() if self._rollouts else None
+        return self._rollouts[0].due_s() if self._rollouts else math.inf
 
     def cancel(self) -> None:
         """Begin nothing new: the master stops."""

@@ -12,6 +12,7 @@ rejected because a typing error in a module would then stop the mail.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -47,9 +48,9 @@ class RolloutStep:
     def tick(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return None
+        return math.inf
 
 
 class Stopping(RolloutStep):
@@ -80,7 +81,7 @@ class ConfigPropagation(RolloutStep):
         """See `RolloutStep`."""
         self.over = now_s >= self._ends_s
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """See `RolloutStep`."""
         return self._ends_s
 
@@ -223,9 +224,9 @@ class Rollout:
         self._on_end(self.errors)
         return True
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock, should nothing happen before."""
-        return self._begun.due_s() if self._begun is not None else None
+        return math.inf if self._begun is None else self._begun.due_s()
 
     def cancel(self, reason: str) -> None:
         """Do no more; a step that has begun is left as it is."""

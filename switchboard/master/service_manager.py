@@ -11,6 +11,7 @@ watchdog is fed from the loop and from nowhere else, so it says that the loop tu
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
@@ -69,12 +70,10 @@ class ServiceManager:
             self._sent, self._sent_s = status, now_s
             self._send(f'STATUS={status}')
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        times = [self._fed_s + self._feed_every_s] if self._feed_every_s else []
-        if self._is_busy:
-            times.append(self._extended_s + EXTEND_EVERY_S)
-        return min(times, default=None)
+        feed_s = self._fed_s + self._feed_every_s if self._feed_every_s else math.inf
+        return min(feed_s, self._extended_s + EXTEND_EVERY_S if self._is_busy else math.inf)
 
     def _send(self, *lines: str) -> None:
         if not self._address:

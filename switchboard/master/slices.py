@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
@@ -257,9 +258,9 @@ class Slices:
                 # A mistake of ours in one slice is not to stop the others.
                 log_event(logger, logging.ERROR, None, 'internal error', runner=each.title, exc_info=True)
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        return min((due for each in self._slices if (due := each.due_s()) is not None), default=None)
+        return min((each.due_s() for each in self._slices), default=math.inf)
 
 
 def _requeue_claimed(config: Config, queue: str, keys: Collection[str]) -> None:

@@ -149,13 +149,13 @@ class RunnerSlice:
         self._started_s = 0.0
         self._hung = ''
         self._is_being_killed = False
-        # The last process whose orphans may still live, when to look for them, and since when.
+        # When what is due; the end of time is never.  The last process whose orphans may still live, when to look for them, and since when.
         self._ended_pid = 0
-        self._look_at_s: float | None = None
+        self._look_at_s = math.inf
         self._ended_s = 0.0
-        self._start_at_s: float | None = None
-        self._kill_at_s: float | None = None
-        self._check_at_s: float | None = None
+        self._start_at_s = math.inf
+        self._kill_at_s = math.inf
+        self._check_at_s = math.inf
         # Since when the scoreboard has shown no heartbeat of a process that had one: somebody has cut it.
         self._no_beat_since_s: float | None = None
         # When the master was late last, and how much of which time was lost: (until, seconds).
@@ -192,11 +192,11 @@ class RunnerSlice:
     @property
     def is_gone(self) -> bool:
         """True if neither a process of it is left, nor anything that one has started."""
-        return not self.pid and self._look_at_s is None
+        return not self.pid and self._look_at_s == math.inf
 
     def is_alive(self, now_s: float) -> bool:
         """:return: whether there is a process, or orphans of one that were killed a moment ago."""
-        return bool(self.pid) or (self._look_at_s is not None and now_s - self._ended_s < TELL_AFTER_S)
+        return bool(self.pid) or (self._look_at_s < math.inf and now_s - self._ended_s < TELL_AFTER_S)
 
     @property
     def start_is_over(self) -> bool:
@@ -282,7 +282,7 @@ class RunnerSlice:
         self.scoreboard.reserve(self.index)
         self.phase, self._hung, self._is_being_killed = Phase.NONE, '', False
         self._no_beat_since_s = None
-        self._start_at_s = self._kill_at_s = None
+        self._start_at_s = self._kill_at_s = math.inf
         self._started_s = now_s
         self.channel, theirs = socket.socketpair()
         reading = -1
@@ -355,7 +355,7 @@ class RunnerSlice:
 
     def stop(self, now_s: float) -> None:
         """Ask it to finish its message and go; it will be EXITED, soon or at once."""
-        self._start_at_s = None
+        self._start_at_s = math.inf
         if not self.pid:
             if self.state is not ProcessState.FATAL:
                 self.update_record(state=ProcessState.EXITED, next_restart_ns=0)
@@ -363,7 +363,7 @@ class RunnerSlice:
         if self.phase is Phase.STOPPING:
             return
         self.phase = Phase.STOPPING
-        self._check_at_s = None
+        self._check_at_s = math.inf
         if not self._hung:
             self._kill_at_s = now_s + self.options.stop_timeout_s
         self.update_record(state=ProcessState.STOPPING)
@@ -386,7 +386,7 @@ class RunnerSlice:
     def kill(self) -> None:
         """End its process and all that the process has started, now."""
         if self.pid:
-            self._kill_at_s = None
+            self._kill_at_s = math.inf
             log_event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
             # In its first instants the process has no group of its own yet.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -413,7 +413,7 @@ class RunnerSlice:
         )
         pid = self.pid
         self._close_all()
-        self._kill_at_s = self._check_at_s = None
+        self._kill_at_s = self._check_at_s = math.inf
         self.phase = Phase.NONE
         decision = self._decide(end)
         self.update_record(pid=0)
@@ -428,11 +428,11 @@ class RunnerSlice:
 
     def look_for_orphans(self, now_s: float) -> None:
         """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
-        if self._look_at_s is None:
+        if self._look_at_s == math.inf:
             return
         left = self.kill_orphans(self._ended_pid)
         if not left:
-            self._look_at_s = None
+            self._look_at_s = math.inf
             return
         waited_s = now_s - self._ended_s
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
@@ -467,24 +467,21 @@ class RunnerSlice:
         self._history = decision.history
         wait_ns = int(decision.wait_s * 1e9)
         again_ns = time.time_ns() + wait_ns if decision.starts_again else 0
-        self._start_at_s = now_s + decision.wait_s if decision.starts_again else None
+        self._start_at_s = now_s + decision.wait_s if decision.starts_again else math.inf
         restarts = self._supervisor_record.restarts + decision.starts_again
         self.update_record(
             state=decision.state, restarts=restarts, next_restart_ns=again_ns, reason=decision.reason
         )
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        start_at_s = self._start_at_s if self._look_at_s is None else None
-        times = (start_at_s, self._kill_at_s, self._check_at_s, self._look_at_s)
-        return min((each for each in times if each is not None), default=None)
+        start_at_s = self._start_at_s if self._look_at_s == math.inf else math.inf
+        return min(start_at_s, self._kill_at_s, self._check_at_s, self._look_at_s)
 
     def extend_deadlines(self, lost_s: float, now_s: float) -> None:
         """Count the last `lost_s` seconds against nobody."""
-        if self._kill_at_s is not None:
-            self._kill_at_s += lost_s
-        if self._check_at_s is not None:
-            self._check_at_s = max(self._check_at_s + lost_s, now_s + min(self._look_every_s, LATE_MASTER_S))
+        self._kill_at_s += lost_s
+        self._check_at_s = max(self._check_at_s + lost_s, now_s + min(self._look_every_s, LATE_MASTER_S))
         self._lost = [*self._lost[-MAX_LOST + 1 :], (now_s, lost_s)]
 
     def _lost_since(self, began_s: float) -> float:
@@ -492,13 +489,13 @@ class RunnerSlice:
 
     def tick(self, now_s: float) -> None:
         """Take the step that is due."""
-        if self._look_at_s is not None and now_s >= self._look_at_s:
+        if now_s >= self._look_at_s:
             self.look_for_orphans(now_s)
-        if self._start_at_s is not None and now_s >= self._start_at_s and self.is_gone:
+        if now_s >= self._start_at_s and self.is_gone:
             self.start(now_s)
-        if self._kill_at_s is not None and now_s >= self._kill_at_s:
+        if now_s >= self._kill_at_s:
             self.kill_on_request(now_s)
-        if self._check_at_s is not None and now_s >= self._check_at_s:
+        if now_s >= self._check_at_s:
             self._check(now_s)
 
     @property
@@ -508,7 +505,7 @@ class RunnerSlice:
 
     def _check(self, now_s: float) -> None:
         """Look whether it hangs, and when to look next."""
-        self._check_at_s = None
+        self._check_at_s = math.inf
         if self.phase in (Phase.PREPARING, Phase.RELEASED):
             self._declare_hung(f'did not begin its work within {self.start_timeout_s:g} s', now_s)
         if self.phase is not Phase.LOOPING:
@@ -545,7 +542,7 @@ class RunnerSlice:
         log_event(logger, logging.ERROR, None, 'hangs', runner=self.title, runner_pid=self.pid, reason=reason)
         self._hung = reason
         self.phase = Phase.HANGING
-        self._check_at_s = None
+        self._check_at_s = math.inf
         self._kill_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
         self.update_record(state=ProcessState.STOPPING, reason=reason)
         self.signal(child.DUMP_SIGNAL)

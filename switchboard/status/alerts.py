@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -128,13 +129,13 @@ class Alerts:
             condition.reason, condition.number = said if isinstance(said, tuple) else (said, None)
             condition.reported_number = min(condition.reported_number, condition.number or 0)
 
-    def due_s(self) -> float | None:
+    def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
         if self._pidfd >= 0:
             return self._ends_s
         news = [each.quiet_until_s for each in self._conditions.values() if each.is_news]
         if not news or not self._command():
-            return None
+            return math.inf
         return max(min(news), self._times[0] + MINUTE_S if len(self._times) >= PER_MINUTE else 0.0)
 
     def tick(self, now_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import socket
@@ -155,7 +156,7 @@ def test_a_caller_has_to_say_what_it_wants_in_time(office: Office) -> None:
     assert office.control.due_s() == control.REQUEST_TIMEOUT_S
     office.turn(control.REQUEST_TIMEOUT_S)
     assert caller.recv(1) == b''
-    assert office.control.due_s() is None
+    assert office.control.due_s() == math.inf
 
 
 def test_those_who_wait_for_a_reply_are_limited_and_the_others_are_told(office: Office) -> None:

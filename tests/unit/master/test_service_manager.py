@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
@@ -20,7 +21,7 @@ def heard(tmp_path: Path) -> socket.socket:
     listening.close()
 
 
-def watched(heard: socket.socket, usec: str, pid: str = '') -> float | None:
+def watched(heard: socket.socket, usec: str, pid: str = '') -> float:
     """:return: when the watchdog is fed next, once the master is ready."""
     manager = ServiceManager(
         {'NOTIFY_SOCKET': heard.getsockname(), 'WATCHDOG_USEC': usec, 'WATCHDOG_PID': pid}
@@ -40,12 +41,12 @@ def test_the_watchdog_is_fed_twice_in_its_time(heard: socket.socket) -> None:
     'usec', ['', '0', '-1', '1.5', '1e9', ' 30', 'x', '²', '٣', '9' * 20, '9' * 400, '9' * 5000]
 )
 def test_a_number_that_is_none_is_no_watchdog(heard: socket.socket, usec: str) -> None:
-    assert watched(heard, usec) is None
+    assert watched(heard, usec) == math.inf
 
 
 @pytest.mark.parametrize('pid', ['1', 'x', '9' * 5000])
 def test_another_process_is_not_watched_by_this_one(heard: socket.socket, pid: str) -> None:
-    assert watched(heard, '30000000', pid) is None
+    assert watched(heard, '30000000', pid) == math.inf
 
 
 @pytest.mark.parametrize(

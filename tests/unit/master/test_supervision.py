@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import selectors
 import signal
@@ -263,9 +264,9 @@ def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
     made.stop(12)
     assert (made.state, made.due_s()) == (ProcessState.STOPPING, 15)
     made.tick(15)
-    assert made.due_s() is None
+    assert made.due_s() == math.inf
     made.ended(-signal.SIGKILL, 16)
-    assert (made.state, made.due_s()) == (ProcessState.EXITED, None)
+    assert (made.state, made.due_s()) == (ProcessState.EXITED, math.inf)
 
 
 def test_a_kill_on_request_is_noted_and_done_without_a_note_if_that_takes_too_long(
@@ -277,7 +278,7 @@ def test_a_kill_on_request_is_noted_and_done_without_a_note_if_that_takes_too_lo
     made.tick(15)
     assert made.due_s() == 20
     made.tick(20)
-    assert made.due_s() is None
+    assert made.due_s() == math.inf
     made.ended(-signal.SIGKILL, 21)
     assert made.state is ProcessState.EXITED
 

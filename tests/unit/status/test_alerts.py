@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_what_comes_and_goes_in_the_quiet_is_not_told_of(told: Told) -> None:
     assert told.alerts.due_s() == QUIET_S
     told.alerts.note('reload-failed', {'': 'b'})
     assert told.tick(2 * QUIET_S) == []
-    assert told.alerts.due_s() is None
+    assert told.alerts.due_s() == math.inf
 
 
 def test_a_number_is_told_of_again_only_when_it_grows(told: Told) -> None:
@@ -94,7 +95,7 @@ def test_without_a_command_nothing_is_told_and_nothing_is_due(told: Told) -> Non
     told.command = ()
     told.alerts.note('reload-failed', {'': 'a'})
     assert told.tick(0) == []
-    assert told.alerts.due_s() is None
+    assert told.alerts.due_s() == math.inf
     told.command = ('mail',)
     assert len(told.tick(1)) == 1
 
