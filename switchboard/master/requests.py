@@ -79,19 +79,13 @@ class Requests:
     def tick(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
         while self._rollouts:
+            first = self._rollouts[0]
             try:
-                if not self._rollouts[0].tick(now_s):
+                if not first.tick(now_s):
                     return
             except Exception as error:
                 # A mistake of ours ends the request, and not the runners.
-                log_event(
-                    logger,
-                    logging.ERROR,
-                    None,
-                    'request failed',
-                    request=self._rollouts[0].title,
-                    exc_info=True,
-                )
+                log_event(logger, logging.ERROR, None, 'request failed', request=first.title, exc_info=True)
                 self._rollouts.popleft().cancel(unexpected_error_text(error))
             else:
                 self._rollouts.popleft()

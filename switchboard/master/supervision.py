@@ -438,17 +438,11 @@ class RunnerSlice:
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
         if waited_s < TELL_AFTER_S:
             return
-        reason = f'waits for process {orphans.describe_process(left[0])}, which it has started and which does not end'
+        process = orphans.describe_process(left[0])
+        reason = f'waits for process {process}, which it has started and which does not end'
         if reason != self.reason:
             self.update_record(reason=reason)
-            log_event(
-                logger,
-                logging.ERROR,
-                None,
-                'cannot kill',
-                runner=self.title,
-                process=orphans.describe_process(left[0]),
-            )
+            log_event(logger, logging.ERROR, None, 'cannot kill', runner=self.title, process=process)
 
     def _decide(self, end: ProcessEnd) -> Decision:
         decision = decide(end, self._history, self.options.restart)
