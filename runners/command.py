@@ -515,9 +515,7 @@ class Program:
         if status < 0:
             raise TemporaryFailure(self._failure(f'killed by {signal_name(-status)}'))
         if status:
-            reason = self._failure(
-                ' '.join(filter(None, (f'exit status {status}', _STATUS_NAMES.get(status))))
-            )
+            reason = self._failure(f'exit status {status} {_STATUS_NAMES.get(status, "")}'.rstrip())
             if status in TEMPORARY:
                 raise TemporaryFailure(reason)
             if status in PERMANENT:

@@ -13,15 +13,11 @@ It ends with the master.  A server of its own (``switchboard metrics --listen``)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from switchboard import Runner
 from switchboard.errors import ConfigError
 from switchboard.runner.api import Setting, duration_s, install_advice, word_list
-
-if TYPE_CHECKING:
-    from switchboard.metrics.exporter import Exporter
-    from switchboard.metrics.listener import Listener
 
 
 class Metrics(Runner):
@@ -32,9 +28,6 @@ class Metrics(Runner):
         'allowed_hosts': Setting(word_list, default=(), old_name='hosts'),
         'count_timeout': Setting(duration_s, default=10.0, old_name='budget'),
     }
-
-    exporter: Exporter | None = None
-    listener: Listener | None = None
 
     def setup(self) -> None:
         """See `IRunner`."""
@@ -60,7 +53,5 @@ class Metrics(Runner):
 
     def cleanup(self) -> None:
         """See `IRunner`."""
-        if self.listener is not None:
-            self.listener.close()
-        if self.exporter is not None:
-            self.exporter.close()
+        self.listener.close()
+        self.exporter.close()

@@ -64,9 +64,7 @@ class Retry(Runner):
         """
         assert self.queue is not None
         history = self.queue.history(self.filebase)
-        plan = self._plan(history)
-        if plan is None:
-            plan = self._make_plan(history)
+        plan = self._plan(history) or self._make_plan(history)
         now_s = self.clock.time_ns() / NS_PER_S
         if plan['due'] > now_s:
             raise TemporaryFailure(

@@ -33,7 +33,7 @@ class Route(Runner):
     """Sends each message on through an exchange."""
 
     settings: ClassVar[Mapping[str, Setting]] = {
-        'exchange': Setting(),
+        'exchange': Setting(default=''),
         'routing_key': Setting(Template, Template('{routing_key|}')),
     }
 
@@ -42,7 +42,7 @@ class Route(Runner):
 
         :raises ConfigError: there is no such exchange.
         """
-        exchange = self.setting_values['exchange'] = self.setting_values['exchange'] or ''
+        exchange = self.setting_values['exchange']
         if exchange not in self.spool.exchanges:
             known = ', '.join(self.spool.exchanges.exchanges) or 'none'
             raise ConfigError(f'there is no exchange {exchange!r}; there are: {known}', key='exchange')
