@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -45,26 +45,29 @@ def _concurrency(text: str) -> int:
 _work: ContextVar[Work | None] = ContextVar('work', default=None)
 
 
-@asynccontextmanager
-async def _timeout(seconds: float) -> AsyncIterator[None]:
+class _Timeout:
     """`asyncio.timeout`, without the time in which the process was frozen."""
-    limit = TimeLimit(seconds)
-    loop = asyncio.get_running_loop()
-    next_look: asyncio.TimerHandle
 
-    def look() -> None:
-        nonlocal next_look
-        if limit.remaining_s() > 0:
-            next_look = loop.call_later(limit.wait_s(), look)
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(None)
+        self._limit = TimeLimit(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._look_later()
+
+    async def __aexit__(self, *exception: Any) -> None:
+        self._next_look.cancel()
+        await self._timeout.__aexit__(*exception)
+
+    def _look_later(self) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(self._limit.wait_s(), self._look)
+
+    def _look(self) -> None:
+        if self._limit.remaining_s() > 0:
+            self._look_later()
         else:
-            timeout.reschedule(0)
-
-    async with asyncio.timeout(None) as timeout:
-        next_look = loop.call_later(limit.wait_s(), look)
-        try:
-            yield
-        finally:
-            next_look.cancel()
+            self._timeout.reschedule(0)
 
 
 class AsyncRunner(Runner):
@@ -236,7 +239,7 @@ class AsyncRunner(Runner):
         limit_s = self.options.message_time_limit_s
         try:
             with work:
-                async with _timeout(limit_s) if limit_s else nullcontext():
+                async with _Timeout(limit_s) if limit_s else nullcontext():
                     result = await self.dispose(work.taken.msg, work.taken.msgdata)
                 work.returned(result)
         except BaseException:
