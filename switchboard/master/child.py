@@ -139,10 +139,6 @@ class StopHandler:
             raise StoppedBeforeLoop
         self.runner.stop()
 
-    def pass_on_to(self, runner: Runner) -> None:
-        """From now on `runner` is asked to stop."""
-        self.runner = runner
-
 
 # What the process is to do; it returns the exit status.
 ChildWork = Callable[[ChildArguments, Slot, StopHandler], int]

@@ -169,20 +169,16 @@ class MasterLock:
         :raises AlreadyRunningError: another process is.
         """
         give_up_s = time.monotonic() + LOOK_AGAIN_S
-        while not self._try():
-            if time.monotonic() >= give_up_s:
-                pid = read_pid(self.pid_file)
-                self.close()
-                raise AlreadyRunningError(pid)
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return self
+            except BlockingIOError as error:
+                if time.monotonic() >= give_up_s:
+                    pid = read_pid(self.pid_file)
+                    self.close()
+                    raise AlreadyRunningError(pid) from error
             time.sleep(LOOK_EVERY_S)
-        return self
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def note_pid(self) -> None:
         """Write down which process it is.  Assumes that the lock is held."""

@@ -50,7 +50,7 @@ def work_as_runner(child: ChildArguments, slot: Slot, stop: StopHandler) -> int:
         child.config, child.options, child.slice, child.numslices, slot, prefork=child.prefork
     )
     child.wait_for_turn()
-    stop.pass_on_to(runner)
+    stop.runner = runner
     return runner.run()
 
 

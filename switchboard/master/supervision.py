@@ -149,7 +149,7 @@ class RunnerSlice:
         self._started_s = 0.0
         self._hung = ''
         self._is_being_killed = False
-        # When what is due; the end of time is never.  The last process whose orphans may still live, when to look for them, and since when.
+        # The last process whose orphans may still live, when to look for them, and since when; the end of time is never.
         self._ended_pid = 0
         self._look_at_s = math.inf
         self._ended_s = 0.0

@@ -68,7 +68,7 @@ class Loop:
 
     def start_consuming(self) -> None:
         """This process is the one that works here, and counts as a consumer of the queue."""
-        self.settler.note_process()
+        self.settler.is_forked_child = False
         self.trouble.reset()
         register = getattr(self.spool, 'register_consumer', None)
         if self.queue is None or register is None:

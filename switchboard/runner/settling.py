@@ -270,10 +270,6 @@ class Settler:
         # How often in a row a message was kept.
         self._kept: dict[str, int] = {}
 
-    def note_process(self) -> None:
-        """This process is the one that works here."""
-        self.is_forked_child = False
-
     def _was_forked(self) -> None:
         self.is_forked_child = True
 
