@@ -240,19 +240,15 @@ def detach(child: ChildArguments, stop: StopHandler) -> None:
     _signal.signal(_signal.SIGTERM, stop)
     _signal.signal(_signal.SIGINT, stop)
     _signal.signal(_signal.SIGUSR2, _reopen_log)
-    _give_no_stdin()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
     os.environ[MARK_VARIABLE] = f'{os.getpid()} {child.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.set_process_name(child.title)
     child.text_streams.use()
-
-
-def _give_no_stdin() -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
 
 
 def _reopen_log(_signum: int, _frame: FrameType | None) -> None:

@@ -46,7 +46,6 @@ from switchboard.status.processes import (
     process_children,
     process_environment,
     process_has_ended,
-    process_name,
     process_stat,
 )
 from switchboard.store.claims import Claim
@@ -128,12 +127,6 @@ def kill_orphans_of_spool(spool: str) -> list[int]:
                 finally:
                     os.close(descriptor)
     return found
-
-
-def describe_process(pid: int) -> str:
-    """:return: the process as `status` names it."""
-    name = process_name(pid)
-    return f'{pid} ({name})' if name else str(pid)
 
 
 log = logging.getLogger('switchboard.master')

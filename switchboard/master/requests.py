@@ -158,7 +158,8 @@ class Requests:
 
     def restart_all(self, reply: Reply = no_reply) -> None:
         """Restart every slice, one by one; those that somebody has stopped stay stopped."""
-        steps = [step for name in self.slices.runner_names for step in self._one_by_one(name)]
+        names = dict.fromkeys(each.name for each in self.slices)
+        steps = [step for name in names for step in self._one_by_one(name)]
         self._queue_rollout('restart', steps, reply)
 
     def restart(self, name: str, reply: Reply, slice_number: int | None = None) -> None:

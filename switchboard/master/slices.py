@@ -70,11 +70,6 @@ class Slices:
         return [each for each in self._slices if each.name == name]
 
     @property
-    def runner_names(self) -> list[str]:
-        """The runners that have slices, each once."""
-        return list(dict.fromkeys(each.name for each in self._slices))
-
-    @property
     def any_alive(self) -> bool:
         """True while any process is left."""
         now_s = time.monotonic()

@@ -29,12 +29,13 @@ from typing import Any, NamedTuple
 
 from switchboard.errors import ScoreboardError
 from switchboard.events import log_event
-from switchboard.master import child, orphans
+from switchboard.master import child
 from switchboard.master.policy import Decision, ProcessEnd, RestartHistory, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.captured_output import OutputPipes
 from switchboard.status.measurements import Measurements, sum_of
+from switchboard.status.processes import process_name
 from switchboard.status.scoreboard import ProcessState, Scoreboard, SliceRecord, SupervisorRecord
 
 logger = log.logger('master')
@@ -438,7 +439,8 @@ class RunnerSlice:
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
         if waited_s < TELL_AFTER_S:
             return
-        process = orphans.describe_process(left[0])
+        name = process_name(left[0])
+        process = f'{left[0]} ({name})' if name else str(left[0])
         reason = f'waits for process {process}, which it has started and which does not end'
         if reason != self.reason:
             self.update_record(reason=reason)
