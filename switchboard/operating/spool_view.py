@@ -7,12 +7,11 @@ several threads: nothing is remembered in it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
@@ -35,8 +34,7 @@ MAX_FLAG_BYTES = 4096
 QueueFolder = tuple[str, Folder]
 
 
-@dataclasses.dataclass(frozen=True)
-class SpoolView:
+class SpoolView(NamedTuple):
     """See the module.
 
     :param directory: the spool.
