@@ -24,7 +24,7 @@ from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.operating.actions import OperatorSession
+    from switchboard.operating.acts import OperatorSession
     from switchboard.operating.audit import Operator
     from switchboard.operating.spool_view import SpoolView
     from switchboard.routing.exchange import ExchangeTable
@@ -242,7 +242,7 @@ class Installation:
 
         :param reason: why, for the history of each entry.
         """
-        from switchboard.operating.actions import OperatorSession
+        from switchboard.operating.acts import OperatorSession
 
         return OperatorSession(self.view, self.spool(), self.operator(reason))
 

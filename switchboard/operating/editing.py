@@ -36,7 +36,7 @@ from switchboard.message.metadata import FIXED_METADATA, find_mistake, load_meta
 from switchboard.message.naming import CLAIMED, CLOCK_SLACK_NS, PRESERVED, READY, with_when
 from switchboard.message.serializers import EncodedBody, kind_family
 from switchboard.message.typed_json import plain_json
-from switchboard.operating.actions import check_is_consumed
+from switchboard.operating.acts import check_is_consumed
 from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import record_time
 from switchboard.queue.switchboard import Switchboard

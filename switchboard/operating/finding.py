@@ -1,7 +1,7 @@
 """Finding one entry by the beginning of its name; many, by their fields, are found by `selection`.
 
 The directories are walked over as they are, without a listing in memory and without claiming anything.  A found entry may have
-gone on a moment later; an action on it claims it, and notices that then.
+gone on a moment later; an act on it claims it, and notices that then.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from switchboard.events import log_event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, NS_PER_S, PRESERVED, READY, format_when
-from switchboard.operating.actions import remove
+from switchboard.operating.acts import remove
 from switchboard.operating.queue_counts import walk_entries
 from switchboard.operating.summary import summarize
 from switchboard.queue.consumer import UNREADABLE

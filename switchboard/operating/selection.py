@@ -11,7 +11,7 @@ A word is ``field:value``.  Commas separate alternatives, ``*`` stands for any t
 `Selection.parse` reads that, and ``str()`` writes it in one form only, so that equal selections are equal texts.
 
 Names decide what they can, and files are opened only for the rest.  Nothing is claimed: what fits may have gone on a moment later, and an
-action that claims it notices that then.
+act that claims it notices that then.
 """
 
 from __future__ import annotations

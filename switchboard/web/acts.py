@@ -16,7 +16,7 @@ from switchboard.errors import MasterError, SelectionGrewError
 from switchboard.events import log_event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
-from switchboard.operating.actions import ACTIONS, ChosenEntry, Result, apply, by_queue, choose
+from switchboard.operating.acts import ACTS, ChosenEntry, Result, apply, by_queue, choose
 from switchboard.operating.audit import MAX_REASON, Operator, note_act, recent_acts
 from switchboard.operating.selection import Budget, Selection
 from switchboard.operating.text import local_time
@@ -47,11 +47,12 @@ class RequestedAct:
     """The request of a form: an act, and the entries that it is for."""
 
     def __init__(self, desk: Desk, form: Form, seconds: float = CHOOSE_S) -> None:
-        self.act = form.choice('act', ACTIONS)
+        name = form.choice('act', ACTS)
         self.to = form.text('to', limit=200)
+        self.act = ACTS[name](self.to)
         if self.to:
             desk.view.check_queues([self.to])
-        if self.act == 'mv' and not self.to:
+        if name == 'mv' and not self.to:
             raise BadRequestError('name the queue to move to')
         self.reason = form.text('reason', limit=MAX_REASON)
         self.names = form.all('entry', MAX_TICKED)
@@ -64,7 +65,6 @@ class RequestedAct:
         )
         self.gone: list[str] = []
         self.budget = Budget(seconds, MAX_CHOSEN * 2)
-        self.action = ACTIONS[self.act](self.to)
         self.targets = self._choose(desk)
 
     @property
@@ -74,10 +74,8 @@ class RequestedAct:
 
     def _choose(self, desk: Desk) -> list[ChosenEntry]:
         if self.is_all:
-            queues = () if self.selection.values('queue') else (TRASH if self.act == 'restore' else BAD,)
-            return choose(
-                desk.view.select(self.selection, queues, self.budget), self.action, limit=MAX_CHOSEN
-            )
+            queues = () if self.selection.values('queue') else (TRASH if self.act.name == 'restore' else BAD,)
+            return choose(desk.view.select(self.selection, queues, self.budget), self.act, limit=MAX_CHOSEN)
         found = []
         for name in self.names:
             queue, _, filebase = name.partition('/')
@@ -87,7 +85,7 @@ class RequestedAct:
                 found.append(one)
             else:
                 self.gone.append(name)
-        return choose(found, self.action, named=True)
+        return choose(found, self.act, named=True)
 
     def command(self, desk: Desk) -> str:
         """:return: the same on the command line."""
@@ -98,15 +96,15 @@ class RequestedAct:
             more += ['--limit', str(len(self.targets))]
         if self.is_all:
             return desk.command_for(
-                (self.act, *(() if self.selection else ('--all',))), self.selection, *more
+                (self.act.name, *(() if self.selection else ('--all',))), self.selection, *more
             )
-        return desk.command_for_names(self.act, self.names, *more)
+        return desk.command_for_names(self.act.name, self.names, *more)
 
     def fields(self, desk: Desk) -> dict[str, Any]:
         """:return: the request, for its page and for programs."""
         return {
-            'act': self.act,
-            'word': WORDS[self.act],
+            'act': self.act.name,
+            'word': WORDS[self.act.name],
             'to': self.to or None,
             'reason': self.reason,
             'selection': str(self.selection),
@@ -156,12 +154,12 @@ def _act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         for each in targets:
             if time.monotonic() > until_s:
                 break
-            results.append(apply(requested.action, each, session))
-    log_event(log, logging.INFO, None, 'operator acted', act=requested.act, by=operator.by, via=operator.via, filter=str(requested.selection), number=len(results), reason=operator.reason)  # fmt: skip
+            results.append(apply(requested.act, each, session))
+    log_event(log, logging.INFO, None, 'operator acted', act=requested.act.name, by=operator.by, via=operator.via, filter=str(requested.selection), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
-        'act': requested.act,
-        'word': WORDS[requested.act],
+        'act': requested.act.name,
+        'word': WORDS[requested.act.name],
         'done': done,
         'not_done': [one.fields() | {'why': _why(desk, one)} for one in results if one.error is not None],
         'gone': [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ConfigError, ScoreboardError, SwitchboardError
-from switchboard.operating.actions import OperatorSession
+from switchboard.operating.acts import OperatorSession
 from switchboard.operating.audit import Operator
 from switchboard.operating.health import mistakes_of
 from switchboard.operating.selection import Selection

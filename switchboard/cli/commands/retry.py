@@ -40,8 +40,8 @@ from switchboard.cli.output import (
     write_line,
 )
 from switchboard.errors import QueueError
-from switchboard.operating.actions import (
-    Action,
+from switchboard.operating.acts import (
+    Act,
     ChosenEntry,
     Hold,
     Move,
@@ -66,7 +66,7 @@ MAX_NAME = 1000
 
 
 @dataclass
-class ActionRequest:
+class ActRequest:
     """The selection of a command line: which entries, and how to go about it."""
 
     installation: Installation
@@ -82,7 +82,7 @@ class ActionRequest:
     reason: str
     yes: bool
     missing: list[Exit] = field(default_factory=list)
-    # How many were found, before an action says which of them it is for.
+    # How many were found, before an act says which of them it is for.
     _fitting: int = 0
 
     @property
@@ -119,24 +119,22 @@ class ActionRequest:
             self._fitting += 1
             yield each
 
-    def act(self, action: Action, default: Sequence[str], *, ask: str, always: bool = False) -> Exit:
+    def act(self, act: Act, default: Sequence[str], *, ask: str, always: bool = False) -> Exit:
         """Choose, ask, and do it; a failure is one line, and does not stop the others.
 
         :param ask: the act, as a question, with ``{}`` for the number of entries and their queues.
         :param always: ask also if they were named.
         """
-        chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit or 0)
-        return self.act_on(chosen, action, ask=ask, always=always)
+        chosen = choose(self.find(default), act, named=self.is_named, limit=self.limit or 0)
+        return self.act_on(chosen, act, ask=ask, always=always)
 
-    def act_on(
-        self, chosen: Sequence[ChosenEntry], action: Action, *, ask: str, always: bool = False
-    ) -> Exit:
+    def act_on(self, chosen: Sequence[ChosenEntry], act: Act, *, ask: str, always: bool = False) -> Exit:
         """The same for entries that were chosen already."""
         if self.count_only:
             write_line(len(chosen))
             return exit_of_all(self.missing, len(chosen))
         if not chosen and not self.missing and not self.quiet:
-            print_note(self._why_nothing(action))
+            print_note(self._why_nothing(act))
         if self.dry_run:
             for each in chosen:
                 self.show(Result(each, None), planned=True)
@@ -149,29 +147,28 @@ class ActionRequest:
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
             confirm(ask.format(counts_text(by_queue(chosen))), yes=self.yes)
-        results = self.apply(chosen, action)
+        results = self.apply(chosen, act)
         failed = [*self.missing, *(exit_of(each.error) for each in results if each.error is not None)]
         done = sum(each.error is None for each in results)
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
             print_note(
-                f'{action.done} {number(done, *ENTRIES)}'
-                + (f', {intcomma(len(failed))} not' if failed else '')
+                f'{act.done} {number(done, *ENTRIES)}' + (f', {intcomma(len(failed))} not' if failed else '')
             )
         return exit_of_all(failed, done)
 
-    def apply(self, chosen: Sequence[ChosenEntry], action: Action) -> list[Result]:
+    def apply(self, chosen: Sequence[ChosenEntry], act: Act) -> list[Result]:
         """Do it to one entry after the other, and say what became of each."""
         session = self.installation.operator_session(self.reason)
         results = []
         for target in chosen:
-            results.append(apply(action, target, session))
+            results.append(apply(act, target, session))
             self.show(results[-1])
         return results
 
-    def _why_nothing(self, action: Action) -> str:
+    def _why_nothing(self, act: Act) -> str:
         if not self._fitting:
             return f'no entry fits: nothing to do{self.selection.hint_if_nothing_matches()}'
-        return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.not_for}'
+        return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{act.name}`: {act.not_for}'
 
     def show(self, result: Result, *, planned: bool = False) -> None:
         """Say what became of one entry, or would."""
@@ -186,7 +183,7 @@ class ActionRequest:
             write_line(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
 
 
-_OF_REQUEST = {each.name for each in fields(ActionRequest)}
+_OF_REQUEST = {each.name for each in fields(ActRequest)}
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:
@@ -213,7 +210,7 @@ _SHARED: tuple[Callable[..., Any], ...] = (
 def entries_verb(
     *options: Callable[..., Any], searched: str, words: str = '[ENTRY|-]...'
 ) -> Callable[[Callable[..., Exit]], click.Command]:
-    """Make a verb of a function that is handed an `ActionRequest`, and returns the exit status.
+    """Make a verb of a function that is handed an `ActRequest`, and returns the exit status.
 
     :param options: the options of this verb alone.
     :param searched: the queues to select in if none is named, for the help.
@@ -232,7 +229,7 @@ def entries_verb(
     def make(function: Callable[..., Exit]) -> click.Command:
         def call(installation: Installation, **keys: Any) -> Exit:
             own = {name: keys.pop(name) for name in keys.keys() - _OF_REQUEST}
-            return function(ActionRequest(installation, **keys), **own)
+            return function(ActRequest(installation, **keys), **own)
 
         call.__name__ = function.__name__
         call.__doc__ = function.__doc__
@@ -259,7 +256,7 @@ def _sent_back_before(chosen: Sequence[ChosenEntry]) -> str:
     ),
     searched=BAD,
 )
-def retry(request: ActionRequest, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
+def retry(request: ActRequest, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
     """Send entries back to where they failed last, which their history knows, ready at once.
 
     Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
@@ -273,23 +270,23 @@ def retry(request: ActionRequest, to: str | None, canary: int | None, timeout_s:
     switchboard retry --all --queue out              do not wait any longer
     switchboard retry --all --canary 5               five of them first
     """
-    action = Retry(to)
+    act = Retry(to)
     if to is not None:
         request.installation.spool()[to]  # an unknown queue is an error before anybody is asked
     if 'state' in {term.field for term in request.selection.terms}:
-        action = Retry(to, selects_all=True)
-    chosen = choose(request.find([BAD]), action, named=request.is_named, limit=request.limit or 0)
+        act = Retry(to, selects_all=True)
+    chosen = choose(request.find([BAD]), act, named=request.is_named, limit=request.limit or 0)
     ask = 'send back {}' if request.is_named else f'send back {{}}{_sent_back_before(chosen)}'
     if canary is None or len(chosen) <= canary or request.dry_run or request.count_only:
-        return request.act_on(chosen, action, ask=ask)
+        return request.act_on(chosen, act, ask=ask)
     return _with_canary(
-        request, action, chosen, canary, CANARY_TIMEOUT_S if timeout_s is None else timeout_s, ask
+        request, act, chosen, canary, CANARY_TIMEOUT_S if timeout_s is None else timeout_s, ask
     )
 
 
 def _with_canary(
-    request: ActionRequest,
-    action: Retry,
+    request: ActRequest,
+    act: Retry,
     chosen: Sequence[ChosenEntry],
     many: int,
     timeout_s: float,
@@ -298,7 +295,7 @@ def _with_canary(
     """Send some back, look what becomes of them, and send back the others if all went through."""
     confirm(ask.format(counts_text(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
     request.yes = True
-    results = request.apply(chosen[:many], action)
+    results = request.apply(chosen[:many], act)
     waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}
     back = len(results) - len(waiting)
     view = request.installation.view
@@ -334,7 +331,7 @@ def _with_canary(
         )
         return Exit.PARTIAL
     print_note(f'canary: {many} of {many} went through; sending back the other {intcomma(left)}')
-    return request.act_on(chosen[many:], action, ask=ask)
+    return request.act_on(chosen[many:], act, ask=ask)
 
 
 @entries_verb(
@@ -342,7 +339,7 @@ def _with_canary(
     searched=BAD,
     words='[ENTRY|-]... QUEUE',
 )
-def mv(request: ActionRequest, to: str | None) -> Exit:
+def mv(request: ActRequest, to: str | None) -> Exit:
     """Move entries to another queue, as they are: same content, same time, same counts, history included.
 
     `retry` sends them back from there to where they failed.
@@ -369,7 +366,7 @@ def mv(request: ActionRequest, to: str | None) -> Exit:
     ),
     searched=BAD,
 )
-def rm(request: ActionRequest, no_trash: bool) -> Exit:
+def rm(request: ActRequest, no_trash: bool) -> Exit:
     """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
 
     They stay there for a week, or for the `ttl` of a section [queue.trash].  Entries of the trash are removed for good.
@@ -387,7 +384,7 @@ def rm(request: ActionRequest, no_trash: bool) -> Exit:
     click.option('--to', metavar='QUEUE', help='Put them there, not to where they were removed from.'),
     searched=TRASH,
 )
-def restore(request: ActionRequest, to: str | None) -> Exit:
+def restore(request: ActRequest, to: str | None) -> Exit:
     """Bring entries back out of the trash, to where they were removed from, as they were.
 
     \b
@@ -400,13 +397,13 @@ def restore(request: ActionRequest, to: str | None) -> Exit:
     return request.act(Restore(to), [TRASH], ask='restore {}')
 
 
-def _working(request: ActionRequest) -> list[str]:
+def _working(request: ActRequest) -> list[str]:
     # A preserved entry waits for nobody.
     return [name for name in request.installation.view.queue_names() if name not in (BAD, TRASH)]
 
 
 @entries_verb(searched='all but bad')
-def hold(request: ActionRequest) -> Exit:
+def hold(request: ActRequest) -> Exit:
     """Keep entries from being taken until `switchboard release`, also over a restart.
 
     They stay in their queue.  While they are held they do not expire; messages with the same order key pass them.
@@ -420,7 +417,7 @@ def hold(request: ActionRequest) -> Exit:
 
 
 @entries_verb(searched='all but bad')
-def release(request: ActionRequest) -> Exit:
+def release(request: ActRequest) -> Exit:
     """Let entries go that `switchboard hold` keeps: each has its old time and place.
 
     \b

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from switchboard.message.naming import PRESERVED, READY
-from switchboard.operating.actions import ChosenEntry, OperatorSession, Remove, Restore
+from switchboard.operating.acts import ChosenEntry, OperatorSession, Remove, Restore
 from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, release

@@ -28,7 +28,7 @@ NEVER = {
     'subprocess',
     'switchboard.handoff',
     'switchboard.master',
-    'switchboard.operating.actions',
+    'switchboard.operating.acts',
     'switchboard.operating.audit',
     'switchboard.operating.grouping',
     'switchboard.queue.ready_queue',

@@ -19,7 +19,7 @@ from switchboard.errors import (
 )
 from switchboard.handoff.moving import claim_ready_or_preserved, move, require_origin_queue, send_back
 from switchboard.message.naming import digest_of, one_ns_later
-from switchboard.operating.actions import ChosenEntry, Move, OperatorSession, Retry
+from switchboard.operating.acts import ChosenEntry, Move, OperatorSession, Retry
 from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
 from switchboard.operating.spool_view import SpoolView

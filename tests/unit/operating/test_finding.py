@@ -13,7 +13,7 @@ import pytest
 from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
 from switchboard.message.naming import NS_PER_S
-from switchboard.operating.actions import remove
+from switchboard.operating.acts import remove
 from switchboard.operating.entry_fields import entry_fields
 from switchboard.operating.finding import find
 from switchboard.operating.grouping import ages_by_group

@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind
 
 from switchboard import Spool, trace_context
 from switchboard.errors import PermanentFailure, QueueError
-from switchboard.operating.actions import ChosenEntry, Move, OperatorSession, Retry, apply
+from switchboard.operating.acts import ChosenEntry, Move, OperatorSession, Retry, apply
 from switchboard.operating.audit import Operator
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions

@@ -392,7 +392,7 @@ ASK_THE_WALL_CLOCK = {
     'message/packing.py': 'names',
     'metrics/collector.py': 'shows',
     'metrics/counting.py': 'labels',
-    'operating/actions.py': 'selects',
+    'operating/acts.py': 'selects',
     'operating/audit.py': 'labels',
     'operating/queue_counts.py': 'shows',
     'operating/editing.py': 'names',

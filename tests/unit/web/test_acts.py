@@ -96,7 +96,7 @@ def test_of_two_operators_one_is_told_who_was_first(tmp_path: Path) -> None:
         filebase = fail(here.spool, 'out', 'x')
         pages = [here.post('/confirm', {'act': 'retry', 'entry': f'bad/{filebase}'}) for _ in range(2)]
         first, second = (hidden(page.text) for page in pages)
-        from switchboard.operating.actions import ChosenEntry, Result
+        from switchboard.operating.acts import ChosenEntry, Result
         from switchboard.web.acts import _why
 
         assert '1 done' in here.post('/act', first).text

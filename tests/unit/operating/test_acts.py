@@ -11,8 +11,8 @@ import pytest
 from switchboard import Spool
 from switchboard.errors import EntryTakenError, MessageTooLargeError, QueueError, UnknownQueueError
 from switchboard.message.naming import CLAIMED, PRESERVED, READY
-from switchboard.operating.actions import (
-    Action,
+from switchboard.operating.acts import (
+    Act,
     ChosenEntry,
     Hold,
     Move,
@@ -42,9 +42,9 @@ def session(tmp_path: Path) -> OperatorSession:
     return OperatorSession(SpoolView(directory), Spool(directory, 'lazy'), Operator('ann', 'desk', 'because'))
 
 
-def act(session: OperatorSession, action: Action, where: str) -> list[Result]:
-    chosen = choose(session.view.select(Selection.parse(where)), action)
-    return [apply(action, target, session) for target in chosen]
+def act_on(session: OperatorSession, act: Act, where: str) -> list[Result]:
+    chosen = choose(session.view.select(Selection.parse(where)), act)
+    return [apply(act, target, session) for target in chosen]
 
 
 def leave_at_work(directory: Path, name: str) -> str:
@@ -59,12 +59,12 @@ def leave_at_work(directory: Path, name: str) -> str:
     return filebase
 
 
-@pytest.mark.parametrize('action', [Remove(), Remove(skips_trash=True), Move('out'), Hold()])
+@pytest.mark.parametrize('act', [Remove(), Remove(skips_trash=True), Move('out'), Hold()])
 def test_what_a_dead_process_has_left_is_acted_on_though_nobody_has_recovered_it(
-    session: OperatorSession, action: Action
+    session: OperatorSession, act: Act
 ) -> None:
     filebase = leave_at_work(session.view.directory, 'in')
-    result = apply(action, ChosenEntry('in', filebase, CLAIMED), session)
+    result = apply(act, ChosenEntry('in', filebase, CLAIMED), session)
     assert result.error is None
     assert session.spool['in'].get_files(CLAIMED) == []
 
@@ -82,7 +82,7 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
     spool = session.spool
     for n in range(2):
         fail(spool, 'in', n)
-    for action, where, queue in (
+    for act, where, queue in (
         (Remove(), 'queue:bad', 'trash'),
         (Restore(), 'queue:trash', 'bad'),
         (Retry(), 'queue:bad', 'in'),
@@ -90,8 +90,8 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
         (Release(), 'queue:in state:held', 'in'),
         (Move('out'), 'queue:in', 'out'),
     ):
-        results = act(session, action, where)
-        assert [result.error for result in results] == [None, None], action
+        results = act_on(session, act, where)
+        assert [result.error for result in results] == [None, None], act
         for result in results:
             assert result.now is not None
             assert result.now.queue == queue
@@ -100,7 +100,7 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorS
     assert [fields['act'] for fields in recent_acts(session.view.directory)][::2] == [
         *('mv', 'release', 'hold', 'retry', 'restore', 'rm')
     ]
-    assert all(result.now is None for result in act(session, Remove(skips_trash=True), 'queue:out'))
+    assert all(result.now is None for result in act_on(session, Remove(skips_trash=True), 'queue:out'))
     assert spool['out'].files == []
 
 
@@ -132,29 +132,29 @@ class RemovingDisk(Disk):
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit, which is no action on many entries."""
+    """An edit, which is no act on many entries."""
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> None:
         Editing(session.spool, target.queue, target.filebase)
 
 
 @pytest.mark.parametrize(
-    'action',
+    'act',
     [Remove(), Remove(skips_trash=True), Move('out'), Retry('out'), Hold(), Release(), Restore(), Edit()],
     ids=repr,
 )
-def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, action: Action | Edit) -> None:
+def test_an_entry_whose_file_goes_while_it_is_acted_on_is_gone(tmp_path: Path, act: Act | Edit) -> None:
     disk = RemovingDisk()
     spool = Spool(tmp_path, 'lazy', disk=disk)
     session = OperatorSession(SpoolView(tmp_path), spool, Operator('ann'))
     target = ChosenEntry('in', spool['in'].enqueue('x'), READY)
-    before = {Release: Hold(), Restore: Remove()}.get(type(action))
+    before = {Release: Hold(), Restore: Remove()}.get(type(act))
     if before is not None and (where := before(session, target)) is not None:
         suffix = PRESERVED if where.queue == TRASH else READY
         target = ChosenEntry(where.queue, where.filebase, suffix, return_queue='in')
     disk.is_armed = True
     with pytest.raises(EntryTakenError, match='gone'):
-        action(session, target)
+        act(session, target)
     assert not [claim for claim in OWN_CLAIMS.values() if claim.folder.disk is disk]
 
 
@@ -162,7 +162,7 @@ def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(session: Ope
     spool = session.spool
     with at_work(spool, 'in', 'x') as busy:
         other = spool['in'].enqueue('y')
-        results = act(session, Remove(), 'queue:in')
+        results = act_on(session, Remove(), 'queue:in')
         assert {result.target.filebase: result.error is None for result in results} == {
             busy: False,
             other: True,
@@ -176,30 +176,30 @@ def test_a_place_that_is_not_there_is_each_entrys_error(session: OperatorSession
     session.spool['old'].enqueue('x')
     strict = Spool.from_config(config)
     narrow = OperatorSession(SpoolView(session.view.directory, strict.config), strict, Operator('ann'))
-    (result,) = act(narrow, Move('nowhere'), 'queue:old')
+    (result,) = act_on(narrow, Move('nowhere'), 'queue:old')
     assert isinstance(result.error, UnknownQueueError)
-    (result,) = act(narrow, Move('in'), 'queue:old')
+    (result,) = act_on(narrow, Move('in'), 'queue:old')
     assert result.error is None, 'a queue whose section was removed can be emptied'
 
 
 @pytest.mark.parametrize('limit', ['max_body = 100', 'max_bytes = 500'])
-@pytest.mark.parametrize('action', [Move('small'), Retry('small'), Restore('small')])
-def test_what_a_queue_could_never_hold_stays_where_it_is(tmp_path: Path, action: Action, limit: str) -> None:
+@pytest.mark.parametrize('act', [Move('small'), Retry('small'), Restore('small')])
+def test_what_a_queue_could_never_hold_stays_where_it_is(tmp_path: Path, act: Act, limit: str) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text(f'[switchboard]\nspool = spool\n[queue.in]\n[queue.small]\n{limit}\n')
     spool = Spool.from_config(config)
     session = OperatorSession(SpoolView(Path(spool.directory), spool.config), spool, Operator('ann'))
     filebase = spool['in'].enqueue(b'x' * 1000)
     where, queue = 'queue:in', spool['in']
-    if isinstance(action, Restore):
-        act(session, Remove(), where)
+    if isinstance(act, Restore):
+        act_on(session, Remove(), where)
         where, queue = 'queue:trash', session.unconfigured_spool['trash']
-    (result,) = act(session, action, where)
+    (result,) = act_on(session, act, where)
     assert isinstance(result.error, MessageTooLargeError)
     assert 'small' in str(result.error)
     assert queue.history(filebase) is not None
     fitting = spool['in'].enqueue(b'x')
-    act(session, Move('small'), 'queue:in')
+    act_on(session, Move('small'), 'queue:in')
     assert spool['small'].files == [fitting]
 
 
@@ -211,22 +211,22 @@ def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(
     path = Path(session.spool.path('in', f'{filebase}.pck'))
     queue.folder.make()
     path.rename(session.spool.path('bad', f'{filebase}.psv'))
-    (result,) = act(session, Retry(), 'queue:bad')
+    (result,) = act_on(session, Retry(), 'queue:bad')
     assert isinstance(result.error, QueueError)
     assert 'name a queue' in str(result.error)
-    (result,) = act(session, Retry(to='in'), 'queue:bad')
+    (result,) = act_on(session, Retry(to='in'), 'queue:bad')
     assert result.now is not None
 
 
 @pytest.mark.parametrize('to', ['bad', 'trash'])
 def test_nothing_is_sent_to_where_nothing_is_taken_from(session: OperatorSession, to: str) -> None:
     filebase = fail(session.spool, 'in', 'x')
-    (result,) = act(session, Retry(to=to), 'queue:bad')
+    (result,) = act_on(session, Retry(to=to), 'queue:bad')
     assert isinstance(result.error, QueueError)
     assert f'nothing is taken from {to}' in str(result.error)
     with pytest.raises(QueueError, match='nothing is taken'):
         Editing(session.spool, 'bad', filebase, to=to)
-    (result,) = act(session, Retry(), 'queue:bad')
+    (result,) = act_on(session, Retry(), 'queue:bad')
     assert result.error is None
 
 

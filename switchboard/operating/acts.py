@@ -1,7 +1,7 @@
 """Operators' acts on entries, one or many: the one way for command line, web page and API.
 
-First entries are chosen (`choose`), which opens each at most once and keeps the little that an action needs to know of it.  Then the
-action is applied to each of the chosen entries (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
+First entries are chosen (`choose`), which opens each at most once and keeps the little that an act needs to know of it.  Then the
+act is applied to each of the chosen entries (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
 dealt with, and where somebody has agreed to a number, more than that is refused.
 
 Each entry is claimed before anything happens to it, so what a process works on is never taken away from it, and of two operators one
@@ -40,7 +40,7 @@ from switchboard.store.limits import make_room
 
 
 class ChosenEntry(NamedTuple):
-    """An entry that was chosen: where it is, and what an action has to know of it."""
+    """An entry that was chosen: where it is, and what an act has to know of it."""
 
     queue: str
     filebase: str
@@ -57,7 +57,7 @@ class ChosenEntry(NamedTuple):
 
 
 class EntryPlace(NamedTuple):
-    """The place of an entry after an action."""
+    """The place of an entry after an act."""
 
     queue: str
     filebase: str
@@ -110,10 +110,10 @@ class OperatorSession:
         return Spool(self.view.directory, disk=self.spool.disk)
 
 
-class Action(Protocol):
+class Act(Protocol):
     """Something that is done to entries.
 
-    ``needs_summary`` says whether an entry has to be opened to know what would happen to it; ``not_for`` names the selected entries that the action is not for.
+    ``needs_summary`` says whether an entry has to be opened to know what would happen to it; ``not_for`` names the selected entries that the act is not for.
     """
 
     name: str
@@ -159,7 +159,7 @@ class Retry:
         return late or target.return_queue not in (None, target.queue)
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
-        """See `Action`."""
+        """See `Act`."""
         to = self.to or target.return_queue or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
             raise target.error('its history does not say where it came from: name a queue with --to')
@@ -195,11 +195,11 @@ class Move:
     not_for = 'they are in that queue'
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
-        """See `Action`."""
+        """See `Act`."""
         return target.queue != self.to
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
-        """See `Action`."""
+        """See `Act`."""
         _check_elsewhere(target, self.to)
         source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_ready_or_preserved(source, target.filebase)
@@ -235,11 +235,11 @@ class Remove:
     not_for = 'they are in the trash'
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
-        """See `Action`."""
+        """See `Act`."""
         return self.skips_trash or target.queue != TRASH
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace | None:
-        """See `Action`."""
+        """See `Act`."""
         source = session.queue(target.queue)
         if self.skips_trash or target.queue == TRASH:
             remove(source, target.filebase)
@@ -261,11 +261,11 @@ class Restore:
     not_for = 'they are not in the trash'
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
-        """See `Action`."""
+        """See `Act`."""
         return target.queue == TRASH and target.suffix == PRESERVED
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
-        """See `Action`."""
+        """See `Act`."""
         if target.queue != TRASH:
             raise target.error('it is not in the trash: nothing to restore')
         to = self.to or target.return_queue
@@ -290,11 +290,11 @@ class Hold:
     not_for = 'a claimed entry is at work, a preserved one waits for nobody, and a held one is held'
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
-        """See `Action`."""
+        """See `Act`."""
         return target.suffix == READY and not is_on_hold(target.filebase)
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
-        """See `Action`."""
+        """See `Act`."""
         queue = session.queue(target.queue)
         return EntryPlace(target.queue, hold(queue, target.filebase, **session.operator.fields()))
 
@@ -309,17 +309,17 @@ class Release:
     not_for = 'none of them is held'
 
     def applies_to(self, target: ChosenEntry, now_ns: int) -> bool:
-        """See `Action`."""
+        """See `Act`."""
         return target.suffix == READY and is_on_hold(target.filebase)
 
     def __call__(self, session: OperatorSession, target: ChosenEntry) -> EntryPlace:
-        """See `Action`."""
+        """See `Act`."""
         queue = session.queue(target.queue)
         return EntryPlace(target.queue, release(queue, target.filebase, **session.operator.fields()))
 
 
 # By the verb; each is given the name of a queue, which may be empty.
-ACTIONS: dict[str, Callable[[str], Action]] = {
+ACTS: dict[str, Callable[[str], Act]] = {
     'retry': lambda to: Retry(to or None, selects_all=True),
     'mv': Move,
     'hold': lambda _: Hold(),
@@ -330,7 +330,7 @@ ACTIONS: dict[str, Callable[[str], Action]] = {
 
 
 def _chosen_entry(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | None:
-    """:return: the summary of an entry, as actions need it; None if it is gone.
+    """:return: the summary of an entry, as acts need it; None if it is gone.
 
     :param needs_summary: whether to open it, unless it has been.
     """
@@ -342,16 +342,16 @@ def _chosen_entry(found: FoundEntry, *, needs_summary: bool) -> ChosenEntry | No
 
 
 def choose(
-    found: Iterable[FoundEntry], action: Action, *, named: bool = False, limit: int = 0
+    found: Iterable[FoundEntry], act: Act, *, named: bool = False, limit: int = 0
 ) -> list[ChosenEntry]:
-    """Choose what an action is to be applied to, in the order in which entries would be taken.
+    """Choose what an act is to be applied to, in the order in which entries would be taken.
 
-    :param named: each was named by somebody, so it is meant, whatever the action would select.
+    :param named: each was named by somebody, so it is meant, whatever the act would select.
     :param limit: at most so many, the first; 0 for all.
     """
     now_ns = time.time_ns()
-    opened = (_chosen_entry(each, needs_summary=action.needs_summary) for each in found)
-    meant = (each for each in opened if each is not None and (named or action.applies_to(each, now_ns)))
+    opened = (_chosen_entry(each, needs_summary=act.needs_summary) for each in found)
+    meant = (each for each in opened if each is not None and (named or act.applies_to(each, now_ns)))
     chosen = list(meant) if named else sorted(meant, key=lambda each: sort_key(each.filebase))
     return chosen[:limit] if limit else chosen
 
@@ -361,16 +361,16 @@ def by_queue(targets: Iterable[ChosenEntry]) -> list[tuple[str, int]]:
     return Counter(each.queue for each in targets).most_common()
 
 
-def apply(action: Action, target: ChosenEntry, session: OperatorSession) -> Result:
+def apply(act: Act, target: ChosenEntry, session: OperatorSession) -> Result:
     """Do something to one entry, and note that an operator did.  What goes wrong is part of the result."""
     try:
-        now = action(session, target)
+        now = act(session, target)
     except (SwitchboardError, OSError) as error:
         return Result(target, None, error)
     note_act(
         session.view.directory,
         session.operator,
-        action.name,
+        act.name,
         target.queue,
         target.filebase,
         f'{now.queue}/{now.filebase}' if now else '',
