@@ -513,7 +513,7 @@ def record_in_the_trash(content: bytes) -> object:
             summary = summarize(folder, 'trash', FILEBASE)
             assert summary is not None
             remaining = remove_old_at(spool)
-            return entry_fields(summary, 0, {}), summary.removed_from, summary.home, remaining
+            return entry_fields(summary, 0, {}), summary.removed_from, summary.retry_queue, remaining
         finally:
             folder.close()
 

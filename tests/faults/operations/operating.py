@@ -63,7 +63,7 @@ def enqueue_and_remove(world: World) -> None:
 
 @operation('restore', {TRASH: ('a',)}, 'a', prepare=enqueue_and_remove)
 def restore(world: World) -> None:
-    Restore()(world.kept['session'], ChosenEntry(TRASH, world.kept['a'], PRESERVED, home='in'))
+    Restore()(world.kept['session'], ChosenEntry(TRASH, world.kept['a'], PRESERVED, return_queue='in'))
 
 
 def enqueue_three(world: World) -> None:
