@@ -191,11 +191,13 @@ def spool_problems(config: Config) -> Iterator[Problem]:
 
 def _url_problems(config: Config) -> Iterator[Problem]:
     """Read the URLs of queues that are on brokers, as a program that opens them would; nobody is called."""
+    urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
+    if not urls:
+        return
     from switchboard.brokers import need_library
     from switchboard.brokers.producer import limits_of
     from switchboard.brokers.url import read_broker_url
 
-    urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
     for name, options in urls.items():
         rule = config.queues.deciding(name, 'url')
         assert rule is not None
