@@ -71,7 +71,7 @@ class PublishBatch:
         """Throw away the messages that are not yet visible."""
         with self._spool_connection.lock:
             for _, item in self._items:
-                item.discard(self._spool_connection.spool.spares)
+                item.discard(self._spool_connection.spool.pool)
             for transaction in self._transactions:
                 transaction.discard()
         self._items, self._transactions = [], []

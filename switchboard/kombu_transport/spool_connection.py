@@ -132,7 +132,7 @@ class SpoolConnection:
 
         :raises OSError: the disk takes nothing.
         """
-        disk, folder = self.spool.disk, self.spool.spares.folder
+        disk, folder = self.spool.disk, self.spool.pool.folder
         name = self.spool.declared.records.new_name()
         fd = disk.create_locked(name, folder.fd)
         try:
@@ -391,7 +391,7 @@ class SpoolConnection:
             options = [queue.options for queue, _ in items]
             publish(
                 [item for _, item in items],
-                self.spool.spares,
+                self.spool.pool,
                 sync=any(each.durability == 'full' for each in options),
                 directory_sync='always'
                 if any(each.directory_sync == 'always' for each in options)

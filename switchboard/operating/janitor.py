@@ -81,7 +81,7 @@ def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = lambda *
     with chore():
         done.deleted_queues = len(spool.delete_unused_queues(failed))
     with chore():
-        spool.spares.shrink(spool.run_folder, spool.clock.monotonic_ns())
+        spool.pool.shrink(spool.run_folder, spool.clock.monotonic_ns())
     with chore():
         spool.renew_empty_directories()
     for name in spool.queue_names():

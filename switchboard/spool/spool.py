@@ -155,12 +155,10 @@ class Spool:
         if config is None:
             check_values(self._defaults)
         self._name_generator = SYSTEM_NAME_GENERATOR if clock is SYSTEM_CLOCK else NameGenerator(clock)
-        self.spares = FilePool(self._folder(SPARE), self._name_generator)
+        self.pool = FilePool(self._folder(SPARE), self._name_generator)
         self._scrubbed = FilePool(self._folder(SPARE), self._name_generator, scrub=True)
         self._counts, self._order = (Folder(self.path(RUN, each), disk) for each in (COUNTS, ORDER))
-        self.stage = Stage(
-            self.directory, self._folder(STAGE), self.spares, self._name_generator, self._order
-        )
+        self.stage = Stage(self.directory, self._folder(STAGE), self.pool, self._name_generator, self._order)
         self.run_folder = run = self._folder(RUN)
         self.expiry_clock = ExpiryClock(clock, run)
         self.expiry_clock.time_ns()  # so that a clock that is turned later is known to have been turned
@@ -179,7 +177,7 @@ class Spool:
             disk,
             clock,
             self._name_generator,
-            self.spares,
+            self.pool,
             self.expiry_clock,
             config=lambda: self.config,
             base=lambda: _DEFAULT_EXCHANGE_ONLY if (config := self.config) is None else config.exchanges,
@@ -188,7 +186,7 @@ class Spool:
     def close(self) -> None:
         """Let go of all descriptors now.  Nothing may be claimed any more; a spool that is used again opens them anew."""
         self._open_queues.clear()
-        for pool in (self.spares, self._scrubbed):
+        for pool in (self.pool, self._scrubbed):
             pool.close()
         close_folders(self.disk)
 
@@ -315,7 +313,7 @@ class Spool:
             disk=self.disk,
             clock=self.clock,
             name_generator=self._name_generator,
-            pool=self._scrubbed if options.scrub else self.spares,
+            pool=self._scrubbed if options.scrub else self.pool,
             bad=self._bad,
             services=self._services(name, options, declaration),
         )
@@ -504,7 +502,7 @@ class Spool:
 
         Runners do that when they have emptied their queue; this is for what nobody works on, and for what many share.
         """
-        for folder in (self.spares.folder, self.stage.folder, self[BAD].folder):
+        for folder in (self.pool.folder, self.stage.folder, self[BAD].folder):
             renew(folder)
         for place in self.declared.presence.places():
             self.declared.removal.renew(place)

@@ -60,7 +60,7 @@ class InSpool(Backend):
             self.spool.path(name),
             *share,
             disk=self.spool.disk,
-            pool=self.spool.spares,
+            pool=self.spool.pool,
             bad=self.spool.path('bad'),
             **{'options': self.spool.queue_options(name), **keys},
         )

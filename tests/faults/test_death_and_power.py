@@ -135,7 +135,7 @@ def recover(path: Path, disk: PowerLossDisk, clock: Clock) -> None:
     spool.recover()
     for queue in {file.parent.name for file in path.glob(f'[!.]*/*{CLAIMED}')}:
         spool[queue].recover_backup_files()
-    spool.spares.close()
+    spool.pool.close()
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_among_the_spares_it_is_never_written_to(home: Path, make: Callable[[Pat
         make(home / 'spool' / '.spare' / f'{number}')
     filebases = spool['in'].enqueue_many(['a', 'b', 'c'])
     assert [spool['in'].dequeue(filebase)[0] for filebase in filebases] == ['a', 'b', 'c']
-    spool.spares.empty()
+    spool.pool.empty()
 
 
 @each_kind

@@ -148,7 +148,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     for name in missing:
         spool.queue(name)
     if not there:
-        spool.spares.fill(FIRST_SPARES)
+        spool.pool.fill(FIRST_SPARES)
     if not missing:
         report(f'{spool.directory}: all is there already', act='init', spool=str(spool.directory), queues=[])
         return

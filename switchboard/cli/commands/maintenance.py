@@ -53,7 +53,7 @@ def spares(context: click.Context) -> None:
 
 def _show(installation: Installation) -> None:
     spool = installation.spool()
-    pool = spool.spares
+    pool = spool.pool
     count = size_bytes = 0
     with pool.folder.scan() as entries:
         for entry in entries:
@@ -105,7 +105,7 @@ def show(installation: Installation) -> None:
 @json_report_option
 def fill(installation: Installation, number_wanted: int, size_bytes: int) -> None:
     """Make spares until there are NUMBER."""
-    made = installation.spool().spares.fill(number_wanted, size_bytes)
+    made = installation.spool().pool.fill(number_wanted, size_bytes)
     report(f'{number(made, "spare")} made', act='fill', spares=made)
 
 
@@ -113,7 +113,7 @@ def fill(installation: Installation, number_wanted: int, size_bytes: int) -> Non
 @json_report_option
 def empty(installation: Installation) -> None:
     """Delete every spare that nobody is writing to."""
-    deleted = installation.spool().spares.empty()
+    deleted = installation.spool().pool.empty()
     report(f'{number(deleted, "spare")} deleted', act='empty', spares=deleted)
 
 

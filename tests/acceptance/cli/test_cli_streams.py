@@ -41,7 +41,7 @@ CHANGES: dict[tuple[str, ...], Callable[[Spool], bool]] = {
     ('drain', 'in'): lambda spool: spool.flags.is_set('draining', 'in', refresh=True),
     ('declare', 'fresh'): lambda spool: 'fresh' in spool.queue_names(),
     ('delete', 'in'): lambda spool: 'in' not in spool.queue_names(),
-    ('spares', 'empty'): lambda spool: spool.spares.count() == 0,
+    ('spares', 'empty'): lambda spool: spool.pool.count() == 0,
     ('tidy',): lambda _spool: True,
 }
 

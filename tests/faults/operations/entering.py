@@ -35,8 +35,8 @@ def leave_spares(world: World) -> None:
     """FilePool that no process keeps open, as those of one that has ended."""
     for _ in range(3):
         finish_one(world)
-    world.spool.spares.close()
-    world.spool.spares.misses = 1000
+    world.spool.pool.close()
+    world.spool.pool.misses = 1000
 
 
 @operation("enqueue in another's spare", after='a', prepare=leave_spares, durable=True)

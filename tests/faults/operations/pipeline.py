@@ -92,7 +92,7 @@ class Line:
         spool.recover()
         for name in STAGES:
             spool[name].recover_backup_files()
-        spool.spares.close()
+        spool.pool.close()
 
     def _new(self) -> str:
         self.count += 1
@@ -104,27 +104,27 @@ class Line:
         text = self._new()
         spool['in'].enqueue(text)
         self.disk.note((ACCEPTED, text))
-        spool.spares.close()
+        spool.pool.close()
 
     def produce_many(self, spool: Spool) -> None:
         texts = [self._new() for _ in range(self.random.randint(2, 5))]
         spool['in'].enqueue_many(texts)
         for text in texts:
             self.disk.note((ACCEPTED, text))
-        spool.spares.close()
+        spool.pool.close()
 
     def hand_on(self, spool: Spool) -> None:
         queue = self.random.choice(list(STAGES))
         options = RunnerOptions('hand', '', queue, batch_size=self.random.choice((1, 1, 3)))
         Hand(spool, options).run(once=True)
-        spool.spares.close()
+        spool.pool.close()
 
     def consume(self, spool: Spool) -> None:
         taken = spool['end'].take()
         if taken is not None:
             self.disk.note((TAKEN, taken.msg))
             spool['end'].finish(taken.filebase)
-        spool.spares.close()
+        spool.pool.close()
 
 
 def wrong(notes: Iterable[tuple[str, str]], found: Counter[str]) -> list[str]:

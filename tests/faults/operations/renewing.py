@@ -62,7 +62,7 @@ operation('finish, and renew a queue', 'a', '', prepare=take_a_from_a_grown_queu
 def grow_what_all_share(world: World) -> None:
     world.queue('in')
     world.queue('bad')
-    world.spool.spares.close()
+    world.spool.pool.close()
     grow(world, '.spare', '.stage', 'bad')
 
 

@@ -192,7 +192,7 @@ def fill_disk(site: Site) -> Path:
 
     :return: the file to delete when there is to be room again.
     """
-    site.spool.spares.free_space()
+    site.spool.pool.free_space()
     ballast = site.home / 'disk' / 'ballast'
     with ballast.open('wb', buffering=0) as file:
         for size in (1 << 20, 4096):  # not at one go: others take some meanwhile

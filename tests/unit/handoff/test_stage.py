@@ -43,7 +43,7 @@ def test_outputs_without_a_record_become_spares(spool: Spool) -> None:
     assert len(staged(spool)) == 2
     assert spool.recover() == 2
     assert (staged(spool), spool['out'].get_files()) == ([], [])
-    assert spool.spares.count() == 2
+    assert spool.pool.count() == 2
 
 
 def test_outputs_with_a_record_are_published(spool: Spool) -> None:

@@ -181,7 +181,7 @@ class TestKeeping:
 
     def test_there_is_room_for_it_in_a_full_queue(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
-        queue = Switchboard('in', spool.path('in'), options=QueueOptions(max_messages=1), pool=spool.spares)
+        queue = Switchboard('in', spool.path('in'), options=QueueOptions(max_messages=1), pool=spool.pool)
         filebase = queue.enqueue([1])
         msg, msgdata = queue.dequeue(filebase)
         msg.append(2)

@@ -205,7 +205,7 @@ def test_pools(connection):
 def test_publishing_tries_again_where_the_disk_refused_once(connect):
     connection = connect()
     kombu.Queue('q')(connection.default_channel).declare()
-    broken = connection.transport.spool_connection.spool.spares
+    broken = connection.transport.spool_connection.spool.pool
     broken.acquire = lambda: (_ for _ in ()).throw(OSError(errno.EIO, 'no'))
     with pytest.raises(DiskFault):
         kombu.Producer(connection.default_channel).publish('x', routing_key='q')

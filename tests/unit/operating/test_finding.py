@@ -153,10 +153,10 @@ def test_an_entry_at_work_is_not_removed(spool: Spool) -> None:
 
 def test_what_is_removed_becomes_a_spare(spool: Spool) -> None:
     filebase = fail(spool, 'in', 'x')
-    before = spool.spares.count()
+    before = spool.pool.count()
     remove(spool['bad'], filebase)
     assert spool['bad'].get_files('.psv') == []
-    assert spool.spares.count() == before + 1
+    assert spool.pool.count() == before + 1
     with pytest.raises(EntryTakenError, match='no such entry'):
         remove(spool['bad'], filebase)
 

@@ -200,7 +200,7 @@ class TestOnDisk:
         for name in ('a', 'b', 'c'):
             filebase = spool[name].enqueue('x')
             spool[name].finish(filebase)
-        assert spool.spares.count() == 1
+        assert spool.pool.count() == 1
 
     def test_two_objects_for_one_directory_see_the_same(self, tmp_path: Path) -> None:
         filebase = Spool(tmp_path)['in'].enqueue('x')

@@ -418,7 +418,7 @@ def test_a_mail_servers_pipe_finds_what_was_put_in(spool: Spool, tmp_path: Path)
 
 
 def test_the_pool_is_bounded_and_kept_for_those_who_put_as_without_it(spool: Spool, fast: Any) -> None:
-    queue, pool = spool['in'], spool.spares
+    queue, pool = spool['in'], spool.pool
     pool.limit = 20
     for _ in range(2):
         for _ in range(2 * COUNT_EVERY):
@@ -432,7 +432,7 @@ def test_the_pool_is_bounded_and_kept_for_those_who_put_as_without_it(spool: Spo
     consumer = Spool(spool.directory, 'lazy', disk=disk)
     while (taken := consumer['in'].take()) is not None:
         consumer['in'].finish(taken.filebase)
-    assert consumer.spares.kept_open == []
+    assert consumer.pool.kept_open == []
     consumer.close()
 
 

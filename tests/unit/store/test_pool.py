@@ -68,7 +68,7 @@ def cycle(queue: Switchboard, msg: object = 'x') -> int:
 class TestRecycling:
     def test_the_file_of_a_finished_message_is_that_of_the_next(self, spool: Spool) -> None:
         assert len({cycle(spool['in'], number) for number in range(20)}) == 1
-        assert spool.spares.count() == 1
+        assert spool.pool.count() == 1
 
     def test_the_next_message_may_be_in_another_queue_and_of_another_size(self, spool: Spool) -> None:
         first = cycle(spool['in'], b'x' * 5000)
@@ -79,7 +79,7 @@ class TestRecycling:
 
     def test_a_longer_body_gives_its_blocks_back(self, spool: Spool) -> None:
         cycle(spool['in'], b'x' * (KEPT_OPEN_BYTES + 1))
-        (path,) = files(spool.spares)
+        (path,) = files(spool.pool)
         assert path.stat().st_size == 0
 
     def test_only_the_files_that_are_kept_open_may_be_large(self, spool: Spool) -> None:
@@ -89,7 +89,7 @@ class TestRecycling:
         for filebase in queue.files:
             queue.dequeue(filebase)
             queue.finish(filebase)
-        sizes = sorted(path.stat().st_size for path in files(spool.spares))
+        sizes = sorted(path.stat().st_size for path in files(spool.pool))
         assert sizes[0] == 0
         assert all(KEPT_BYTES < size <= KEPT_OPEN_BYTES for size in sizes[1:])
         assert len(sizes) == KEPT_OPEN + 1
@@ -134,7 +134,7 @@ class TestRecycling:
 class TestWhatIsNotUsedAgain:
     def test_a_file_with_another_link_to_it(self, spool: Spool, tmp_path: Path) -> None:
         first = cycle(spool['in'], 'to be kept')
-        (path,) = files(spool.spares)
+        (path,) = files(spool.pool)
         os.link(path, tmp_path / 'backup')
         assert cycle(spool['in'], 'another message') != first
         assert (tmp_path / 'backup').read_bytes().endswith(b'to be kept')
@@ -184,7 +184,7 @@ class TestWhatIsNotUsedAgain:
 
     def test_a_file_that_somebody_has_deleted(self, spool: Spool) -> None:
         cycle(spool['in'])
-        for path in files(spool.spares):
+        for path in files(spool.pool):
             path.unlink()
         filebase = spool['in'].enqueue('x')
         assert spool['in'].dequeue(filebase)[0] == 'x'
@@ -224,7 +224,7 @@ class TestPool:
             spool['in'].enqueue_many(range(KEPT_OPEN + 50))
             while (taken := spool['in'].take()) is not None:
                 spool['in'].finish(taken.filebase)
-        assert spool.spares.count() == KEPT_OPEN + 50
+        assert spool.pool.count() == KEPT_OPEN + 50
 
     def test_a_full_pool_is_counted_the_seldomer_the_more_is_in_it(self, tmp_path: Path) -> None:
         there = 4 * COUNT_EVERY * COUNT_SHARE
@@ -262,7 +262,7 @@ class TestPool:
         consumer = Spool(spool.directory, 'lazy')
         while (taken := consumer['in'].take()) is not None:
             consumer['in'].finish(taken.filebase)
-        assert consumer.spares.kept_open == []
+        assert consumer.pool.kept_open == []
         producer = FilePool(Folder(spool.path('.spare'), Disk()))
         drafts = [producer.acquire() for _ in filebases]
         assert producer.count() == len(filebases)
@@ -408,7 +408,7 @@ class TestPool:
 
     def test_a_child_does_not_keep_the_spares_of_its_parent_locked(self, spool: Spool) -> None:
         number = cycle(spool['in'])
-        with Child(lambda: spool.spares.close() or cycle(spool['in'])) as child:
+        with Child(lambda: spool.pool.close() or cycle(spool['in'])) as child:
             assert child.join() != number  # the parent still keeps it
         assert cycle(spool['in']) == number
 

@@ -248,7 +248,7 @@ def test_the_janitor_renews_where_owners_and_consumers_were(growing: Spool) -> N
 
 
 def test_who_looks_for_spares_in_vain_renews_their_directory(growing: Spool) -> None:
-    before = grow(growing, growing.spares.folder)
+    before = grow(growing, growing.pool.folder)
     growing['in'].enqueue('a')
     assert os.stat(growing.path('.spare')).st_ino != before
 
@@ -305,9 +305,9 @@ def test_a_batch_that_was_begun_before_goes_on(spool: Spool) -> None:
 def test_a_producer_finds_a_renewed_pool_of_files(tmp_path: Path, durability: Any) -> None:
     spool = Spool(tmp_path / 'spool', durability)
     queue = spool['in']
-    grow_and_renew(spool.spares.folder)
+    grow_and_renew(spool.pool.folder)
     queue.finish(queue.enqueue('a'))
-    assert len(os.listdir(spool.spares.folder.path)) == 1
+    assert len(os.listdir(spool.pool.folder.path)) == 1
     spool.close()
 
 
@@ -315,10 +315,10 @@ def test_what_is_finished_goes_into_a_renewed_pool_of_files(spool: Spool) -> Non
     queue = spool['in']
     filebase = queue.enqueue('a')
     queue.dequeue(filebase)
-    assert os.listdir(spool.spares.folder.path) == []
-    grow_and_renew(spool.spares.folder)
+    assert os.listdir(spool.pool.folder.path) == []
+    grow_and_renew(spool.pool.folder)
     queue.finish(filebase)
-    assert len(os.listdir(spool.spares.folder.path)) == 1
+    assert len(os.listdir(spool.pool.folder.path)) == 1
     assert queue.enqueue('b') in queue.files
 
 
@@ -400,7 +400,7 @@ def test_the_door_goes_on(tmp_path: Path) -> None:
     drop.body = memoryview(b'Subject: a\n\n')
     drop.write_metadata({})
     grow_and_renew(queue.folder)
-    grow_and_renew(spool.spares.folder)
+    grow_and_renew(spool.pool.folder)
     drop.store(lambda: None)
     assert queue.files == [drop.filebase]
     spool.close()
@@ -442,9 +442,9 @@ def test_a_deleted_queue_is_not_followed_to_the_next_of_its_name(spool: Spool, *
 def test_files_that_were_open_for_the_next_messages_are_still_good(spool: Spool) -> None:
     queue = spool['in']
     queue.finish(queue.enqueue('a'))
-    assert not renew(spool.spares.folder)  # they keep it
+    assert not renew(spool.pool.folder)  # they keep it
     queue.enqueue('b')
-    grow_and_renew(spool.spares.folder)
+    grow_and_renew(spool.pool.folder)
     pool = FilePool(Folder(spool.path('.spare'), Disk()))
     draft = pool.acquire()
     grow_again = Folder(spool.path('.spare'), GrowingDisk())
