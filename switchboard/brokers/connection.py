@@ -63,7 +63,7 @@ class Connection:
     ) -> None:
         self.driver = make_driver(url, connect_timeout_s, confirm_timeout_s)
         self.url = url.shown
-        self.broker = url
+        self._tls = url.tls
         self._clock = clock
         # A holder is back before its lease is over.
         first_s, last_s = BACKOFF_S
@@ -72,10 +72,10 @@ class Connection:
         )
         self._next_try_ns = 0
         self._why_down = ''
-        self._begin()
+        self._reset()
         _CONNECTIONS.add(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.RLock()
         self._heartbeat_thread: threading.Thread | None = None
         self._stop_event = threading.Event()
@@ -117,8 +117,7 @@ class Connection:
                 self.abort()
                 wait_s = self._backoff.next()
                 self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS_PER_S)
-                tls = self.broker.tls
-                self._why_down = _text(error) if tls is None else tls.explain(_text(error))
+                self._why_down = _text(error) if self._tls is None else self._tls.explain(_text(error))
                 raise self._down(self._why_down, 'connect', wait_s) from error
             if self._backoff.wait_s:
                 log_event(log, logging.WARNING, None, 'broker back', url=self.url)
@@ -489,7 +488,7 @@ class Connection:
 
     def _after_fork(self) -> None:
         self.driver.forget_after_fork()
-        self._begin()
+        self._reset()
 
 
 def _keep_alive(

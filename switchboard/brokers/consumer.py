@@ -196,7 +196,7 @@ class BrokerConsumer:
             except UnknownQueueError:
                 if not producer.url.declare:
                     raise
-                producer.declare([queue], anew=True)
+                producer.declare([queue], redeclare=True)
                 return None
             if delivery is None:
                 return None

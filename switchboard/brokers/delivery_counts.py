@@ -54,10 +54,10 @@ class DeliveryCounts:
         self._deaths: dict[str, int] = {}
         # Of these a file was seen: if it is there no more, the message has come to its end, perhaps in another process.
         self._noted: set[str] = set()
-        self._forget()
+        self._reset()
         _COUNTS.add(self)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         # Threads that each made the file at first use would leave one locked, with a message in it that nobody ends.
         self._lock = threading.Lock()
         self._fd, self._name = -1, ''
@@ -74,11 +74,11 @@ class DeliveryCounts:
             return
         try:
             with self._lock:
-                self._begin(digest, self._folder)
+                self._note(digest, self._folder)
         except OSError as error:
             log_event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
-    def _begin(self, digest: str, folder: Folder) -> None:
+    def _note(self, digest: str, folder: Folder) -> None:
         if self._fd < 0:
             folder.make()
             self._name = f'{os.urandom(8).hex()}{DELIVERIES_SUFFIX}'
@@ -209,12 +209,12 @@ class DeliveryCounts:
                 except OSError as error:
                     log_event(log, logging.DEBUG, None, 'not removed', note=self._name, error=error)
             self._disk.unlock_and_close(self._fd)
-        self._forget()
+        self._reset()
 
     def _after_fork(self) -> None:
         if self._fd >= 0:
             self._disk.close_quietly(self._fd)  # not unlocked: the lock is the parent's too
-        self._forget()
+        self._reset()
 
 
 _COUNTS = after_fork(DeliveryCounts._after_fork)

@@ -135,7 +135,7 @@ class BrokerProducer:
         """:return: the broker's queue that an entry belongs into, by its order key or its content."""
         return self.all_queues[(int(slice_digits_of(filebase), 16) * len(self.all_queues)) >> SLICE_BITS]
 
-    def declare(self, queues: Sequence[str], *, anew: bool = False) -> None:
+    def declare(self, queues: Sequence[str], *, redeclare: bool = False) -> None:
         """Make those of the broker's queues that are missing; once a connection.
 
         :raises BrokerDownError: the broker is away.
@@ -144,7 +144,7 @@ class BrokerProducer:
         if not self.url.declare:
             return
         connection_number, known = self._declared
-        if anew or connection_number != self.connection.connection_number:
+        if redeclare or connection_number != self.connection.connection_number:
             known = set()
         for queue in queues:
             if queue not in known:
@@ -398,7 +398,7 @@ def _once_more(
     if not producer.url.declare:
         return missing
     try:
-        producer.declare([prepared.queue], anew=True)
+        producer.declare([prepared.queue], redeclare=True)
         producer.connection.publish(prepared.outgoing, routing_key=prepared.queue)
     except NoRouteError:
         return missing

@@ -569,7 +569,11 @@ def store_copy(
         publish([target.producer.prepare_entry(entry, more)])
         return
     disk = target.disk
-    draft = write_draft(target.pool, (file_of(entry, more),), target.name)
+    digest, checksum = digest_of(entry.filebase), content_checksum(entry.metadata, entry.body)
+    header = pack_header(entry.kind, len(entry.metadata), len(entry.body), digest, checksum)
+    journal = [pack_record(record, digest) for record in (*entry.records, *more)]
+    content = b''.join((header, entry.metadata, entry.body, *journal))
+    draft = write_draft(target.pool, (content,), target.name)
     try:
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])
@@ -581,13 +585,3 @@ def store_copy(
         target.pool.discard(draft, reusable=False)
         raise_queue_error(error, 'preserve', target.name, target.folder.path_of(entry.filebase + suffix))
     disk.unlock_and_close(draft.fd)
-
-
-def file_of(entry: Entry, more: Sequence[Record] = ()) -> bytes:
-    """:return: the file that a directory would have of an entry.  An unreadable one is kept as it came."""
-    digest = digest_of(entry.filebase)
-    records: list[Any] = [*entry.records, *more]
-    head = pack_header(
-        entry.kind, len(entry.metadata), len(entry.body), digest, content_checksum(entry.metadata, entry.body)
-    )
-    return b''.join((head, entry.metadata, entry.body, *(pack_record(record, digest) for record in records)))

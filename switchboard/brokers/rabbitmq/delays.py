@@ -54,13 +54,13 @@ class DelayQueues:
         """Ask again: the connection is another one."""
         self._declared.clear()
 
-    def declare(self, queue: str, delay_s: float, *, anew: bool = False) -> str:
+    def declare(self, queue: str, delay_s: float, *, redeclare: bool = False) -> str:
         """Make a queue for delays, if it is not there; once a connection.
 
         :return: its name.
         """
         waiting = delay_queue_name(queue, delay_s)
-        if anew or waiting not in self._declared:
+        if redeclare or waiting not in self._declared:
             arguments = {
                 'x-queue-type': 'quorum',
                 'x-message-ttl': rounded_delay_ms(delay_s),

@@ -70,9 +70,9 @@ class RabbitDriver(Driver):
         self._confirm_timeout_s = confirm_timeout_s
         self.heartbeat_interval_s = max(0.2, url.heartbeat_s / 4)
         self.connection_number = 0
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.connection: Any = None
         self._alarm = ResourceAlarm(self._url.shown)
         self._delays = DelayQueues(self.declare_queue)
@@ -107,7 +107,7 @@ class RabbitDriver(Driver):
         try:
             self._publisher.send_one(outgoing, waiting)
         except NoRouteError:  # somebody has deleted it since
-            self._delays.declare(queue, delay_s, anew=True)
+            self._delays.declare(queue, delay_s, redeclare=True)
             self._publisher.send_one(outgoing, waiting)
 
     # The connection.
@@ -176,7 +176,7 @@ class RabbitDriver(Driver):
                 os.close(transport.sock.detach())
                 transport.sock = None
         self.connection_number += 1
-        self._begin()
+        self._reset()
 
     def is_connection_error(self, error: BaseException) -> bool:
         """See `Driver`."""

@@ -57,9 +57,9 @@ class RedisDriver(Driver):
         self.heartbeat_interval_s = url.lease_s / 4
         self._lease_ms = int(url.lease_s * 1000)
         self.connection_number = 0
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._limits: dict[str, QueueLimits] = {}
         # By exchange: the type, which Redis does not keep.  What its bindings mean depends on it.
         self._exchanges: dict[str, str] = {}
@@ -72,9 +72,9 @@ class RedisDriver(Driver):
         self._born: dict[str, bytes] = {}
         # The message that is being stored, and the queues that it is not in yet.
         self._storing: tuple[AddressedMessage, list[str]] | None = None
-        self._forget()
+        self._forget_channel()
 
-    def _forget(self) -> None:
+    def _forget_channel(self) -> None:
         self._channel: Any = None
         self._scripts: dict[str, Any] = {}
 
@@ -143,14 +143,14 @@ class RedisDriver(Driver):
     def abort(self) -> None:
         """See `Driver`: the subscription stays."""
         channel = self._channel
-        self._forget()
+        self._forget_channel()
         if channel is not None:
             channel._disconnect_pools()
 
     def forget_after_fork(self) -> None:
         """See `Driver`: redis-py lets go of what a fork has copied."""
         self.connection_number += 1
-        self._begin()
+        self._reset()
 
     def is_connection_error(self, error: BaseException) -> bool:
         """See `Driver`."""
