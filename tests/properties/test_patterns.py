@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from switchboard.operating.selection import Pattern
 from tests.properties.growth import is_linear
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,3 +266,8 @@ def test_all_patterns_are_found() -> None:
 def test_one_that_is_worse_would_be_noticed(bad: str) -> None:
     with pytest.raises(AssertionError):
         check('here', bad, 0, 'search', SHORT // 2)
+
+
+def test_a_pattern_with_stars_is_looked_for_in_linear_time() -> None:
+    runs = (partial(Pattern(('', 'a' * many + 'b', '')).matches, 'a' * 16 * many) for many in (500, 2_000))
+    assert is_linear(*runs)
