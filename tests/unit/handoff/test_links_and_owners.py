@@ -172,7 +172,7 @@ class TestOwners:
             move(claim_ready_or_preserved(spool['in'], filebase), spool['in'], spool['bad'])
         seen = summarize(spool['bad'].folder, 'bad', filebase)
         assert seen is not None
-        assert (seen.home, require_origin_queue(spool['bad'], filebase)) == ('in', 'in')
+        assert (seen.retry_queue, require_origin_queue(spool['bad'], filebase)) == ('in', 'in')
 
     def test_while_nothing_can_be_added_to_it_no_copy_is_made_that_would_be_believed(
         self, open_path: Path
@@ -187,7 +187,7 @@ class TestOwners:
         move(claim, spool['in'], spool['bad'])
         seen = summarize(spool['bad'].folder, 'bad', filebase)
         assert seen is not None
-        assert seen.home is None
+        assert seen.retry_queue is None
 
     def test_no_history_of_a_foreign_file_says_where_it_goes(self, open_path: Path) -> None:
         spool = Spool(open_path / 'spool', 'lazy')
@@ -200,7 +200,7 @@ class TestOwners:
             require_origin_queue(spool['bad'], filebase)
         seen = summarize(spool['bad'].folder, 'bad', filebase)
         assert seen is not None
-        assert seen.home is None
+        assert seen.retry_queue is None
 
     def test_the_spools_owner_is_believed(self, open_path: Path) -> None:
         spool = Spool(open_path / 'spool', 'lazy')
