@@ -115,16 +115,26 @@ class Bridge(Runner):
         self.origin_name = self.setting_values['origin_name'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
+    def broker_url(self) -> BrokerUrl:
+        """:return: where the broker is, with the password that stands in a file of its own.
+
+        :raises ConfigError: the file cannot be read.
+        """
+        values = self.setting_values
+        url = broker_of(values)
+        if values['password_file']:
+            password = read_secret(values['password_file'])
+            addresses = [_with_password(each, password) for each in url.address.split(';')]
+            url = dataclasses.replace(url, address=';'.join(addresses))
+        return url
+
     def make_connection(self) -> Connection:
         """:return: the connection to the broker, not made yet."""
         values = self.setting_values
-        broker = broker_of(values)
-        if values['password_file']:
-            password = read_secret(values['password_file'])
-            addresses = [_with_password(each, password) for each in broker.address.split(';')]
-            broker = dataclasses.replace(broker, address=';'.join(addresses))
         return connect(
-            broker, connect_timeout_s=values['connect_timeout'], confirm_timeout_s=values['timeout']
+            self.broker_url(),
+            connect_timeout_s=values['connect_timeout'],
+            confirm_timeout_s=values['timeout'],
         )
 
     def cleanup(self) -> None:

@@ -134,9 +134,8 @@ class Slices:
                 self._past.setdefault(gone.name, []).append(gone.past_counters())
             try:
                 self.scoreboard.clear(gone.index)
-            except (
-                OSError
-            ) as error:  # it is shown, and counted twice, until it can be or its place is used again
+            except OSError as error:
+                # It is shown, and counted twice, until it can be cleared or its place is used again.
                 self._uncleared.add(gone.index)
                 log_event(
                     logger, logging.WARNING, None, 'scoreboard not cleared', runner=gone.title, error=error

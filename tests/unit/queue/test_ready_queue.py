@@ -52,7 +52,9 @@ class Scene:
         self.clock = FakeClock()
         self.disk = CountingDisk()
         self.count = 0
-        self.listing = Listing(Folder(self.path, self.disk), self.clock, Slice())
+        folder = Folder(self.path, self.disk)
+        folder.queue = 'in'
+        self.listing = Listing(folder, self.clock, Slice())
         self.queue = ReadyQueue(self.listing)
 
     def due(self) -> tuple[list[str], float | None]:

@@ -263,15 +263,14 @@ def test_arguments_are_numbers_truths_and_words() -> None:
 
 def test_the_password_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / 'secret').write_text('p@ss/word\nmore\n')
-    url = 'amqp://shop@broker.example.com:5673/vhost'
+    address = 'amqp://shop@broker.example.com:5673/vhost'
     text = OUT.replace(
-        'amqp://broker.example.com//', f'{url}\npassword_file = {tmp_path}/secret\nheartbeat = 7s'
+        'amqp://broker.example.com//', f'{address}\npassword_file = {tmp_path}/secret\nheartbeat = 7s'
     )
     runner = Bridged(tmp_path, text).runner(ToBroker, 'up')
-    connection = runner.make_connection()
-    assert connection.broker.address == 'amqp://shop:p%40ss%2Fword@broker.example.com:5673/vhost'
-    assert connection.broker.heartbeat_s == 7
-    assert 'p@ss' not in connection.url
+    url = runner.broker_url()
+    assert (url.address, url.heartbeat_s) == ('amqp://shop:p%40ss%2Fword@broker.example.com:5673/vhost', 7)
+    assert 'p@ss' not in runner.make_connection().url
     (tmp_path / 'secret').unlink()
     with pytest.raises(ConfigError, match='password_file: cannot be read'):
         runner.make_connection()
@@ -279,10 +278,10 @@ def test_the_password_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_the_password_is_that_of_each_address(tmp_path: Path) -> None:
     (tmp_path / 'secret').write_text('pw\n')
-    url = 'amqp://me%40site@a.example.com:5672;amqp://you@b.example.com//'
-    text = OUT.replace('amqp://broker.example.com//', f'{url}\npassword_file = {tmp_path}/secret')
-    connection = Bridged(tmp_path, text).runner(ToBroker, 'up').make_connection()
-    assert connection.broker.address == 'amqp://me%40site:pw@a.example.com:5672;amqp://you:pw@b.example.com//'
+    addresses = 'amqp://me%40site@a.example.com:5672;amqp://you@b.example.com//'
+    text = OUT.replace('amqp://broker.example.com//', f'{addresses}\npassword_file = {tmp_path}/secret')
+    url = Bridged(tmp_path, text).runner(ToBroker, 'up').broker_url()
+    assert url.address == 'amqp://me%40site:pw@a.example.com:5672;amqp://you:pw@b.example.com//'
 
 
 def test_the_first_of_several_addresses_names_the_broker() -> None:
