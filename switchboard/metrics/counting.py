@@ -35,7 +35,7 @@ class Count:
 
     :param at_ns: when; 0 for never.
     :param errors: how many entries of the bad queue have which error class.
-    :param failures: how often something could not be counted or read, in this count and those before it: a number that never falls.
+    :param failures: how often something could not be counted or read.
     """
 
     at_ns: int = 0

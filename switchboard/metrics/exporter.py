@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Exporter:
         thread = CountingThread(self.count, 'counting', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
+        # How often something could not be counted or read: it never falls, whichever count a scrape has in hand.
+        self._failures = 0
         self._counts, self._summaries = CountCache(), FailureSummaryCache(BAD, MAX_OPENED)
         # Set after each count.
         self.counted = threading.Event()
@@ -47,25 +50,27 @@ class Exporter:
         """
         try:
             self._view = self._ask_view()
-            count = count_all(
+            self.last = count_all(
                 self._view,
                 self._count_timeout_s,
                 counts=self._counts,
                 summaries=self._summaries,
                 is_stopping=self._is_stopping,
             )
-            count.failures += self.last.failures
-            self.last = count
+            self._failures += self.last.failures
         except Exception:
-            self.last.failures += 1
+            self._failures += 1
             raise
         finally:
             self.counted.set()
 
     def render(self, accept: str = '') -> tuple[bytes, str]:
         """:return: the text, and its ``Content-Type``."""
-        view = self._view
-        return render(view.directory, self.last, view.config, accept=accept)
+        view, failures = self._view, self._failures
+        count = replace(self.last, failures=failures)
+        rendered = render(view.directory, count, view.config, accept=accept)
+        self._failures += count.failures - failures
+        return rendered
 
 
 def exporter_of(spool: Any, count_timeout_s: float = COUNT_TIMEOUT_S) -> Exporter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections import UserDict
+from collections.abc import ItemsView
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from switchboard.metrics.collector import most_frequent, render
 from switchboard.metrics.counting import Count, count_all
 from switchboard.metrics.exporter import Exporter
 from switchboard.metrics.families import FAMILIES, PREFIX
+from switchboard.operating.queue_counts import QueueCounts
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
@@ -158,6 +161,22 @@ def test_the_count_of_an_exporters_failures_does_not_fall_when_all_is_well_again
     assert failures == [0, 1, 2, 2]
 
 
+def test_a_failure_of_a_scrape_is_kept_though_the_queues_are_counted_meanwhile(
+    tmp_path: Path, scoreboard: Scoreboard
+) -> None:
+    class CountedMeanwhile(UserDict[str, QueueCounts]):
+        def items(self) -> ItemsView[str, QueueCounts]:
+            exporter.count()
+            return super().items()
+
+    scoreboard.path.write_bytes(b'nonsense')
+    (tmp_path / 'bad').mkdir()
+    exporter = Exporter(lambda: SpoolView(tmp_path))
+    exporter.last = Count(queues=CountedMeanwhile())
+    failures = [numbers(exporter.render()[0])['exporter_errors_total',] for _ in range(2)]
+    assert (exporter.last.at_ns > 0, failures) == (True, [1, 2])
+
+
 def test_the_bad_queue_is_told_by_error_and_hostile_names_are_no_labels(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     hostile = type('a"} 1\nevil{x="', (PermanentFailure,), {})
@@ -221,7 +240,7 @@ def test_a_count_that_fails_is_an_error_of_the_exporter_and_is_tried_again(tmp_p
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
             exporter.count()
-    assert exporter.last.failures == 2
+    assert numbers(exporter.render()[0])['exporter_errors_total',] == 2
 
 
 def test_the_reference_page_has_the_table() -> None:
