@@ -251,12 +251,20 @@ class SpoolConnection:
 
     def _expire_first(self, name: str) -> int:
         try:
-            if not self.size(name) or self.spool.consumer_count(name):  # who consumes finds them himself
+            if self._is_empty(name) or self.spool.consumer_count(name):  # who consumes finds them himself
                 return 0
             return expire_leading(self.queue(name, 'publish lazily'))
         except (QueueError, OSError) as error:  # gone meanwhile, or another user's
             log_event(log, logging.DEBUG, None, 'not read', queue=name, error=error)
             return 0
+
+    def _is_empty(self, queue: str) -> bool:
+        # Up to the first message only: who consumes asks this of all queues, in his own loop.
+        try:
+            with Folder(self.spool.path(queue), self.spool.disk).scan() as entries:
+                return not any(entry.name.endswith(READY) for entry in entries)
+        except FileNotFoundError:
+            return True
 
     def _is_orphan(self, queue: Switchboard, filebase: str) -> bool:
         disk = self.spool.disk

@@ -353,6 +353,43 @@ def test_a_damaged_message_holds_up_no_other_where_nobody_consumes(connect, spoo
     assert len(files('bad')) == 1
 
 
+class Entries:
+    """The entries of a directory, of which no more can be had than there are."""
+
+    def __init__(self, entries, most):
+        self.entries, self.left = entries, most
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.entries.close()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        assert self.left >= 0, 'the whole directory is read'
+        return next(self.entries)
+
+
+def test_a_queue_with_consumers_is_not_read_to_the_end_to_see_that_it_is_not_empty(
+    connect, spool_path, monkeypatch
+):
+    connection = connect()
+    kept_without_consumers(connection.default_channel, *range(9))
+    opened = connection.transport.spool_connection
+    monkeypatch.setattr(opened.spool, 'consumer_count', lambda name: 1)
+    scandir = opened.spool.disk.scandir
+    opened.spool.disk.scandir = lambda path: Entries(scandir(path), 1 if is_kept(path, spool_path) else 99)
+    opened.expire()
+
+
+def is_kept(path, spool_path):
+    return isinstance(path, int) and os.path.samestat(os.fstat(path), os.stat(spool_path / 'kept'))
+
+
 class Slow(FakeClock):
     """One by which each look takes a second."""
 
