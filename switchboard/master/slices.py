@@ -242,7 +242,7 @@ class Slices:
     def tick(self, now_s: float) -> None:
         """Take the steps that are due, of all slices."""
         for index in tuple(self._uncleared):
-            with contextlib.suppress(OSError):  # as before
+            with contextlib.suppress(OSError), self.scoreboard.replacing_slices():  # as before
                 self.scoreboard.clear(index)
                 self._uncleared.discard(index)
         for each in self:

@@ -61,3 +61,24 @@ def test_a_place_that_the_disk_did_not_free_is_freed_when_it_does(tmp_path: Path
             assert len(slices.scoreboard.records()) == 1
         slices.tick(time.monotonic())
         assert slices.scoreboard.records() == []
+
+
+def test_who_looks_while_a_place_is_freed_late_looks_again_and_an_idle_turn_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    with a_place_for_one(tmp_path) as slices:
+        gone = slices.add(slices.config.runners['in'], 1, 0)
+        with largest_file(PAGE_BYTES):
+            slices.remove(gone)
+        scoreboard, looks = slices.scoreboard, []
+
+        def look() -> int:
+            looks.append(len(scoreboard.records_unchecked()))
+            slices.tick(time.monotonic())
+            return looks[-1]
+
+        assert scoreboard.read_unchanged(look) == 0
+        assert looks == [1, 0]
+        before = scoreboard.path.read_bytes()
+        slices.tick(time.monotonic())
+        assert scoreboard.path.read_bytes() == before
