@@ -217,7 +217,7 @@ class Installation:
                 root.share_with_group()
             config = self.config if self.named_spool is None else None
             if reason := why_not_alone(self.directory, config.queue_names() if config is not None else ()):
-                print_note(reason)
+                print_note(f'warning: {reason}')
             self._spool = Spool(self.directory) if config is None else Spool.from_config(config)
         return self._spool
 

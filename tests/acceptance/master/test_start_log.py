@@ -151,7 +151,7 @@ def test_a_verb_that_makes_a_spool_in_a_directory_of_others_tells_of_them_once(
         told += [line for line in done.stderr.splitlines() if 'holds other directories (cron)' in line]
     assert told == [
         (
-            f'switchboard: {site.home / "var"} is no spool yet, and holds other directories (cron), which would be taken for queues: '
+            f'switchboard: warning: {site.home / "var"} is no spool yet, and holds other directories (cron), which would be taken for queues: '
             'name a directory for the spool alone'
         )
     ]
