@@ -53,8 +53,8 @@ class Alarm(NamedTuple):
 
 
 _ENDED: Mapping[str, tuple[Level, str]] = {
-    'stopped': ('warn', 'not running; it was stopped; its last state follows'),
-    'died': ('bad', 'NOT RUNNING; it died (pid {pid}); its last state follows'),
+    'stopped': ('warn', 'not running; it was stopped'),
+    'died': ('bad', 'NOT RUNNING; it died (pid {pid})'),
     'not started': ('bad', 'NOT RUNNING; the last start failed; `switchboard start` says why'),
 }
 
@@ -107,6 +107,21 @@ def runners_without_process(snapshot: Snapshot, config: Config | None) -> dict[s
     return {name: f'`switchboard scale {quoted(name)}=1` gives it one' for name in missing}
 
 
+def untaken(snapshot: Snapshot, config: Config | None, waiting: Mapping[str, int]) -> dict[str, int]:
+    """:return: by runner, how many messages wait in its queue, if no process of any runner takes from it.
+
+    :param waiting: by queue, how many messages wait there.
+    """
+    runners = config.runners if config is not None else {}
+    at_work = {record.runner for record in snapshot.records if record.pid}
+    taken = {options.queue for name, options in runners.items() if name in at_work}
+    return {
+        name: waiting.get(options.queue, 0)
+        for name, options in runners.items()
+        if options.queue and options.queue not in taken
+    }
+
+
 def runner_alarms(
     snapshot: Snapshot,
     without_process: Mapping[str, str],
@@ -115,9 +130,10 @@ def runner_alarms(
 ) -> Iterator[Alarm]:
     """:return: of each slice that has something to tell of, why it is as it is, and its last error; of a master that is gone, these are no alarms any more.
 
-    :param waiting: by runner, how many messages wait in its queue, where that is known.
-    """
+    A runner that has no process because somebody wanted it so is an alarm when messages wait for it.
 
+    :param waiting: see `untaken`, where it is known.
+    """
     many = waiting or {}
     for record in snapshot.records:
         if (alarm := _slice_alarm(record, now_s)) is not None:
@@ -130,9 +146,24 @@ def runner_alarms(
         if record.last_error and one_line(record.last_error) != one_line(record.reason):
             when = ago(now_s - record.last_error_ns / 1e9)
             yield Alarm('', record.title, f'last error {when}: {one_line(record.last_error)}')
-    for name, advice in without_process.items():
+    idle = {name: f'has no process; {advice}' for name, advice in without_process.items()}
+    for name, text in (_stopped(snapshot) | idle).items():
         more = waits(many.get(name, 0))
-        yield Alarm('bad' if more else 'warn', name, f'has no process; {advice}{more}')
+        yield Alarm('bad' if more else '', name, text + more)
+
+
+def _stopped(snapshot: Snapshot) -> dict[str, str]:
+    """:return: the runners that somebody has stopped, while the master goes on."""
+    if not snapshot.alive or snapshot.master.state is not ProcessState.RUNNING:
+        return {}
+    states: dict[str, set[ProcessState]] = {}
+    for record in snapshot.records:
+        states.setdefault(record.runner, set()).add(record.state)
+    return {
+        name: f'stopped; `switchboard restart {quoted(name)}` starts it'
+        for name, found in states.items()
+        if found == {ProcessState.EXITED}
+    }
 
 
 def waits(many: int) -> str:

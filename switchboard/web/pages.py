@@ -15,13 +15,13 @@ from switchboard.operating.audit import recent_acts
 from switchboard.operating.health import (
     Alarm,
     Problem,
-    elsewhere_alarm,
     flag_alarms,
     master_alarm,
     mistakes_alarm,
     reload_alarm,
     runner_alarms,
     runners_without_process,
+    untaken,
     waits,
 )
 from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
@@ -53,18 +53,17 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
 def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[tuple[Alarm, str]]:
     now_s, config = time.time(), desk.config
     yield master_alarm(snapshot, now_s), '/runners'
-    if not snapshot.alive and (elsewhere := elsewhere_alarm(desk.config_path, desk.directory)) is not None:
-        yield elsewhere, '/runners'
+    counted = desk.counter.last
+    if not snapshot.alive and counted.elsewhere is not None:
+        yield counted.elsewhere, '/runners'
     if desk.config_path is not None and desk.config_errors:
         yield mistakes_alarm(desk.config_path, desk.config_errors), '/configuration'
     if (reload := reload_alarm(snapshot, now_s)) is not None:
         yield reload, '/configuration'
-    queues = desk.counter.last.queues
-    runners = config.runners if config is not None else {}
-    waiting = {
-        name: queues[options.queue].waiting for name, options in runners.items() if options.queue in queues
-    }
-    for alarm in runner_alarms(snapshot, runners_without_process(snapshot, config), now_s, waiting):
+    waiting = {name: counts.waiting for name, counts in counted.queues.items()}
+    missing = runners_without_process(snapshot, config)
+    lasting = {name: advice for name, advice in missing.items() if name in counted.without_process}
+    for alarm in runner_alarms(snapshot, lasting, now_s, untaken(snapshot, config, waiting)):
         yield alarm, '/runners'
 
 

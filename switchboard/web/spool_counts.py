@@ -13,7 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.operating.grouping import FailureSummary, FailureSummaryCache
-from switchboard.operating.health import Problem, spool_problems
+from switchboard.operating.health import (
+    Alarm,
+    Problem,
+    elsewhere_alarm,
+    runners_without_process,
+    spool_problems,
+)
 from switchboard.operating.queue_counts import AgeRow, CountCache, CountingThread, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
@@ -75,6 +81,9 @@ class SpoolCounts:
     throughput: dict[str, Throughput] = field(default_factory=dict)
     rates: dict[str, Rates] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    # Runners that had no process at this count and at the one before: a reload gives a new one its process soon.
+    without_process: frozenset[str] = frozenset()
+    elsewhere: Alarm | None = None
 
 
 class BackgroundCounter:
@@ -99,6 +108,7 @@ class BackgroundCounter:
         # Of the last minute: the time, and of each queue its entries, done, failed and evicted.
         self.recent: deque[tuple[float, dict[str, tuple[int, int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
+        self._missing: frozenset[str] = frozenset()
 
     def count(self) -> SpoolCounts:
         """Count everything now.
@@ -129,8 +139,14 @@ class BackgroundCounter:
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}
-        problems = [*spool_problems(view.config)] if view.config is not None else []
-        self.last = SpoolCounts(time.time_ns(), queues, bad, done, self._rates(queues, done), problems)
+        counts = SpoolCounts(time.time_ns(), queues, bad, done, self._rates(queues, done))
+        if view.config is not None:
+            counts.problems = [*spool_problems(view.config)]
+            missing = frozenset(runners_without_process(snapshot, view.config) if snapshot else ())
+            counts.without_process, self._missing = missing & self._missing, missing
+            if snapshot is not None and not snapshot.alive:
+                counts.elsewhere = elsewhere_alarm(view.config.path, view.directory)
+        self.last = counts
         self._remember(self.last)
         return self.last
 

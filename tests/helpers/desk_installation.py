@@ -17,10 +17,10 @@ external = yes
 """
 
 
-def install(directory: Path) -> Path:
-    """:return: the configuration file, written if it is not there."""
+def install(directory: Path, sections: str = '') -> Path:
+    """:return: the configuration file, written with these sections as well if it is not there."""
     config = directory / 'switchboard.cfg'
     if not config.exists():
-        config.write_text(CONFIG)
+        config.write_text(CONFIG + sections)
         (directory / 'exchange.cfg').write_text('')
     return config

@@ -192,7 +192,10 @@ def write_status_json(snapshot: Snapshot, busy_with: Sequence[str], missing: Map
 
 def _write_status(snapshot: Snapshot, busy_with: Sequence[str], missing: Mapping[str, str]) -> None:
     now_s = time.time()
-    write_line(_coloured(master_alarm(snapshot, now_s), fine='green'))
+    master = master_alarm(snapshot, now_s)
+    if snapshot.records and not snapshot.alive:
+        master = master._replace(text=f'{master.text}; its last state follows')
+    write_line(_coloured(master, fine='green'))
     write_line(f'spool:  {snapshot.directory}')
     if (reload := reload_alarm(snapshot, now_s)) is not None:
         write_line(_coloured(reload))

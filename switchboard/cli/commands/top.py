@@ -68,7 +68,7 @@ class Screen:
         if time.monotonic() >= self._count_again_s:
             self._count(now_s)
         missing = without_process(snapshot, self._installation)
-        alarms = [*runner_alarms(snapshot, missing, now_s)][:MAX_ALARMS]
+        alarms = [*runner_alarms(snapshot, missing, now_s)]
         return Look(master_alarm(snapshot, now_s), rows, self._queues, alarms)
 
     def _rate(self, record: SliceRecord) -> str:
@@ -162,7 +162,7 @@ def _picture(screen: Screen, width: int) -> RenderableType:
     )
     if look.alarms:
         parts.append(Text(''))
-    return Group(*parts, *(_line(alarm, 'red') for alarm in look.alarms))
+    return Group(*parts, *(_line(alarm, 'red') for alarm in look.alarms[:MAX_ALARMS]))
 
 
 def _line(alarm: Alarm, fine: str) -> Text:
