@@ -42,8 +42,9 @@ log = logging.getLogger('switchboard.queue')
 MAX_RECORD_BYTES = 1 << 20
 
 _FIELDS = frozenset(QueueOptions._fields)
-# The fields of a record by their old names.
-_OLD_FIELDS = {'discard': 'discard_causes', 'dead_letter_key': 'dead_letter_routing_key'}
+# How fields are called in a record, where that differs: another version reads and writes the records, too.
+_STORED_AS = {'discard_causes': 'discard', 'dead_letter_routing_key': 'dead_letter_key'}
+_FIELDS_BY_STORED_NAME = {stored: field for field, stored in _STORED_AS.items()}
 
 
 class Declaration(NamedTuple):
@@ -166,7 +167,8 @@ class Declarations:
         :param wait: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
-        fd = self.folder.open_lock_file(DECLARED_LOCK)
+        with self.folder.path_in_errors(DECLARED_LOCK):
+            fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
             if wait:
                 self.disk.lock_when_free(fd, 'the declarations', shared=shared)
@@ -189,7 +191,8 @@ class Declarations:
         if content is None:
             return None
         try:
-            fields = {_OLD_FIELDS.get(key, key): value for key, value in parse_json(content, name)[0].items()}
+            stored = parse_json(content, name)[0]
+            fields = {_FIELDS_BY_STORED_NAME.get(key, key): value for key, value in stored.items()}
             fields['discard_causes'] = tuple(fields.get('discard_causes', ()))
             fields['options'] = _with_new_names(fields.get('options', {}))
             declaration = Declaration(name, **fields)
@@ -212,8 +215,9 @@ class Declarations:
         :return: its descriptor, which holds the lock on it: close it when nobody need know any more that this process
             works on it.
         """
-        fields = declaration._asdict()
-        del fields['name']
+        values = declaration._asdict()
+        del values['name']
+        fields = {_STORED_AS.get(key, key): value for key, value in values.items()}
         content = json.dumps(fields, separators=(',', ':')).encode()
         return self.write_bytes(declaration.name, content, sync=declaration.is_durable)
 

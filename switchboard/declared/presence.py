@@ -115,7 +115,7 @@ class Presence:
     def register(self, place: str, on_close: Callable[[], object] | None = None) -> Ticket:
         """Say that this process is there.
 
-        :param on_close: called when it has left on purpose.
+        :param on_close: called when it is closed.
         :raises OSError: the file cannot be made.
         """
         content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.name_generator.clock.time_ns() / NS_PER_S)
@@ -138,7 +138,7 @@ class Presence:
     def count(self, place: str) -> ConsumerCount | None:
         """Count the living, and clear away what exited processes left.
 
-        :return: None if nobody ever entered.
+        :return: None if nobody ever registered.
         """
         folder = self.folder(place)
         present = gone = 0
@@ -166,7 +166,7 @@ class Presence:
         try:
             names = self.folder(above).names()
         except FileNotFoundError:
-            return  # nobody ever entered
+            return  # nobody ever registered
         for name in names:
             self.count(f'{above}/{name}')
 

@@ -171,7 +171,7 @@ def _shunted(
         'cause': 'rejected',
         'reason': reason,
     }
-    return [*records, {**record, 'runner': _at_work[0]} if _at_work else record]
+    return [*records, {**record, 'runner': _at_work[0]} if _at_work and reason != BEFORE else record]
 
 
 # Of a message that Mailman shunted without this switchboard: why is in its logs only.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
-from switchboard.message.entry_header import MAGIC, MAX_HEADER_BYTES, MAX_METADATA_BYTES
+from switchboard.message.entry_header import MAGIC, MAX_METADATA_BYTES
 from switchboard.message.journal import Record, drop_undone_moves, find_records, parse_records
 from switchboard.message.metadata import FIXED_METADATA, load_metadata
 from switchboard.message.naming import digest_of
@@ -36,6 +36,8 @@ _match_header = re.compile(
     rb'switchboard/1 ([a-z0-9.+_-]{1,32}) ([0-9]{1,12}) ([0-9]{1,12}) ([0-9a-f]{40}) ([0-9a-f]{8})\n'
 ).match
 _CHECKSUM_BYTES = len(' 01234567\n')
+# Of a line that is no header, so much is shown: more may be content.
+_SHOWN_BYTES = 60
 _TORN = 'torn: the checksum does not match'
 
 
@@ -83,7 +85,7 @@ def parse_header(start: bytes) -> Header:
     if found is None:
         if not start.startswith(MAGIC):
             raise CorruptEntryError('no header: not an entry of this format')
-        line = start[:MAX_HEADER_BYTES].split(b'\n')[0]
+        line = start[:_SHOWN_BYTES].split(b'\n')[0]
         raise CorruptEntryError(f'damaged header: {line!r}')
     kind, metadata_length, body_length = found[1].decode('ascii'), int(found[2]), int(found[3])
     if metadata_length > MAX_METADATA_BYTES:

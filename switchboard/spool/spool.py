@@ -324,7 +324,6 @@ class Spool:
         from switchboard.brokers.queue import BrokerQueue
 
         config, target = self.config, options.dead_letter
-        assert config is not None
         assert options.url is not None
         folder = Folder(self.path(f'{DELIVERIES_PREFIX}{name}'), self.disk)
         try:
@@ -345,7 +344,7 @@ class Spool:
             )
         except ConfigError as error:
             error.section = error.section or f'queue.{name}'
-            error.file = error.file or str(config.path)
+            error.file = error.file or (str(config.path) if config is not None else None)
             raise
 
     def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> SpoolServices:

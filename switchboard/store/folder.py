@@ -75,7 +75,7 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
         self.path = os.fspath(path)
-        # The queue that it is, for histories and the log.
+        # The queue that it is, if it is one, for histories and the log.
         self.queue = os.path.basename(self.path)
         self.disk = disk
         self._fd = -1
@@ -517,8 +517,9 @@ class Folder:
         for name in self.names():
             if name.startswith(DRAFT_PREFIX):
                 try:
-                    opened = self.disk.open_locked(name, self.fd)
-                except OSError:  # a directory, or what nobody here has made
+                    with self.path_in_errors(name):
+                        opened = self.disk.open_locked(name, self.fd)
+                except IsADirectoryError:
                     self.disk.rmdir_quietly(self.path_of(name))
                     continue
                 if opened is not None:

@@ -7,7 +7,7 @@ in a fresh one, for ever.
 2. rename it over the old one, in one step.  The kernel does that only if the old one is empty, and puts nothing into it any more.
 
 So nothing is lost, and nobody need be asked: not even processes that have the old one open.  A rename into it is refused (ENOENT), a
-name that they look for is not there, and a reading finds it removed; `Folder.follow` then goes on in the new one, within the
+name that they look for is not there, and a reading finds it removed; `Folder.follow_renewal` then goes on in the new one, within the
 operation.  A watcher of the old one gets the event that its attributes have changed, for it has lost its name.
 
 A crash between 1 and 2 leaves an empty directory whose name means nothing; the janitor takes it away.

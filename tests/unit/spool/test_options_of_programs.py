@@ -83,3 +83,8 @@ def test_each_option_of_some_words_has_those_that_its_annotation_gives_a_type_ch
 
 def test_whole_numbers_are_times_and_lists_are_lists() -> None:
     check_values(QueueOptions(ttl_s=60, accept=['json'], retry=RetryPolicy(1.0), rate=0.5, message_class=str))
+
+
+def test_a_url_that_no_configuration_names_is_read_as_one_of_a_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^\[queue\.out\] url: 'memory' is no broker that is known here"):
+        Spool(tmp_path).queue('out', url='memory://')
