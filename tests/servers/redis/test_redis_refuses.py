@@ -75,7 +75,7 @@ class Limited:
 
     def publish(self, outgoing: OutgoingMessage = MESSAGE) -> None:
         outcomes = [UNCONFIRMED]
-        self.driver.send([(outgoing, '', self.queue)], [0], outcomes, True)
+        self.driver.send([(outgoing, '', self.queue)], [0], outcomes)
         assert outcomes == [None]
 
     def end_leases(self) -> None:
