@@ -181,8 +181,12 @@ class AsyncRunner(Runner):
             with HookCall(self, 'periodic'):
                 await self.periodic()
         except Exception:
-            while self._loop.is_stopping and self._tasks:  # a stop waits for them, whatever its end is
-                await self._wait_for_work()
+            # The messages at work end first.  What waits for this very hook would wait for ever: it is given back in the end.
+            limit = TimeLimit(self.options.hang_timeout_s)
+            while self._tasks and (self._loop.is_stopping or limit.remaining_s() > 0):
+                await self._sleep(HEARTBEAT_INTERVAL_S, is_looking=False)
+                self._settle_done()
+                self.slot.heartbeat()
             raise
 
     def _is_cancelled(self) -> bool:

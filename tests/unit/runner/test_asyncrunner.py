@@ -472,6 +472,46 @@ def test_an_error_of_periodic_while_it_stops_takes_no_message_from_those_at_work
     assert spool['in'].files == []
 
 
+@pytest.mark.parametrize(
+    ('options', 'ends'),
+    [({}, {}), ({}, {'once': True}), ({}, {'until_empty': True}), ({'max_messages_per_process': 2}, {})],
+    ids=str,
+)
+def test_an_error_of_periodic_takes_no_message_from_those_at_work_and_begins_no_other(spool, options, ends):
+    class Fails(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            if msg == 0:
+                self.begun = asyncio.Event()
+                await self.begun.wait()
+            self.emit('out', msg)
+
+        async def periodic(self):
+            self.begun.set()
+            raise ValueError('no')
+
+    for number in range(4):
+        spool['in'].enqueue(number)
+    with pytest.raises(ValueError, match='no'):
+        make(Fails, spool, settings={'concurrency': '2'}, **options).run(**ends)
+    assert sorted(spool['out'].dequeue(one)[0] for one in spool['out'].files) == [0, 1]
+    assert (len(spool['in'].files), spool['in'].get_files('.bak')) == (2, [])
+
+
+def test_a_message_that_waits_for_a_periodic_that_fails_is_given_back_in_time(spool):
+    class Waits(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            await asyncio.Event().wait()
+
+        async def periodic(self):
+            raise ValueError('no')
+
+    filebase = spool['in'].enqueue('x')
+    with pytest.raises(ValueError, match='no'):
+        make(Waits, spool, hang_timeout_s=0.1).run()
+    assert spool['in'].files == [filebase]
+    assert spool['in'].history(filebase) == []
+
+
 def test_what_leaves_a_message_while_the_runner_is_being_stopped_gives_it_back(spool):
     class Stops(AsyncRunner):
         async def dispose(self, msg, msgdata):
