@@ -169,10 +169,12 @@ class BrokerConsumer:
         queue = self._producer.queue_of(filebase)
         try:
             while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
-                if claim.filebase == filebase:
+                if claim.filebase == filebase and self._due_in_s(claim) is None:
                     found = claim
                     break
                 passed.append(claim)
+                if claim.filebase == filebase:
+                    break
         finally:
             for claim in reversed(passed):
                 self._give_back(claim)
@@ -265,25 +267,36 @@ class BrokerConsumer:
 
     def _is_early(self, claim: BrokerClaim) -> bool:
         """Is the message not due yet?  The broker keeps it for the rest of its time; while it cannot, the message is deferred here."""
-        due_s = claim.delivery.headers.get(DUE_HEADER)
-        now_s = self._producer.clock.time_ns() / NS_PER_S
-        # The header may be anybody's, and a message that cannot be read must not go out again as if it could.
-        if not isinstance(due_s, int | float) or claim.entry.damage is not None:
+        if (delay_s := self._due_in_s(claim)) is None:
             return False
-        if due_s <= now_s + 1 or (isinstance(due_s, float) and math.isnan(due_s)):
-            return False
-        delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s
         try:
             publish([self._producer.prepare_entry(claim.entry, delay_s=delay_s)])
         except SwitchboardError as error:
             # Given back, it would be the next one again, and stop all behind it.
-            log_event(
-                log, logging.ERROR, claim.filebase, 'not released', queue=self._producer.name, error=error
-            )
+            if claim.filebase not in self._waiting:
+                log_event(
+                    log,
+                    logging.WARNING,
+                    claim.filebase,
+                    'not delayed',
+                    queue=self._producer.name,
+                    error=error,
+                )
             self.defer(claim.filebase, LOOK_AGAIN_S)
             return False
         self._ack(claim)
         return True
+
+    def _due_in_s(self, claim: BrokerClaim) -> float | None:
+        """:return: how long the message is to be delayed; None if its time has come."""
+        due_s = claim.delivery.headers.get(DUE_HEADER)
+        now_s = self._producer.clock.time_ns() / NS_PER_S
+        # The header may be anybody's, and a message that cannot be read must not go out again as if it could.
+        if not isinstance(due_s, int | float) or claim.entry.damage is not None:
+            return None
+        if due_s <= now_s + 1 or (isinstance(due_s, float) and math.isnan(due_s)):
+            return None
+        return min(due_s, now_s + LONGEST_DELAY_S) - now_s
 
     def _ack(self, claim: BrokerClaim) -> None:
         claim.connection.ack_later(claim.delivery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from redis import Redis
 
 from switchboard import Runner
 from switchboard.brokers.consumer import OWN_CLAIMS
-from switchboard.brokers.message import DUE_HEADER, OutgoingMessage
+from switchboard.brokers.message import DUE_HEADER, WHEN_HEADER, OutgoingMessage
 from switchboard.brokers.redis.keys import redis_key
-from switchboard.errors import QueueFullError
+from switchboard.errors import EntryTakenError, QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from tests.helpers.waiting import eventually
@@ -139,6 +140,28 @@ def test_a_message_whose_time_is_far_off_stops_no_other_where_it_cannot_be_put_b
     queue.close()
     assert {len(text) for text in drain(other)} == {MESSAGE_BYTES}
     assert full.client.zcard(redis_key(queue.all_queues[0], 'delayed')) == 1
+
+
+def test_a_message_that_cannot_be_put_back_is_told_of_once_and_not_given_out_by_name_either(
+    full: Full, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = full.queue()
+    headers = {DUE_HEADER: time.time() + 86_400.0, WHEN_HEADER: '1700000000.000000000'}
+    early = OutgoingMessage(b'early', headers, {'message_id': 'early'})
+    queue.connection.publish(early, routing_key=queue.all_queues[0])
+    queue.enqueue('now')
+    full.fill(queue)
+    with caplog.at_level(logging.WARNING, 'switchboard.queue'):
+        queue.finish(queue.take().filebase)
+        [record] = caplog.records
+        filebase = record.members['filebase']  # type: ignore[attr-defined]  # set by log_event
+        assert (record.levelname, record.getMessage().partition(' not delayed ')[0]) == ('WARNING', filebase)
+        queue.defer(filebase, 0)  # as if a minute had passed
+        queue.finish(queue.take().filebase)
+        assert caplog.records == [record]
+    with pytest.raises(EntryTakenError):
+        queue.dequeue(filebase)
+    assert unacked(queue.connection) == 0
 
 
 def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> None:
