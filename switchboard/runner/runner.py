@@ -36,7 +36,7 @@ from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from switchboard.runner.hooks import check_hooks
 from switchboard.runner.loop import Loop
-from switchboard.runner.settings import Setting, read_settings
+from switchboard.runner.settings import Setting, name_place, read_settings
 from switchboard.runner.settling import Settler, Work
 from switchboard.status.scoreboard import NullSlot
 
@@ -64,7 +64,7 @@ class HookCall:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, ConfigError):
-            error.section = error.section or f'runner.{self._runner.name}'
+            name_place(error, self._runner.settings, self._runner.options)
         if error is None or isinstance(error, Exception) or self._runner._is_ending():
             return
         raise RunnerError(f'{self._name} raised {type(error).__name__}: {error}') from error
@@ -107,7 +107,7 @@ class Runner:
         try:
             self.check(self.setting_values, options, getattr(getattr(spool, 'config', None), 'runners', {}))
         except ConfigError as error:
-            error.section = error.section or f'runner.{self.name}'
+            name_place(error, self.settings, options)
             raise
         self.check_class(options)
         # Without a circle of references, a runner that is let go of gives its descriptors back at once.

@@ -60,8 +60,19 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
         try:
             values[key] = setting.parse(given[key])
         except ValueError as error:
-            raise ConfigError(str(error), section=section, key=key) from error
+            refusal = ConfigError(str(error), key=key)
+            name_place(refusal, declared, options)
+            raise refusal from error
     return values
+
+
+def name_place(error: ConfigError, declared: Mapping[str, Setting], options: RunnerOptions) -> None:
+    """Have an error name the section that it is about, and the key as it stands there: by its old name, perhaps."""
+    section = f'runner.{options.name}'
+    error.section = error.section or section
+    setting = declared.get(error.key or '')
+    if error.section == section and setting is not None and setting.old_name in options.settings:
+        error.key = setting.old_name
 
 
 def read_secret(path: str | None, section: str | None = None) -> str:

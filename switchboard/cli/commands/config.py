@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -163,14 +163,16 @@ def init(installation: Installation, directory: Path | None) -> None:
 def import_problems(config: Config) -> Iterator[Problem]:
     """Import every runner's class and read its section's own keys, as the runner would."""
     from switchboard.master.loading import exit_refused, extend_path, find_class, python_path
-    from switchboard.runner.settings import read_settings
+    from switchboard.runner.settings import Setting, name_place, read_settings
 
     extend_path(python_path(config.path, config.master.python_path))
     for options in config.runners.values():
+        declared: Mapping[str, Setting] = {}
         try:
             with exit_refused(options):
                 found = find_class(options)
-                values = read_settings(found.settings, options, found.__name__)
+                declared = found.settings
+                values = read_settings(declared, options, found.__name__)
                 found.check(values, options, config.runners)
                 warnings = [*found.warnings(values, options)]
             for warning in warnings:
@@ -178,7 +180,7 @@ def import_problems(config: Config) -> Iterator[Problem]:
                 yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
-            error.section = error.section or f'runner.{options.name}'
+            name_place(error, declared, options)
             yield 'error', error
 
 

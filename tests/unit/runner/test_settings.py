@@ -48,7 +48,7 @@ def test_an_old_name_is_read_as_the_new_one_and_both_together_are_an_error() -> 
     assert caught.value.key == 'attempts'
 
 
-@pytest.mark.parametrize(('key', 'value'), [('tries', 'many'), ('timeout', 'soon')])
+@pytest.mark.parametrize(('key', 'value'), [('tries', 'many'), ('attempts', 'many'), ('timeout', 'soon')])
 def test_a_value_that_cannot_be_read_is_named_with_its_key(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value) as caught:
         read(command='cat', **{key: value})

@@ -270,6 +270,7 @@ def test_a_command_that_cannot_be_split_is_an_error_of_the_configuration(
     [
         ('command = /nonexistent/program', 'command'),
         ('command = cat\noutput_queue = nowhere', 'output_queue'),
+        ('command = cat\noutput = nowhere', 'output'),
     ],
 )
 def test_what_is_not_there_is_found_before_the_first_message(tmp_path: Path, keys: str, key: str) -> None:

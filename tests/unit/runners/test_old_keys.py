@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 
 from switchboard.config.keys import RUNNER_KEYS, SHIPPED_RUNNERS
 from switchboard.options import RunnerOptions
 from switchboard.runner.settings import Setting, read_settings
+
+CONFIGURATION = Path(__file__).resolve().parents[3] / 'docs' / 'reference' / 'configuration.md'
 
 VALUES = {
     'environment_colour': 'red',
@@ -44,6 +48,18 @@ def test_an_old_key_means_the_same(name: str, key: str, setting: Setting) -> Non
         return read_settings({key: setting}, options, name)[key]
 
     assert read(setting.old_name) == read(key) != setting.default
+
+
+@pytest.mark.parametrize(
+    ('name', 'key', 'setting'), RENAMED, ids=[f'{name} {setting.old_name}' for name, _, setting in RENAMED]
+)
+def test_the_page_of_the_configuration_has_an_old_key_beside_the_new_one(
+    name: str, key: str, setting: Setting
+) -> None:
+    [rows] = re.findall('^## Old names of keys\n(.*?)^## ', CONFIGURATION.read_text(), re.M | re.S)
+    [row] = [line.split('|') for line in rows.splitlines() if f'`class = {name}`' in line]
+    old, new = (re.findall(r'`(\w+)`', cell) for cell in row[2:4])
+    assert (setting.old_name, key) in zip(old, new, strict=True)
 
 
 def test_every_runner_that_has_some_was_looked_at() -> None:
