@@ -425,14 +425,32 @@ class Folder:
 
     def names_and_size(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
-        with self.path_in_errors(''):
-            if self.disk.accelerator is not None:
-                return self.disk.accelerator.names(self.fd, most) or None
-            with (scan := self.scan()) as entries:
-                if scan.size_bytes > most * NAME_BYTES:
-                    return None
+        disk = self.disk
+        try:
+            if disk.accelerator is not None:
+                return disk.accelerator.names(self.fd, most) or None
+            return self._read_at_once(most)
+        except OSError as error:
+            add_path_to_error(error, self.path)
+            raise
+
+    def _read_at_once(self, most: int) -> tuple[list[str], int] | None:
+        # Without the objects of a walk: each message pays for them.
+        disk = self.disk
+        fd = disk.open_file('.', DIRECTORY_FLAGS, self.fd)
+        try:
+            status = disk.fstat(fd)
+            if not status.st_nlink or status.st_size > most * NAME_BYTES:
+                return None
+            with disk.scandir(fd) as entries:  # type: ignore[arg-type]  # a descriptor will do
                 names = [entry.name for entry in islice(entries, most)]
-        return (names, scan.size_bytes) if len(names) < most else None
+        except OSError as error:
+            if not disk.can_open_more(error):
+                raise
+            return None
+        finally:
+            disk.close_quietly(fd)
+        return (names, status.st_size) if len(names) < most else None
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""

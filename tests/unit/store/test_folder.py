@@ -76,9 +76,9 @@ def test_one_that_was_removed_is_not_taken_for_an_empty_one(tmp_path: Path) -> N
     folder = Folder(place, Disk())
     folder.open()
     place.rmdir()
-    for read in (folder.names_and_size, folder.scan):
-        with pytest.raises(FileNotFoundError):
-            read()
+    assert folder.names_and_size(4096) is None
+    with pytest.raises(FileNotFoundError):
+        folder.scan()
 
 
 @pytest.mark.parametrize('call', ['open', 'fstat', 'scandir', 'close'])
@@ -97,7 +97,7 @@ def test_a_disk_that_refuses_is_told_of_and_leaves_nothing_open(tmp_path: Path, 
     assert opened() == []
 
 
-def test_where_too_many_files_are_open_and_more_may_be_it_is_read(
+def test_where_too_many_files_are_open_it_is_left_to_a_walk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_with(tmp_path, HERE)
@@ -105,4 +105,5 @@ def test_where_too_many_files_are_open_and_more_may_be_it_is_read(
     folder.open()
     monkeypatch.setattr(disk, 'can_open_more', lambda error: error.errno == errno.EMFILE)
     disk.fail_at, disk.error = disk.count + 1, errno.EMFILE
+    assert folder.names_and_size(4096) is None
     assert len(folder.names()) == len(HERE)
