@@ -137,12 +137,8 @@ def runner_alarms(
     many = waiting or {}
     for record in snapshot.records:
         if (alarm := _slice_alarm(record, now_s)) is not None:
-            level, title, text = alarm
-            yield (
-                Alarm(level, title, text + waits(many.get(record.runner, 0)))
-                if snapshot.alive
-                else Alarm('', title, text)
-            )
+            more = waits(many.get(record.runner, 0))
+            yield alarm._replace(text=alarm.text + more) if snapshot.alive else alarm._replace(level='')
         if record.last_error and one_line(record.last_error) != one_line(record.reason):
             when = ago(now_s - record.last_error_ns / 1e9)
             yield Alarm('', record.title, f'last error {when}: {one_line(record.last_error)}')

@@ -130,7 +130,7 @@ def status(installation: Installation) -> Exit:
     """
     snapshot = read_status(installation.existing_directory())
     busy_with = under_way(snapshot)
-    missing = without_process(snapshot, installation)
+    missing = {} if busy_with else runners_without_process(snapshot, installation.config_or_none)
     if is_json():
         write_status_json(snapshot, busy_with, missing)
         for name in installation.view.queue_names():
@@ -173,12 +173,6 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
     for one in found:
         for alarm in flag_alarms(one.name, one.flags):
             write_line(_coloured(alarm))
-
-
-def without_process(snapshot: Snapshot, installation: Installation) -> dict[str, str]:
-    """:return: the runners of the configuration that have no slice, and are not about to have one, and how each gets one."""
-    missing = runners_without_process(snapshot, installation.config_or_none)
-    return {} if missing and under_way(snapshot) else missing
 
 
 def write_status_json(snapshot: Snapshot, busy_with: Sequence[str], missing: Mapping[str, str]) -> None:

@@ -15,17 +15,17 @@ from switchboard.cli.commands.status import (
     RUNNER_COLUMNS,
     alarm_line,
     runner_row,
-    without_process,
+    under_way,
     write_status_json,
 )
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_json, write_json, write_line
 from switchboard.cli.tables import Cell, Column, write_table
-from switchboard.operating.health import Alarm, master_alarm, runner_alarms
+from switchboard.operating.health import Alarm, master_alarm, runner_alarms, runners_without_process
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import SliceRecord
-from switchboard.status.snapshot import read_status
+from switchboard.status.snapshot import Snapshot, read_status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -88,6 +88,13 @@ class Screen:
         ]
         took_s = time.monotonic() - started_s
         self._count_again_s = time.monotonic() + took_s * COUNT_SHARE
+
+
+def without_process(snapshot: Snapshot, installation: Installation) -> dict[str, str]:
+    """:return: the runners of the configuration that have no slice, and are not about to have one, and how each gets one."""
+    missing = runners_without_process(snapshot, installation.config_or_none)
+    # The master is asked only where there is something to ask about: a screen looks each second.
+    return {} if missing and under_way(snapshot) else missing
 
 
 def runner_columns() -> Sequence[Column]:
